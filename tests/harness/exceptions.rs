@@ -87,6 +87,20 @@ pub const OBJECTS: &[Object] = &[
         reason: "exists in every cluster, with its own address",
     },
     Object {
+        resource: "services",
+        fits: is_the_api,
+        reason: "exists in every cluster, with its own port",
+    },
+    Object {
+        resource: "endpointslices.discovery.k8s.io",
+        fits: |slice| {
+            let label = &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
+            *label == "endpointslice-controller.k8s.io"
+                || *label == "endpointslicemirroring-controller.k8s.io"
+        },
+        reason: "its controller deletes a slice that its service does not own by uid, and makes another",
+    },
+    Object {
         resource: "leases.coordination.k8s.io",
         fits: |lease| starts_with(lease, "apiserver-"),
         reason: "held by each cluster's API server",
