@@ -30,10 +30,9 @@ done
 IFS=' '
 for p in $pids; do
   pid=${p%%:*}; start=${p##*:}
-  if [ -r "/proc/$pid/stat" ]; then
-    stat=$(cat "/proc/$pid/stat" 2>/dev/null); set -- ${stat##*) }
-    [ "${20}" = "$start" ] || continue
-  fi
+  stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
+  set -- ${stat##*) }
+  [ "${20}" = "$start" ] || continue
   kill -9 -"$pid" 2>/dev/null
 done
 IFS='

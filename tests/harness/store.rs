@@ -114,7 +114,7 @@ impl Minio {
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off");
-        let mut process = Process::start("minio", &self.folder, &command);
+        let process = Process::start("minio", &self.folder, &command);
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             // Its own health check says yes before it can tell who somebody is.

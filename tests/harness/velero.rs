@@ -152,7 +152,7 @@ spec:
             .env("KUBECONFIG", self.cluster.kubeconfig())
             .env("AWS_SHARED_CREDENTIALS_FILE", self.minio.credentials_file())
             .env("AWS_EC2_METADATA_DISABLED", "true");
-        let mut process = Process::start("velero", &self.folder, &command);
+        let process = Process::start("velero", &self.folder, &command);
         let deadline = Instant::now() + READY;
         let mut client = self.cluster.client();
         let since = validated_at(&mut client);
