@@ -55,8 +55,8 @@ pub(crate) const LARGEST_CLAIM: u64 = 1 << 20;
 pub(crate) const MOST_FILES: usize = 100_000;
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.
-const LOOKS: u32 = if cfg!(test) { 2 } else { 15 };
-const BETWEEN_LOOKS: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 2000 });
+const LOOKS: u32 = if cfg!(test) { 1 } else { 15 };
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
 /// How often a marker's PUT that nobody answered is settled by reading and sent again.
 const MARKER_TRIES: u32 = 12;
