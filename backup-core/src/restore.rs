@@ -13,6 +13,10 @@ use crate::location::{Location, Store};
 use crate::name::Name;
 use crate::progress::Progress;
 
+mod merge;
+mod order;
+mod rewrite;
+
 /// What to do with an object that exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExistingPolicy {
