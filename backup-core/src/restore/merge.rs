@@ -27,7 +27,10 @@ pub(super) fn diff(have: &RawObject<'_>, want: &RawObject<'_>) -> Result<RawObje
                     &diff(&RawObject::parse(here)?, &RawObject::parse(wanted)?)?,
                 )?;
             }
-            _ => patch.set(key, &serde_json::from_str::<&RawValue>(wanted).map_err(corrupt)?)?,
+            _ => patch.set(
+                key,
+                &serde_json::from_str::<&RawValue>(wanted).map_err(corrupt)?,
+            )?,
         }
     }
     Ok(patch)
@@ -95,9 +98,21 @@ mod tests {
     #[test]
     fn a_patch_holds_what_differs_and_nothing_else() {
         for (have, want, expected) in [
-            (r#"{"a":1,"b":{"c":[1,2]}}"#, r#"{"b":{"c":[1, 2]},"a":1}"#, "{}"),
-            (r#"{"a":1,"gone":{"x":1}}"#, r#"{"a":2,"new":{"y":"z"}}"#, r#"{"gone":null,"a":2,"new":{"y":"z"}}"#),
-            (r#"{"m":{"a":1,"b":2}}"#, r#"{"m":{"a":1,"b":3,"c":4}}"#, r#"{"m":{"b":3,"c":4}}"#),
+            (
+                r#"{"a":1,"b":{"c":[1,2]}}"#,
+                r#"{"b":{"c":[1, 2]},"a":1}"#,
+                "{}",
+            ),
+            (
+                r#"{"a":1,"gone":{"x":1}}"#,
+                r#"{"a":2,"new":{"y":"z"}}"#,
+                r#"{"gone":null,"a":2,"new":{"y":"z"}}"#,
+            ),
+            (
+                r#"{"m":{"a":1,"b":2}}"#,
+                r#"{"m":{"a":1,"b":3,"c":4}}"#,
+                r#"{"m":{"b":3,"c":4}}"#,
+            ),
             (r#"{"l":[1,2,3]}"#, r#"{"l":[1,2]}"#, r#"{"l":[1,2]}"#),
             (r#"{"a":null}"#, r#"{"b":null}"#, "{}"),
             (r#"{"a":{"x":1}}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),

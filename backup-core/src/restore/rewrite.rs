@@ -116,19 +116,11 @@ impl Rewrite {
             drop_keys(metadata, "annotations", &[ANNOTATION_UID])?;
             self.map(metadata, "namespace", side)
         })?;
-        if resource == super::order::NAMESPACES && side == Side::Backup {
-            let (mut old, mut new) = (String::new(), String::new());
+        if resource == super::order::NAMESPACES {
             edit(&mut object, "metadata", |metadata| {
-                old = metadata.read("name")?.unwrap_or_default();
-                self.namespace(&old).clone_into(&mut new);
-                self.map(metadata, "name", side)?;
-                if old != new {
-                    edit(metadata, "labels", |labels| {
-                        labels.remove("kubernetes.io/metadata.name");
-                        Ok(())
-                    })?;
-                }
-                Ok(())
+                // The server sets it.
+                drop_keys(metadata, "labels", &["kubernetes.io/metadata.name"])?;
+                self.map(metadata, "name", side)
             })?;
         }
         Ok(Shaped {

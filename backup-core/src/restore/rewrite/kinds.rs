@@ -173,9 +173,16 @@ fn pod(object: &mut RawObject<'_>) -> Result<()> {
             .filter(|name: &String| !name.is_empty())
             .unwrap_or_else(|| "default".to_owned());
         let prefix = format!("{account}-token-");
-        let stays =
-            |item: &mut RawObject<'_>| Ok(!item.read::<String>("name")?.unwrap_or_default().starts_with(&prefix));
-        if !spec.get("volumes").is_some_and(|text| text.contains(&prefix)) {
+        let stays = |item: &mut RawObject<'_>| {
+            Ok(!item
+                .read::<String>("name")?
+                .unwrap_or_default()
+                .starts_with(&prefix))
+        };
+        if !spec
+            .get("volumes")
+            .is_some_and(|text| text.contains(&prefix))
+        {
             return Ok(());
         }
         edit_each(spec, "volumes", stays)?;
@@ -229,7 +236,11 @@ fn secret(object: &mut RawObject<'_>) -> Result<()> {
         return Ok(());
     }
     edit(object, "metadata", |metadata| {
-        drop_keys(metadata, "annotations", &["kubernetes.io/service-account.uid"])
+        drop_keys(
+            metadata,
+            "annotations",
+            &["kubernetes.io/service-account.uid"],
+        )
     })?;
     edit(object, "data", |data| {
         data.remove("token");

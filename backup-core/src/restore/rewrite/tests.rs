@@ -28,7 +28,10 @@ fn what_a_server_sets_goes_and_everything_else_stays_byte_for_byte() {
     let mut shaped = rewrite.shape("ws.x", body.as_bytes(), Side::Live).unwrap();
     rewrite.stamp(&mut shaped).unwrap();
     let text = String::from_utf8(shaped.object.to_vec()).unwrap();
-    assert!(text.contains(r#""namespace":"old""#), "live objects are where they are");
+    assert!(
+        text.contains(r#""namespace":"old""#),
+        "live objects are where they are"
+    );
     assert!(text.contains(
         r#""labels":{"a":"b","velero.io/backup-name":"b","velero.io/restore-name":"r"},"annotations":{"kubectl-backup/uid":"u"}"#
     ));
@@ -129,7 +132,9 @@ fn every_kind_is_changed_as_velero_does_and_no_further() {
     let mut keep = rewrite();
     keep.preserve_node_ports = true;
     let body = r#"{"spec":{"ports":[{"nodePort":30000}],"healthCheckNodePort":30001}}"#;
-    let kept = keep.shape("services", body.as_bytes(), Side::Backup).unwrap();
+    let kept = keep
+        .shape("services", body.as_bytes(), Side::Backup)
+        .unwrap();
     assert_eq!(kept.object.to_vec(), body.as_bytes());
     assert_eq!(shaped("x", &format!("{{{m}}}")), format!("{{{m}}}"));
 }
@@ -147,8 +152,14 @@ fn one_manager_needs_one_call_and_several_a_patch() {
     let status = r#"{"manager":"kubelet","operation":"Update","subresource":"status"}"#;
     let apply = r#"{"manager":"argo","operation":"Apply","n":1e2}"#;
     assert_eq!(managers("[]"), Managers::One(MANAGER.into()));
-    assert_eq!(managers(&format!("[{update},{status}]")), Managers::One("helm".into()));
-    assert_eq!(managers(&format!("[{apply}]")), Managers::Several(format!("[{apply}]")));
+    assert_eq!(
+        managers(&format!("[{update},{status}]")),
+        Managers::One("helm".into())
+    );
+    assert_eq!(
+        managers(&format!("[{apply}]")),
+        Managers::Several(format!("[{apply}]"))
+    );
     assert_eq!(
         managers(&format!("[{update},{status},{apply}]")),
         Managers::Several(format!("[{update},{apply}]"))
