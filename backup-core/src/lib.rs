@@ -8,6 +8,7 @@ pub mod archive;
 pub mod backup;
 pub mod catalog;
 pub mod cluster;
+pub mod digests;
 pub mod discovery;
 pub mod error;
 pub mod filter;
@@ -16,6 +17,7 @@ pub mod location;
 pub mod name;
 pub mod progress;
 pub mod raw;
+pub mod records;
 pub mod restore;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,184 @@
+//! `get`: a row per backup.
+
+use backup_core::api::LabelSelector;
+use backup_core::catalog::{self, Entry};
+use backup_core::filter::Selector;
+use backup_core::{Error, Kind};
+use clap::Args;
+
+use crate::context::{Context, Place};
+use crate::error::{Exit, Result};
+use crate::flags;
+use crate::output::{self, Format, OutputArgs, Table};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup get
+  kubectl backup get nightly -o yaml
+  kubectl backup get --all-clusters -o wide
+  kubectl backup get --location s3://backups/prod";
+
+/// List backups, or show one
+///
+/// Needs no cluster: with a location it reads the bucket alone. With nothing configured it shows the backups of this
+/// cluster, or of all clusters where this one is not reached.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GetArgs {
+    /// Names of backups [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Labels that backups must have, in kubectl's syntax
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Show the backups of every cluster
+    #[arg(long)]
+    all_clusters: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
+    let selector = match &args.selector {
+        Some(text) => Some(flags::of_flag("--selector", Selector::parse(text))?),
+        None => None,
+    };
+    let mut found: Vec<(Place, Entry)> = Vec::new();
+    if args.names.is_empty() {
+        for place in context.places(args.all_clusters).await? {
+            let (entries, warnings) = catalog::list(&place.location.store).await?;
+            for warning in warnings {
+                context.ui.warn(&warning);
+            }
+            found.extend(entries.into_iter().map(|entry| (place.clone(), entry)));
+        }
+    }
+    for name in &args.names {
+        found.push(context.find_backup(&flags::known_name(name)?).await?);
+    }
+    if let Some(selector) = selector {
+        found.retain(|(_, entry)| selector.matches(&entry.backup.metadata.labels));
+    }
+    match args.output.output {
+        Format::Json | Format::Yaml => {
+            let items = found
+                .iter()
+                .map(|(_, entry)| marker(entry))
+                .collect::<Result<_>>()?;
+            let all = output::objects(items, args.names.len() == 1);
+            output::print(&context.ui, args.output.output, &all)?;
+        }
+        Format::Name => {
+            for (_, entry) in &found {
+                context.ui.line(&format!("backup/{}", entry.name))?;
+            }
+        }
+        Format::Table | Format::Wide if found.is_empty() => {
+            context.ui.say(&format!(
+                "No backups found. Make one: {} create",
+                context.program
+            ));
+        }
+        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// The marker with every field another tool wrote.
+fn marker(entry: &Entry) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&entry.raw).map_err(|e| {
+        Error::new(
+            Kind::Corrupt,
+            format!("the marker of backup {} is no JSON", entry.name),
+        )
+        .because(e)
+    })?)
+}
+
+fn table(context: &Context, output: &OutputArgs, found: &[(Place, Entry)]) -> Table {
+    let wide = output.output == Format::Wide;
+    let mut clusters: Vec<_> = found
+        .iter()
+        .map(|(place, _)| place.cluster.as_deref())
+        .collect();
+    clusters.sort_unstable();
+    clusters.dedup();
+    let with_cluster = clusters.iter().any(Option::is_some) && (wide || clusters.len() > 1);
+    let mut titles = vec![
+        "NAME",
+        "STATUS",
+        "ERRORS",
+        "WARNINGS",
+        "CREATED",
+        "EXPIRES",
+        "STORAGE-LOCATION",
+        "SELECTOR",
+    ];
+    titles.extend(wide.then_some("OBJECTS"));
+    titles.extend(with_cluster.then_some("CLUSTER"));
+    let mut table = Table::new(&titles, output.no_headers);
+    for (place, entry) in found {
+        let (spec, status) = (&entry.backup.spec, &entry.backup.status);
+        let started = status
+            .start_timestamp
+            .or(entry.backup.metadata.creation_timestamp);
+        let mut row = vec![
+            entry.name.to_string(),
+            status.phase.to_string(),
+            status.errors.to_string(),
+            status.warnings.to_string(),
+            output::time(started),
+            status
+                .expiration
+                .map_or_else(|| "never".to_owned(), |at| output::until(at, context.now)),
+            place.location.name.clone(),
+            selectors(spec.label_selector.as_ref(), &spec.or_label_selectors),
+        ];
+        if wide {
+            row.push(
+                status
+                    .progress
+                    .and_then(|p| p.items_backed_up)
+                    .map_or_else(String::new, |n| n.to_string()),
+            );
+        }
+        if with_cluster {
+            row.push(
+                place
+                    .cluster
+                    .as_deref()
+                    .map_or_else(String::new, |uid| context.label(uid)),
+            );
+        }
+        table.push(row);
+    }
+    table
+}
+
+/// Selectors in kubectl's writing.
+pub(crate) fn selectors(one: Option<&LabelSelector>, any: &[LabelSelector]) -> String {
+    one.into_iter()
+        .chain(any)
+        .map(selector)
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+fn selector(selector: &LabelSelector) -> String {
+    let equal = selector
+        .match_labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let more = selector
+        .match_expressions
+        .iter()
+        .map(|r| match r.operator.as_str() {
+            "Exists" => r.key.clone(),
+            "DoesNotExist" => format!("!{}", r.key),
+            "In" => format!("{} in ({})", r.key, r.values.join(",")),
+            "NotIn" => format!("{} notin ({})", r.key, r.values.join(",")),
+            other => format!("{} {other} ({})", r.key, r.values.join(",")),
+        });
+    equal.chain(more).collect::<Vec<_>>().join(",")
+}
