@@ -1,12 +1,34 @@
 //! The backups and restores of a location, as the bucket shows them: list, read, delete, prune. Works without any cluster.
 
-use bytes::Bytes;
-use jiff::Timestamp;
+mod digests;
+mod remove;
+mod restores;
 
-use crate::api::{Backup, Restore};
-use crate::error::Result;
-use crate::location::{Location, Store};
+use std::io::Read;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
+
+use crate::api::Backup;
+use crate::error::{Error, Kind, Result};
+use crate::layout::{BACKUPS, BackupKeys};
+use crate::location::Store;
 use crate::name::Name;
+
+pub use digests::{Digests, Verified, verify_files};
+pub use remove::{Pruned, delete, prune};
+pub use restores::{RestoreFile, get_restore, list_restores, read_restore_file};
+
+/// Markers are read so many at a time.
+const AT_A_TIME: usize = 16;
+
+/// A marker is a few kilobytes; a long list of namespaces makes it longer.
+const LARGEST_MARKER: u64 = 4 << 20;
+
+/// A side file, packed and unpacked.
+const LARGEST_SIDE: u64 = 64 << 20;
 
 /// A backup as the bucket shows it.
 #[derive(Clone, Debug)]
@@ -24,8 +46,57 @@ pub struct Entry {
 /// # Errors
 /// The store's.
 pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
-    let _ = store;
-    todo!()
+    let mut warnings = Vec::new();
+    let mut names = Vec::new();
+    for folder in store.folders(BACKUPS).await? {
+        match Name::foreign(&folder) {
+            Ok(name) => names.push(name),
+            Err(e) => warnings.push(format!("{BACKUPS}{}: {e}", folder.escape_debug())),
+        }
+    }
+    let mut found = Vec::new();
+    let mut read = stream::iter(names)
+        .map(|name| async move {
+            let entry = read_entry(store, &name).await;
+            (name, entry)
+        })
+        .buffer_unordered(AT_A_TIME);
+    while let Some((name, entry)) = read.next().await {
+        match entry {
+            Ok(Some(entry)) => found.push(entry),
+            Ok(None) => {}
+            Err(e) if e.kind() == Kind::Corrupt => warnings.push(format!("backup {name}: {e}")),
+            Err(e) => return Err(e),
+        }
+    }
+    warnings.sort();
+    found.sort_by(|a, b| {
+        let start = |entry: &Entry| entry.backup.status.start_timestamp;
+        start(a).cmp(&start(b)).then_with(|| a.name.cmp(&b.name))
+    });
+    Ok((found, warnings))
+}
+
+/// A marker: nothing where there is none, `Corrupt` where it is none of this folder's.
+async fn read_entry(store: &Store, name: &Name) -> Result<Option<Entry>> {
+    let key = BackupKeys::new(name).marker();
+    let Some(raw) = store.find(&key, LARGEST_MARKER).await? else {
+        return Ok(None);
+    };
+    let backup: Backup = serde_json::from_slice(&raw)
+        .map_err(|e| Error::corrupt(format!("{key} is not a Backup: {e}")))?;
+    if backup.kind != "Backup" || backup.metadata.name != name.as_str() {
+        return Err(Error::corrupt(format!(
+            "{key} is the {} {:?}, not this backup",
+            backup.kind.escape_debug(),
+            backup.metadata.name
+        )));
+    }
+    Ok(Some(Entry {
+        name: name.clone(),
+        backup,
+        raw,
+    }))
 }
 
 /// One backup.
@@ -33,8 +104,70 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
 /// # Errors
 /// `NotFound`, with names that are like it as the hint.
 pub async fn get(store: &Store, name: &Name) -> Result<Entry> {
-    let _ = (store, name);
-    todo!()
+    match read_entry(store, name).await? {
+        Some(entry) => Ok(entry),
+        None => Err(absent(store, name).await),
+    }
+}
+
+/// Why there is no such backup, as helpfully as a listing allows.
+async fn absent(store: &Store, name: &Name) -> Error {
+    let keys = BackupKeys::new(name);
+    let error = Error::not_found(format!("backup {name} is not in {}", store.place()));
+    if let Ok(left) = store.entries(&keys.folder(), 1000).await
+        && !left.is_empty()
+    {
+        return Error::not_found(format!(
+            "backup {name} is not complete: its folder has files but no marker"
+        ))
+        .hint("a run is writing or deleting it right now, or died; `kubectl backup prune` removes what dead runs left");
+    }
+    let Ok(folders) = store.folders(BACKUPS).await else {
+        return error;
+    };
+    near("backups", name.as_str(), &folders).map_or_else(
+        || error.hint("`kubectl backup get` lists what is there"),
+        |hint| Error::not_found(format!("backup {name} is not in {}", store.place())).hint(hint),
+    )
+}
+
+/// Names like the one that was asked for.
+fn near(what: &str, name: &str, names: &[String]) -> Option<String> {
+    if names.is_empty() {
+        return Some(format!("this location has no {what} yet"));
+    }
+    let mut like: Vec<(usize, &String)> = names
+        .iter()
+        .filter(|other| Name::foreign(other).is_ok())
+        .filter_map(|other| {
+            let far = distance(name, other);
+            let alike = far <= name.len().max(3) / 3
+                || (name.len() >= 3 && (other.contains(name) || name.contains(other.as_str())));
+            alike.then_some((far, other))
+        })
+        .collect();
+    like.sort();
+    like.truncate(3);
+    if like.is_empty() {
+        return None;
+    }
+    let like: Vec<&str> = like.iter().map(|(_, name)| name.as_str()).collect();
+    Some(format!("did you mean {}", like.join(", ")))
+}
+
+/// Edits from one name to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let cost = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = cost.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// Whether the backup has our index.
@@ -42,60 +175,113 @@ pub async fn get(store: &Store, name: &Name) -> Result<Entry> {
 /// # Errors
 /// The store's.
 pub async fn is_ours(store: &Store, name: &Name) -> Result<bool> {
-    let _ = (store, name);
-    todo!()
+    match store.head(&BackupKeys::new(name).index()).await {
+        Ok(_) => Ok(true),
+        Err(e) if crate::location::store::is_absent(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// What a Velero backup's deletion would leave elsewhere (volume snapshots, pod volume backups, CSI), a sentence each.
 ///
 /// # Errors
-/// The store's.
+/// The store's; `Corrupt`, when one of the files that would tell can not be read.
 pub async fn leaks(store: &Store, name: &Name) -> Result<Vec<String>> {
-    let _ = (store, name);
-    todo!()
+    let keys = BackupKeys::new(name);
+    let mut found = Vec::new();
+    let named = |items: &[Value], path: &[&str]| {
+        let mut names: Vec<String> = items
+            .iter()
+            .filter_map(|item| path.iter().try_fold(item, |at, key| at.get(key))?.as_str())
+            .map(|text| text.chars().filter(|c| !c.is_control()).take(80).collect())
+            .collect();
+        names.sort();
+        names.dedup();
+        let more = names.len().saturating_sub(5);
+        names.truncate(5);
+        match (names.is_empty(), more) {
+            (true, _) => String::new(),
+            (false, 0) => format!(" ({})", names.join(", ")),
+            (false, more) => format!(" ({} and {more} more)", names.join(", ")),
+        }
+    };
+    let snapshots = side_list(store, &keys.volume_snapshots()).await?;
+    if !snapshots.is_empty() {
+        found.push(format!(
+            "{} volume snapshots stay with the storage provider{}",
+            snapshots.len(),
+            named(&snapshots, &["status", "providerSnapshotID"])
+        ));
+    }
+    let copies = side_list(store, &keys.pod_volume_backups()).await?;
+    if !copies.is_empty() {
+        found.push(format!(
+            "{} file-level copies of volumes stay in the repository (kopia/ or restic/){}",
+            copies.len(),
+            named(&copies, &["metadata", "name"])
+        ));
+    }
+    let infos = side_list(store, &keys.volume_info()).await?;
+    let (mut csi, mut moved) = (Vec::new(), Vec::new());
+    for info in infos {
+        let is = |key: &str, value: &str| info.get(key).and_then(Value::as_str) == Some(value);
+        if info.get("snapshotDataMoved").and_then(Value::as_bool) == Some(true) {
+            moved.push(info);
+        } else if is("backupMethod", "CSISnapshot") {
+            csi.push(info);
+        }
+    }
+    let mut csi_count = csi.len();
+    if csi.is_empty() {
+        csi_count = side_list(store, &keys.csi_volume_snapshots()).await?.len();
+    }
+    if csi_count > 0 {
+        found.push(format!(
+            "{csi_count} CSI snapshots stay with the storage system{}",
+            named(&csi, &["csiSnapshotInfo", "snapshotHandle"])
+        ));
+    }
+    if !moved.is_empty() {
+        found.push(format!(
+            "the data of {} volumes that was moved stays in the repository (kopia/){}",
+            moved.len(),
+            named(&moved, &["pvcName"])
+        ));
+    }
+    Ok(found)
 }
 
-/// Deletes a backup under a claim: marker first, the rest, the claim last.
-///
-/// # Errors
-/// `NotFound`, `AlreadyExists` where somebody else is at work on it, and the store's.
-pub async fn delete(store: &Store, name: &Name, host: &str) -> Result<()> {
-    let _ = (store, name, host);
-    todo!()
+/// The list that a gzip JSON side file holds: absent and `null` are empty.
+async fn side_list(store: &Store, key: &str) -> Result<Vec<Value>> {
+    let Some(packed) = store.find(key, LARGEST_SIDE).await? else {
+        return Ok(Vec::new());
+    };
+    let corrupt = |e: &dyn std::fmt::Display| Error::corrupt(format!("{key} can not be read: {e}"));
+    let mut text = Vec::new();
+    MultiGzDecoder::new(&packed[..])
+        .take(LARGEST_SIDE + 1)
+        .read_to_end(&mut text)
+        .map_err(|e| corrupt(&e))?;
+    if text.len() as u64 > LARGEST_SIDE {
+        return Err(corrupt(&"it unpacks to more than 64 MiB"));
+    }
+    serde_json::from_slice::<Option<Vec<Value>>>(&text)
+        .map(Option::unwrap_or_default)
+        .map_err(|e| corrupt(&e))
 }
 
-/// What prune did, or would do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pruned {
-    /// An expired backup of ours was removed.
-    Expired(Name),
-    /// What a dead run left was removed.
-    Stale(Name),
-    /// A dead run's claim beside a backup that stands was removed.
-    StaleClaim(Name),
-    /// It was kept, and why.
-    Kept(Name, String),
+/// Reads objects side by side, in the order given.
+async fn read_all<T, O, F, Fut>(items: Vec<T>, read: F) -> Result<Vec<O>>
+where
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<O>>,
+{
+    stream::iter(items)
+        .map(read)
+        .buffered(AT_A_TIME)
+        .try_collect()
+        .await
 }
 
-/// Removes what is expired by both clocks and what dead runs left; `dry_run` only tells.
-///
-/// # Errors
-/// Where the clocks differ by over 5 minutes, and the store's.
-pub async fn prune(
-    location: &Location,
-    now: Timestamp,
-    host: &str,
-    dry_run: bool,
-) -> Result<Vec<Pruned>> {
-    let _ = (location, now, host, dry_run);
-    todo!()
-}
-
-/// All restores, finished or not: finished ones by their marker, others by their journal's header.
-///
-/// # Errors
-/// The store's.
-pub async fn list_restores(store: &Store) -> Result<Vec<Restore>> {
-    let _ = store;
-    todo!()
-}
+#[cfg(test)]
+mod tests;

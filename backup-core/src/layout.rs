@@ -17,6 +17,9 @@ pub const BACKUPS: &str = "backups/";
 /// Folder of all restores, with its slash.
 pub const RESTORES: &str = "restores/";
 
+/// Folder of objects that are written to try a location, or to read its clock, and removed at once.
+pub const PROBES: &str = "plugins/kubectl-backup/";
+
 /// The keys of one backup.
 #[derive(Clone, Debug)]
 pub struct BackupKeys {
@@ -67,6 +70,25 @@ impl BackupKeys {
     /// Our index of the archive.
     pub fn index(&self) -> String {
         self.file("index.jsonl.zst")
+    }
+
+    /// Whether this key (below the prefix) is a file that a backup of ours consists of.
+    pub fn is_known(&self, key: &str) -> bool {
+        [
+            self.marker(),
+            self.archive(),
+            self.index(),
+            self.digests(),
+            self.logs(),
+            self.results(),
+            self.resource_list(),
+            self.volume_info(),
+            self.volume_snapshots(),
+            self.pod_volume_backups(),
+            self.item_operations(),
+        ]
+        .iter()
+        .any(|known| known == key)
     }
 
     /// Digests of every file but the claims.

@@ -1,19 +1,27 @@
 //! Where backups live: a BackupStorageLocation and its credentials become a [`Store`]. Reads no environment and asks no user.
+//! A provider is a file with one function `open(spec, credentials)` that gives a [`Backend`](backend::Backend).
 
-pub mod aws;
+pub(crate) mod aws;
+pub(crate) mod backend;
+pub(crate) mod bucket;
 pub mod check;
 pub mod claim;
+mod failure;
 pub mod guard;
-pub mod local;
+pub(crate) mod local;
 pub mod store;
+mod upload;
 pub mod url;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
-use crate::api::BackupStorageLocation;
-use crate::error::Result;
+use crate::api::{AccessMode, BackupStorageLocation};
+use crate::error::{Error, Result};
 
 pub use store::Store;
+pub use upload::{hex, sha256};
 
 /// A location that can be used.
 #[derive(Clone, Debug)]
@@ -26,6 +34,26 @@ pub struct Location {
     pub store: Store,
     /// Whether an installed Velero shares it; then it gets no guard.
     pub shared_with_velero: bool,
+}
+
+impl Location {
+    /// A location in this process's memory, which ends with it; for tests.
+    pub fn in_memory(name: &str) -> Self {
+        let mut spec = BackupStorageLocation::default();
+        spec.metadata.name = name.to_owned();
+        spec.spec.provider = "memory".to_owned();
+        Self {
+            name: name.to_owned(),
+            spec,
+            store: Store::in_memory(),
+            shared_with_velero: false,
+        }
+    }
+
+    /// Whether its spec says that nothing may be written.
+    pub fn is_read_only(&self) -> bool {
+        self.spec.spec.access_mode == Some(AccessMode::ReadOnly)
+    }
 }
 
 /// What a provider may need besides the location's spec; read by the caller.
@@ -41,11 +69,70 @@ pub struct Credentials {
     pub path: Option<PathBuf>,
 }
 
+/// Tells where they are from, never what they are.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("file", &self.file.is_some())
+            .field("environment", &self.environment.len())
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Opens a location. Nothing is sent yet.
 ///
 /// # Errors
 /// `Invalid`, naming the setting: unknown provider, unknown config key, no bucket, unusable credentials file.
 pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<Location> {
-    let _ = (spec, credentials);
-    todo!()
+    let name = &spec.metadata.name;
+    let provider = spec.spec.provider.as_str();
+    let backend = match provider.strip_prefix("velero.io/").unwrap_or(provider) {
+        "aws" => aws::open(spec, credentials),
+        "local" => local::open(spec, credentials),
+        "gcp" | "azure" => Err(Error::invalid(format!(
+            "provider {provider:?} is not supported yet"
+        ))
+        .hint("aws (with every S3-compatible store) and local are")),
+        "" => Err(Error::invalid("the location names no provider")
+            .hint("set spec.provider to aws or local")),
+        _ => Err(
+            Error::invalid(format!("provider {provider:?} is not known"))
+                .hint("spec.provider is aws or local"),
+        ),
+    }
+    .map_err(|e| e.context(format!("location {name:?} can not be used")))?;
+    let prefix = spec
+        .spec
+        .object_storage
+        .prefix
+        .as_deref()
+        .unwrap_or_default();
+    let prefix = prefix.trim_matches('/');
+    let odd = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
+    if !prefix.is_empty() && prefix.split('/').any(odd) {
+        return Err(Error::invalid(format!(
+            "location {name:?} can not be used: objectStorage.prefix {prefix:?} has empty or relative parts"
+        )));
+    }
+    let read_only = spec.spec.access_mode == Some(AccessMode::ReadOnly);
+    Ok(Location {
+        name: name.clone(),
+        spec: spec.clone(),
+        store: Store::new(backend, prefix, read_only),
+        shared_with_velero: false,
+    })
+}
+
+/// Errors unless every config key is one the provider knows.
+fn known_keys(provider: &str, config: &BTreeMap<String, String>, known: &[&str]) -> Result<()> {
+    let Some(key) = config.keys().find(|key| !known.contains(&key.as_str())) else {
+        return Ok(());
+    };
+    let hint = if known.is_empty() {
+        format!("provider {provider} takes no config")
+    } else {
+        format!("the keys of provider {provider} are {}", known.join(", "))
+    };
+    Err(Error::invalid(format!("config key {key:?} is not known")).hint(hint))
 }

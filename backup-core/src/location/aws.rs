@@ -1,1 +1,494 @@
-//! stub
+//! Buckets of S3 and of everything that speaks its language, by the config keys of Velero's plugin. A key that would not be honoured is
+//! refused, not ignored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig, TagSet};
+use url::{Host, Url};
+
+use super::Credentials;
+use super::backend::Backend;
+use super::bucket::Bucket;
+use crate::api::BackupStorageLocation;
+use crate::error::{Error, Result};
+
+/// The keys that Velero's plugin knows.
+const KEYS: [&str; 14] = [
+    "region",
+    "s3Url",
+    "s3ForcePathStyle",
+    "publicUrl",
+    "profile",
+    "insecureSkipTLSVerify",
+    "kmsKeyId",
+    "serverSideEncryption",
+    "customerKeyEncryptionFile",
+    "customerKeyEncryptionSecret",
+    "signatureVersion",
+    "enableSharedConfig",
+    "checksumAlgorithm",
+    "tagging",
+];
+
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// No byte for so long: the peer is gone.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The same while writing: it counts from the request's first byte to the answer's, so a part on a slow line has to fit.
+const SENDING: Duration = Duration::from_secs(300);
+
+/// Opens a bucket. Nothing is sent yet.
+///
+/// # Errors
+/// `Invalid`, naming the setting.
+pub(crate) fn open(
+    spec: &BackupStorageLocation,
+    credentials: &Credentials,
+) -> Result<Arc<dyn Backend>> {
+    let config = &spec.spec.config;
+    super::known_keys("aws", config, &KEYS)?;
+    let bucket = bucket_name(&spec.spec.object_storage.bucket)?;
+    let environment: BTreeMap<&str, &str> = credentials
+        .environment
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    let set = |key: &str| {
+        config
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    };
+    let from_environment =
+        |keys: &[&str]| keys.iter().find_map(|key| environment.get(key).copied());
+
+    let endpoint = set("s3Url")
+        .or_else(|| from_environment(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]))
+        .map(endpoint)
+        .transpose()?;
+    let region = set("region")
+        .or_else(|| from_environment(&["AWS_REGION", "AWS_DEFAULT_REGION"]))
+        .unwrap_or("us-east-1");
+
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(region)
+        // Each attempt is one request: when to try again, and whether a run still may, is the store's business.
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: 0,
+            retry_timeout: Duration::ZERO,
+        });
+    let path_style = match boolean(config, "s3ForcePathStyle")? {
+        Some(asked) => asked,
+        // Names with dots do not fit a certificate's wildcard.
+        None => endpoint.is_some() || bucket.contains('.'),
+    };
+    builder = builder.with_virtual_hosted_style_request(!path_style);
+    let place = match &endpoint {
+        Some(url) => {
+            let host = shown(url);
+            let mut url = url.clone();
+            if !path_style {
+                let host = url.host_str().unwrap_or_default();
+                let host = format!("{bucket}.{host}");
+                url.set_host(Some(&host)).map_err(|e| {
+                    Error::invalid(format!("bucket {bucket:?} does not fit a host's name"))
+                        .because(e)
+                        .hint("set config.s3ForcePathStyle to \"true\"")
+                })?;
+            }
+            builder = builder.with_endpoint(url.as_str().trim_end_matches('/'));
+            format!("bucket {bucket:?} at {host}")
+        }
+        None => format!("bucket {bucket:?} of AWS in {region}"),
+    };
+
+    builder = keys(builder, spec, credentials, &environment, endpoint.is_some())?;
+    builder = encryption(builder, config, &set)?;
+    builder = checksum(builder, config, endpoint.is_some())?;
+    if let Some(version) = set("signatureVersion").filter(|version| !["4", "v4"].contains(version))
+    {
+        return Err(Error::invalid(format!(
+            "config.signatureVersion {version:?} is not supported"
+        ))
+        .hint("requests are signed with version 4; remove the key"));
+    }
+
+    let reading = client(spec, credentials, endpoint.as_ref(), SILENCE)?;
+    let writing = client(spec, credentials, endpoint.as_ref(), SENDING)?;
+    let objects = Arc::new(build(builder.clone().with_client_options(reading))?);
+    let writes = Arc::new(build(builder.with_client_options(writing))?);
+    Ok(Arc::new(Bucket {
+        objects,
+        parts: writes.clone(),
+        writes,
+        place,
+        tags: tags(set("tagging").unwrap_or_default())?,
+    }))
+}
+
+fn build(builder: AmazonS3Builder) -> Result<AmazonS3> {
+    builder
+        .build()
+        .map_err(|e| Error::invalid("the location's settings do not fit together").because(e))
+}
+
+fn bucket_name(bucket: &str) -> Result<&str> {
+    if bucket.is_empty() {
+        return Err(Error::invalid("the location names no bucket").hint("set objectStorage.bucket"));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if bucket.len() > 255 || !bucket.bytes().all(plain) || bucket.contains("..") {
+        return Err(Error::invalid(format!(
+            "objectStorage.bucket {bucket:?} is not a bucket's name"
+        ))
+        .hint("folders in the bucket go to objectStorage.prefix"));
+    }
+    Ok(bucket)
+}
+
+fn endpoint(text: &str) -> Result<Url> {
+    let bad = |why: &str| {
+        Error::invalid(format!("config.s3Url {text:?} {why}"))
+            .hint("it looks like https://minio.example.com:9000")
+    };
+    let url = Url::parse(text).map_err(|e| bad("is not a URL").because(e))?;
+    if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
+        return Err(bad("is not an http or https URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not repeated in the message: it holds a secret.
+        return Err(Error::invalid("config.s3Url holds a user name")
+            .hint("keys go to the credentials file, not into the URL"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("has a query or a fragment"));
+    }
+    Ok(url)
+}
+
+fn shown(url: &Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+fn boolean(config: &BTreeMap<String, String>, key: &str) -> Result<Option<bool>> {
+    match config
+        .get(key)
+        .map(|value| value.to_ascii_lowercase())
+        .as_deref()
+    {
+        None | Some("") => Ok(None),
+        Some("true" | "1" | "t") => Ok(Some(true)),
+        Some("false" | "0" | "f") => Ok(Some(false)),
+        Some(other) => Err(Error::invalid(format!(
+            "config.{key} {other:?} is neither true nor false"
+        ))),
+    }
+}
+
+/// Whether a proxy of the environment can never be meant.
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+fn client(
+    spec: &BackupStorageLocation,
+    credentials: &Credentials,
+    endpoint: Option<&Url>,
+    silence: Duration,
+) -> Result<ClientOptions> {
+    let mut options = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_connect_timeout(CONNECT)
+        .with_read_timeout(silence)
+        .with_allow_http(endpoint.is_some_and(|url| url.scheme() == "http"));
+    if let Some(url) = endpoint.filter(|url| is_this_machine(url)) {
+        // An explicit proxy that excludes every host: the environment's is not looked at.
+        options = options
+            .with_proxy_url(url.as_str())
+            .with_proxy_excludes("*");
+    }
+    let storage = &spec.spec.object_storage;
+    let mut authorities: Vec<(&str, Vec<u8>)> = Vec::new();
+    if let Some(text) = storage.ca_cert.as_deref().filter(|text| !text.is_empty()) {
+        let packed: String = text.split_whitespace().collect();
+        let pem = BASE64.decode(packed).map_err(|e| {
+            Error::invalid("objectStorage.caCert is not base64")
+                .because(e)
+                .hint("it is the CA's PEM file in base64: `base64 -w0 ca.crt`")
+        })?;
+        authorities.push(("objectStorage.caCert", pem));
+    }
+    if let Some(pem) = &credentials.ca_pem {
+        authorities.push(("--cacert", pem.clone()));
+    }
+    for (setting, pem) in authorities {
+        let bundle = Certificate::from_pem_bundle(&pem)
+            .map_err(|e| Error::invalid(format!("{setting} is not PEM")).because(e))?;
+        if bundle.is_empty() {
+            return Err(Error::invalid(format!("{setting} holds no certificate"))
+                .hint("it begins with -----BEGIN CERTIFICATE-----"));
+        }
+        for certificate in bundle {
+            options = options.with_root_certificate(certificate);
+        }
+    }
+    if boolean(&spec.spec.config, "insecureSkipTLSVerify")? == Some(true) {
+        options = options.with_allow_invalid_certificates(true);
+    }
+    Ok(options)
+}
+
+/// Who we are: the credentials file's profile, else the environment, else (on AWS itself) the machine's own role.
+fn keys(
+    builder: AmazonS3Builder,
+    spec: &BackupStorageLocation,
+    credentials: &Credentials,
+    environment: &BTreeMap<&str, &str>,
+    own_endpoint: bool,
+) -> Result<AmazonS3Builder> {
+    let config = &spec.spec.config;
+    let profile = config
+        .get("profile")
+        .map(String::as_str)
+        .filter(|profile| !profile.is_empty());
+    boolean(config, "enableSharedConfig")?;
+    if let Some(file) = &credentials.file {
+        let path = credentials.path.as_ref().map_or_else(
+            || "the credentials file".to_owned(),
+            |path| path.display().to_string(),
+        );
+        let profile = profile
+            .or_else(|| environment.get("AWS_PROFILE").copied())
+            .unwrap_or("default");
+        let found = profile_of(file, profile, &path)?;
+        let value = |key: &str| {
+            found.get(key).cloned().ok_or_else(|| {
+                Error::invalid(format!("{path} has no {key} in [{profile}]")).hint(
+                    "the file looks like:\n[default]\naws_access_key_id = ...\naws_secret_access_key = ...",
+                )
+            })
+        };
+        for other in [
+            "role_arn",
+            "credential_process",
+            "sso_session",
+            "sso_start_url",
+            "web_identity_token_file",
+        ] {
+            if found.contains_key(other) {
+                return Err(Error::invalid(format!(
+                    "{path} asks for {other} in [{profile}], which is not supported yet"
+                ))
+                .hint("use plain keys: `aws configure export-credentials --format env` prints those of a role or a single sign-on; give them as the environment"));
+            }
+        }
+        let mut builder = builder
+            .with_access_key_id(value("aws_access_key_id")?)
+            .with_secret_access_key(value("aws_secret_access_key")?);
+        if let Some(token) = found.get("aws_session_token") {
+            builder = builder.with_token(token);
+        }
+        return Ok(builder);
+    }
+    if let (Some(id), Some(secret)) = (
+        environment.get("AWS_ACCESS_KEY_ID"),
+        environment.get("AWS_SECRET_ACCESS_KEY"),
+    ) {
+        let mut builder = builder
+            .with_access_key_id(*id)
+            .with_secret_access_key(*secret);
+        if let Some(token) = environment.get("AWS_SESSION_TOKEN") {
+            builder = builder.with_token(*token);
+        }
+        return Ok(builder);
+    }
+    if let Some(profile) = profile {
+        return Err(Error::invalid(format!(
+            "config.profile is {profile:?}, but there is no credentials file"
+        ))
+        .hint("give the location a credentials file with that profile, or remove config.profile"));
+    }
+    const ROLES: [(&str, AmazonS3ConfigKey); 7] = [
+        ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+        ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
+        (
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            AmazonS3ConfigKey::WebIdentityTokenFile,
+        ),
+        ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
+        (
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            AmazonS3ConfigKey::ContainerCredentialsRelativeUri,
+        ),
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            AmazonS3ConfigKey::ContainerCredentialsFullUri,
+        ),
+        (
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            AmazonS3ConfigKey::ContainerAuthorizationTokenFile,
+        ),
+    ];
+    let mut builder = builder;
+    let mut any = false;
+    for (variable, key) in ROLES {
+        if let Some(value) = environment.get(variable) {
+            builder = builder.with_config(key, *value);
+            any = true;
+        }
+    }
+    if own_endpoint && !any {
+        return Err(Error::invalid("the location has no keys").hint(
+            "give it a credentials file (--credentials-file), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    Ok(builder)
+}
+
+/// The lines of one section of an INI file, keys in lower case.
+fn profile_of(file: &[u8], profile: &str, path: &str) -> Result<BTreeMap<String, String>> {
+    let text = std::str::from_utf8(file)
+        .map_err(|e| Error::invalid(format!("{path} is not text")).because(e))?;
+    let mut found: Option<BTreeMap<String, String>> = None;
+    let mut names = Vec::new();
+    let mut inside = false;
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            let name = section.0.trim();
+            let name = name.strip_prefix("profile ").map_or(name, str::trim);
+            names.push(name.to_owned());
+            inside = name == profile;
+            if inside {
+                found.get_or_insert_default();
+            }
+        } else if inside
+            && let Some((key, value)) = line.split_once('=')
+            && let Some(found) = &mut found
+        {
+            found.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
+        }
+    }
+    found.ok_or_else(|| {
+        names.truncate(20);
+        let names = if names.is_empty() {
+            "it has none; the file begins with [default]".to_owned()
+        } else {
+            format!("it has: {}", names.join(", "))
+        };
+        Error::invalid(format!("{path} has no profile [{profile}]"))
+            .hint(format!("{names}; config.profile chooses one"))
+    })
+}
+
+fn encryption<'a>(
+    builder: AmazonS3Builder,
+    config: &BTreeMap<String, String>,
+    set: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<AmazonS3Builder> {
+    if set("customerKeyEncryptionSecret").is_some() {
+        return Err(Error::invalid(
+            "config.customerKeyEncryptionSecret can not be used from outside the cluster",
+        )
+        .hint("write the key to a file and name it with config.customerKeyEncryptionFile"));
+    }
+    let customer = set("customerKeyEncryptionFile");
+    let server = set("serverSideEncryption");
+    let kms = set("kmsKeyId");
+    if customer.is_some() && (server.is_some() || kms.is_some()) {
+        return Err(Error::invalid(
+            "config.customerKeyEncryptionFile excludes kmsKeyId and serverSideEncryption",
+        ));
+    }
+    if let Some(path) = customer {
+        let key = std::fs::read(path).map_err(|e| {
+            Error::invalid(format!(
+                "config.customerKeyEncryptionFile {path} can not be read"
+            ))
+            .because(e)
+        })?;
+        if key.len() != 32 {
+            return Err(Error::invalid(format!(
+                "config.customerKeyEncryptionFile {path} has {} bytes; a key has 32",
+                key.len()
+            )));
+        }
+        return Ok(builder.with_ssec_encryption(BASE64.encode(key)));
+    }
+    match (server, kms) {
+        (None, None) => Ok(builder),
+        (None | Some("aws:kms"), Some(key)) => Ok(builder.with_sse_kms_encryption(key)),
+        (Some("aws:kms:dsse"), Some(key)) => Ok(builder.with_dsse_kms_encryption(key)),
+        (Some(kind @ ("AES256" | "aws:kms" | "aws:kms:dsse")), None) => {
+            let key: AmazonS3ConfigKey = "aws_server_side_encryption"
+                .parse()
+                .expect("object_store names it so");
+            Ok(builder.with_config(key, kind))
+        }
+        (Some(kind), _) => Err(Error::invalid(format!(
+            "config.serverSideEncryption {kind:?} is not supported{}",
+            if config.contains_key("kmsKeyId") {
+                " with kmsKeyId"
+            } else {
+                ""
+            }
+        ))
+        .hint("it is AES256, aws:kms or aws:kms:dsse")),
+    }
+}
+
+/// Requests are signed over their bytes, so what arrives is what was sent in any case. A checksum is sent besides where it is asked for, and to
+/// AWS itself, whose object lock demands one. SHA-256 stands for the weaker kinds that Velero's plugin knows.
+fn checksum(
+    builder: AmazonS3Builder,
+    config: &BTreeMap<String, String>,
+    own_endpoint: bool,
+) -> Result<AmazonS3Builder> {
+    let asked = config
+        .get("checksumAlgorithm")
+        .map(|kind| kind.to_ascii_uppercase());
+    match asked.as_deref() {
+        Some("") => Ok(builder),
+        None if own_endpoint => Ok(builder),
+        None | Some("SHA256" | "SHA1" | "CRC32" | "CRC32C") => {
+            Ok(builder.with_checksum_algorithm(Checksum::SHA256))
+        }
+        Some("CRC64NVME") => Ok(builder.with_checksum_algorithm(Checksum::CRC64NVME)),
+        Some(kind) => Err(Error::invalid(format!(
+            "config.checksumAlgorithm {kind:?} is not supported"
+        ))
+        .hint("it is SHA256, CRC64NVME, CRC32, CRC32C, SHA1, or empty for none")),
+    }
+}
+
+fn tags(text: &str) -> Result<TagSet> {
+    let mut tags = TagSet::default();
+    for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
+        if key.is_empty() || key.len() > 128 || value.len() > 256 {
+            return Err(Error::invalid(format!(
+                "config.tagging {text:?} is not k=v&k2=v2"
+            )));
+        }
+        tags.push(&key, &value);
+    }
+    Ok(tags)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,65 @@
 //! The right of one run to write, or to delete, one backup's folder. The protocol is the crate's promise that two runs never mix
-//! their files: see [`Claim::take`]. It needs list-after-write only.
+//! their files: see [`Claim::take`]. It needs list-after-write only: a listing shows every object whose PUT was answered before the listing
+//! was asked for and that nobody removed.
+//!
+//! # Why two creates never both go on
+//!
+//! A run goes on only when a listing that it asked for after its claim's PUT was answered shows its own claim and nothing else. Take two
+//! runs A and B of one name, and let A's claim have been answered first. B lists after its own claim was answered, hence after A's was.
+//! So B's listing shows A's claim, unless A removed it before. A removes its claim in three cases:
+//!
+//! 1. It withdrew at once: then A did not go on.
+//! 2. It went on, gave up, and removed its files first and its claim last: then A is over, nothing of it is under way, and B may go on.
+//!    Where A does not know whether something it sent is still under way, it leaves the claim.
+//! 3. It finished. Before its marker it listed once more ([`Claim::confirm`]) and saw no claim of B. So B's claim was answered after that
+//!    listing began, and every file of A but SHA256SUMS and the marker was answered before: B's listing, asked for later still, shows them, and B
+//!    withdraws. It does not matter that a listing is no snapshot: each of these files stood through all of it.
+//!
+//! Both may withdraw, when each sees the other; both going on would need each to have listed before the other's claim was answered and
+//! after its own, which can not be. Three runs or more: any two of them.
+//!
+//! A run that sleeps is fenced by time: its claim is refreshed every 30 s, and once the last refresh is over 10 minutes old, by a clock that goes on in
+//! a sleeping machine, it sends no attempt any more. A claim is stale, and only then touched by `prune`, when it is over an hour
+//! old by the store's clock.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 
-use super::store::{Store, Upload};
-use crate::error::Result;
+use super::backend::Failure;
+use super::store::{Created, Entry, Patience, Store, Upload, is_absent, repeat};
+use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
 use crate::name::Name;
+
+/// How often a claim is written anew.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// A run writes nothing more once its last refresh is older.
+const LOST: Duration = Duration::from_secs(600);
+
+/// A claim that was not refreshed for so long, by the store's clock, is a dead run's.
+pub const STALE: SignedDuration = SignedDuration::from_hours(1);
+
+/// A claim is a few hundred bytes; uploads make it longer.
+pub(crate) const LARGEST_CLAIM: u64 = 1 << 20;
+
+/// Files in one backup's folder; Velero's have about a dozen.
+pub(crate) const MOST_FILES: usize = 100_000;
+
+/// How often [`Claim::confirm`] looks again for a run that only has to notice us.
+const LOOKS: u32 = if cfg!(test) { 2 } else { 15 };
+const BETWEEN_LOOKS: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 2000 });
+
+/// How often a marker's PUT that nobody answered is settled by reading and sent again.
+const MARKER_TRIES: u32 = 12;
 
 /// What a run does in the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -20,20 +73,309 @@ pub enum Purpose {
     Prune,
 }
 
+/// An upload in parts that a claim names, so that another run can abort it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadId {
+    /// The object's key.
+    pub key: String,
+    /// The store's id.
+    pub id: String,
+}
+
+/// What a claim's object holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ClaimFile {
+    pub run: String,
+    pub purpose: Purpose,
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub started: Option<Timestamp>,
+    #[serde(default)]
+    pub uploads: Vec<UploadId>,
+}
+
+/// The time since some moment, sleep included.
+pub(crate) fn awake_or_asleep() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    // On macOS and the BSDs this one goes on while the machine sleeps.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    Duration::new(
+        now.tv_sec.try_into().unwrap_or(0),
+        now.tv_nsec.try_into().unwrap_or(0),
+    )
+}
+
+/// What a claim, its refresher and its uploads share.
+pub(crate) struct Lease {
+    store: Store,
+    keys: BackupKeys,
+    key: String,
+    file: Mutex<ClaimFile>,
+    /// Keys this run wrote or began to write.
+    written: std::sync::Mutex<BTreeSet<String>>,
+    /// [`awake_or_asleep`] in milliseconds, from before the last refresh that was answered.
+    refreshed: AtomicU64,
+    lost: AtomicBool,
+    /// How many things were sent that may still be done later.
+    in_doubt: AtomicU64,
+    marker_sent: AtomicBool,
+}
+
+/// Counts what was begun as in doubt until it is known how it ended; a dropped future never says.
+fn settle<T>(lease: &Lease, result: Result<T, Failure>) -> Result<T> {
+    if result
+        .as_ref()
+        .err()
+        .is_none_or(|failure| !failure.in_doubt)
+    {
+        lease.in_doubt.fetch_sub(1, Ordering::SeqCst);
+    }
+    result.map_err(|failure| failure.error)
+}
+
+impl Lease {
+    /// Errors once the claim is not ours for certain.
+    pub(crate) fn alive(&self) -> Result<()> {
+        let since = awake_or_asleep()
+            .saturating_sub(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));
+        if since > LOST {
+            self.lost.store(true, Ordering::SeqCst);
+        }
+        if self.lost.load(Ordering::SeqCst) {
+            return Err(Error::other(format!(
+                "the claim on {} was lost: it could not be refreshed for {} minutes, or somebody removed it",
+                self.keys.folder(),
+                since.as_secs() / 60
+            ))
+            .hint("the machine slept or the location was unreachable; nothing more is written; run the command again"));
+        }
+        Ok(())
+    }
+
+    fn body(file: &ClaimFile) -> Bytes {
+        serde_json::to_vec(file)
+            .expect("a claim is always JSON")
+            .into()
+    }
+
+    /// Writes the claim anew. The lock keeps two of them from overtaking each other.
+    async fn refresh(&self, file: &ClaimFile) -> Result<()> {
+        self.alive()?;
+        let began = awake_or_asleep();
+        let fence = || self.alive();
+        self.store
+            .put_fenced(
+                &self.key,
+                Self::body(file),
+                false,
+                Patience::Quick,
+                Some(&fence),
+            )
+            .await
+            .map_err(|failure| failure.error)?;
+        self.refreshed
+            .store(began.as_millis() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Names an upload in the claim, which is durable when this returns.
+    pub(crate) async fn add_upload(&self, key: &str, id: &str) -> Result<()> {
+        self.remember(key);
+        let mut file = self.file.lock().await;
+        file.uploads.push(UploadId {
+            key: key.to_owned(),
+            id: id.to_owned(),
+        });
+        self.refresh(&file).await
+    }
+
+    fn remember(&self, key: &str) {
+        self.written
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(key.to_owned());
+    }
+
+    /// Writes a file of the backup.
+    pub(crate) async fn write(&self, key: &str, bytes: Bytes) -> Result<()> {
+        self.alive()?;
+        self.remember(key);
+        let fence = || self.alive();
+        self.in_doubt.fetch_add(1, Ordering::SeqCst);
+        let sent = self
+            .store
+            .put_fenced(key, bytes, false, Patience::Long, Some(&fence))
+            .await;
+        settle(self, sent).map(|_| ())
+    }
+
+    /// Makes an upload visible; from then on the claim does not name it.
+    pub(crate) async fn complete<F>(
+        &self,
+        key: &str,
+        id: &str,
+        complete: impl FnOnce() -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
+        self.alive()?;
+        self.in_doubt.fetch_add(1, Ordering::SeqCst);
+        let sent = complete().await;
+        settle(self, sent)?;
+        let mut file = self.file.lock().await;
+        file.uploads
+            .retain(|upload| upload.key != key || upload.id != id);
+        Ok(())
+    }
+
+    async fn remove(&self, key: &str) -> Result<()> {
+        self.alive()?;
+        let fence = || self.alive();
+        self.in_doubt.fetch_add(1, Ordering::SeqCst);
+        let sent = self.store.delete_fenced(key, Some(&fence)).await;
+        settle(self, sent)
+    }
+}
+
+/// What a folder holds besides one's own claim.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Folder {
+    /// Other runs' claims.
+    pub claims: Vec<Entry>,
+    /// The marker.
+    pub marker: Option<Entry>,
+    /// Everything else.
+    pub files: Vec<Entry>,
+    /// Our own claim.
+    pub own: Option<Entry>,
+}
+
+impl Folder {
+    /// Lists a folder; `own` is our claim's key, if there is one.
+    pub(crate) async fn read(store: &Store, keys: &BackupKeys, own: &str) -> Result<Self> {
+        let folder = keys.folder();
+        let mut found = Self::default();
+        for entry in store.entries(&folder, MOST_FILES).await? {
+            if entry.key == own {
+                found.own = Some(entry);
+            } else if BackupKeys::claim_run(&entry.key[folder.len()..]).is_some() {
+                found.claims.push(entry);
+            } else if entry.key == keys.marker() {
+                found.marker = Some(entry);
+            } else {
+                found.files.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Claims that may be a living run's at this time of the store.
+    pub(crate) fn live_claims(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
+        self.claims
+            .iter()
+            .filter(move |claim| !is_stale(claim, now))
+    }
+}
+
+/// Whether a claim's run is dead, by the store's clock.
+pub(crate) fn is_stale(claim: &Entry, now: Timestamp) -> bool {
+    now.duration_since(claim.modified) > STALE
+}
+
+/// Reads a claim; a hostile or broken one is nothing.
+pub(crate) async fn read_claim(store: &Store, key: &str) -> Result<Option<ClaimFile>> {
+    match store.find(key, LARGEST_CLAIM).await {
+        Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),
+        Err(e) if e.kind() == Kind::Corrupt => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// A claim that is held and kept fresh by a task of its own.
 pub struct Claim {
+    name: Name,
     keys: BackupKeys,
+    purpose: Purpose,
+    lease: Arc<Lease>,
+    /// Whether the store refuses to create what exists.
+    refuses: bool,
+    /// What was there when it was taken.
+    found: Folder,
+    stop: watch::Sender<bool>,
+    refresher: Option<JoinHandle<()>>,
 }
 
 impl Claim {
-    /// Takes the folder of `name`: puts the claim, lists, and withdraws when anything else is there.
+    /// Takes the folder of `name`: puts the claim (twice, create-only: the probe of whether the store refuses a second create), lists, and
+    /// withdraws when anything else is there. A delete and a prune expect files; a prune expects dead runs' claims as well.
     ///
     /// # Errors
     /// `AlreadyExists`, saying whether a marker, a live claim or a stale claim holds the name.
     pub async fn take(store: &Store, name: &Name, purpose: Purpose, host: &str) -> Result<Self> {
-        let _ = (store, purpose, host);
+        let keys = BackupKeys::new(name);
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let key = keys.claim(&run);
+        let file = ClaimFile {
+            run,
+            purpose,
+            host: host.chars().take(200).collect(),
+            started: Some(Timestamp::now()),
+            uploads: Vec::new(),
+        };
+        let began = awake_or_asleep();
+        let taken = async {
+            let refuses = store.probe_create(&key, Lease::body(&file)).await?;
+            let found = Folder::read(store, &keys, &key).await?;
+            let Some(own) = &found.own else {
+                return Err(Error::other(format!(
+                    "{} does not list what was just written to it",
+                    store.place()
+                ))
+                .hint("backups need a store that lists an object as soon as its PUT is answered"));
+            };
+            let now = own.modified;
+            if let Some(error) = obstacle(store, name, purpose, &found, now).await? {
+                return Err(error);
+            }
+            Ok((refuses, found))
+        };
+        let (refuses, found) = match taken.await {
+            Ok(taken) => taken,
+            Err(e) => {
+                // What can not be removed now is a stale claim in an hour.
+                if e.kind() != Kind::Unreachable {
+                    let _ = store.delete(&key).await;
+                }
+                return Err(e);
+            }
+        };
+        let lease = Arc::new(Lease {
+            store: store.clone(),
+            keys: keys.clone(),
+            key,
+            file: Mutex::new(file),
+            written: std::sync::Mutex::default(),
+            refreshed: AtomicU64::new(began.as_millis() as u64),
+            lost: AtomicBool::new(false),
+            in_doubt: AtomicU64::new(0),
+            marker_sent: AtomicBool::new(false),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let refresher = tokio::spawn(keep_fresh(lease.clone(), stopped));
         Ok(Self {
-            keys: BackupKeys::new(name),
+            name: name.clone(),
+            keys,
+            purpose,
+            lease,
+            refuses,
+            found,
+            stop,
+            refresher: Some(refresher),
         })
     }
 
@@ -42,13 +384,38 @@ impl Claim {
         &self.keys
     }
 
+    /// What stood in the folder when it was taken.
+    pub(crate) fn found(&self) -> &Folder {
+        &self.found
+    }
+
+    /// The store's clock when the claim was taken.
+    pub(crate) fn taken_at(&self) -> Timestamp {
+        self.found
+            .own
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |own| own.modified)
+    }
+
+    fn owned(&self, key: &str) -> Result<()> {
+        let file = key.strip_prefix(&self.keys.folder()).unwrap_or_default();
+        if file.is_empty() || BackupKeys::claim_run(file).is_some() || key == self.keys.marker() {
+            return Err(Error::other(format!(
+                "{key} is no file of backup {}",
+                self.name
+            )));
+        }
+        Ok(())
+    }
+
     /// Starts an upload whose id is in the claim before its first part is sent.
     ///
     /// # Errors
     /// The store's; and when the claim was lost.
     pub async fn upload(&self, key: &str) -> Result<Upload> {
-        let _ = key;
-        todo!()
+        self.owned(key)?;
+        self.lease.alive()?;
+        Upload::new(&self.lease.store, key, Some(self.lease.clone()))
     }
 
     /// Writes a small file of the backup.
@@ -56,34 +423,352 @@ impl Claim {
     /// # Errors
     /// The store's; and when the claim was lost.
     pub async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
-        let _ = (key, bytes);
-        todo!()
+        self.owned(key)?;
+        self.lease.write(key, bytes).await
     }
 
-    /// Lists again: our claim is there and no other, and it is fresh. Before SHA256SUMS, and before the marker.
+    /// Removes a file of the folder, for a delete or a prune.
+    ///
+    /// # Errors
+    /// The store's; and when the claim was lost.
+    pub(crate) async fn remove(&self, key: &str) -> Result<()> {
+        self.lease.remove(key).await
+    }
+
+    /// Lists again: our claim is there and no other, and it is fresh. Before SHA256SUMS, and before the marker. Another claim is a run that
+    /// comes too late and is about to notice: it is given half a minute to withdraw.
     ///
     /// # Errors
     /// When it was lost.
     pub async fn confirm(&self) -> Result<()> {
-        todo!()
+        self.confirm_beside(&[]).await
     }
 
-    /// Writes the marker, create-only where the store was proven to refuse a second create; from this call on nothing is deleted.
+    /// The same beside claims that are known to be dead runs'.
+    pub(crate) async fn confirm_beside(&self, dead: &[&Entry]) -> Result<()> {
+        let mut looks = 0;
+        loop {
+            self.lease.alive()?;
+            let now = Folder::read(&self.lease.store, &self.keys, &self.lease.key).await?;
+            self.lease.alive()?;
+            if now.own.is_none() {
+                self.lease.lost.store(true, Ordering::SeqCst);
+                return Err(Error::other(format!(
+                    "the claim on backup {} was removed by somebody else",
+                    self.name
+                ))
+                .hint("another run took this one for dead; nothing more is written; run the command again"));
+            }
+            if now.marker.is_some() && self.purpose == Purpose::Create {
+                return Err(Error::new(
+                    Kind::AlreadyExists,
+                    format!("backup {} was written by somebody else meanwhile", self.name),
+                )
+                .hint("something that knows no claims, such as a Velero server, writes to this location under the same names"));
+            }
+            // A claim that was refreshed since is not dead.
+            let Some(other) = now.claims.iter().find(|other| !dead.contains(other)) else {
+                return Ok(());
+            };
+            looks += 1;
+            if looks >= LOOKS {
+                let who = describe(&self.lease.store, other).await;
+                return Err(Error::new(
+                    Kind::AlreadyExists,
+                    format!("another run claims backup {} as well ({who})", self.name),
+                )
+                .hint("run the command again under another name; `kubectl backup prune` removes what dead runs left"));
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Confirms, then writes the marker, create-only where the store was proven to refuse a second create; from its PUT on nothing is deleted.
     ///
     /// # Errors
     /// When it is known not to stand, or not known whether it does (the message says which).
     pub async fn put_marker(&self, marker: Bytes) -> Result<()> {
-        let _ = marker;
-        todo!()
+        self.confirm().await?;
+        let (store, key) = (&self.lease.store, self.keys.marker());
+        let full = store.full(&key)?;
+        self.lease.marker_sent.store(true, Ordering::SeqCst);
+        let mut in_doubt = false;
+        let mut pause = Duration::from_millis(200);
+        let mut tried = 0;
+        loop {
+            if let Err(e) = self.lease.alive() {
+                return Err(self.no_marker(e, in_doubt));
+            }
+            let sent = store.backend.put(&full, marker.clone(), self.refuses).await;
+            let failure = match sent {
+                Ok(Created::Yes) => return Ok(()),
+                Ok(Created::Exists) => None,
+                Err(failure) => Some(failure),
+            };
+            in_doubt |= failure.as_ref().is_none_or(|f| f.in_doubt || f.transient);
+            // Whatever was answered: what stands there tells.
+            match store.find(&key, marker.len() as u64).await {
+                Ok(Some(stands)) if stands == marker => return Ok(()),
+                Err(e) if e.kind() != Kind::Corrupt => {
+                    if tried + 1 >= MARKER_TRIES || failure.as_ref().is_some_and(|f| !f.transient) {
+                        return Err(self.no_marker(failure.map_or(e, |f| f.error), in_doubt));
+                    }
+                }
+                Ok(None) => {
+                    if let Some(failure) = failure
+                        && (!failure.transient || tried + 1 >= MARKER_TRIES)
+                    {
+                        return Err(self.no_marker(failure.error, in_doubt));
+                    }
+                }
+                // Longer than ours, or other bytes.
+                Ok(Some(_)) | Err(_) => {
+                    return Err(Error::new(
+                        Kind::AlreadyExists,
+                        format!(
+                            "backup {} was written by somebody else meanwhile; its marker is not ours",
+                            self.name
+                        ),
+                    )
+                    .hint("something that knows no claims, such as a Velero server, writes to this location under the same names"));
+                }
+            }
+            tried += 1;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    fn no_marker(&self, cause: Error, in_doubt: bool) -> Error {
+        let name = &self.name;
+        if in_doubt {
+            Error::new(
+                cause.kind(),
+                format!("it is not known whether backup {name} stands: the store did not answer when its marker was written"),
+            )
+            .hint(format!("look with `kubectl backup get {name}` once the location is reachable: if it is there, it is complete"))
+            .because(cause)
+        } else {
+            let message = format!("backup {name} does not stand: its marker could not be written");
+            cause.context(message)
+        }
     }
 
     /// After the marker: removes the claim alone.
-    pub async fn release(self) {
-        todo!()
+    pub async fn release(mut self) {
+        self.end_refresher().await;
+        // What can not be removed now is a stale claim in an hour, and prune removes it.
+        let _ = self.lease.store.delete(&self.lease.key).await;
     }
 
-    /// Before the marker: removes our files, then the claim.
-    pub async fn withdraw(self) {
-        todo!()
+    /// Before the marker: removes our files, then the claim. Where it is not certain that the folder is still ours, that the marker was not sent, or
+    /// that nothing of ours is under way, the claim stays and prune does the rest.
+    pub async fn withdraw(mut self) {
+        self.end_refresher().await;
+        if self.lease.marker_sent.load(Ordering::SeqCst) {
+            return;
+        }
+        let _ = self.clear().await;
+    }
+
+    async fn clear(&self) -> Result<()> {
+        let lease = &self.lease;
+        let store = &lease.store;
+        lease.alive()?;
+        if Folder::read(store, &self.keys, &lease.key)
+            .await?
+            .own
+            .is_none()
+        {
+            return Ok(());
+        }
+        let in_doubt = lease.in_doubt.load(Ordering::SeqCst) > 0;
+        let uploads = lease.file.lock().await.uploads.clone();
+        for upload in uploads {
+            abort(store, &upload).await?;
+        }
+        let written = lease
+            .written
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone();
+        for key in written {
+            lease.remove(&key).await?;
+        }
+        if !in_doubt {
+            store.delete(&lease.key).await?;
+            self.sweep().await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what no listing shows.
+    pub(crate) async fn sweep(&self) -> Result<()> {
+        let full = self.lease.store.full(&self.keys.folder())?;
+        self.lease
+            .store
+            .backend
+            .sweep(&full)
+            .await
+            .map_err(|failure| failure.error)
+    }
+
+    async fn end_refresher(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(refresher) = self.refresher.take() {
+            let _ = refresher.await;
+        }
     }
 }
+
+impl Drop for Claim {
+    /// Dropped without an end, the claim stays, and an hour later it is stale.
+    fn drop(&mut self) {
+        if let Some(refresher) = &self.refresher {
+            refresher.abort();
+        }
+    }
+}
+
+/// Aborts an upload that some claim names; the claim may be anybody's, so its keys are checked as every key is.
+pub(crate) async fn abort(store: &Store, upload: &UploadId) -> Result<()> {
+    store.writable()?;
+    let full = store.full(&upload.key)?;
+    repeat(Patience::Quick, None, || {
+        store.backend.abort(&full, &upload.id)
+    })
+    .await
+    .map_err(|failure| failure.error)
+}
+
+async fn keep_fresh(lease: Arc<Lease>, mut stop: watch::Receiver<bool>) {
+    let mut pause = REFRESH;
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        // Held while it is sent, so that an upload's id that comes meanwhile is not written over.
+        let file = lease.file.lock().await;
+        let refreshed = lease.refresh(&file).await;
+        drop(file);
+        if lease.alive().is_err() {
+            return;
+        }
+        pause = if refreshed.is_ok() {
+            REFRESH
+        } else {
+            REFRESH / 3
+        };
+    }
+}
+
+/// Why the folder can not be taken, if it can not.
+async fn obstacle(
+    store: &Store,
+    name: &Name,
+    purpose: Purpose,
+    found: &Folder,
+    now: Timestamp,
+) -> Result<Option<Error>> {
+    if purpose == Purpose::Create && found.marker.is_some() {
+        return Ok(Some(
+            Error::new(Kind::AlreadyExists, format!("backup {name} exists already")).hint(format!(
+                "choose another name, or remove it first: kubectl backup delete {name}"
+            )),
+        ));
+    }
+    // Two claims: one that lives counts for more.
+    if let Some(live) = found.live_claims(now).next() {
+        let quiet = now.duration_since(live.modified);
+        let who = describe(store, live).await;
+        let doing = match read_claim(store, &live.key)
+            .await?
+            .map(|claim| claim.purpose)
+        {
+            Some(Purpose::Create) | None => "creating",
+            Some(Purpose::Delete) => "deleting",
+            Some(Purpose::Prune) => "pruning",
+        };
+        let error = Error::new(
+            Kind::AlreadyExists,
+            format!("another run is {doing} backup {name} right now ({who})"),
+        );
+        return Ok(Some(if quiet > SignedDuration::from_mins(10) {
+            error.hint(format!(
+                "it gave no sign of life for {} minutes; after 60 `kubectl backup prune` removes what it left",
+                quiet.as_mins()
+            ))
+        } else {
+            error.hint("wait for it, or choose another name")
+        }));
+    }
+    if purpose == Purpose::Prune {
+        return Ok(None);
+    }
+    if let Some(stale) = found.claims.first() {
+        let who = describe(store, stale).await;
+        return Ok(Some(
+            Error::new(
+                Kind::AlreadyExists,
+                format!("a run that died left its claim on backup {name} ({who})"),
+            )
+            .hint("`kubectl backup prune` removes what dead runs left; or choose another name"),
+        ));
+    }
+    if purpose == Purpose::Create
+        && let Some(file) = found.files.first()
+    {
+        return Ok(Some(
+            Error::new(
+                Kind::AlreadyExists,
+                format!(
+                    "the folder of backup {name} holds files of no known run, such as {}",
+                    file.key
+                ),
+            )
+            .hint(
+                "choose another name; another tool, such as a Velero server, may be writing there",
+            ),
+        ));
+    }
+    Ok(None)
+}
+
+/// `on node-1, since 2026-11-21T02:00:00Z, last sign of life ...`
+async fn describe(store: &Store, claim: &Entry) -> String {
+    let last = format!("last sign of life {:.0}", claim.modified);
+    match read_claim(store, &claim.key).await {
+        Ok(Some(file)) => {
+            // Anybody may have written it: what is shown is short and plain.
+            let host: String = file
+                .host
+                .chars()
+                .filter(|c| c.is_ascii_graphic())
+                .take(64)
+                .collect();
+            let host = if host.is_empty() {
+                "an unknown host"
+            } else {
+                &host
+            };
+            match file.started {
+                Some(started) => format!("on {host}, since {started:.0}, {last}"),
+                None => format!("on {host}, {last}"),
+            }
+        }
+        _ => last,
+    }
+}
+
+/// Whether a marker stands.
+pub(crate) async fn has_marker(store: &Store, keys: &BackupKeys) -> Result<bool> {
+    match store.head(&keys.marker()).await {
+        Ok(_) => Ok(true),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,204 @@
 //! `--location` as a URL: `s3://bucket/prefix?endpoint=..&region=..`, `file:///folder`. Pure.
 
-use crate::api::BackupStorageLocation;
-use crate::error::Result;
+use ::url::Url;
+
+use crate::api::{
+    API_VERSION, BackupStorageLocation, BackupStorageLocationSpec, Meta, ObjectStorage,
+};
+use crate::error::{Error, Result};
+
+/// Parameters of `s3://` and the config keys they stand for. Velero's own names are taken as well.
+const PARAMETERS: [(&str, &str); 8] = [
+    ("endpoint", "s3Url"),
+    ("region", "region"),
+    ("force-path-style", "s3ForcePathStyle"),
+    ("profile", "profile"),
+    ("insecure-skip-tls-verify", "insecureSkipTLSVerify"),
+    ("kms-key-id", "kmsKeyId"),
+    ("server-side-encryption", "serverSideEncryption"),
+    ("checksum-algorithm", "checksumAlgorithm"),
+];
 
 /// A location from a URL; nothing where the text is no URL.
 ///
 /// # Errors
 /// `Invalid`, for a scheme or a parameter we do not know.
 pub fn parse(text: &str) -> Result<Option<BackupStorageLocation>> {
-    let _ = text;
-    todo!()
+    let Some((scheme, _)) = text.split_once("://") else {
+        return Ok(None);
+    };
+    let url = Url::parse(text)
+        .map_err(|e| Error::invalid(format!("location {text:?} is not a URL")).because(e))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not repeated in the message: it may hold a secret.
+        return Err(Error::invalid("the location's URL holds a user name or keys")
+            .hint("keys come from --credentials-file, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+    }
+    if url.fragment().is_some() {
+        return Err(Error::invalid(format!("location {text:?} has a fragment")));
+    }
+    let mut spec = match scheme {
+        "s3" => s3(text, &url)?,
+        "file" => file(text, &url)?,
+        "gs" | "az" | "gcs" | "azure" => {
+            return Err(Error::invalid(format!(
+                "location {text:?}: {scheme}:// is not supported yet"
+            ))
+            .hint("s3:// and file:// are"));
+        }
+        _ => {
+            return Err(
+                Error::invalid(format!("location {text:?}: {scheme}:// is not known"))
+                    .hint("use s3://bucket/prefix?endpoint=...&region=... or file:///folder"),
+            );
+        }
+    };
+    spec.default = false;
+    Ok(Some(BackupStorageLocation {
+        api_version: API_VERSION.to_owned(),
+        kind: "BackupStorageLocation".to_owned(),
+        metadata: Meta {
+            name: text.to_owned(),
+            ..Meta::default()
+        },
+        spec,
+        ..BackupStorageLocation::default()
+    }))
+}
+
+fn decoded(text: &str, part: &str) -> Result<String> {
+    let as_query = format!("x={}", part.replace('+', "%2B"));
+    let value = ::url::form_urlencoded::parse(as_query.as_bytes())
+        .next()
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default();
+    if value.contains(['\0', '\u{fffd}']) {
+        return Err(Error::invalid(format!("location {text:?} is not UTF-8")));
+    }
+    Ok(value)
+}
+
+fn s3(text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
+    let bucket = url.host_str().unwrap_or_default().to_owned();
+    if bucket.is_empty() || url.port().is_some() {
+        return Err(Error::invalid(format!("location {text:?} names no bucket"))
+            .hint("it looks like s3://bucket/prefix?endpoint=https://minio.example.com:9000&region=eu-1"));
+    }
+    let prefix = decoded(text, url.path().trim_matches('/'))?;
+    let mut spec = BackupStorageLocationSpec {
+        provider: "aws".to_owned(),
+        object_storage: ObjectStorage {
+            bucket,
+            prefix: Some(prefix).filter(|prefix| !prefix.is_empty()),
+            ca_cert: None,
+        },
+        ..BackupStorageLocationSpec::default()
+    };
+    for (name, value) in url.query_pairs() {
+        let known = PARAMETERS
+            .iter()
+            .find(|(short, key)| *short == name || *key == name);
+        let Some((_, key)) = known else {
+            let names: Vec<&str> = PARAMETERS.iter().map(|(short, _)| *short).collect();
+            return Err(Error::invalid(format!(
+                "location {text:?} has an unknown parameter {name:?}"
+            ))
+            .hint(format!("the parameters are {}", names.join(", "))));
+        };
+        let value = match *key {
+            "s3Url" if !value.contains("://") => format!("https://{value}"),
+            _ => value.into_owned(),
+        };
+        spec.config.insert((*key).to_owned(), value);
+    }
+    Ok(spec)
+}
+
+fn file(text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
+    if !url.host_str().unwrap_or_default().is_empty() {
+        return Err(Error::invalid(format!("location {text:?} has a host"))
+            .hint("a folder is written with three slashes: file:///srv/backups"));
+    }
+    if url.query().is_some() {
+        return Err(Error::invalid(format!(
+            "location {text:?} has parameters; file:// takes none"
+        )));
+    }
+    let folder = decoded(text, url.path())?;
+    if folder.trim_matches('/').is_empty() {
+        return Err(Error::invalid(format!("location {text:?} names no folder")));
+    }
+    Ok(BackupStorageLocationSpec {
+        provider: "local".to_owned(),
+        object_storage: ObjectStorage {
+            bucket: folder,
+            ..ObjectStorage::default()
+        },
+        ..BackupStorageLocationSpec::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_with_everything_becomes_veleros_keys() {
+        let text = "s3://my-bucket/some/pre%20fix/?endpoint=http://127.0.0.1:9000&region=eu-1&force-path-style=true&profile=p";
+        let location = parse(text).unwrap().unwrap();
+        assert_eq!(location.metadata.name, text);
+        assert_eq!(location.spec.provider, "aws");
+        assert_eq!(location.spec.object_storage.bucket, "my-bucket");
+        assert_eq!(
+            location.spec.object_storage.prefix.as_deref(),
+            Some("some/pre fix")
+        );
+        assert_eq!(location.spec.config["s3Url"], "http://127.0.0.1:9000");
+        assert_eq!(location.spec.config["region"], "eu-1");
+        assert_eq!(location.spec.config["s3ForcePathStyle"], "true");
+        assert_eq!(location.spec.config["profile"], "p");
+    }
+
+    #[test]
+    fn a_bare_endpoint_is_https() {
+        let location = parse("s3://b?endpoint=minio:9000").unwrap().unwrap();
+        assert_eq!(location.spec.config["s3Url"], "https://minio:9000");
+        assert_eq!(location.spec.object_storage.prefix, None);
+    }
+
+    #[test]
+    fn a_folder_is_a_local_location() {
+        let location = parse("file:///srv/my%20backups").unwrap().unwrap();
+        assert_eq!(location.spec.provider, "local");
+        assert_eq!(location.spec.object_storage.bucket, "/srv/my backups");
+    }
+
+    #[test]
+    fn names_and_paths_are_no_urls() {
+        for text in ["default", "/srv/backups", "./here", "a:b", ""] {
+            assert_eq!(parse(text).unwrap(), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_done_is_refused_and_keys_are_not_repeated() {
+        for text in [
+            "gs://b",
+            "az://b",
+            "ftp://b",
+            "s3://",
+            "s3:///p",
+            "s3://b?what=x",
+            "s3://b#f",
+            "file://host/dir",
+            "file:///",
+            "file:///x?region=y",
+        ] {
+            assert!(parse(text).is_err(), "{text:?}");
+        }
+        let error = parse("s3://key:hidden@b").unwrap_err();
+        assert!(!format!("{error:?}").contains("hidden"));
+        let error = parse("s3://b?what=x").unwrap_err();
+        assert!(error.hint_text().unwrap().contains("endpoint"));
+    }
 }

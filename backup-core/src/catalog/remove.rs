@@ -1,0 +1,281 @@
+//! Removing backups: one by name, or what is expired and what dead runs left. Everything happens under a claim, the marker goes first and
+//! the claim last, so that a run that dies halfway leaves no backup that looks whole, and `prune` can finish its work.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{absent, is_ours, read_entry};
+use crate::error::{Error, Kind, Result};
+use crate::layout::{BACKUPS, BackupKeys, PROBES};
+use crate::location::check::MOST_SECONDS;
+use crate::location::claim::{self, Claim, Folder, Purpose, has_marker, is_stale, read_claim};
+use crate::location::{Location, Store};
+use crate::name::Name;
+
+/// Deletes a backup under a claim: marker first, the rest, the claim last.
+///
+/// # Errors
+/// `NotFound`, `AlreadyExists` where somebody else is at work on it, and the store's.
+pub async fn delete(store: &Store, name: &Name, host: &str) -> Result<()> {
+    let keys = BackupKeys::new(name);
+    if !has_marker(store, &keys).await? {
+        return Err(absent(store, name).await);
+    }
+    let claim = Claim::take(store, name, Purpose::Delete, host).await?;
+    if claim.found().marker.is_none() {
+        claim.withdraw().await;
+        return Err(Error::not_found(format!(
+            "backup {name} was deleted by somebody else just now"
+        )));
+    }
+    remove_all(claim, name).await
+}
+
+/// Marker first, then every other file, then the claim. Once the marker is sent for, an error leaves the claim, and prune finishes.
+async fn remove_all(claim: Claim, name: &Name) -> Result<()> {
+    let marker = claim.keys().marker();
+    let removed = match claim.confirm().await {
+        Ok(()) if claim.found().marker.is_some() => claim.remove(&marker).await,
+        confirmed => confirmed,
+    };
+    if let Err(e) = removed {
+        claim.withdraw().await;
+        return Err(e.context(format!("backup {name} could not be deleted")));
+    }
+    match remove_files(&claim).await {
+        Ok(()) => {
+            claim.release().await;
+            Ok(())
+        }
+        Err(e) => Err(e.context(format!(
+            "backup {name} is deleted, but some of its files are left; `kubectl backup prune` removes them in an hour"
+        ))),
+    }
+}
+
+async fn remove_files(claim: &Claim) -> Result<()> {
+    for file in &claim.found().files {
+        claim.remove(&file.key).await?;
+    }
+    claim.sweep().await
+}
+
+/// What prune did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pruned {
+    /// An expired backup of ours was removed.
+    Expired(Name),
+    /// What a dead run left was removed.
+    Stale(Name),
+    /// A dead run's claim beside a backup that stands was removed.
+    StaleClaim(Name),
+    /// It was kept, and why.
+    Kept(Name, String),
+}
+
+/// Removes what is expired by both clocks and what dead runs left; `dry_run` only tells.
+///
+/// # Errors
+/// Where the clocks differ by over 5 minutes, and the store's.
+pub async fn prune(
+    location: &Location,
+    now: Timestamp,
+    host: &str,
+    dry_run: bool,
+) -> Result<Vec<Pruned>> {
+    let store = &location.store;
+    let theirs = match store_time(store).await {
+        Ok(theirs) => theirs,
+        // Who may only read may still ask what would go, by this machine's clock.
+        Err(e) if dry_run && e.kind() == Kind::Forbidden => now,
+        Err(e) => return Err(e),
+    };
+    let apart = theirs.duration_since(now).abs();
+    if apart.as_secs() > MOST_SECONDS {
+        return Err(Error::other(format!(
+            "the clocks of this machine and of {} differ by {} s; nothing is pruned",
+            store.place(),
+            apart.as_secs()
+        ))
+        .hint("set both clocks by NTP, then run it again"));
+    }
+    let clocks = Clocks { now, theirs };
+    let mut done = Vec::new();
+    for folder in store.folders(BACKUPS).await? {
+        let Ok(name) = Name::foreign(&folder) else {
+            continue;
+        };
+        match consider(store, &name, &clocks, host, dry_run).await {
+            Ok(Some(pruned)) => done.push(pruned),
+            Ok(None) => {}
+            // One backup that can not be removed does not keep the others.
+            Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => return Err(e),
+            Err(e) => done.push(Pruned::Kept(name, one_line(&e))),
+        }
+    }
+    Ok(done)
+}
+
+fn one_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+struct Clocks {
+    now: Timestamp,
+    theirs: Timestamp,
+}
+
+/// The time by the store's clock, from an object that is written and removed.
+async fn store_time(store: &Store) -> Result<Timestamp> {
+    let key = format!("{PROBES}clock-{}", uuid::Uuid::new_v4().simple());
+    store.put(&key, "clock\n".into()).await?;
+    let entry = store.head(&key).await;
+    store.delete(&key).await?;
+    Ok(entry?.modified)
+}
+
+async fn consider(
+    store: &Store,
+    name: &Name,
+    clocks: &Clocks,
+    host: &str,
+    dry_run: bool,
+) -> Result<Option<Pruned>> {
+    let keys = BackupKeys::new(name);
+    // Looked at without a claim first: a claim beside a living run would disturb it.
+    let folder = Folder::read(store, &keys, "").await?;
+    if let Some(live) = folder.live_claims(clocks.theirs).next() {
+        let quiet = clocks.theirs.duration_since(live.modified);
+        if quiet < SignedDuration::from_mins(10) {
+            return Ok(None);
+        }
+        return Ok(Some(Pruned::Kept(
+            name.clone(),
+            format!(
+                "a run claims it that gave no sign of life for {} minutes; after 60 it counts as dead",
+                quiet.as_mins()
+            ),
+        )));
+    }
+    let stale = !folder.claims.is_empty();
+    let expired = folder.marker.is_some() && is_expired(store, name, clocks).await?;
+    if !stale && !expired {
+        return Ok(None);
+    }
+    let outcome = |marker: bool| match (expired, marker) {
+        (true, _) => Pruned::Expired(name.clone()),
+        (false, true) => Pruned::StaleClaim(name.clone()),
+        (false, false) => Pruned::Stale(name.clone()),
+    };
+    if dry_run {
+        return Ok(Some(outcome(folder.marker.is_some())));
+    }
+    let claim = match Claim::take(store, name, Purpose::Prune, host).await {
+        Ok(claim) => claim,
+        Err(e) if e.kind() == Kind::AlreadyExists => {
+            return Ok(Some(Pruned::Kept(name.clone(), one_line(&e))));
+        }
+        Err(e) => return Err(e),
+    };
+    let left = match dead_claims(store, &claim, name, expired).await {
+        Ok(left) => left,
+        Err(e) => {
+            claim.withdraw().await;
+            return Err(e);
+        }
+    };
+    if expired {
+        // Read again under the claim: the marker may be another's by now.
+        if claim.found().marker.is_some() && !is_expired(store, name, clocks).await? {
+            claim.withdraw().await;
+            return Ok(Some(Pruned::Kept(
+                name.clone(),
+                "it was written anew".to_owned(),
+            )));
+        }
+        remove_all(claim, name).await?;
+        return Ok(Some(outcome(true)));
+    }
+    let marker = claim.found().marker.is_some();
+    claim.release().await;
+    Ok(Some(match left {
+        Some(left) => Pruned::Kept(name.clone(), left),
+        None => outcome(marker),
+    }))
+}
+
+/// By both clocks, and only a backup of ours: what another tool's deletion has to clean up elsewhere, it alone knows.
+async fn is_expired(store: &Store, name: &Name, clocks: &Clocks) -> Result<bool> {
+    let entry = match read_entry(store, name).await {
+        Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
+        entry => entry?,
+    };
+    let Some(expiration) = entry.and_then(|entry| entry.backup.status.expiration) else {
+        return Ok(false);
+    };
+    Ok(expiration < clocks.now.min(clocks.theirs) && is_ours(store, name).await?)
+}
+
+/// Removes dead runs' claims. Where a marker stands, those alone; else first what the runs wrote. Tells what it left, if anything.
+async fn dead_claims(
+    store: &Store,
+    claim: &Claim,
+    name: &Name,
+    expired: bool,
+) -> Result<Option<String>> {
+    let keys = claim.keys();
+    let folder = keys.folder();
+    let found = claim.found();
+    let dead: Vec<_> = found
+        .claims
+        .iter()
+        .filter(|other| is_stale(other, claim.taken_at()))
+        .collect();
+    let mut deleting = false;
+    for other in &dead {
+        let Some(file) = read_claim(store, &other.key).await? else {
+            continue;
+        };
+        deleting |= file.purpose != Purpose::Create;
+        for upload in file.uploads {
+            // A claim is anybody's: only uploads into this folder are looked at.
+            if upload.key.starts_with(&folder) {
+                claim::abort(store, &upload).await?;
+            }
+        }
+    }
+    let mut left = None;
+    if found.marker.is_none() && !dead.is_empty() {
+        // A dead create's own files; a dead delete meant all of them.
+        let (ours, others): (Vec<_>, Vec<_>) = found
+            .files
+            .iter()
+            .partition(|file| deleting || keys.is_known(&file.key));
+        claim.confirm_beside(&dead).await?;
+        if has_marker(store, keys).await? {
+            return Err(Error::other(format!("backup {name} got a marker just now")));
+        }
+        for file in ours {
+            claim.remove(&file.key).await?;
+        }
+        if let Some(other) = others.first() {
+            left = Some(format!(
+                "{} is no file of ours; what the dead run left beside it is removed",
+                other.key
+            ));
+        }
+    }
+    for other in dead {
+        claim.remove(&other.key).await?;
+    }
+    if !expired && found.marker.is_none() {
+        claim.sweep().await?;
+    }
+    Ok(left)
+}

@@ -1,0 +1,121 @@
+//! The restores of a location: finished ones by their marker, others by what lies in their folder.
+
+use bytes::Bytes;
+
+use super::{near, read_all};
+use crate::api::{API_VERSION, Phase, Restore};
+use crate::error::{Error, Kind, Result};
+use crate::layout::{RESTORES, RestoreKeys};
+use crate::location::Store;
+use crate::name::Name;
+
+/// A record is a few kilobytes.
+const LARGEST_RECORD: u64 = 4 << 20;
+
+/// A file of a restore that can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreFile {
+    /// The log, gzip text.
+    Logs,
+    /// Errors and warnings, gzip JSON.
+    Results,
+    /// What was restored, gzip JSON.
+    ResourceList,
+}
+
+/// All restores, finished or not: finished ones by their marker, others (Velero's too, which have none) by their first file, without a backup's name.
+/// Sorted by start, newest last.
+///
+/// # Errors
+/// The store's.
+pub async fn list_restores(store: &Store) -> Result<Vec<Restore>> {
+    let names: Vec<Name> = store
+        .folders(RESTORES)
+        .await?
+        .iter()
+        .filter_map(|folder| Name::foreign(folder).ok())
+        .collect();
+    let mut found: Vec<Restore> = read_all(names, |name| async move { read(store, &name).await })
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
+    found.sort_by(|a, b| {
+        let start = |restore: &Restore| restore.status.start_timestamp;
+        start(a)
+            .cmp(&start(b))
+            .then_with(|| a.metadata.name.cmp(&b.metadata.name))
+    });
+    Ok(found)
+}
+
+/// One restore.
+///
+/// # Errors
+/// `NotFound`, with names that are like it as the hint.
+pub async fn get_restore(store: &Store, name: &Name) -> Result<Restore> {
+    if let Some(restore) = read(store, name).await? {
+        return Ok(restore);
+    }
+    let error = Error::not_found(format!("restore {name} is not in {}", store.place()));
+    let folders = store.folders(RESTORES).await.unwrap_or_default();
+    Err(match near("restores", name.as_str(), &folders) {
+        Some(hint) => error.hint(hint),
+        None => error.hint("`kubectl backup restore get` lists what is there"),
+    })
+}
+
+async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
+    let keys = RestoreKeys::new(name);
+    let record = match store.find(&keys.marker(), LARGEST_RECORD).await {
+        Err(e) if e.kind() == Kind::Corrupt => None,
+        record => record?,
+    };
+    if let Some(bytes) = record
+        && let Ok(restore) = serde_json::from_slice::<Restore>(&bytes)
+        && restore.kind == "Restore"
+        && restore.metadata.name == name.as_str()
+    {
+        return Ok(Some(restore));
+    }
+    let files = store.entries(&keys.folder(), 100_000).await?;
+    let Some(oldest) = files.iter().map(|file| file.modified).min() else {
+        return Ok(None);
+    };
+    let mut restore = Restore {
+        api_version: API_VERSION.to_owned(),
+        kind: "Restore".to_owned(),
+        ..Restore::default()
+    };
+    restore.metadata.name = name.as_str().to_owned();
+    restore.status.start_timestamp = Some(oldest);
+    // Velero keeps its records in the cluster: of its restores the bucket shows results only, which it writes at the end.
+    let ended = files.iter().any(|file| file.key == keys.results());
+    restore.status.phase = if ended {
+        Phase::Other("Unknown".to_owned())
+    } else {
+        Phase::InProgress
+    };
+    Ok(Some(restore))
+}
+
+/// A file of a restore as written (gzip), at most 64 MiB.
+///
+/// # Errors
+/// `NotFound`, where the restore has no such file (yet).
+pub async fn read_restore_file(store: &Store, name: &Name, file: RestoreFile) -> Result<Bytes> {
+    let keys = RestoreKeys::new(name);
+    let key = match file {
+        RestoreFile::Logs => keys.logs(),
+        RestoreFile::Results => keys.results(),
+        RestoreFile::ResourceList => keys.resource_list(),
+    };
+    match store.find(&key, super::LARGEST_SIDE).await? {
+        Some(bytes) => Ok(bytes),
+        None => {
+            get_restore(store, name).await?;
+            Err(Error::not_found(format!("restore {name} has no {key}"))
+                .hint("it is not finished, or was written by another tool"))
+        }
+    }
+}

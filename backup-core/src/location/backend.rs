@@ -1,0 +1,101 @@
+//! What a provider has to be able to do: a dozen operations on keys, each tried once. Repeating, prefixes and bounds are the
+//! [`Store`](super::Store)'s; what one of them means for a user is said in [`Failure`].
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use super::store::{Created, Entry};
+use crate::error::Error;
+
+/// All parts of an upload but the last have this size: some stores want them equal.
+pub(crate) const PART: usize = 8 << 20;
+
+/// Why an operation did not succeed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// For the user.
+    pub error: Error,
+    /// Whether it may succeed when it is tried again.
+    pub transient: bool,
+    /// Nobody answered: what was sent may have been done, or may be done later.
+    pub in_doubt: bool,
+    /// The store can not do what was asked at all.
+    pub unsupported: bool,
+}
+
+impl Failure {
+    /// An answer that stays the same however often it is asked for.
+    pub(crate) fn final_answer(error: Error) -> Self {
+        Self {
+            error,
+            transient: false,
+            in_doubt: false,
+            unsupported: false,
+        }
+    }
+}
+
+/// An object that is being read.
+pub(crate) struct Reading {
+    /// The whole object's size in bytes.
+    pub size: u64,
+    /// Tells one version of the object from another, where the store has such a thing.
+    pub version: Option<String>,
+    /// The bytes of the range.
+    pub body: BoxStream<'static, Result<Bytes, Failure>>,
+}
+
+/// A bucket or a folder. Keys are whole: the location's prefix is in them.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// What it is, for messages: `bucket "b" at http://127.0.0.1:9000`.
+    fn place(&self) -> &str;
+
+    /// Size and time of an object.
+    async fn head(&self, key: &str) -> Result<Entry, Failure>;
+
+    /// An object or a range of it. A range that begins at or after the object's end is `Corrupt`.
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Reading, Failure>;
+
+    /// Writes an object; with `create` only where none is.
+    async fn put(&self, key: &str, bytes: Bytes, create: bool) -> Result<Created, Failure>;
+
+    /// Removes an object; fine where it is absent.
+    async fn delete(&self, key: &str) -> Result<(), Failure>;
+
+    /// Objects below a folder (with its slash), those after a key only where one is given.
+    fn list(&self, folder: &str, after: Option<&str>)
+    -> BoxStream<'static, Result<Entry, Failure>>;
+
+    /// Folders directly in a folder, without slashes.
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Failure>;
+
+    /// Whether [`Backend::list`] takes up after a key, in the keys' order.
+    fn lists_in_order(&self) -> bool;
+
+    /// Begins an upload; the id is enough to abort it from another process.
+    async fn begin(&self, key: &str) -> Result<String, Failure>;
+
+    /// Sends a part, counted from 0.
+    async fn part(
+        &self,
+        key: &str,
+        id: &str,
+        number: usize,
+        bytes: Bytes,
+    ) -> Result<String, Failure>;
+
+    /// Makes the object of its parts visible.
+    async fn complete(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), Failure>;
+
+    /// Gives an upload up; fine where it is unknown.
+    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure>;
+
+    /// Removes what died writers left directly in a folder and what no listing shows.
+    async fn sweep(&self, _folder: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! What a bucket's refusals mean: who should change which setting. Pure.
+
+use std::error::Error as StdError;
+
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::backend::Failure;
+use crate::error::{Error, Kind};
+
+/// All causes of an error in one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let this = error.to_string();
+        if !text.contains(&this) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&this);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// Whether a "not found" is about the bucket and not about an object.
+pub(crate) fn names_missing_bucket(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).contains("NoSuchBucket")
+}
+
+/// The text between two tags of an S3 answer.
+fn between<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+    let (value, _) = rest.split_once(&format!("</{tag}>"))?;
+    Some(value.trim()).filter(|value| !value.is_empty() && value.len() < 500)
+}
+
+/// The HTTP status that object_store's message names.
+fn status(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("non-2xx status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+fn http_kind(error: &object_store::Error) -> Option<HttpErrorKind> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(http) = error.downcast_ref::<HttpError>() {
+            return Some(http.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The cause as a user reads it: the server's code and sentence, or the innermost reason why nobody answered.
+fn cause(text: &str, error: &object_store::Error) -> String {
+    if let Some(code) = between(text, "Code") {
+        let message = between(text, "Message").unwrap_or_default();
+        let said = message.trim_end_matches('.');
+        return match status(text) {
+            Some(status) => format!("the store answered {status} {code}: {said}"),
+            None => format!("the store answered {code}: {said}"),
+        };
+    }
+    if let Some(status) = status(text) {
+        return format!("the store answered {status}");
+    }
+    let mut innermost: &(dyn StdError + 'static) = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// What went wrong while `doing` something ("write backups/x/y") in `place`.
+pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failure {
+    let text = chain(&error);
+    let code = between(&text, "Code").unwrap_or_default().to_owned();
+    let status = status(&text);
+    let http = http_kind(&error);
+    let (kind, hint) = meaning(&text, &code, status, http, &error);
+    let tls = text.contains("certificate");
+    let transient = match status {
+        Some(501) => false,
+        Some(408 | 429 | 500..) => true,
+        Some(_) => false,
+        None => http.is_some() && !tls && kind == Kind::Unreachable,
+    } || code == "SlowDown"
+        || code == "InternalError";
+    let unsupported = status == Some(501)
+        || matches!(
+            error,
+            object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }
+        );
+    // A refused connection and a failed handshake carried nothing; every other silence may have.
+    let in_doubt = http.is_some_and(|kind| kind != HttpErrorKind::Connect);
+    let cause = cause(&text, &error);
+    let mut said = Error::new(kind, format!("can not {doing} in {place}")).because(cause);
+    if let Some(hint) = hint {
+        said = said.hint(hint);
+    }
+    Failure {
+        error: said,
+        transient,
+        in_doubt,
+        unsupported,
+    }
+}
+
+fn meaning(
+    text: &str,
+    code: &str,
+    status: Option<u16>,
+    http: Option<HttpErrorKind>,
+    error: &object_store::Error,
+) -> (Kind, Option<String>) {
+    let say = |hint: &str| Some(hint.to_owned());
+    match code {
+        "SignatureDoesNotMatch" => {
+            return (
+                Kind::Unauthorized,
+                say(
+                    "the secret key is wrong: check aws_secret_access_key in the location's credentials file",
+                ),
+            );
+        }
+        "InvalidAccessKeyId" | "InvalidClientTokenId" => {
+            return (
+                Kind::Unauthorized,
+                say(
+                    "the store does not know this key: check aws_access_key_id in the location's credentials file, and config.profile",
+                ),
+            );
+        }
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
+            return (
+                Kind::Unauthorized,
+                say(
+                    "the session token has expired or is wrong: renew aws_session_token in the location's credentials file",
+                ),
+            );
+        }
+        "RequestTimeTooSkewed" => {
+            return (
+                Kind::Unauthorized,
+                say(
+                    "the clocks of this machine and of the store differ by more than 15 minutes: set this machine's clock",
+                ),
+            );
+        }
+        "NoSuchBucket" => {
+            return (
+                Kind::NotFound,
+                say(
+                    "there is no such bucket: check objectStorage.bucket (and config.s3Url and config.region), or create the bucket",
+                ),
+            );
+        }
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "IllegalLocationConstraintException" => {
+            let hint = match between(text, "Region") {
+                Some(region) => {
+                    format!("the bucket is in another region: set config.region to {region:?}")
+                }
+                None => "the bucket is in another region: set config.region".to_owned(),
+            };
+            return (Kind::Invalid, Some(hint));
+        }
+        "AccessDenied" | "AllAccessDisabled" => {
+            return (
+                Kind::Forbidden,
+                say(
+                    "the keys are known but may not do this: the location's user needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects",
+                ),
+            );
+        }
+        _ => {}
+    }
+    if text.contains("incorrectly configured region") {
+        return (
+            Kind::Invalid,
+            say("the bucket is in another region: set config.region"),
+        );
+    }
+    match status {
+        Some(401) => {
+            return (
+                Kind::Unauthorized,
+                say("check the location's credentials file"),
+            );
+        }
+        Some(403) => {
+            return (
+                Kind::Forbidden,
+                say(
+                    "the store refuses these keys or this action: check the location's credentials file and the bucket's policy",
+                ),
+            );
+        }
+        Some(404) => return (Kind::NotFound, None),
+        Some(301 | 307 | 308) => {
+            return (
+                Kind::Invalid,
+                say("the store redirects elsewhere: check config.region and config.s3Url"),
+            );
+        }
+        _ => {}
+    }
+    if text.contains("169.254.16") || text.contains("169.254.170.") {
+        return (
+            Kind::Unauthorized,
+            say(
+                "no keys were given and this machine has no role of its own: give the location a credentials file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ),
+        );
+    }
+    if text.contains("UnknownIssuer")
+        || text.contains("unknown issuer")
+        || text.contains("UnknownCA")
+    {
+        return (
+            Kind::Unreachable,
+            say(
+                "the store's certificate is of a CA that is not trusted here: give it with --cacert, or as objectStorage.caCert (PEM in base64)",
+            ),
+        );
+    }
+    if text.contains("certificate") {
+        return (
+            Kind::Unreachable,
+            say(
+                "the store's certificate does not fit: check the host in config.s3Url, the certificate's dates, and --cacert or objectStorage.caCert",
+            ),
+        );
+    }
+    if text.contains("InvalidContentType") || text.contains("corrupt message") {
+        return (
+            Kind::Unreachable,
+            say(
+                "the store does not speak TLS on this port: use http:// in config.s3Url, or the TLS port",
+            ),
+        );
+    }
+    if text.contains("dns error") || text.contains("failed to lookup address") {
+        return (
+            Kind::Unreachable,
+            say(
+                "the host's name is not known here: check config.s3Url (or config.region); an address ending in .svc works only inside its cluster",
+            ),
+        );
+    }
+    if http.is_some() {
+        return (
+            Kind::Unreachable,
+            say(
+                "nobody answers there: check config.s3Url, the network, the VPN and the proxy settings",
+            ),
+        );
+    }
+    match error {
+        object_store::Error::NotFound { .. } => (Kind::NotFound, None),
+        object_store::Error::PermissionDenied { .. } => (Kind::Forbidden, None),
+        object_store::Error::Unauthenticated { .. } => (Kind::Unauthorized, None),
+        object_store::Error::AlreadyExists { .. } => (Kind::AlreadyExists, None),
+        object_store::Error::InvalidPath { .. } => (
+            Kind::Corrupt,
+            say("the store's listing has a key with empty or relative parts; remove that object"),
+        ),
+        _ => (Kind::Other, None),
+    }
+}

@@ -1,0 +1,253 @@
+//! A large object on its way into a store, in bounded memory: at most one part being filled and three being sent.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest;
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinSet;
+
+use super::backend::{Failure, PART};
+use super::claim::Lease;
+use super::store::{Patience, Store, repeat};
+use crate::archive::write::Sink;
+use crate::error::{Error, Result};
+
+/// Parts that are being sent at a time.
+const IN_FLIGHT: usize = 3;
+
+/// S3 takes no more parts, which bounds an object to about 80 GiB.
+const MOST_PARTS: usize = 10_000;
+
+/// What an upload came to.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, lower-case hex.
+    pub sha256: String,
+}
+
+/// An object on its way into a store: parts of 8 MiB, three in flight; one PUT where it is smaller. Dropped without `finish` or `abort` it
+/// leaves an upload that the claim names and `prune` removes.
+pub struct Upload {
+    store: Store,
+    key: String,
+    full: String,
+    lease: Option<Arc<Lease>>,
+    digest: digest::Context,
+    bytes: u64,
+    buffer: BytesMut,
+    id: Option<String>,
+    parts: Vec<Option<String>>,
+    sending: JoinSet<Result<(usize, String), Failure>>,
+    failed: bool,
+}
+
+/// Lower-case hex of a SHA-256.
+pub fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write;
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// SHA-256 of bytes, lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+#[async_trait]
+impl Sink for Upload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if self.failed {
+            return Err(Error::other(format!("the upload of {} failed", self.key)));
+        }
+        let written = self.take(bytes).await;
+        self.failed = written.is_err();
+        written
+    }
+}
+
+impl Upload {
+    pub(super) fn new(store: &Store, key: &str, lease: Option<Arc<Lease>>) -> Result<Self> {
+        store.writable()?;
+        Ok(Self {
+            full: store.full(key)?,
+            store: store.clone(),
+            key: key.to_owned(),
+            lease,
+            digest: digest::Context::new(&digest::SHA256),
+            bytes: 0,
+            buffer: BytesMut::new(),
+            id: None,
+            parts: Vec::new(),
+            sending: JoinSet::new(),
+            failed: false,
+        })
+    }
+
+    fn alive(&self) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.alive())
+    }
+
+    async fn take(&mut self, mut bytes: Bytes) -> Result<()> {
+        self.digest.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        while self.buffer.len() + bytes.len() >= PART {
+            let piece = bytes.split_to(PART - self.buffer.len());
+            self.buffer.extend_from_slice(&piece);
+            let part = std::mem::take(&mut self.buffer).freeze();
+            self.send(part).await?;
+        }
+        self.buffer.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<()> {
+        let number = self.parts.len();
+        if number >= MOST_PARTS {
+            return Err(Error::other(format!(
+                "{} is larger than {} GiB, the most that fits one object",
+                self.key,
+                (MOST_PARTS * PART) >> 30
+            ))
+            .hint("split the backup, for example by namespaces"));
+        }
+        let id = self.begin().await?;
+        while self.sending.len() >= IN_FLIGHT {
+            self.landed().await?;
+        }
+        self.alive()?;
+        self.parts.push(None);
+        let (store, full) = (self.store.clone(), self.full.clone());
+        self.sending.spawn(async move {
+            repeat(Patience::Long, None, || {
+                store.backend.part(&full, &id, number, bytes.clone())
+            })
+            .await
+            .map(|part| (number, part))
+        });
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<String> {
+        if let Some(id) = &self.id {
+            return Ok(id.clone());
+        }
+        self.alive()?;
+        let id = repeat(Patience::Long, None, || {
+            self.store.backend.begin(&self.full)
+        })
+        .await
+        .map_err(|failure| failure.error)?;
+        // Known before the claim has it, so that `abort` finds it whatever happens next.
+        self.id = Some(id.clone());
+        if let Some(lease) = &self.lease {
+            lease.add_upload(&self.key, &id).await?;
+        }
+        Ok(id)
+    }
+
+    async fn landed(&mut self) -> Result<()> {
+        match self.sending.join_next().await {
+            None => Ok(()),
+            Some(Ok(Ok((number, part)))) => {
+                self.parts[number] = Some(part);
+                Ok(())
+            }
+            Some(Ok(Err(failure))) => Err(failure.error),
+            Some(Err(e)) => {
+                Err(Error::other(format!("the upload of {} broke off", self.key)).because(e))
+            }
+        }
+    }
+
+    /// Sends the rest; after it the object is visible whole.
+    ///
+    /// # Errors
+    /// The store's; the upload is aborted then.
+    pub async fn finish(mut self) -> Result<Uploaded> {
+        match self.end().await {
+            Ok(()) => Ok(Uploaded {
+                bytes: self.bytes,
+                sha256: hex(self.digest.finish().as_ref()),
+            }),
+            Err(e) => {
+                self.abort().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        if self.failed {
+            return Err(Error::other(format!("the upload of {} failed", self.key)));
+        }
+        let rest = std::mem::take(&mut self.buffer).freeze();
+        let Some(id) = self.id.clone() else {
+            return match &self.lease {
+                Some(lease) => lease.write(&self.key, rest).await,
+                None => self.store.put(&self.key, rest).await,
+            };
+        };
+        if !rest.is_empty() {
+            self.send(rest).await?;
+        }
+        while !self.sending.is_empty() {
+            self.landed().await?;
+        }
+        let parts: Vec<String> = std::mem::take(&mut self.parts)
+            .into_iter()
+            .map(|part| part.expect("every part has landed"))
+            .collect();
+        match &self.lease {
+            Some(lease) => {
+                lease
+                    .complete(&self.key, &id, || self.complete(&id, &parts))
+                    .await
+            }
+            None => self
+                .complete(&id, &parts)
+                .await
+                .map_err(|failure| failure.error),
+        }
+    }
+
+    /// An answer that was lost makes the next attempt say that there is no such upload: then the object itself tells.
+    async fn complete(&self, id: &str, parts: &[String]) -> Result<(), Failure> {
+        let fence = || self.alive();
+        let mut again = false;
+        repeat(Patience::Long, Some(&fence), || {
+            let looked_for = std::mem::replace(&mut again, true);
+            let parts = parts.to_vec();
+            async move {
+                let failure = match self.store.backend.complete(&self.full, id, parts).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => failure,
+                };
+                if looked_for && !failure.transient {
+                    let found = self.store.backend.head(&self.full).await?;
+                    if found.size == self.bytes {
+                        return Ok(());
+                    }
+                }
+                Err(failure)
+            }
+        })
+        .await
+    }
+
+    /// Gives it up; nothing stays in the store.
+    pub async fn abort(mut self) {
+        self.sending.shutdown().await;
+        if let Some(id) = &self.id {
+            // What can not be aborted now stays in the claim, and prune aborts it.
+            let _ = repeat(Patience::Quick, None, || {
+                self.store.backend.abort(&self.full, id)
+            })
+            .await;
+        }
+    }
+}
