@@ -8,7 +8,6 @@ pub mod archive;
 pub mod backup;
 pub mod catalog;
 pub mod cluster;
-pub mod digests;
 pub mod discovery;
 pub mod error;
 pub mod filter;

@@ -15,8 +15,6 @@ use owo_colors::{OwoColorize, Style};
 
 use crate::error::{CommandError, Exit, Label, Result};
 
-pub(crate) use progress::Bar;
-
 /// `--color`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {

@@ -7,6 +7,7 @@ use backup_core::archive::row::ResourceRow;
 use backup_core::catalog;
 use backup_core::layout::BackupKeys;
 use backup_core::location::Store;
+use backup_core::location::claim::STALE;
 use backup_core::name::Name;
 use backup_core::records;
 use clap::Args;
@@ -21,9 +22,6 @@ Examples:
   kubectl backup describe nightly
   kubectl backup describe nightly --details
   kubectl backup describe nightly --location s3://backups/prod";
-
-/// How long after its last refresh a claim is a dead run's, by the store's clock.
-const STALE_SECONDS: i64 = 3600;
 
 /// Show everything about one backup
 ///
@@ -119,7 +117,7 @@ fn claim_line(claim: &records::ClaimSeen, context: &Context) -> String {
     } else {
         &claim.purpose
     };
-    if context.now.as_second() - claim.refreshed.as_second() > STALE_SECONDS {
+    if context.now.duration_since(claim.refreshed) > STALE {
         format!(
             "a {purpose} on {host} died in it, last seen {age} ago: `{} prune` clears it",
             context.program

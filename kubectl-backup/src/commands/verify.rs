@@ -2,9 +2,9 @@
 
 use backup_core::archive::read::Source;
 use backup_core::archive::verify;
+use backup_core::catalog;
 use backup_core::layout::BackupKeys;
 use backup_core::progress::Progress;
-use backup_core::{catalog, digests};
 use clap::Args;
 
 use crate::context::Context;
@@ -36,10 +36,12 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let keys = BackupKeys::new(&entry.name);
     let ours = catalog::is_ours(store, &entry.name).await?;
     let bar = ui.progress();
-    let mut problems = Vec::new();
+    let (mut problems, mut unlisted) = (Vec::new(), Vec::new());
     if ours {
         bar.step("checking digests");
-        problems = digests::check(store, &entry.name, &entry.raw, &bar).await?;
+        let files = catalog::verify_files(store, &entry.name).await?;
+        problems = files.problems;
+        unlisted = files.unlisted;
     }
     bar.step("reading the archive");
     let archive = store.source(keys.archive());
@@ -48,6 +50,9 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let findings = verify::verify(&archive, index, &bar).await?;
     drop(bar);
     problems.extend(findings.problems);
+    for file in unlisted {
+        ui.warn(&format!("{}{file} is no file of the backup", keys.folder()));
+    }
     for problem in &problems {
         ui.line(problem)?;
     }

@@ -100,17 +100,16 @@ impl Context {
     /// As [`Context::find_backup`].
     pub(crate) async fn find_restore(&self, name: &Name) -> Result<(Place, Restore)> {
         let mut found = Vec::new();
+        let mut missed = None;
         for place in self.every_place()? {
-            let restores = catalog::list_restores(&place.location.store).await?;
-            if let Some(restore) = restores
-                .into_iter()
-                .find(|r| r.metadata.name == name.as_str())
-            {
-                found.push((place, restore));
+            match catalog::get_restore(&place.location.store, name).await {
+                Ok(restore) => found.push((place, restore)),
+                Err(e) if e.kind() == Kind::NotFound => missed = Some(e),
+                Err(e) => return Err(e.into()),
             }
         }
         if found.is_empty() {
-            return Err(self.nothing("restore", name));
+            return Err(missed.map_or_else(|| self.nothing("restore", name), Into::into));
         }
         self.only("restore", name, found).await
     }
