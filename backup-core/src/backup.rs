@@ -1,15 +1,37 @@
 //! Creates a backup: gather what the cluster serves, plan which lists are made, apply them as a stream into the location, report.
 
-use std::collections::BTreeMap;
+mod apply;
+mod budget;
+mod gather;
+mod names;
+mod page;
+mod plan;
+mod point_in_time;
+mod related;
+mod report;
+#[cfg(test)]
+mod server;
+mod volumes;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::api::Backup;
-use crate::archive::row::ResourceRow;
+use self::apply::{Applied, Apply};
+use self::gather::Gathered;
+use self::names::gzip;
+use self::point_in_time::Patience;
+use self::report::Log;
+use crate::api::{AccessMode, Backup};
+use crate::archive::row::{Outcome, ResourceRow};
 use crate::cluster::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::location::Location;
+use crate::location::claim::{Claim, Purpose};
+use crate::location::guard::{self, Guard};
 use crate::name::Name;
 use crate::progress::Progress;
 
@@ -57,6 +79,10 @@ pub struct BackupReport {
 
 /// Creates a backup. When the future is dropped before the marker, nothing visible stays; see `cancel`.
 ///
+/// Expected flow: gather, guard, claim; archive and index stream out while the lists come in; side files, SHA256SUMS, marker.
+/// Guarantees: before the marker nothing is a backup, and whatever stops the work (an error, `cancel`) takes its files away again. From the
+/// marker's PUT on nothing is deleted and `cancel` is not heard: it is known how it ended.
+///
 /// # Errors
 /// When no backup was made; then nothing of it stays in the location.
 pub async fn create(
@@ -66,6 +92,243 @@ pub async fn create(
     cancel: tokio::sync::watch::Receiver<bool>,
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
-    let _ = (cluster, location, options, cancel, progress);
-    todo!()
+    options.filter.validate()?;
+    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+        return Err(
+            Error::invalid(format!("location {} is read-only", location.name))
+                .hint("choose another with --location, or set its accessMode to ReadWrite"),
+        );
+    }
+    let log = Log::new(options.now);
+    progress.step("asking the cluster what it serves");
+    let gathered = tokio::select! {
+        gathered = begin(cluster, location, options) => gathered?,
+        () = cancelled(cancel.clone()) => return Err(interrupted(options)),
+    };
+    // Short, and not to be left half done.
+    let claim = Claim::take(
+        &location.store,
+        &options.name,
+        Purpose::Create,
+        &options.host,
+    )
+    .await?;
+    let work = Work {
+        cluster,
+        location,
+        options,
+        claim: &claim,
+        log: &log,
+        progress,
+    };
+    let sealed = tokio::select! {
+        sealed = work.run(gathered) => sealed,
+        () = cancelled(cancel) => Err(interrupted(options)),
+    };
+    match sealed {
+        Ok((marker, report)) => {
+            claim.put_marker(marker).await?;
+            claim.release().await;
+            Ok(report)
+        }
+        Err(e) => {
+            claim.withdraw().await;
+            Err(e)
+        }
+    }
+}
+
+fn interrupted(options: &BackupOptions) -> Error {
+    Error::new(
+        Kind::Interrupted,
+        format!(
+            "backup {} was stopped; nothing of it stays in the location",
+            options.name
+        ),
+    )
+}
+
+/// Ends when somebody says stop; never, when nobody can say it any more.
+async fn cancelled(mut cancel: tokio::sync::watch::Receiver<bool>) {
+    if cancel.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Everything before the claim: what the cluster is, and whether it may write here.
+async fn begin(
+    cluster: &Cluster,
+    location: &Location,
+    options: &BackupOptions,
+) -> Result<Gathered> {
+    let gathered = gather::gather(cluster, options).await?;
+    let identity = gathered.identity.as_deref();
+    match guard::read(location, identity).await? {
+        Guard::Ours | Guard::Unknown => {}
+        Guard::Open => {
+            if let (Some(identity), false) = (identity, location.shared_with_velero) {
+                guard::write(location, identity, false).await?;
+            }
+        }
+        Guard::Other(other) => {
+            return Err(Error::new(
+                Kind::AlreadyExists,
+                format!(
+                    "location {} holds the backups of another cluster ({other}), not of this one ({})",
+                    location.name,
+                    identity.unwrap_or("unknown")
+                ),
+            )
+            .hint(format!(
+                "use another location or prefix; `kubectl backup location adopt {}` hands it to this cluster",
+                location.name
+            )));
+        }
+    }
+    Ok(gathered)
+}
+
+/// The work under a claim.
+struct Work<'a> {
+    cluster: &'a Cluster,
+    location: &'a Location,
+    options: &'a BackupOptions,
+    claim: &'a Claim,
+    log: &'a Log,
+    progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    /// Everything but the marker, which comes back as bytes.
+    async fn run(&self, gathered: Gathered) -> Result<(Bytes, BackupReport)> {
+        let Self {
+            options,
+            claim,
+            log,
+            progress,
+            ..
+        } = self;
+        log.line(
+            "info",
+            &format!(
+                "backup {} of {} ({}), {} API resources served",
+                options.name,
+                self.cluster.server(),
+                gathered.version.git_version,
+                gathered.served.all.len()
+            ),
+        );
+        let gathered = Arc::new(gathered);
+        let plan = plan::plan(&gathered, options.single_namespace);
+        let archive = claim.upload(&claim.keys().archive()).await?;
+        let index = claim.upload(&claim.keys().index()).await?;
+        let applied = Apply {
+            cluster: self.cluster,
+            gathered: Arc::clone(&gathered),
+            exact: options.exact,
+            mtime: u64::try_from(options.now.as_second()).unwrap_or_default(),
+            patience: Patience::default(),
+            progress: self.progress,
+        }
+        .run(plan, options.name.as_str(), archive, index)
+        .await?;
+        let Applied {
+            archive,
+            index,
+            totals,
+            rows,
+            revision,
+            seen,
+            names,
+        } = applied;
+        progress.step("writing the side files");
+        let mut digests = BTreeMap::new();
+        digests.insert(claim.keys().archive(), archive.finish().await?.sha256);
+        digests.insert(claim.keys().index(), index.finish().await?.sha256);
+
+        let findings = report::judge(options, &gathered, &rows, revision, &seen);
+        for row in &rows {
+            let level = match row.outcome {
+                Outcome::Failed => "error",
+                Outcome::Saved | Outcome::Excluded => "info",
+            };
+            log.line(level, &report::describe(row));
+        }
+        findings.log(log);
+        for text in findings.warnings.sentences() {
+            progress.warn(&text);
+        }
+        log.line(
+            "info",
+            &format!(
+                "{}: {} objects, {} bytes of archive",
+                findings.phase(),
+                totals.objects,
+                totals.bytes
+            ),
+        );
+        let backup = report::marker(
+            options,
+            &gathered,
+            &self.location.name,
+            self.cluster.context(),
+            &findings,
+            revision,
+            totals.objects,
+            log.now(),
+        );
+        let marker: Bytes = serde_json::to_vec_pretty(&backup)
+            .map_err(|e| Error::other("the marker can not be written as JSON").because(e))?
+            .into();
+        let keys = claim.keys();
+        let files = [
+            (keys.results(), gzip(&findings.results()?)),
+            (keys.resource_list(), names::resource_list(names)),
+            (keys.volume_info(), gzip(&findings.volume_infos()?)),
+            (keys.volume_snapshots(), gzip(b"[]")),
+            (keys.pod_volume_backups(), gzip(b"[]")),
+            (keys.item_operations(), gzip(b"[]")),
+            (keys.logs(), log.finish()),
+        ];
+        for (key, bytes) in &files {
+            digests.insert(key.clone(), digest(bytes));
+        }
+        futures::future::try_join_all(
+            files
+                .into_iter()
+                .map(|(key, bytes)| async move { claim.put(&key, bytes).await }),
+        )
+        .await?;
+        digests.insert(keys.marker(), digest(&marker));
+        claim.confirm().await?;
+        claim.put(&keys.digests(), sums(&digests)).await?;
+        claim.confirm().await?;
+        let report = BackupReport {
+            backup,
+            resources: rows,
+            errors: findings.errors.sentences(),
+            warnings: findings.warnings.sentences(),
+            volumes_not_saved: findings.not_saved,
+            archive_bytes: totals.bytes,
+        };
+        Ok((marker, report))
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        hex
+    })
+}
+
+/// `SHA256SUMS`, as `sha256sum -c` reads it in the backup's folder.
+fn sums(digests: &BTreeMap<String, String>) -> Bytes {
+    let line = |(key, digest): (&String, &String)| {
+        let file = key.rsplit('/').next().unwrap_or(key);
+        format!("{digest}  {file}\n")
+    };
+    digests.iter().map(line).collect::<String>().into()
 }

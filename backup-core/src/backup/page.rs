@@ -1,0 +1,469 @@
+//! One page of a LIST, cut into objects without decoding them: what the server wrote is what is saved. Pure; runs on a thread for CPU work.
+//!
+//! On the way it sees, in one borrowed pass over each object, what rules and the second phase need to know.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::gather::{EXCLUDE_LABEL, Gathered};
+use super::volumes::{self, Claim, Volume};
+use crate::archive::pack::Item;
+use crate::discovery::ApiResource;
+use crate::error::{Error, Result};
+
+/// Which objects of a page are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Keep {
+    /// Namespaces and labels.
+    pub(super) gathered: Arc<Gathered>,
+    /// Whether labels have to be looked at here (the server did it otherwise).
+    pub(super) by_labels: bool,
+    /// What else.
+    pub(super) pick: Pick,
+}
+
+/// Which objects of a type are wanted, beyond namespaces and labels.
+#[derive(Clone, Debug)]
+pub(super) enum Pick {
+    /// All.
+    All,
+    /// Those of these names.
+    Named(BTreeSet<String>),
+    /// Cluster role bindings that name one of these service accounts.
+    Binding(BTreeSet<(String, String)>),
+    /// Namespaces: Active ones that are in; all of them, or those of these names and those whose labels match.
+    Namespaces(Option<BTreeSet<String>>),
+}
+
+/// What a page holds.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// Objects to save, in order.
+    pub(super) items: Vec<Item>,
+    /// How many objects the server sent.
+    pub(super) sent: usize,
+    /// The next page's token; empty on the last one.
+    pub(super) token: String,
+    /// The list's revision.
+    pub(super) revision: String,
+    /// Objects after this page, where the server tells.
+    pub(super) remaining: u64,
+    /// What was seen.
+    pub(super) seen: Seen,
+}
+
+/// What objects say about others, and about what can not be done.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Namespaces of saved objects.
+    pub(super) namespaces: BTreeSet<String>,
+    /// Saved claims of volumes.
+    pub(super) claims: BTreeMap<(String, String), Claim>,
+    /// Volumes, saved or not.
+    pub(super) volumes: BTreeMap<String, Volume>,
+    /// Saved service accounts.
+    pub(super) service_accounts: BTreeSet<(String, String)>,
+    /// Cluster roles that saved cluster role bindings give.
+    pub(super) roles: BTreeSet<String>,
+    /// Priority classes of saved pods.
+    pub(super) priority_classes: BTreeSet<String>,
+    /// Claims that saved pods use.
+    pub(super) used_claims: BTreeSet<(String, String)>,
+    /// Pods that ask for what is not done: namespace, name, what.
+    pub(super) asks: Vec<(String, String, String)>,
+    /// Objects left out because they are being deleted.
+    pub(super) terminating: u64,
+    /// Objects left out by [`EXCLUDE_LABEL`].
+    pub(super) labelled_out: u64,
+    /// Objects that can not be saved: namespace, and a sentence.
+    pub(super) unfit: Vec<(String, String)>,
+}
+
+impl Seen {
+    /// Adds what another page saw.
+    pub(super) fn merge(&mut self, other: Self) {
+        let Self {
+            namespaces,
+            claims,
+            volumes,
+            service_accounts,
+            roles,
+            priority_classes,
+            used_claims,
+            asks,
+            terminating,
+            labelled_out,
+            unfit,
+        } = other;
+        self.namespaces.extend(namespaces);
+        self.claims.extend(claims);
+        self.volumes.extend(volumes);
+        self.service_accounts.extend(service_accounts);
+        self.roles.extend(roles);
+        self.priority_classes.extend(priority_classes);
+        self.used_claims.extend(used_claims);
+        self.asks.extend(asks);
+        self.terminating += terminating;
+        self.labelled_out += labelled_out;
+        self.unfit.extend(unfit);
+    }
+}
+
+#[derive(Deserialize)]
+struct ListPage<'a> {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(borrow, default, deserialize_with = "raw_items")]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ListMeta {
+    #[serde(rename = "continue")]
+    token: Option<String>,
+    resource_version: Option<String>,
+    remaining_item_count: Option<i64>,
+}
+
+/// `"items": null` is an empty list; no `items` at all is no list.
+fn raw_items<'de: 'a, 'a, D: Deserializer<'de>>(
+    d: D,
+) -> std::result::Result<Option<Vec<&'a RawValue>>, D::Error> {
+    Ok(Some(
+        Option::<Vec<&'a RawValue>>::deserialize(d)?.unwrap_or_default(),
+    ))
+}
+
+/// A string, borrowed unless it holds an escape.
+#[derive(Deserialize, Default)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    api_version: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    metadata: HeadMeta<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadMeta<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    namespace: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    labels: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    deletion_timestamp: Option<&'a RawValue>,
+}
+
+/// Cuts a LIST's answer into what is kept of it.
+///
+/// # Errors
+/// When it is no list.
+pub(super) fn split(page: &Bytes, resource: &ApiResource, keep: &Keep) -> Result<Page> {
+    let list: ListPage<'_> =
+        serde_json::from_slice(page).map_err(|e| no_list(resource).because(e))?;
+    let items = list.items.ok_or_else(|| no_list(resource))?;
+    let mut out = Page {
+        sent: items.len(),
+        token: list.metadata.token.unwrap_or_default(),
+        revision: list.metadata.resource_version.unwrap_or_default(),
+        remaining: list
+            .metadata
+            .remaining_item_count
+            .and_then(|count| u64::try_from(count).ok())
+            .unwrap_or_default(),
+        ..Page::default()
+    };
+    out.items.reserve(items.len());
+    for item in items {
+        take(page, item.get(), resource, keep, &mut out);
+    }
+    Ok(out)
+}
+
+/// The same for the answer to a GET of one object.
+pub(super) fn single(object: &Bytes, resource: &ApiResource, keep: &Keep) -> Page {
+    let mut out = Page {
+        sent: 1,
+        ..Page::default()
+    };
+    match std::str::from_utf8(object) {
+        Ok(text) => take(object, text.trim(), resource, keep, &mut out),
+        Err(_) => out.seen.unfit.push((
+            String::new(),
+            format!("{}: an object is not UTF-8", resource.group_resource()),
+        )),
+    }
+    out
+}
+
+fn no_list(resource: &ApiResource) -> Error {
+    Error::other(format!(
+        "the server's answer is no list of {}",
+        resource.group_resource()
+    ))
+}
+
+/// Keeps one object, or notes why not.
+fn take(page: &Bytes, text: &str, resource: &ApiResource, keep: &Keep, out: &mut Page) {
+    let head: Head<'_> = match serde_json::from_str(text) {
+        Ok(head) => head,
+        Err(e) => {
+            let what = resource.group_resource();
+            out.seen.unfit.push((
+                String::new(),
+                format!("{what}: an object without readable metadata was not saved: {e}"),
+            ));
+            return;
+        }
+    };
+    let name = head.metadata.name.0.as_ref();
+    let namespace = head
+        .metadata
+        .namespace
+        .as_ref()
+        .map(|text| text.0.as_ref())
+        .filter(|text| !text.is_empty());
+    if resource.group_resource() == "persistentvolumes" {
+        out.seen.volumes.extend(volumes::volume(name, text));
+    }
+    // Everything in a namespace that is left out is nothing to anybody, however odd it is.
+    if namespace.is_some_and(|namespace| !keep.gathered.wants_namespace(namespace)) {
+        return;
+    }
+    if let Some(why) = unfit(name, namespace, resource) {
+        out.seen.unfit.push((
+            namespace.unwrap_or_default().to_owned(),
+            format!(
+                "{} {name:?} was not saved: {why}",
+                resource.group_resource()
+            ),
+        ));
+        return;
+    }
+    if head
+        .metadata
+        .deletion_timestamp
+        .is_some_and(|raw| raw.get() != "null")
+    {
+        out.seen.terminating += 1;
+        return;
+    }
+    let labels = head.metadata.labels.map_or("", RawValue::get);
+    let look = keep.by_labels
+        || labels.contains(EXCLUDE_LABEL)
+        || labels.contains('\\')
+        || matches!(keep.pick, Pick::Namespaces(_));
+    let labels: BTreeMap<String, String> = if look && !labels.is_empty() {
+        serde_json::from_str::<Option<_>>(labels)
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+    } else {
+        BTreeMap::new()
+    };
+    if labels.get(EXCLUDE_LABEL).is_some_and(|v| v == "true") {
+        out.seen.labelled_out += 1;
+        return;
+    }
+    if keep.by_labels && !keep.gathered.filter.labels(&labels) {
+        return;
+    }
+    if !picked(name, text, &labels, keep) {
+        return;
+    }
+    look_closer(&mut out.seen, namespace, name, text, resource);
+    out.items.push(Item {
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+        body: body(page, text, &head, resource),
+    });
+}
+
+/// Names become entries of an archive: one that could leave its folder is refused, whatever the server thinks of it.
+fn unfit(name: &str, namespace: Option<&str>, resource: &ApiResource) -> Option<&'static str> {
+    let bad = |text: &str| {
+        text.is_empty()
+            || text == "."
+            || text == ".."
+            || text.contains(['/', '\\'])
+            || text.chars().any(char::is_control)
+    };
+    if bad(name) || namespace.is_some_and(bad) {
+        Some("its name can not be a file's name")
+    } else if name.len() + namespace.map_or(0, str::len) > 1024 {
+        Some("its name is too long")
+    } else if resource.namespaced != namespace.is_some() {
+        Some("its scope is not that of its type")
+    } else {
+        None
+    }
+}
+
+fn picked(name: &str, text: &str, labels: &BTreeMap<String, String>, keep: &Keep) -> bool {
+    match &keep.pick {
+        Pick::All => true,
+        Pick::Named(names) => names.contains(name),
+        Pick::Binding(accounts) => binding(text).is_some_and(|binding| {
+            let mut subjects = binding.subjects.unwrap_or_default().into_iter();
+            subjects.any(|subject| {
+                subject.kind == "ServiceAccount"
+                    && accounts.contains(&(subject.namespace, subject.name))
+            })
+        }),
+        Pick::Namespaces(content) => {
+            let filter = &keep.gathered.filter;
+            let wanted = content.as_ref().is_none_or(|content| {
+                content.contains(name) || (!filter.selectors.is_empty() && filter.labels(labels))
+            });
+            wanted && keep.gathered.wants_namespace(name) && is_active(text)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Binding {
+    #[serde(default)]
+    subjects: Option<Vec<Subject>>,
+    #[serde(default, rename = "roleRef")]
+    role: Subject,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Subject {
+    kind: String,
+    name: String,
+    namespace: String,
+}
+
+fn binding(text: &str) -> Option<Binding> {
+    serde_json::from_str(text).ok()
+}
+
+fn is_active(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Object {
+        #[serde(default)]
+        status: Status,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        phase: String,
+    }
+    serde_json::from_str::<Object>(text)
+        .is_ok_and(|object| object.status.phase.is_empty() || object.status.phase == "Active")
+}
+
+/// Notes what this saved object says of others.
+fn look_closer(
+    seen: &mut Seen,
+    namespace: Option<&str>,
+    name: &str,
+    text: &str,
+    resource: &ApiResource,
+) {
+    if let Some(namespace) = namespace
+        && !seen.namespaces.contains(namespace)
+    {
+        seen.namespaces.insert(namespace.to_owned());
+    }
+    let key = || (namespace.unwrap_or_default().to_owned(), name.to_owned());
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "serviceaccounts") => {
+            seen.service_accounts.insert(key());
+        }
+        ("", "persistentvolumeclaims") => {
+            seen.claims.insert(key(), volumes::claim(text));
+        }
+        ("", "pods") => {
+            let pod = volumes::pod(text);
+            seen.priority_classes.extend(pod.priority_class);
+            seen.used_claims.extend(
+                pod.claims
+                    .into_iter()
+                    .map(|claim| (namespace.unwrap_or_default().to_owned(), claim)),
+            );
+            seen.asks.extend(pod.asks.into_iter().map(|ask| {
+                let (namespace, name) = key();
+                (namespace, name, ask)
+            }));
+        }
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => {
+            seen.roles.extend(
+                binding(text)
+                    .filter(|binding| binding.role.kind == "ClusterRole")
+                    .map(|binding| binding.role.name),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// The object's bytes as the server wrote them, sharing the page's memory. Lists of built-in types leave out
+/// `apiVersion` and `kind`: they are put first.
+fn body(page: &Bytes, text: &str, head: &Head<'_>, resource: &ApiResource) -> Bytes {
+    let given = |field: &Option<Text<'_>>| field.as_ref().is_some_and(|text| !text.0.is_empty());
+    let (has_version, has_kind) = (given(&head.api_version), given(&head.kind));
+    if has_version && has_kind {
+        return page.slice_ref(text.as_bytes());
+    }
+    let mut out = Vec::with_capacity(text.len() + 96);
+    out.push(b'{');
+    // Keys that stand there empty come later and would win: then they have to go, which is rare enough to be slow.
+    let empty = (!has_version && head.api_version.is_some()) || (!has_kind && head.kind.is_some());
+    let rebuilt;
+    let rest = if empty {
+        rebuilt = without_empty_type(text, has_version, has_kind);
+        rebuilt.as_str()
+    } else {
+        text
+    };
+    let rest = rest.trim_start().strip_prefix('{').unwrap_or_default();
+    for (missing, key, value) in [
+        (!has_version, "apiVersion", resource.api_version()),
+        (!has_kind, "kind", resource.kind.clone()),
+    ] {
+        if missing {
+            // Versions and kinds come from discovery; as JSON strings they can not break out of their place.
+            out.extend_from_slice(
+                format!("\"{key}\":{},", serde_json::Value::from(value)).as_bytes(),
+            );
+        }
+    }
+    if rest.trim_start().starts_with('}') {
+        out.pop();
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out.into()
+}
+
+fn without_empty_type(text: &str, has_version: bool, has_kind: bool) -> String {
+    let Ok(mut object) = crate::raw::RawObject::parse(text) else {
+        return text.to_owned();
+    };
+    if !has_version {
+        object.remove("apiVersion");
+    }
+    if !has_kind {
+        object.remove("kind");
+    }
+    String::from_utf8(object.to_vec()).expect("JSON text made of text is text")
+}
+
+#[cfg(test)]
+mod tests;
