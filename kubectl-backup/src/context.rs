@@ -210,6 +210,17 @@ impl Context {
         }
     }
 
+    /// The name of the location that would be written to; nothing is asked or made.
+    ///
+    /// # Errors
+    /// No such location.
+    pub(crate) fn location_name(&self) -> Result<String> {
+        Ok(match locations::choose(self.asked(), &self.sources()?)? {
+            Choice::One(spec) => spec.metadata.name,
+            Choice::PerCluster => "default".to_owned(),
+        })
+    }
+
     /// The name of this cluster's folder; one that hides its uid goes by its address.
     async fn cluster_folder(&self) -> Result<String> {
         if let Some(uid) = self.identity().await? {
@@ -230,20 +241,14 @@ impl Context {
         ))
     }
 
-    /// Whether this cluster may change what is in a location. A restore is never asked.
+    /// Whether this cluster may prune and delete in a location (creating asks for itself; a restore is never asked).
     ///
     /// # Errors
     /// Where the location is another cluster's; where nobody knows and `--yes` is missing.
     pub(crate) async fn guard(&self, location: &Location, verb: &str, yes: bool) -> Result<()> {
         let identity = self.identity().await?;
         match guard::read(location, identity).await? {
-            Guard::Ours => Ok(()),
-            Guard::Open => match identity {
-                Some(uid) if verb == "create" && !location.shared_with_velero => {
-                    Ok(guard::write(location, uid, false).await?)
-                }
-                _ => Ok(()),
-            },
+            Guard::Ours | Guard::Open => Ok(()),
             Guard::Other(uid) => Err(Error::new(
                 Kind::Forbidden,
                 format!(
@@ -257,7 +262,7 @@ impl Context {
                 self.program, location.name
             ))
             .into()),
-            Guard::Unknown if verb == "create" || yes => Ok(()),
+            Guard::Unknown if yes => Ok(()),
             Guard::Unknown => Err(Error::new(
                 Kind::Forbidden,
                 format!(

@@ -3,10 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use backup_core::api::{
-    API_VERSION, Backup, BackupSpec, BackupStatus, GoDuration, LabelSelector, Meta, Phase,
-};
-use backup_core::backup::BackupOptions;
 use backup_core::filter::{Filter, Selector};
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
@@ -197,52 +193,6 @@ pub(crate) fn expiry(
 /// `backup-20261121020000`, or any other stem.
 pub(crate) fn generated_name(stem: &str, now: Timestamp) -> String {
     format!("{stem}-{}", now.strftime("%Y%m%d%H%M%S"))
-}
-
-/// The object that a backup would be, for `--dry-run=client`.
-pub(crate) fn marker(options: &BackupOptions, location: &str) -> Backup {
-    let filter = &options.filter;
-    let mut selectors: Vec<LabelSelector> = filter.selectors.iter().map(|s| s.0.clone()).collect();
-    let one = (selectors.len() == 1).then(|| selectors.remove(0));
-    let seconds = options
-        .expires
-        .map(|expires| expires.as_second() - options.now.as_second());
-    Backup {
-        api_version: API_VERSION.to_owned(),
-        kind: "Backup".to_owned(),
-        metadata: Meta {
-            name: options.name.to_string(),
-            labels: options.labels.clone(),
-            annotations: options.annotations.clone(),
-            ..Meta::default()
-        },
-        spec: BackupSpec {
-            included_namespaces: if filter.namespaces.is_empty() {
-                vec!["*".to_owned()]
-            } else {
-                filter.namespaces.clone()
-            },
-            excluded_namespaces: filter.not_namespaces.clone(),
-            included_resources: filter.resources.clone(),
-            excluded_resources: filter.not_resources.clone(),
-            included_cluster_scoped_resources: filter.cluster_resources.clone(),
-            excluded_cluster_scoped_resources: filter.not_cluster_resources.clone(),
-            included_namespace_scoped_resources: filter.namespaced_resources.clone(),
-            excluded_namespace_scoped_resources: filter.not_namespaced_resources.clone(),
-            label_selector: one,
-            or_label_selectors: selectors,
-            include_cluster_resources: filter.include_cluster_resources,
-            snapshot_volumes: options.snapshot_volumes,
-            ttl: seconds.map(|s| GoDuration(Duration::from_secs(s.unsigned_abs()))),
-            storage_location: Some(location.to_owned()),
-            ..BackupSpec::default()
-        },
-        status: BackupStatus {
-            phase: Phase::New,
-            expiration: options.expires,
-            ..BackupStatus::default()
-        },
-    }
 }
 
 #[cfg(test)]

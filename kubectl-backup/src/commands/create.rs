@@ -107,12 +107,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     let ui = &context.ui;
     let mut options = options(context, &args)?;
     if args.dry_run == DryRun::Client {
-        let location = context
-            .location_args()
-            .location
-            .as_deref()
-            .unwrap_or("default");
-        let marker = flags::marker(&options, location);
+        let marker = backup::planned(&options, &context.location_name()?);
         return match args.output.output {
             Format::Name => ui.line(&format!("backup/{}", options.name)),
             Format::Table | Format::Wide => output::print(ui, Format::Yaml, &marker),
@@ -129,7 +124,6 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         cluster.server(),
         locations::place(&location.spec)
     ));
-    context.guard(&location, "create", false).await?;
     let cancel = context.cancel();
     let bar = ui.progress();
     let mut made = backup::create(cluster, &location, &options, cancel.clone(), &bar).await;

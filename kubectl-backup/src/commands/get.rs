@@ -18,6 +18,10 @@ Examples:
   kubectl backup get --all-clusters -o wide
   kubectl backup get --location s3://backups/prod";
 
+/// The annotations of our backups that name their cluster.
+const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
+const CONTEXT: &str = "kubectl-backup/context";
+
 /// List backups, or show one
 ///
 /// Needs no cluster: with a location it reads the bucket alone. With nothing configured it shows the backups of this
@@ -98,13 +102,12 @@ fn marker(entry: &Entry) -> Result<serde_json::Value> {
 
 fn table(context: &Context, output: &OutputArgs, found: &[(Place, Entry)]) -> Table {
     let wide = output.output == Format::Wide;
-    let mut clusters: Vec<_> = found
+    let clusters: Vec<_> = found
         .iter()
-        .map(|(place, _)| place.cluster.as_deref())
+        .map(|(place, entry)| cluster(context, place, entry))
         .collect();
-    clusters.sort_unstable();
-    clusters.dedup();
-    let with_cluster = clusters.iter().any(Option::is_some) && (wide || clusters.len() > 1);
+    let several = clusters.windows(2).any(|pair| pair[0] != pair[1]);
+    let with_cluster = wide || several;
     let mut titles = vec![
         "NAME",
         "STATUS",
@@ -118,7 +121,7 @@ fn table(context: &Context, output: &OutputArgs, found: &[(Place, Entry)]) -> Ta
     titles.extend(wide.then_some("OBJECTS"));
     titles.extend(with_cluster.then_some("CLUSTER"));
     let mut table = Table::new(&titles, output.no_headers);
-    for (place, entry) in found {
+    for ((place, entry), cluster) in found.iter().zip(&clusters) {
         let (spec, status) = (&entry.backup.spec, &entry.backup.status);
         let started = status
             .start_timestamp
@@ -144,16 +147,22 @@ fn table(context: &Context, output: &OutputArgs, found: &[(Place, Entry)]) -> Ta
             );
         }
         if with_cluster {
-            row.push(
-                place
-                    .cluster
-                    .as_deref()
-                    .map_or_else(String::new, |uid| context.label(uid)),
-            );
+            row.push(cluster.clone());
         }
         table.push(row);
     }
     table
+}
+
+/// The cluster of a backup: the context it was last seen with, else the one it was made with, else its uid.
+fn cluster(context: &Context, place: &Place, entry: &Entry) -> String {
+    let annotations = &entry.backup.metadata.annotations;
+    let uid = annotations.get(CLUSTER_UID).or(place.cluster.as_ref());
+    let label = uid.map(|uid| context.label(uid));
+    match (label, annotations.get(CONTEXT)) {
+        (Some(label), Some(made_with)) if Some(&label) == uid => made_with.clone(),
+        (label, _) => label.unwrap_or_default(),
+    }
 }
 
 /// Selectors in kubectl's writing.
