@@ -171,7 +171,7 @@ impl Context {
         Ok(location::open(spec, &credentials)?)
     }
 
-    /// The location to write to; the folder of this cluster is made where nothing is configured.
+    /// The location to write to; with nothing configured the folder of this cluster, which the first write makes.
     ///
     /// # Errors
     /// No such location, a read-only one, or a cluster that is not reached.
@@ -180,11 +180,6 @@ impl Context {
             Choice::One(spec) => *spec,
             Choice::PerCluster => {
                 let folder = self.paths.backups().join(self.cluster_folder().await?);
-                file::private_folder(&folder).map_err(|e| {
-                    Error::other(format!("can not make the folder {}", folder.display()))
-                        .because(e)
-                        .hint("name another place with --location, or set one up with `location create`")
-                })?;
                 locations::folder(&folder)
             }
         };

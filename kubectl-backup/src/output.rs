@@ -188,6 +188,15 @@ pub(crate) fn duration(age: Duration) -> String {
     }
 }
 
+/// How long a piece of work took: with a decimal below a minute.
+pub(crate) fn took(time: Duration) -> String {
+    if time < Duration::from_secs(60) {
+        format!("{:.1}s", time.as_secs_f64())
+    } else {
+        duration(time)
+    }
+}
+
 /// Time since then, as kubectl writes it; up to two seconds ahead is now, for clocks differ.
 pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
     match now.as_second() - then.as_second() {

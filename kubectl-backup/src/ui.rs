@@ -4,6 +4,7 @@
 mod progress;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,9 @@ use indicatif::ProgressBar;
 use owo_colors::{OwoColorize, Style};
 
 use crate::error::{CommandError, Exit, Label, Result};
+
+/// More warnings than that are printed without a look at those before.
+const MOST_REMEMBERED: usize = 10_000;
 
 /// `--color`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -52,6 +56,7 @@ pub(crate) struct Ui {
     quiet: bool,
     broken: AtomicBool,
     bar: Mutex<Option<ProgressBar>>,
+    warned: Mutex<HashSet<String>>,
 }
 
 impl Ui {
@@ -67,6 +72,7 @@ impl Ui {
             quiet,
             broken: AtomicBool::new(false),
             bar: Mutex::new(None),
+            warned: Mutex::default(),
         }
     }
 
@@ -137,8 +143,14 @@ impl Ui {
         }
     }
 
-    /// What the user should know, on standard error.
+    /// What the user should know, on standard error; a warning that came while the work went on is not repeated after it.
     pub(crate) fn warn(&self, text: &str) {
+        let is_new = self.warned.lock().is_ok_and(|mut warned| {
+            warned.len() >= MOST_REMEMBERED || warned.insert(text.to_owned())
+        });
+        if !is_new {
+            return;
+        }
         self.err("warning: ", Style::new().yellow().bold(), text);
     }
 
@@ -193,7 +205,7 @@ impl Ui {
         }
         if !(io::stdin().is_terminal() && self.terminal_err) {
             return Err(CommandError::usage(
-                Error::invalid(format!("{question} there is no terminal to ask on"))
+                Error::invalid(format!("there is no terminal to ask on: {question}"))
                     .hint("add --yes to go ahead"),
             ));
         }

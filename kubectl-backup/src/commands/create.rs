@@ -1,5 +1,7 @@
 //! `create`: back up now.
 
+use std::time::{Duration, Instant};
+
 use backup_core::archive::row::Outcome;
 use backup_core::backup::{self, BackupOptions, BackupReport};
 use backup_core::{Kind, name::Name};
@@ -124,6 +126,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         cluster.server(),
         locations::place(&location.spec)
     ));
+    let began = Instant::now();
     let cancel = context.cancel();
     let bar = ui.progress();
     let mut made = backup::create(cluster, &location, &options, cancel.clone(), &bar).await;
@@ -133,7 +136,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     }
     drop(bar);
     let report = made?;
-    print(context, &args.output, &report)?;
+    print(context, &args.output, &report, began.elapsed())?;
     let status = &report.backup.status;
     let whole = report.errors.is_empty() && status.phase == backup_core::api::Phase::Completed;
     Ok(if whole { Exit::Done } else { Exit::Incomplete })
@@ -186,7 +189,12 @@ fn suffixed(name: &Name) -> Result<Name> {
     flags::new_name(&format!("{name}-{:04x}", random & 0xffff))
 }
 
-fn print(context: &Context, output: &OutputArgs, report: &BackupReport) -> Result<()> {
+fn print(
+    context: &Context,
+    output: &OutputArgs,
+    report: &BackupReport,
+    took: Duration,
+) -> Result<()> {
     let ui = &context.ui;
     let name = &report.backup.metadata.name;
     match output.output {
@@ -202,17 +210,11 @@ fn print(context: &Context, output: &OutputArgs, report: &BackupReport) -> Resul
     };
     let objects: u64 = of(Outcome::Saved).map(|row| row.count).sum();
     let kinds = of(Outcome::Saved).filter(|row| row.count > 0).count() as u64;
-    let took = match (
-        report.backup.status.start_timestamp,
-        report.backup.status.completion_timestamp,
-    ) {
-        (Some(start), Some(end)) => format!(" in {}", output::age(start, end)),
-        _ => String::new(),
-    };
     ui.note(&format!(
-        "saved {} of {}{took} ({}), {}",
+        "saved {} of {} in {} ({}), {}",
         counted(objects, "object"),
         counted(kinds, "kind"),
+        output::took(took),
         output::size(report.archive_bytes),
         report.backup.status.phase
     ));
@@ -228,8 +230,15 @@ fn print(context: &Context, output: &OutputArgs, report: &BackupReport) -> Resul
     for warning in &report.warnings {
         ui.warn(warning);
     }
-    for claim in &report.volumes_not_saved {
-        ui.say(&format!("data not saved: PersistentVolumeClaim {claim}"));
+    if !report.volumes_not_saved.is_empty() {
+        ui.say(&format!(
+            "data not saved: {}: {}",
+            counted(
+                report.volumes_not_saved.len() as u64,
+                "PersistentVolumeClaim"
+            ),
+            report.volumes_not_saved.join(", ")
+        ));
     }
     let (program, flag) = (&context.program, context.location_flag());
     ui.note(&format!(

@@ -49,8 +49,11 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
         None => None,
     };
     let mut found: Vec<(Place, Entry)> = Vec::new();
+    let mut of_all = args.all_clusters;
     if args.names.is_empty() {
-        for place in context.places(args.all_clusters).await? {
+        let (places, all) = context.places(args.all_clusters).await?;
+        of_all = all;
+        for place in places {
             let (entries, warnings) = catalog::list(&place.location.store).await?;
             for warning in warnings {
                 context.ui.warn(&warning);
@@ -84,7 +87,11 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
                 context.program
             ));
         }
-        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
+        Format::Table | Format::Wide => {
+            context
+                .ui
+                .table(&table(context, &args.output, of_all, &found))?
+        }
     }
     Ok(Exit::Done)
 }
@@ -100,14 +107,14 @@ fn marker(entry: &Entry) -> Result<serde_json::Value> {
     })?)
 }
 
-fn table(context: &Context, output: &OutputArgs, found: &[(Place, Entry)]) -> Table {
+fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, Entry)]) -> Table {
     let wide = output.output == Format::Wide;
     let clusters: Vec<_> = found
         .iter()
         .map(|(place, entry)| cluster(context, place, entry))
         .collect();
     let several = clusters.windows(2).any(|pair| pair[0] != pair[1]);
-    let with_cluster = wide || several;
+    let with_cluster = wide || of_all || several;
     let mut titles = vec![
         "NAME",
         "STATUS",

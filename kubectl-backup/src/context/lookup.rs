@@ -21,34 +21,39 @@ pub(crate) struct Place {
 }
 
 impl Context {
-    /// The locations to list: the one that is meant, else this cluster's folder, else every cluster's.
+    /// The locations to list: the one that is meant, else this cluster's folder, else every cluster's; and whether these are
+    /// the folders of all clusters.
     ///
     /// # Errors
     /// No such location.
-    pub(crate) async fn places(&self, all_clusters: bool) -> Result<Vec<Place>> {
+    pub(crate) async fn places(&self, all_clusters: bool) -> Result<(Vec<Place>, bool)> {
         let mut all = match locations::choose(self.asked(), &self.sources()?)? {
             Choice::One(spec) => {
-                return Ok(vec![Place {
-                    location: self.open(&spec)?,
-                    cluster: None,
-                }]);
+                let location = self.open(&spec)?;
+                return Ok((
+                    vec![Place {
+                        location,
+                        cluster: None,
+                    }],
+                    all_clusters,
+                ));
             }
             Choice::PerCluster => self.folders()?,
         };
         if !all_clusters && !all.is_empty() {
             match self.identity_soon().await {
-                Ok(Some(_)) => {
+                Ok(_) => {
                     let own = self.cluster_folder().await?;
                     all.retain(|place| place.cluster.as_ref() == Some(&own));
+                    return Ok((all, false));
                 }
-                Ok(None) => {}
                 Err(e) => self.ui.note(&format!(
                     "showing the backups of all clusters: {}",
                     e.error()
                 )),
             }
         }
-        Ok(all)
+        Ok((all, true))
     }
 
     /// Every place that a name may mean, without asking a cluster.
@@ -80,16 +85,16 @@ impl Context {
     /// `NotFound`; a name that several clusters' folders have.
     pub(crate) async fn find_backup(&self, name: &Name) -> Result<(Place, Entry)> {
         let mut found = Vec::new();
-        let mut missed = None;
+        let mut missed = Vec::new();
         for place in self.every_place()? {
             match catalog::get(&place.location.store, name).await {
                 Ok(entry) => found.push((place, entry)),
-                Err(e) if e.kind() == Kind::NotFound => missed = Some(e),
+                Err(e) if e.kind() == Kind::NotFound => missed.push(e),
                 Err(e) => return Err(e.into()),
             }
         }
         if found.is_empty() {
-            return Err(missed.map_or_else(|| self.nothing("backup", name), Into::into));
+            return Err(self.missed("backup", name, missed));
         }
         self.only("backup", name, found).await
     }
@@ -100,22 +105,30 @@ impl Context {
     /// As [`Context::find_backup`].
     pub(crate) async fn find_restore(&self, name: &Name) -> Result<(Place, Restore)> {
         let mut found = Vec::new();
-        let mut missed = None;
+        let mut missed = Vec::new();
         for place in self.every_place()? {
             match catalog::get_restore(&place.location.store, name).await {
                 Ok(restore) => found.push((place, restore)),
-                Err(e) if e.kind() == Kind::NotFound => missed = Some(e),
+                Err(e) if e.kind() == Kind::NotFound => missed.push(e),
                 Err(e) => return Err(e.into()),
             }
         }
         if found.is_empty() {
-            return Err(missed.map_or_else(|| self.nothing("restore", name), Into::into));
+            return Err(self.missed("restore", name, missed));
         }
         self.only("restore", name, found).await
     }
 
+    /// The one location's own sentence, or ours over all clusters' folders.
+    fn missed(&self, kind: &str, name: &Name, mut missed: Vec<Error>) -> CommandError {
+        match (missed.pop(), missed.is_empty()) {
+            (Some(only), true) => only.into(),
+            _ => self.nothing(kind, name),
+        }
+    }
+
     fn nothing(&self, kind: &str, name: &Name) -> CommandError {
-        Error::not_found(format!("{kind} {:?} is not there", name.as_str()))
+        Error::not_found(format!("{kind} {name} is not there"))
             .hint(format!(
                 "see what there is: {} {}get{}",
                 self.program,

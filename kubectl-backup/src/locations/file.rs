@@ -86,7 +86,7 @@ pub(crate) fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
 }
 
 /// A folder, and those above it, that only their owner may enter where they are made here.
-pub(crate) fn private_folder(path: &Path) -> std::io::Result<()> {
+fn private_folder(path: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

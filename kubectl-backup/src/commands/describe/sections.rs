@@ -242,6 +242,7 @@ pub(crate) fn volumes(text: &mut Description, volumes: &[Volume]) {
             volume.skipped_reason.as_str(),
         ) {
             ("", "") => "data not saved".to_owned(),
+            ("", why) if why.starts_with("data not saved") => why.to_owned(),
             ("", why) => format!("data not saved ({why})"),
             (method, why) if volume.skipped => format!("data not saved ({method}: {why})"),
             (method, _) if volume.result == "failed" => format!("data not saved ({method} failed)"),
