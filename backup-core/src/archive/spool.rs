@@ -516,16 +516,3 @@ impl Source for Spooled {
         .boxed())
     }
 }
-
-#[async_trait::async_trait]
-impl Source for Spooled {
-    async fn len(&self) -> Result<u64> {
-        todo!()
-    }
-    async fn read(&self, _: std::ops::Range<u64>) -> Result<bytes::Bytes> {
-        todo!()
-    }
-    async fn stream(&self) -> Result<futures::stream::BoxStream<'static, Result<bytes::Bytes>>> {
-        todo!()
-    }
-}
