@@ -144,6 +144,11 @@ pub async fn create(
     }
 }
 
+/// The Backup object that these options mean, for a dry run; nothing is asked or written.
+pub fn planned(options: &BackupOptions, location: &str) -> Backup {
+    report::planned(options, location)
+}
+
 fn interrupted(name: &str) -> Error {
     Error::new(
         Kind::Interrupted,

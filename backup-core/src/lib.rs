@@ -16,6 +16,7 @@ pub mod location;
 pub mod name;
 pub mod progress;
 pub mod raw;
+pub mod records;
 pub mod restore;
 
 pub use error::{Error, Kind, Result};

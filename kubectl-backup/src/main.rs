@@ -1,1 +1,24 @@
-fn main() {}
+//! `kubectl backup`: the plugin. Starts the runtime, runs one command, ends with its exit code.
+
+mod cli;
+mod commands;
+mod connection;
+mod context;
+mod error;
+mod flags;
+mod locations;
+mod output;
+mod paths;
+mod ui;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Fails only where a provider stands already, and then one is there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match cli::Cli::from_arguments(std::env::args_os().collect()) {
+        Ok(cli) => commands::run(cli).await.into(),
+        Err(refused) => ui::print_usage(&refused).into(),
+    }
+}

@@ -403,6 +403,22 @@ pub(super) fn marker(
     }
 }
 
+/// The Backup object of these options before anything was read.
+pub(super) fn planned(options: &BackupOptions, location: &str) -> Backup {
+    Backup {
+        api_version: API_VERSION.to_owned(),
+        kind: "Backup".to_owned(),
+        metadata: Meta {
+            name: options.name.to_string(),
+            labels: options.labels.clone(),
+            annotations: options.annotations.clone(),
+            ..Meta::default()
+        },
+        spec: spec(options, label_value(location)),
+        ..Backup::default()
+    }
+}
+
 fn spec(options: &BackupOptions, location: String) -> BackupSpec {
     let filter = &options.filter;
     let mut selectors = filter.selectors.iter().map(|s| s.0.clone());

@@ -1,0 +1,225 @@
+//! The command line: its commands and the flags that all of them share. Parsing touches nothing but the arguments.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{
+    contents, create, delete, describe, download, get, location, logs, prune, restore, verify,
+    version,
+};
+use crate::connection::ConnectionArgs;
+use crate::ui::Color;
+
+const AFTER: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
+Flags beat their KUBECTL_BACKUP_* variables, and these beat the defaults.";
+
+/// Back up and restore the cluster of the current context, with nothing installed in it
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kubectl-backup", version, after_help = AFTER, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How the user calls this program, for the commands that messages suggest.
+    #[arg(skip)]
+    pub(crate) program: String,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Which API server, and as whom.
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// Where backups live.
+    #[command(flatten)]
+    pub(crate) location: LocationArgs,
+    /// When to use colour
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        env = "KUBECTL_BACKUP_COLOR",
+        help_heading = "Terminal",
+        hide_short_help = true,
+        hide_env_values = true
+    )]
+    pub(crate) color: Color,
+    /// Print results, warnings and errors only
+    #[arg(short, long, global = true, help_heading = "Terminal")]
+    pub(crate) quiet: bool,
+}
+
+/// Where backups live.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Location")]
+pub(crate) struct LocationArgs {
+    /// Location of backups: a name from `location get`, or a URL (s3://bucket/prefix?endpoint=..&region=.., file:///folder)
+    #[arg(
+        long,
+        visible_alias = "storage-location",
+        global = true,
+        value_name = "NAME|URL",
+        env = "KUBECTL_BACKUP_LOCATION",
+        hide_env_values = true
+    )]
+    pub(crate) location: Option<String>,
+    /// File with the location's credentials, in Velero's format
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "KUBECTL_BACKUP_CREDENTIALS_FILE",
+        hide_short_help = true,
+        hide_env_values = true
+    )]
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// CA to trust for the location besides the system's, PEM
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "KUBECTL_BACKUP_CACERT",
+        hide_short_help = true,
+        hide_env_values = true
+    )]
+    pub(crate) cacert: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    Create(create::CreateArgs),
+    Get(get::GetArgs),
+    Describe(describe::DescribeArgs),
+    Logs(logs::LogsArgs),
+    Contents(contents::ContentsArgs),
+    Download(download::DownloadArgs),
+    Verify(verify::VerifyArgs),
+    Delete(delete::DeleteArgs),
+    Prune(prune::PruneArgs),
+    /// Bring backups back into a cluster
+    #[command(subcommand)]
+    Restore(restore::RestoreCommand),
+    /// Manage where backups live
+    #[command(subcommand)]
+    Location(location::LocationCommand),
+    Version(version::VersionArgs),
+}
+
+impl Cli {
+    /// Parses the process's arguments; usage lines show what the user types.
+    ///
+    /// # Errors
+    /// A wrong command line, and the help that was asked for.
+    pub(crate) fn from_arguments(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        let program = called_as(arguments.first().map(OsString::as_os_str));
+        let mut command = Self::command().bin_name(program.clone());
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+        cli.program = program;
+        Ok(cli)
+    }
+}
+
+/// `kubectl-backup` is called through kubectl, which passes its path on; another name is called by itself.
+fn called_as(first: Option<&OsStr>) -> String {
+    let name = first
+        .and_then(|first| Path::new(first).file_name())
+        .map_or_else(|| "kubectl-backup".into(), OsStr::to_string_lossy);
+    let name = name.strip_suffix(".exe").unwrap_or(&name);
+    match name.strip_prefix("kubectl-") {
+        Some(plugin) if !plugin.is_empty() => format!("kubectl {}", plugin.replace('_', "-")),
+        _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::from_arguments(arguments.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_shows_what_the_user_types() {
+        assert_eq!(
+            called_as(Some(OsStr::new("/usr/bin/kubectl-backup"))),
+            "kubectl backup"
+        );
+        assert_eq!(called_as(Some(OsStr::new("backup"))), "backup");
+        let help = parse(&["/x/kubectl-backup", "restore", "create", "--help"]).unwrap_err();
+        let text = help.to_string();
+        assert!(
+            text.contains("Usage: kubectl backup restore create"),
+            "{text}"
+        );
+        assert_eq!(help.exit_code(), 0);
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        fn visit(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    visit(sub, &path);
+                    continue;
+                }
+                let examples = sub
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                let lines: Vec<_> = examples
+                    .lines()
+                    .filter(|l| l.trim().starts_with("kubectl"))
+                    .collect();
+                assert!(lines.len() >= 2, "{path} has no examples");
+                for line in lines {
+                    assert!(
+                        line.trim().starts_with(&format!("kubectl backup{path}")),
+                        "{line}"
+                    );
+                    let words = line.replace('\'', "");
+                    let words: Vec<_> = words.split_whitespace().skip(1).collect();
+                    let parsed = parse(&words);
+                    assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                }
+            }
+        }
+        visit(&Cli::command(), "");
+    }
+
+    #[test]
+    fn connection_flags_stand_anywhere_after_the_plugins_name() {
+        let cli = parse(&[
+            "kubectl-backup",
+            "get",
+            "--context",
+            "a",
+            "--location",
+            "b",
+            "-q",
+        ])
+        .unwrap();
+        assert_eq!(cli.global.connection.context.as_deref(), Some("a"));
+        assert_eq!(cli.global.location.location.as_deref(), Some("b"));
+        let cli = parse(&["kubectl-backup", "--context", "a", "restore", "get"]).unwrap();
+        assert_eq!(cli.global.connection.context.as_deref(), Some("a"));
+        assert!(parse(&["kubectl-backup", "create", "--storage-location", "x"]).is_ok());
+    }
+}

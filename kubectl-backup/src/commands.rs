@@ -1,0 +1,41 @@
+//! The commands, and nothing but the way to them.
+
+pub(crate) mod contents;
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod describe;
+pub(crate) mod download;
+pub(crate) mod get;
+pub(crate) mod location;
+pub(crate) mod logs;
+pub(crate) mod prune;
+pub(crate) mod restore;
+pub(crate) mod verify;
+pub(crate) mod version;
+
+use crate::cli::{Cli, Command};
+use crate::context::Context;
+use crate::error::Exit;
+
+/// Runs one command; an error is told here.
+pub(crate) async fn run(cli: Cli) -> Exit {
+    let context = Context::new(cli.global, cli.program);
+    let ended = match cli.command {
+        Command::Create(args) => create::run(&context, args).await,
+        Command::Get(args) => get::run(&context, args).await,
+        Command::Describe(args) => describe::run(&context, args).await,
+        Command::Logs(args) => logs::run(&context, args).await,
+        Command::Contents(args) => contents::run(&context, args).await,
+        Command::Download(args) => download::run(&context, args).await,
+        Command::Verify(args) => verify::run(&context, args).await,
+        Command::Delete(args) => delete::run(&context, args).await,
+        Command::Prune(args) => prune::run(&context, args).await,
+        Command::Restore(command) => restore::run(&context, command).await,
+        Command::Location(command) => location::run(&context, command).await,
+        Command::Version(args) => version::run(&context, args).await,
+    };
+    ended.unwrap_or_else(|error| {
+        context.ui.error(&error);
+        error.exit()
+    })
+}

@@ -1,0 +1,251 @@
+//! `create`: back up now.
+
+use std::time::{Duration, Instant};
+
+use backup_core::archive::row::Outcome;
+use backup_core::backup::{self, BackupOptions, BackupReport};
+use backup_core::{Kind, name::Name};
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Exit, Result};
+use crate::flags::{self, DryRun, FilterArgs};
+use crate::output::{self, Format, OutputArgs};
+use crate::{locations, output::counted};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup create
+  kubectl backup create nightly --ttl 30d
+  kubectl backup create web -n shop --selector app=web
+  kubectl backup create --dry-run=client --exclude-namespaces kube-system";
+
+/// Back up the cluster, or a part of it, now
+///
+/// Reads every object that the filters let through, at one point in time, and writes a backup that Velero can read too.
+/// Without filters the whole cluster is saved. Volume data is not saved yet; each claim is named.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CreateArgs {
+    /// Name of the backup [default: backup-<time>]
+    name: Option<String>,
+    /// Which objects.
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Cluster-scoped kinds to take (comma list, can be repeated)
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_delimiter = ',',
+        help_heading = "Which objects",
+        hide_short_help = true
+    )]
+    include_cluster_scoped_resources: Vec<String>,
+    /// Cluster-scoped kinds to leave out (comma list, can be repeated)
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_delimiter = ',',
+        help_heading = "Which objects",
+        hide_short_help = true
+    )]
+    exclude_cluster_scoped_resources: Vec<String>,
+    /// Namespaced kinds to take (comma list, can be repeated)
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_delimiter = ',',
+        help_heading = "Which objects",
+        hide_short_help = true
+    )]
+    include_namespace_scoped_resources: Vec<String>,
+    /// Namespaced kinds to leave out (comma list, can be repeated)
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_delimiter = ',',
+        help_heading = "Which objects",
+        hide_short_help = true
+    )]
+    exclude_namespace_scoped_resources: Vec<String>,
+    /// Leave out events, leases, endpoints and endpoint slices
+    #[arg(long, help_heading = "Which objects")]
+    skip_noise: bool,
+    /// Labels of the backup, key=value (comma list, can be repeated)
+    #[arg(long, value_name = "LABELS")]
+    labels: Vec<String>,
+    /// Annotations of the backup, key=value (comma list, can be repeated)
+    #[arg(long, value_name = "ANNOTATIONS")]
+    annotations: Vec<String>,
+    /// How long the backup is kept: 720h, 30d or never [default: 720h]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "KUBECTL_BACKUP_TTL",
+        hide_env_values = true
+    )]
+    ttl: Option<String>,
+    /// Until when the backup is kept: 2027-01-31 or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "DATE")]
+    expires: Option<String>,
+    /// Whether volumes are asked for; =false says that missing volume data is fine
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    snapshot_volumes: Option<bool>,
+    /// Read all kinds at one revision
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    point_in_time: bool,
+    /// Print the backup that would be made, and make none
+    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
+    dry_run: DryRun,
+    /// Accepted for Velero's sake: this command always waits.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    wait: Option<bool>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
+    let ui = &context.ui;
+    let mut options = options(context, &args)?;
+    if args.dry_run == DryRun::Client {
+        let marker = backup::planned(&options, &context.location_name()?);
+        return match args.output.output {
+            Format::Name => ui.line(&format!("backup/{}", options.name)),
+            Format::Table | Format::Wide => output::print(ui, Format::Yaml, &marker),
+            format => output::print(ui, format, &marker),
+        }
+        .map(|()| Exit::Done);
+    }
+    let cluster = context.cluster().await?;
+    let location = context.location_to_write().await?;
+    ui.note(&format!(
+        "backing up {} of context {:?} ({}) to {}",
+        args.filter.scope(),
+        cluster.context(),
+        cluster.server(),
+        locations::place(&location.spec)
+    ));
+    let began = Instant::now();
+    let cancel = context.cancel();
+    let bar = ui.progress();
+    let mut made = backup::create(cluster, &location, &options, cancel.clone(), &bar).await;
+    if args.name.is_none() && matches!(&made, Err(e) if e.kind() == Kind::AlreadyExists) {
+        options.name = suffixed(&options.name)?;
+        made = backup::create(cluster, &location, &options, cancel, &bar).await;
+    }
+    drop(bar);
+    let report = made?;
+    print(context, &args.output, &report, began.elapsed())?;
+    let status = &report.backup.status;
+    let whole = report.errors.is_empty() && status.phase == backup_core::api::Phase::Completed;
+    Ok(if whole { Exit::Done } else { Exit::Incomplete })
+}
+
+fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
+    let name = match &args.name {
+        Some(name) => flags::new_name(name)?,
+        None => flags::new_name(&flags::generated_name("backup", context.now))?,
+    };
+    let mut filter = args.filter.filter()?;
+    filter
+        .cluster_resources
+        .clone_from(&args.include_cluster_scoped_resources);
+    filter
+        .not_cluster_resources
+        .clone_from(&args.exclude_cluster_scoped_resources);
+    filter
+        .namespaced_resources
+        .clone_from(&args.include_namespace_scoped_resources);
+    filter
+        .not_namespaced_resources
+        .clone_from(&args.exclude_namespace_scoped_resources);
+    filter.skip_noise = args.skip_noise;
+    filter
+        .validate()
+        .map_err(crate::error::CommandError::usage)?;
+    Ok(BackupOptions {
+        name,
+        filter,
+        single_namespace: args.filter.namespace.is_some(),
+        expires: flags::expiry(
+            args.ttl.as_deref().filter(|_| args.expires.is_none()),
+            args.expires.as_deref(),
+            context.now,
+        )?,
+        labels: flags::pairs("--labels", '=', &args.labels)?,
+        annotations: flags::pairs("--annotations", '=', &args.annotations)?,
+        snapshot_volumes: args.snapshot_volumes,
+        exact: args.point_in_time,
+        host: context.host(),
+        now: context.now,
+    })
+}
+
+/// Another name for the same second.
+fn suffixed(name: &Name) -> Result<Name> {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    flags::new_name(&format!("{name}-{:04x}", random & 0xffff))
+}
+
+fn print(
+    context: &Context,
+    output: &OutputArgs,
+    report: &BackupReport,
+    took: Duration,
+) -> Result<()> {
+    let ui = &context.ui;
+    let name = &report.backup.metadata.name;
+    match output.output {
+        Format::Table | Format::Wide => ui.line(&format!("backup/{name} created"))?,
+        Format::Name => ui.line(&format!("backup/{name}"))?,
+        format => output::print(ui, format, &report.backup)?,
+    }
+    let of = |outcome| {
+        report
+            .resources
+            .iter()
+            .filter(move |row| row.outcome == outcome)
+    };
+    let objects: u64 = of(Outcome::Saved).map(|row| row.count).sum();
+    let kinds = of(Outcome::Saved).filter(|row| row.count > 0).count() as u64;
+    ui.note(&format!(
+        "saved {} of {} in {} ({}), {}",
+        counted(objects, "object"),
+        counted(kinds, "kind"),
+        output::took(took),
+        output::size(report.archive_bytes),
+        report.backup.status.phase
+    ));
+    for row in of(Outcome::Failed) {
+        ui.say(&format!("not saved: {}: {}", row.resource, row.why));
+    }
+    for error in &report.errors {
+        // A gap is told once, by its row or by its sentence.
+        if !of(Outcome::Failed).any(|row| error.contains(&row.resource)) {
+            ui.say(&format!("not saved: {error}"));
+        }
+    }
+    for warning in &report.warnings {
+        ui.warn(warning);
+    }
+    if !report.volumes_not_saved.is_empty() {
+        ui.say(&format!(
+            "data not saved: {}: {}",
+            counted(
+                report.volumes_not_saved.len() as u64,
+                "PersistentVolumeClaim"
+            ),
+            report.volumes_not_saved.join(", ")
+        ));
+    }
+    let (program, flag) = (&context.program, context.location_flag());
+    ui.note(&format!(
+        "look at it:    {program} describe {name} --details{flag}"
+    ));
+    ui.note(&format!(
+        "bring it back: {program} restore create --from-backup {name}{flag}"
+    ));
+    Ok(())
+}

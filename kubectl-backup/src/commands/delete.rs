@@ -1,0 +1,74 @@
+//! `delete`: removes backups from their location.
+
+use backup_core::{Error, catalog};
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Exit, Result};
+use crate::{flags, locations};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup delete nightly
+  kubectl backup delete web-1 web-2 --yes";
+
+/// Delete backups
+///
+/// Removes all files of the backups from their location. What a backup of Velero's holds elsewhere, such as volume
+/// snapshots, would stay behind: that is told, and needs --force.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DeleteArgs {
+    /// Names of backups
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Do not ask
+    #[arg(short, long, visible_alias = "confirm")]
+    yes: bool,
+    /// Delete even where something would stay behind elsewhere
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
+    let location = context.location_to_write().await?;
+    let mut names = Vec::new();
+    for name in &args.names {
+        let name = flags::known_name(name)?;
+        // Nothing is deleted before every name was found.
+        catalog::get(&location.store, &name).await?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    context.guard(&location, "delete", args.yes).await?;
+    for name in &names {
+        let leaks = catalog::leaks(&location.store, name).await?;
+        for leak in &leaks {
+            context.ui.warn(&format!("backup/{name}: {leak}"));
+        }
+        if !leaks.is_empty() && !args.force {
+            return Err(Error::other(format!(
+                "backup {:?} holds data elsewhere that would stay behind",
+                name.as_str()
+            ))
+            .hint("let Velero delete it, or add --force and remove the rest by hand")
+            .into());
+        }
+    }
+    let list = names
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    context.ui.confirm(
+        args.yes,
+        &format!("delete {list} from {}?", locations::place(&location.spec)),
+    )?;
+    for name in &names {
+        catalog::delete(&location.store, name, &context.host()).await?;
+        context.ui.line(&format!("backup/{name} deleted"))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,314 @@
+//! The parts of a description, in the order and the words of Velero's where it has them. Pure.
+
+use std::collections::BTreeMap;
+
+use backup_core::api::{Backup, LabelSelector};
+use backup_core::archive::row::{Outcome, ResourceRow};
+use backup_core::location::Location;
+use backup_core::records::{Messages, Results, Volume};
+use jiff::Timestamp;
+
+use crate::commands::get::selectors;
+use crate::locations;
+use crate::output::{self, Description, counted, joined};
+
+/// No list of messages is printed longer.
+const MOST_MESSAGES: usize = 1000;
+
+/// The phase, and what went wrong.
+pub(crate) fn phase(text: &mut Description, backup: &Backup, results: &Results) {
+    let status = &backup.status;
+    text.field(0, "Phase", status.phase.to_string());
+    if let Some(reason) = &status.failure_reason {
+        text.field(0, "Failure reason", reason);
+    }
+    text.gap();
+    self::results(text, results);
+}
+
+/// Errors, then warnings.
+pub(crate) fn results(text: &mut Description, results: &Results) {
+    for (title, messages) in [("Errors", &results.errors), ("Warnings", &results.warnings)] {
+        messages_of(text, title, messages);
+    }
+}
+
+fn messages_of(text: &mut Description, title: &str, messages: &Messages) {
+    let mut any = false;
+    for (place, message) in messages.iter().take(MOST_MESSAGES) {
+        if !any {
+            text.heading(title);
+        }
+        any = true;
+        let place = if place.is_empty() {
+            String::new()
+        } else {
+            format!("{place}: ")
+        };
+        text.item(1, &format!("{place}{message}"));
+    }
+    if any {
+        let more = messages.iter().count().saturating_sub(MOST_MESSAGES);
+        if more > 0 {
+            text.item(1, &format!("and {more} more, see the log"));
+        }
+        text.gap();
+    }
+}
+
+/// Scope, selectors, location, ttl.
+pub(crate) fn asked(text: &mut Description, backup: &Backup, location: &Location) {
+    let spec = &backup.spec;
+    scope(
+        text,
+        "Namespaces",
+        &spec.included_namespaces,
+        &spec.excluded_namespaces,
+        "*",
+    );
+    text.heading("Resources");
+    let scoped = [
+        (
+            "Included cluster-scoped",
+            &spec.included_cluster_scoped_resources,
+        ),
+        (
+            "Excluded cluster-scoped",
+            &spec.excluded_cluster_scoped_resources,
+        ),
+        (
+            "Included namespace-scoped",
+            &spec.included_namespace_scoped_resources,
+        ),
+        (
+            "Excluded namespace-scoped",
+            &spec.excluded_namespace_scoped_resources,
+        ),
+    ];
+    if scoped.iter().any(|(_, list)| !list.is_empty()) {
+        for (title, list) in scoped {
+            text.field(1, title, joined(list, "<none>"));
+        }
+    } else {
+        text.field(1, "Included", joined(&spec.included_resources, "*"));
+        text.field(1, "Excluded", joined(&spec.excluded_resources, "<none>"));
+        text.field(
+            1,
+            "Cluster-scoped",
+            included_or_not(spec.include_cluster_resources),
+        );
+    }
+    text.gap();
+    labels(text, spec.label_selector.as_ref(), &spec.or_label_selectors);
+    text.field(
+        0,
+        "Storage Location",
+        format!("{} ({})", location.name, locations::place(&location.spec)),
+    );
+    text.field(
+        0,
+        "Snapshot volumes",
+        included_or_not(spec.snapshot_volumes)
+            .replace("included", "true")
+            .replace("excluded", "false"),
+    );
+    text.field(
+        0,
+        "TTL",
+        spec.ttl
+            .map_or_else(|| "never ends".to_owned(), |ttl| ttl.to_string()),
+    );
+    text.gap();
+}
+
+/// What is in and what is out.
+pub(crate) fn scope(
+    text: &mut Description,
+    title: &str,
+    included: &[String],
+    excluded: &[String],
+    all: &str,
+) {
+    text.heading(title);
+    text.field(1, "Included", joined(included, all));
+    text.field(1, "Excluded", joined(excluded, "<none>"));
+    text.gap();
+}
+
+/// Both kinds of selector.
+pub(crate) fn labels(text: &mut Description, one: Option<&LabelSelector>, any: &[LabelSelector]) {
+    text.field(0, "Label selector", selectors(one, &[]));
+    text.field(0, "Or label selector", selectors(None, any));
+    text.gap();
+}
+
+/// A choice that may be left to the tool.
+pub(crate) fn included_or_not(choice: Option<bool>) -> String {
+    match choice {
+        Some(true) => "included",
+        Some(false) => "excluded",
+        None => "auto",
+    }
+    .to_owned()
+}
+
+/// When, until when, how much.
+pub(crate) fn times(text: &mut Description, backup: &Backup, now: Timestamp) {
+    let status = &backup.status;
+    text.field(0, "Backup Format Version", &status.format_version);
+    text.field(0, "Started", output::time(status.start_timestamp));
+    text.field(0, "Completed", output::time(status.completion_timestamp));
+    let expires = status.expiration.map_or_else(
+        || "never".to_owned(),
+        |at| format!("{} ({})", output::time(Some(at)), output::until(at, now)),
+    );
+    text.field(0, "Expiration", expires);
+    if let Some(progress) = status.progress {
+        text.field(
+            0,
+            "Total items to be backed up",
+            progress.total_items.to_string(),
+        );
+        text.field(
+            0,
+            "Items backed up",
+            progress.items_backed_up.unwrap_or(0).to_string(),
+        );
+    }
+}
+
+/// What became of each resource type: what failed first, what rules left out last.
+pub(crate) fn resources(text: &mut Description, rows: &[ResourceRow], details: bool) {
+    if rows.is_empty() {
+        return;
+    }
+    let of = |outcome| rows.iter().filter(move |row| row.outcome == outcome);
+    let kinds = |outcome| counted(of(outcome).count() as u64, "kind");
+    text.gap();
+    text.heading("Kinds of the cluster");
+    text.field(1, "Failed", kinds(Outcome::Failed));
+    for row in of(Outcome::Failed) {
+        text.field(2, &row.resource, &row.why);
+    }
+    let saved: u64 = of(Outcome::Saved).map(|row| row.count).sum();
+    text.field(
+        1,
+        "Saved",
+        format!("{}, {}", kinds(Outcome::Saved), counted(saved, "object")),
+    );
+    for row in of(Outcome::Saved).filter(|row| details || row.count > 0) {
+        let when = match (row.exact, row.second_resource_version.is_empty()) {
+            (true, true) => String::new(),
+            (_, false) => format!(
+                ", at revisions {} and {}",
+                row.resource_version, row.second_resource_version
+            ),
+            (false, true) if row.resource_version.is_empty() => String::new(),
+            (false, true) => format!(", at its own revision {}", row.resource_version),
+        };
+        text.field(2, &row.resource, format!("{}{when}", row.count));
+    }
+    let mut revisions: Vec<_> = rows
+        .iter()
+        .filter(|row| row.exact)
+        .map(|row| &row.resource_version)
+        .collect();
+    revisions.sort();
+    revisions.dedup();
+    if let [revision] = revisions[..] {
+        text.field(1, "Read at revision", revision);
+    }
+    text.field(1, "Left out", kinds(Outcome::Excluded));
+    for row in of(Outcome::Excluded).filter(|_| details) {
+        text.field(2, &row.resource, &row.why);
+    }
+}
+
+/// Each claim, and whether its data is in the backup.
+pub(crate) fn volumes(text: &mut Description, volumes: &[Volume]) {
+    if volumes.is_empty() {
+        return;
+    }
+    text.gap();
+    text.heading("Volumes");
+    for volume in volumes {
+        let claim = if volume.pvc_name.is_empty() {
+            volume.pv_name.clone()
+        } else {
+            format!("{}/{}", volume.pvc_namespace, volume.pvc_name)
+        };
+        let saved = match (
+            volume.backup_method.as_str(),
+            volume.skipped_reason.as_str(),
+        ) {
+            ("", "") => "data not saved".to_owned(),
+            ("", why) if why.starts_with("data not saved") => why.to_owned(),
+            ("", why) => format!("data not saved ({why})"),
+            (method, why) if volume.skipped => format!("data not saved ({method}: {why})"),
+            (method, _) if volume.result == "failed" => format!("data not saved ({method} failed)"),
+            (method, _) => format!("saved ({method})"),
+        };
+        text.field(1, &claim, saved);
+    }
+}
+
+/// Every object by kind.
+pub(crate) fn objects(text: &mut Description, title: &str, list: &BTreeMap<String, Vec<String>>) {
+    text.gap();
+    text.heading(title);
+    for (kind, names) in list {
+        text.item(1, &format!("{kind}:"));
+        for name in names {
+            text.item(2, &format!("- {name}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_stands_above_what_was_saved() {
+        let row = |resource: &str, outcome, why: &str, count| ResourceRow {
+            resource: resource.into(),
+            outcome,
+            why: why.into(),
+            count,
+            exact: outcome == Outcome::Saved,
+            resource_version: "7".into(),
+            ..ResourceRow::default()
+        };
+        let rows = [
+            row("configmaps", Outcome::Saved, "", 3),
+            row("events", Outcome::Excluded, "noise", 0),
+            row("widgets.example.com", Outcome::Failed, "the API is dead", 0),
+        ];
+        let mut text = Description::default();
+        resources(&mut text, &rows, true);
+        let text = text.render();
+        let at = |what: &str| {
+            text.find(what)
+                .unwrap_or_else(|| panic!("{what} is not in {text}"))
+        };
+        assert!(at("the API is dead") < at("configmaps"), "{text}");
+        assert!(at("configmaps") < at("noise"), "{text}");
+        assert!(text.contains("Read at revision:"), "{text}");
+    }
+
+    #[test]
+    fn a_volume_without_a_method_is_data_not_saved() {
+        let mut text = Description::default();
+        let volume = Volume {
+            pvc_name: "db".into(),
+            pvc_namespace: "shop".into(),
+            ..Volume::default()
+        };
+        volumes(&mut text, &[volume]);
+        assert!(
+            text.render().contains("shop/db:  data not saved"),
+            "{}",
+            text.render()
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! `get`: a row per backup.
+
+use backup_core::api::LabelSelector;
+use backup_core::catalog::{self, Entry};
+use backup_core::filter::Selector;
+use backup_core::{Error, Kind};
+use clap::Args;
+
+use crate::context::{Context, Place};
+use crate::error::{Exit, Result};
+use crate::flags;
+use crate::output::{self, Format, OutputArgs, Table};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup get
+  kubectl backup get nightly -o yaml
+  kubectl backup get --all-clusters -o wide
+  kubectl backup get --location s3://backups/prod";
+
+/// The annotations of our backups that name their cluster.
+const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
+const CONTEXT: &str = "kubectl-backup/context";
+
+/// List backups, or show one
+///
+/// Needs no cluster: with a location it reads the bucket alone. With nothing configured it shows the backups of this
+/// cluster, or of all clusters where this one is not reached.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GetArgs {
+    /// Names of backups [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Labels that backups must have, in kubectl's syntax
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Show the backups of every cluster
+    #[arg(long)]
+    all_clusters: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
+    let selector = match &args.selector {
+        Some(text) => Some(flags::of_flag("--selector", Selector::parse(text))?),
+        None => None,
+    };
+    let mut found: Vec<(Place, Entry)> = Vec::new();
+    let mut of_all = args.all_clusters;
+    if args.names.is_empty() {
+        let (places, all) = context.places(args.all_clusters).await?;
+        of_all = all;
+        for place in places {
+            let (entries, warnings) = catalog::list(&place.location.store).await?;
+            for warning in warnings {
+                context.ui.warn(&warning);
+            }
+            found.extend(entries.into_iter().map(|entry| (place.clone(), entry)));
+        }
+    }
+    for name in &args.names {
+        found.push(context.find_backup(&flags::known_name(name)?).await?);
+    }
+    if let Some(selector) = selector {
+        found.retain(|(_, entry)| selector.matches(&entry.backup.metadata.labels));
+    }
+    match args.output.output {
+        Format::Json | Format::Yaml => {
+            let items = found
+                .iter()
+                .map(|(_, entry)| marker(entry))
+                .collect::<Result<_>>()?;
+            let all = output::objects(items, args.names.len() == 1);
+            output::print(&context.ui, args.output.output, &all)?;
+        }
+        Format::Name => {
+            for (_, entry) in &found {
+                context.ui.line(&format!("backup/{}", entry.name))?;
+            }
+        }
+        Format::Table | Format::Wide if found.is_empty() => {
+            context.ui.say(&format!(
+                "No backups found. Make one: {} create",
+                context.program
+            ));
+        }
+        Format::Table | Format::Wide => {
+            context
+                .ui
+                .table(&table(context, &args.output, of_all, &found))?
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The marker with every field another tool wrote.
+fn marker(entry: &Entry) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&entry.raw).map_err(|e| {
+        Error::new(
+            Kind::Corrupt,
+            format!("the marker of backup {} is no JSON", entry.name),
+        )
+        .because(e)
+    })?)
+}
+
+fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, Entry)]) -> Table {
+    let wide = output.output == Format::Wide;
+    let clusters: Vec<_> = found
+        .iter()
+        .map(|(place, entry)| cluster(context, place, entry))
+        .collect();
+    let several = clusters.windows(2).any(|pair| pair[0] != pair[1]);
+    let with_cluster = wide || of_all || several;
+    let mut titles = vec![
+        "NAME",
+        "STATUS",
+        "ERRORS",
+        "WARNINGS",
+        "CREATED",
+        "EXPIRES",
+        "STORAGE-LOCATION",
+        "SELECTOR",
+    ];
+    titles.extend(wide.then_some("OBJECTS"));
+    titles.extend(with_cluster.then_some("CLUSTER"));
+    let mut table = Table::new(&titles, output.no_headers);
+    for ((place, entry), cluster) in found.iter().zip(&clusters) {
+        let (spec, status) = (&entry.backup.spec, &entry.backup.status);
+        let started = status
+            .start_timestamp
+            .or(entry.backup.metadata.creation_timestamp);
+        let mut row = vec![
+            entry.name.to_string(),
+            status.phase.to_string(),
+            status.errors.to_string(),
+            status.warnings.to_string(),
+            output::time(started),
+            status
+                .expiration
+                .map_or_else(|| "never".to_owned(), |at| output::until(at, context.now)),
+            place.location.name.clone(),
+            selectors(spec.label_selector.as_ref(), &spec.or_label_selectors),
+        ];
+        if wide {
+            row.push(
+                status
+                    .progress
+                    .and_then(|p| p.items_backed_up)
+                    .map_or_else(String::new, |n| n.to_string()),
+            );
+        }
+        if with_cluster {
+            row.push(cluster.clone());
+        }
+        table.push(row);
+    }
+    table
+}
+
+/// The cluster of a backup: the context it was last seen with, else the one it was made with, else its uid.
+fn cluster(context: &Context, place: &Place, entry: &Entry) -> String {
+    let annotations = &entry.backup.metadata.annotations;
+    let uid = annotations.get(CLUSTER_UID).or(place.cluster.as_ref());
+    let label = uid.map(|uid| context.label(uid));
+    match (label, annotations.get(CONTEXT)) {
+        (Some(label), Some(made_with)) if Some(&label) == uid => made_with.clone(),
+        (label, _) => label.unwrap_or_default(),
+    }
+}
+
+/// Selectors in kubectl's writing.
+pub(crate) fn selectors(one: Option<&LabelSelector>, any: &[LabelSelector]) -> String {
+    one.into_iter()
+        .chain(any)
+        .map(selector)
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+fn selector(selector: &LabelSelector) -> String {
+    let equal = selector
+        .match_labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let more = selector
+        .match_expressions
+        .iter()
+        .map(|r| match r.operator.as_str() {
+            "Exists" => r.key.clone(),
+            "DoesNotExist" => format!("!{}", r.key),
+            "In" => format!("{} in ({})", r.key, r.values.join(",")),
+            "NotIn" => format!("{} notin ({})", r.key, r.values.join(",")),
+            other => format!("{} {other} ({})", r.key, r.values.join(",")),
+        });
+    equal.chain(more).collect::<Vec<_>>().join(",")
+}

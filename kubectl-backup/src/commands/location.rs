@@ -1,0 +1,44 @@
+//! `location`: the commands about where backups live.
+
+mod adopt;
+mod check;
+mod create;
+mod get;
+
+use backup_core::api::BackupStorageLocation;
+use backup_core::location::url;
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::{CommandError, Exit, Result};
+use crate::locations::{self, Choice};
+
+/// What to do about locations.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LocationCommand {
+    Create(create::CreateArgs),
+    Check(check::CheckArgs),
+    Get(get::GetArgs),
+    Adopt(adopt::AdoptArgs),
+}
+
+/// Runs one of them.
+pub(crate) async fn run(context: &Context, command: LocationCommand) -> Result<Exit> {
+    match command {
+        LocationCommand::Create(args) => create::run(context, args),
+        LocationCommand::Check(args) => check::run(context, args).await,
+        LocationCommand::Get(args) => get::run(context, args),
+        LocationCommand::Adopt(args) => adopt::run(context, args).await,
+    }
+}
+
+/// A location that is named on the command line: a name or a URL.
+fn named(context: &Context, asked: &str) -> Result<BackupStorageLocation> {
+    if let Some(location) = url::parse(asked).map_err(CommandError::usage)? {
+        return Ok(location);
+    }
+    match locations::choose(Some(asked), &context.sources()?)? {
+        Choice::One(location) => Ok(*location),
+        Choice::PerCluster => unreachable!("a name is either found or refused"),
+    }
+}

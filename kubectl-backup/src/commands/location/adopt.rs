@@ -1,0 +1,51 @@
+//! `location adopt`: hand a location over to this cluster.
+
+use backup_core::location::guard::{self, Guard};
+use backup_core::{Error, Kind};
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Exit, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup location adopt offsite
+  kubectl backup location adopt offsite --yes";
+
+/// Hand a location over to this cluster
+///
+/// From then on this cluster may create, prune and delete backups there, and the one before may not. Restores are never refused.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct AdoptArgs {
+    /// Name or URL of the location
+    name: String,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: AdoptArgs) -> Result<Exit> {
+    let location = context.open(&super::named(context, &args.name)?)?;
+    let uid = context.identity().await?.ok_or_else(|| {
+        Error::new(
+            Kind::Forbidden,
+            "can not tell which cluster this is: this user may not read the namespace kube-system",
+        )
+        .hint("adopt the location as a user who may `get` that namespace")
+    })?;
+    if let Guard::Other(other) = guard::read(&location, Some(uid)).await? {
+        let question = format!(
+            "location {} belongs to the cluster {}: hand it over to this one?",
+            location.name,
+            context.label(&other)
+        );
+        context.ui.confirm(args.yes, &question)?;
+    }
+    guard::write(&location, uid, true).await?;
+    context
+        .ui
+        .line(&format!("backupstoragelocation/{} adopted", location.name))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,164 @@
+//! `location create`: remember where backups live.
+
+use std::path::{Path, PathBuf};
+
+use backup_core::api::{API_VERSION, AccessMode, BackupStorageLocation};
+use backup_core::{Error, Kind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, ValueEnum};
+
+use crate::context::Context;
+use crate::error::{CommandError, Exit, Result};
+use crate::flags;
+use crate::locations::{self, CREDENTIALS_FILE, file};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup location create offsite --provider aws --bucket backups --prefix prod --config region=us-east-1 --credentials-file ./credentials --default
+  kubectl backup location create minio --provider aws --bucket backups --config s3Url=https://minio:9000,s3ForcePathStyle=true --cacert ca.pem
+  kubectl backup location create disk --provider local --bucket /mnt/backups";
+
+/// `--access-mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Backups may be made and deleted.
+    #[value(name = "ReadWrite")]
+    ReadWrite,
+    /// Nothing is written.
+    #[value(name = "ReadOnly")]
+    ReadOnly,
+}
+
+/// Remember where backups live
+///
+/// Flags and keys of --config are those of Velero. The location is kept in $XDG_CONFIG_HOME/kubectl-backup/locations.yaml;
+/// of credentials only the file's path is kept. Without --credentials-file the environment's (AWS_ACCESS_KEY_ID, ...) are used.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CreateArgs {
+    /// Name of the location
+    name: String,
+    /// Provider: aws (S3 and what is compatible) or local (a folder)
+    #[arg(long, value_name = "PROVIDER")]
+    provider: String,
+    /// Bucket; for local, the folder
+    #[arg(long, value_name = "BUCKET")]
+    bucket: String,
+    /// Folder in the bucket
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// The provider's settings, key=value (comma list, can be repeated)
+    #[arg(long, value_name = "CONFIG")]
+    config: Vec<String>,
+    /// Whether anything may be written
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        ignore_case = true,
+        default_value = "ReadWrite"
+    )]
+    access_mode: Mode,
+    /// Use it where no location is named
+    #[arg(long)]
+    default: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
+    flags::new_name(&args.name)?;
+    let path = context.paths.locations();
+    let mut all = file::read(&path)?.locations;
+    if all
+        .iter()
+        .any(|location| location.metadata.name == args.name)
+    {
+        return Err(Error::new(
+            Kind::AlreadyExists,
+            format!("location {:?} exists already", args.name),
+        )
+        .hint(format!("choose another name, or edit {}", path.display()))
+        .into());
+    }
+    let location = location(context, &args)?;
+    // Nothing is kept that could not be opened.
+    context.open(&location)?;
+    if args.default {
+        for other in &mut all {
+            other.spec.default = false;
+        }
+    }
+    all.push(location);
+    file::write(&path, &all)?;
+    let ui = &context.ui;
+    ui.line(&format!("backupstoragelocation/{} created", args.name))?;
+    if !args.default {
+        ui.note(&format!(
+            "it is not the default: name it with --location {}",
+            args.name
+        ));
+    }
+    ui.note(&format!(
+        "check it: {} location check {}",
+        context.program, args.name
+    ));
+    Ok(Exit::Done)
+}
+
+fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocation> {
+    let given = context.location_args();
+    let mut location = BackupStorageLocation {
+        api_version: API_VERSION.to_owned(),
+        kind: "BackupStorageLocation".to_owned(),
+        ..BackupStorageLocation::default()
+    };
+    location.metadata.name.clone_from(&args.name);
+    let spec = &mut location.spec;
+    spec.provider.clone_from(&args.provider);
+    spec.object_storage.bucket = if args.provider.trim_start_matches("velero.io/") == "local" {
+        absolute(Path::new(&args.bucket))?.display().to_string()
+    } else {
+        args.bucket.clone()
+    };
+    spec.object_storage.prefix = args.prefix.clone().filter(|prefix| !prefix.is_empty());
+    spec.config = flags::pairs("--config", '=', &args.config)?;
+    spec.default = args.default;
+    spec.access_mode = Some(match args.access_mode {
+        Mode::ReadWrite => AccessMode::ReadWrite,
+        Mode::ReadOnly => AccessMode::ReadOnly,
+    });
+    if let Some(path) = &given.cacert {
+        let pem = std::fs::read(path).map_err(|e| {
+            CommandError::usage(
+                Error::invalid(format!("can not read the CA file {}", path.display())).because(e),
+            )
+        })?;
+        spec.object_storage.ca_cert = Some(STANDARD.encode(pem));
+    }
+    if let Some(path) = &given.credentials_file {
+        let path = absolute(path)?.display().to_string();
+        location
+            .metadata
+            .annotations
+            .insert(CREDENTIALS_FILE.to_owned(), path);
+    }
+    Ok(location)
+}
+
+/// The path as it is from any folder.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let text = path.to_string_lossy();
+    let path = text.strip_prefix("file://").map_or(path, Path::new);
+    std::path::absolute(path).map_err(|e| {
+        CommandError::usage(Error::invalid(format!("{} is no path", path.display())).because(e))
+    })
+}
+
+/// The location's place, for listings.
+pub(super) fn bucket_and_prefix(location: &BackupStorageLocation) -> String {
+    let place = locations::place(location);
+    place
+        .split_once("://")
+        .map_or(place.clone(), |(_, rest)| rest.to_owned())
+}

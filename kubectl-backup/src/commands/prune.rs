@@ -1,0 +1,87 @@
+//! `prune`: removes what is expired and what dead runs left.
+
+use backup_core::catalog::{self, Pruned};
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Exit, Result};
+use crate::locations;
+use crate::output::counted;
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup prune --dry-run
+  kubectl backup prune --yes";
+
+/// Remove expired backups and what runs that died left behind
+///
+/// A backup goes when it is expired by this machine's clock and by the store's; where these differ by over 5 minutes nothing
+/// goes. Backups that other tools made are never touched.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct PruneArgs {
+    /// Only tell what would be removed
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "client", value_parser = ["client"])]
+    dry_run: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
+    let ui = &context.ui;
+    let location = context.location_to_write().await?;
+    context
+        .guard(&location, "prune", args.yes || args.dry_run.is_some())
+        .await?;
+    let host = context.host();
+    let would = catalog::prune(&location, context.now, &host, true).await?;
+    let goes = would
+        .iter()
+        .filter(|one| !matches!(one, Pruned::Kept(..)))
+        .count();
+    if args.dry_run.is_some() || goes == 0 {
+        for one in &would {
+            tell(context, one, "would be pruned")?;
+        }
+        if goes == 0 {
+            ui.note(&format!(
+                "nothing to prune in {}",
+                locations::place(&location.spec)
+            ));
+        }
+        return Ok(Exit::Done);
+    }
+    if !args.yes {
+        for one in &would {
+            tell(context, one, "would be pruned")?;
+        }
+    }
+    let question = format!(
+        "remove {} from {}?",
+        counted(goes as u64, "item"),
+        locations::place(&location.spec)
+    );
+    ui.confirm(args.yes, &question)?;
+    for one in &catalog::prune(&location, context.now, &host, false).await? {
+        tell(context, one, "pruned")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
+    match one {
+        Pruned::Expired(name) => context.ui.line(&format!("backup/{name} {verb} (expired)")),
+        Pruned::Stale(name) => context
+            .ui
+            .line(&format!("backup/{name} {verb} (left by a run that died)")),
+        Pruned::StaleClaim(name) => context.ui.line(&format!(
+            "backup/{name}: the claim of a run that died {verb}, the backup stays"
+        )),
+        Pruned::Kept(name, why) => {
+            context.ui.note(&format!("backup/{name} kept: {why}"));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `restore create`: bring a backup back, or a part of it, or show what that would do.
+
+mod plan;
+
+use backup_core::restore::{self, ExistingPolicy, RestoreOptions, RestoreReport};
+use clap::{Args, ValueEnum};
+
+use crate::commands::contents::SpoolArgs;
+use crate::context::Context;
+use crate::error::{CommandError, Exit, Result};
+use crate::flags::{self, DryRun, FilterArgs};
+use crate::locations;
+use crate::output::{self, Format, OutputArgs, count};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup restore create --from-backup nightly
+  kubectl backup restore create --from-backup nightly --dry-run=client
+  kubectl backup restore create --from-backup nightly --include-namespaces shop --namespace-mappings shop:shop-copy
+  kubectl backup restore create --from-backup nightly --include-resources configmaps --objects shop/settings";
+
+/// `--existing-resource-policy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Existing {
+    /// Leave it alone.
+    None,
+    /// Merge the backup's fields into it.
+    Update,
+}
+
+/// Restore a backup, or a part of it
+///
+/// Objects that exist are left alone, and nothing is ever deleted. A restore that was interrupted goes on where it stopped
+/// when the same command is given again. Any backup may be restored into any cluster.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CreateArgs {
+    /// Name of the restore [default: the unfinished one of the same options, else BACKUP-<time>]
+    name: Option<String>,
+    /// Backup to restore
+    #[arg(long, value_name = "BACKUP")]
+    from_backup: String,
+    /// Which objects.
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Single objects, NAMESPACE/NAME or NAME; best with --include-resources (comma list, can be repeated)
+    #[arg(
+        long,
+        value_name = "OBJECT",
+        value_delimiter = ',',
+        help_heading = "Which objects"
+    )]
+    objects: Vec<String>,
+    /// Namespaces to restore under another name, OLD:NEW (comma list, can be repeated)
+    #[arg(long, value_name = "OLD:NEW")]
+    namespace_mappings: Vec<String>,
+    /// What to do with objects that exist
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "none")]
+    existing_resource_policy: Existing,
+    /// Keep all node ports of services
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    preserve_nodeports: Option<bool>,
+    /// Print what would be done, object by object, and do nothing
+    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
+    dry_run: DryRun,
+    #[command(flatten)]
+    spool: SpoolArgs,
+    /// Requests at a time.
+    #[arg(long, hide = true, default_value_t = 32, env = "KUBECTL_BACKUP_CONCURRENCY", value_parser = clap::value_parser!(u16).range(1..=512))]
+    concurrency: u16,
+    /// Accepted for Velero's sake: this command always waits.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    wait: Option<bool>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
+    let ui = &context.ui;
+    let options = options(context, &args)?;
+    let cluster = context.cluster().await?;
+    let (place, _) = context.find_backup(&options.backup).await?;
+    let from = locations::place(&place.location.spec);
+    let scope = args.filter.scope();
+    let target = format!("context {:?} ({})", cluster.context(), cluster.server());
+    if args.dry_run == DryRun::Client {
+        ui.note(&format!(
+            "planning: {scope} of backup {} from {from} into {target}",
+            options.backup
+        ));
+        return plan::show(context, cluster, &place.location, &options, &args.output).await;
+    }
+    let (name, resumed) = restore::decide_name(cluster, &place.location.store, &options).await?;
+    let how = if resumed { "goes on" } else { "begins" };
+    ui.note(&format!(
+        "restore {name} {how}: {scope} of backup {} from {from} into {target}",
+        options.backup
+    ));
+    let cancel = context.cancel();
+    let bar = ui.progress();
+    let done = restore::restore(cluster, &place.location, &name, &options, cancel, &bar).await;
+    drop(bar);
+    let report = done.inspect_err(|_| {
+        ui.note(&format!(
+            "give the same command again and restore {name} goes on"
+        ));
+    })?;
+    print(context, &args, &report)?;
+    let whole = report.errors.is_empty() && report.counts[3] == 0;
+    Ok(if whole { Exit::Done } else { Exit::Incomplete })
+}
+
+fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
+    let mut filter = args.filter.filter()?;
+    filter.objects.clone_from(&args.objects);
+    filter.validate().map_err(CommandError::usage)?;
+    Ok(RestoreOptions {
+        name: args.name.as_deref().map(flags::new_name).transpose()?,
+        backup: flags::known_name(&args.from_backup)?,
+        filter,
+        namespace_mappings: flags::pairs("--namespace-mappings", ':', &args.namespace_mappings)?,
+        existing: match args.existing_resource_policy {
+            Existing::None => ExistingPolicy::None,
+            Existing::Update => ExistingPolicy::Update,
+        },
+        preserve_node_ports: args.preserve_nodeports == Some(true),
+        spool_dir: args.spool.folder(context),
+        state_dir: context.paths.state().to_owned(),
+        concurrency: usize::from(args.concurrency),
+        now: context.now,
+    })
+}
+
+fn print(context: &Context, args: &CreateArgs, report: &RestoreReport) -> Result<()> {
+    let ui = &context.ui;
+    let name = &report.restore.metadata.name;
+    match args.output.output {
+        Format::Table | Format::Wide => ui.line(&format!("restore/{name} created"))?,
+        Format::Name => ui.line(&format!("restore/{name}"))?,
+        format => output::print(ui, format, &report.restore)?,
+    }
+    let [created, updated, skipped, failed] = report.counts;
+    ui.note(&format!(
+        "{} created, {} updated, {} skipped, {} failed: {}",
+        count(created),
+        count(updated),
+        count(skipped),
+        count(failed),
+        report.restore.status.phase
+    ));
+    for error in &report.errors {
+        ui.say(&format!("not restored: {error}"));
+    }
+    for warning in &report.warnings {
+        ui.warn(warning);
+    }
+    let (program, flag) = (&context.program, context.location_flag());
+    ui.note(&format!(
+        "look at it: {program} restore describe {name} --details{flag}"
+    ));
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! What a restore would do, printed as it is planned.
+
+use backup_core::cluster::Cluster;
+use backup_core::location::Location;
+use backup_core::restore::{self, Action, RestoreOptions, Step};
+
+use crate::context::Context;
+use crate::error::{Exit, Result};
+use crate::output::{self, Format, OutputArgs, Table, count};
+
+/// Rows that are aligned together.
+const CHUNK: usize = 500;
+
+/// Plans, and prints a row (or an object) per step.
+pub(super) async fn show(
+    context: &Context,
+    cluster: &Cluster,
+    location: &Location,
+    options: &RestoreOptions,
+    output: &OutputArgs,
+) -> Result<Exit> {
+    let ui = &context.ui;
+    let mut table = Table::new(
+        &["KIND", "NAMESPACE", "NAME", "ACTION", "REASON"],
+        output.no_headers,
+    );
+    let mut steps = Vec::new();
+    let mut counts = [0u64; 4];
+    let mut refused = None;
+    let bar = ui.progress();
+    let mut take = |step: Step| {
+        counts[step.action as usize] += 1;
+        let printed = match output.output {
+            Format::Json | Format::Yaml => {
+                steps.push(step);
+                Ok(())
+            }
+            Format::Name => ui.line(&format!("{}/{}", step.kind, step.name)),
+            Format::Table | Format::Wide => {
+                let action = would(step.action).to_owned();
+                table.row([
+                    step.kind,
+                    step.namespace.unwrap_or_default(),
+                    step.name,
+                    action,
+                    step.reason,
+                ]);
+                if table.len() < CHUNK {
+                    Ok(())
+                } else {
+                    let printed = ui.table(&table);
+                    table.clear();
+                    printed
+                }
+            }
+        };
+        if let Err(e) = printed {
+            refused.get_or_insert(e);
+        }
+    };
+    let warnings = restore::plan(cluster, location, options, &bar, &mut take).await;
+    drop(bar);
+    let warnings = warnings?;
+    if let Some(e) = refused {
+        return Err(e);
+    }
+    match output.output {
+        Format::Json | Format::Yaml => {
+            let plan = serde_json::json!({"kind": "RestorePlan", "backup": options.backup.as_str(), "steps": steps, "warnings": warnings});
+            output::print(ui, output.output, &plan)?;
+        }
+        _ if table.len() > 0 => ui.table(&table)?,
+        _ => {}
+    }
+    for warning in &warnings {
+        ui.warn(warning);
+    }
+    let [create, update, skip, fail] = counts.map(count);
+    ui.note(&format!("would create {create}, update {update}, skip {skip}; {fail} would fail; nothing was changed"));
+    Ok(Exit::Done)
+}
+
+fn would(action: Action) -> &'static str {
+    match action {
+        Action::Created => "create",
+        Action::Updated => "update",
+        Action::Skipped => "skip",
+        Action::Failed => "fail",
+    }
+}

@@ -1,0 +1,79 @@
+//! `verify`: reads a backup back and checks it.
+
+use backup_core::archive::read::Source;
+use backup_core::archive::verify;
+use backup_core::catalog;
+use backup_core::layout::BackupKeys;
+use backup_core::progress::Progress;
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Exit, Result};
+use crate::flags;
+use crate::output::{self, counted};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup verify nightly
+  kubectl backup verify nightly --location s3://backups/prod";
+
+/// Read a backup back and check every byte of it
+///
+/// Checks the digests of all files, every member of the archive, that every object decodes, and that counts and lists agree.
+/// Of another tool's backup the archive is checked alone. Exit code 1 where anything is wrong.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct VerifyArgs {
+    /// Name of the backup
+    name: String,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
+    let ui = &context.ui;
+    let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
+    let store = &place.location.store;
+    let keys = BackupKeys::new(&entry.name);
+    let ours = catalog::is_ours(store, &entry.name).await?;
+    let bar = ui.progress();
+    let (mut problems, mut unlisted) = (Vec::new(), Vec::new());
+    if ours {
+        bar.step("checking digests");
+        let files = catalog::verify_files(store, &entry.name).await?;
+        problems = files.problems;
+        unlisted = files.unlisted;
+    }
+    bar.step("reading the archive");
+    let archive = store.source(keys.archive());
+    let index = store.source(keys.index());
+    let index = ours.then_some(&index as &dyn Source);
+    let findings = verify::verify(&archive, index, &bar).await?;
+    drop(bar);
+    problems.extend(findings.problems);
+    for file in unlisted {
+        ui.warn(&format!("{}{file} is no file of the backup", keys.folder()));
+    }
+    for problem in &problems {
+        ui.line(problem)?;
+    }
+    if problems.is_empty() {
+        let how = if ours {
+            ""
+        } else {
+            ", archive only: another tool made it"
+        };
+        ui.line(&format!(
+            "backup/{} verified: {}, {}{how}",
+            entry.name,
+            counted(findings.objects, "object"),
+            output::size(findings.bytes)
+        ))?;
+        return Ok(Exit::Done);
+    }
+    ui.say(&format!(
+        "backup/{} is damaged: {}",
+        entry.name,
+        counted(problems.len() as u64, "problem")
+    ));
+    Ok(Exit::Failed)
+}

@@ -1,0 +1,335 @@
+//! What a command is given: the terminal, the clock, the cluster when it is first needed, and the location that is meant.
+
+mod lookup;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backup_core::api::{AccessMode, BackupStorageLocation};
+use backup_core::cluster::Cluster;
+use backup_core::location::guard::{self, Guard};
+use backup_core::location::{self, Credentials, Location};
+use backup_core::{Error, Kind};
+use jiff::Timestamp;
+use tokio::sync::{OnceCell, watch};
+
+use crate::cli::GlobalArgs;
+use crate::error::{Exit, Result};
+use crate::locations::{self, CREDENTIALS_FILE, Choice, Source, file};
+use crate::paths::Paths;
+use crate::ui::Ui;
+
+pub(crate) use lookup::Place;
+
+/// How long a listing waits to learn which cluster it is for, before it shows all.
+const SOON: Duration = Duration::from_secs(5);
+
+/// What a command is given.
+pub(crate) struct Context {
+    /// The terminal.
+    pub(crate) ui: Arc<Ui>,
+    /// When the command was started.
+    pub(crate) now: Timestamp,
+    /// This user's folders.
+    pub(crate) paths: Paths,
+    /// How the user calls this program.
+    pub(crate) program: String,
+    global: GlobalArgs,
+    cluster: OnceCell<Cluster>,
+    identity: OnceCell<Option<String>>,
+}
+
+impl Context {
+    /// The context of a command; touches nothing yet.
+    pub(crate) fn new(global: GlobalArgs, program: String) -> Self {
+        Self {
+            ui: Arc::new(Ui::new(global.color, global.quiet)),
+            now: Timestamp::now(),
+            paths: Paths::new(|name| std::env::var_os(name)),
+            program,
+            global,
+            cluster: OnceCell::new(),
+            identity: OnceCell::new(),
+        }
+    }
+
+    /// The API server; nothing is sent to it here.
+    ///
+    /// # Errors
+    /// When the kubeconfig does not name one.
+    pub(crate) async fn cluster(&self) -> Result<&Cluster> {
+        self.cluster
+            .get_or_try_init(|| self.global.connection.cluster())
+            .await
+    }
+
+    /// The uid of kube-system, or nothing where this user may not read it.
+    ///
+    /// # Errors
+    /// When the cluster is not reached.
+    pub(crate) async fn identity(&self) -> Result<Option<&str>> {
+        let identity = self
+            .identity
+            .get_or_try_init(|| async {
+                let cluster = self.cluster().await?;
+                let identity = cluster.identity().await?;
+                if let Some(uid) = &identity {
+                    self.remember(uid, cluster.context());
+                }
+                Ok::<_, crate::error::CommandError>(identity)
+            })
+            .await?;
+        Ok(identity.as_deref())
+    }
+
+    /// The same within a few seconds, or why not: for listings, which go on without it.
+    pub(crate) async fn identity_soon(&self) -> Result<Option<&str>> {
+        match tokio::time::timeout(SOON, self.identity()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(
+                Kind::Unreachable,
+                format!("the cluster did not answer within {} s", SOON.as_secs()),
+            )
+            .into()),
+        }
+    }
+
+    /// The machine's name, for claims.
+    pub(crate) fn host(&self) -> String {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// The flag that names the same location again, for commands that messages suggest.
+    pub(crate) fn location_flag(&self) -> String {
+        match &self.global.location.location {
+            // A URL's parameters would be torn apart by a shell.
+            Some(asked) if asked.contains(['?', '&', ' ']) => format!(" --location '{asked}'"),
+            Some(asked) => format!(" --location {asked}"),
+            None => String::new(),
+        }
+    }
+
+    /// Credentials and CA as the flags give them, for `location create`.
+    pub(crate) fn location_args(&self) -> &crate::cli::LocationArgs {
+        &self.global.location
+    }
+
+    /// The sources of locations, in the order in which they are asked.
+    ///
+    /// # Errors
+    /// When one can not be read.
+    pub(crate) fn sources(&self) -> Result<Vec<Source>> {
+        Ok(vec![file::read(&self.paths.locations())?])
+    }
+
+    /// Opens a location with its credentials; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Settings or files that can not be used.
+    pub(crate) fn open(&self, spec: &BackupStorageLocation) -> Result<Location> {
+        let args = &self.global.location;
+        let path = args.credentials_file.clone().or_else(|| {
+            spec.metadata
+                .annotations
+                .get(CREDENTIALS_FILE)
+                .map(Into::into)
+        });
+        let read = |path: &std::path::Path, what: &str| {
+            std::fs::read(path).map_err(|e| {
+                Error::invalid(format!(
+                    "can not read {what} {} of location {:?}",
+                    path.display(),
+                    spec.metadata.name
+                ))
+                .because(e)
+            })
+        };
+        let credentials = Credentials {
+            file: path
+                .as_deref()
+                .map(|p| read(p, "the credentials file"))
+                .transpose()?,
+            environment: if path.is_some() {
+                Vec::new()
+            } else {
+                std::env::vars_os()
+                    .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                    .filter(|(name, _)| name.starts_with("AWS_"))
+                    .collect()
+            },
+            ca_pem: args
+                .cacert
+                .as_deref()
+                .map(|p| read(p, "the CA file"))
+                .transpose()?,
+            path,
+        };
+        Ok(location::open(spec, &credentials)?)
+    }
+
+    /// The location to write to; with nothing configured the folder of this cluster, which the first write makes.
+    ///
+    /// # Errors
+    /// No such location, a read-only one, or a cluster that is not reached.
+    pub(crate) async fn location_to_write(&self) -> Result<Location> {
+        let spec = match locations::choose(self.asked(), &self.sources()?)? {
+            Choice::One(spec) => *spec,
+            Choice::PerCluster => {
+                let folder = self.paths.backups().join(self.cluster_folder().await?);
+                locations::folder(&folder)
+            }
+        };
+        if spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("location {:?} is read-only", spec.metadata.name),
+            )
+            .hint("its accessMode says so; choose another one with --location")
+            .into());
+        }
+        self.open(&spec)
+    }
+
+    /// The location that a backup would be written to, for a check; a read-only one too.
+    ///
+    /// # Errors
+    /// As [`Context::location_to_write`].
+    pub(crate) async fn location_to_check(&self) -> Result<Location> {
+        match locations::choose(self.asked(), &self.sources()?)? {
+            Choice::One(spec) => self.open(&spec),
+            Choice::PerCluster => self.location_to_write().await,
+        }
+    }
+
+    /// The name of the location that would be written to; nothing is asked or made.
+    ///
+    /// # Errors
+    /// No such location.
+    pub(crate) fn location_name(&self) -> Result<String> {
+        Ok(match locations::choose(self.asked(), &self.sources()?)? {
+            Choice::One(spec) => spec.metadata.name,
+            Choice::PerCluster => "default".to_owned(),
+        })
+    }
+
+    /// The name of this cluster's folder; one that hides its uid goes by its address.
+    async fn cluster_folder(&self) -> Result<String> {
+        if let Some(uid) = self.identity().await? {
+            return Ok(uid.to_owned());
+        }
+        let server = self.cluster().await?.server();
+        let host = server.split_once("://").map_or(server, |(_, host)| host);
+        let safe = |c: char| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '-'
+            }
+        };
+        Ok(format!(
+            "server-{}",
+            host.chars().map(safe).collect::<String>()
+        ))
+    }
+
+    /// Whether this cluster may prune and delete in a location (creating asks for itself; a restore is never asked).
+    ///
+    /// # Errors
+    /// Where the location is another cluster's; where nobody knows and `--yes` is missing.
+    pub(crate) async fn guard(&self, location: &Location, verb: &str, yes: bool) -> Result<()> {
+        let identity = self.identity().await?;
+        match guard::read(location, identity).await? {
+            Guard::Ours | Guard::Open => Ok(()),
+            Guard::Other(uid) => Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "can not {verb} backups in location {:?}: it belongs to the cluster {}",
+                    location.name,
+                    self.label(&uid)
+                ),
+            )
+            .hint(format!(
+                "use another prefix for this cluster, or hand the location over: {} location adopt {}",
+                self.program, location.name
+            ))
+            .into()),
+            Guard::Unknown if yes => Ok(()),
+            Guard::Unknown => Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "can not tell whether location {:?} belongs to this cluster: this user may not read the namespace kube-system",
+                    location.name
+                ),
+            )
+            .hint(format!("add --yes to {verb} all the same"))
+            .into()),
+        }
+    }
+
+    /// The first Ctrl-C (or SIGTERM) asks the work to stop; the second one stops at once.
+    pub(crate) fn cancel(&self) -> watch::Receiver<bool> {
+        let (stop, stopped) = watch::channel(false);
+        let ui = Arc::clone(&self.ui);
+        tokio::spawn(async move {
+            if interrupted().await {
+                ui.say("stopping; nothing half-written stays (press Ctrl-C again to stop at once)");
+                // The work may be over already.
+                let _ = stop.send(true);
+            }
+            if interrupted().await {
+                ui.warn("stopped at once: `prune` removes what was left behind");
+                std::process::exit(Exit::Interrupted as i32);
+            }
+            // Dropping the sender would look like an answer.
+            std::future::pending::<()>().await;
+        });
+        stopped
+    }
+
+    fn asked(&self) -> Option<&str> {
+        self.global.location.location.as_deref()
+    }
+
+    /// A cluster as listings show it: the context it was last seen with, else its uid.
+    pub(crate) fn label(&self, uid: &str) -> String {
+        self.seen().remove(uid).unwrap_or_else(|| uid.to_owned())
+    }
+
+    fn seen(&self) -> BTreeMap<String, String> {
+        std::fs::read(self.paths.clusters())
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// Keeps which context a cluster was seen with. Only labels depend on it, so a failure is none.
+    fn remember(&self, uid: &str, context: &str) {
+        let mut seen = self.seen();
+        if seen.get(uid).is_none_or(|known| known != context) {
+            seen.insert(uid.to_owned(), context.to_owned());
+            let _ = serde_json::to_vec(&seen)
+                .map(|bytes| file::replace(&self.paths.clusters(), &bytes));
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM; false where neither can be waited for.
+pub(crate) async fn interrupted() -> bool {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+            return false;
+        };
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt.is_ok(),
+            terminate = terminated.recv() => terminate.is_some(),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.is_ok()
+}

@@ -1,0 +1,177 @@
+//! Finds backups and restores by name. With nothing configured every cluster's folder is looked through, so that a name is
+//! enough on the day the cluster is gone.
+
+use backup_core::api::Restore;
+use backup_core::catalog::{self, Entry};
+use backup_core::location::Location;
+use backup_core::name::Name;
+use backup_core::{Error, Kind};
+
+use super::Context;
+use crate::error::{CommandError, Result};
+use crate::locations::{self, Choice};
+
+/// A location that is read, and whose it is where that is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The location.
+    pub(crate) location: Location,
+    /// The uid of the cluster whose folder it is.
+    pub(crate) cluster: Option<String>,
+}
+
+impl Context {
+    /// The locations to list: the one that is meant, else this cluster's folder, else every cluster's; and whether these are
+    /// the folders of all clusters.
+    ///
+    /// # Errors
+    /// No such location.
+    pub(crate) async fn places(&self, all_clusters: bool) -> Result<(Vec<Place>, bool)> {
+        let mut all = match locations::choose(self.asked(), &self.sources()?)? {
+            Choice::One(spec) => {
+                let location = self.open(&spec)?;
+                return Ok((
+                    vec![Place {
+                        location,
+                        cluster: None,
+                    }],
+                    all_clusters,
+                ));
+            }
+            Choice::PerCluster => self.folders()?,
+        };
+        if !all_clusters && !all.is_empty() {
+            match self.identity_soon().await {
+                Ok(_) => {
+                    let own = self.cluster_folder().await?;
+                    all.retain(|place| place.cluster.as_ref() == Some(&own));
+                    return Ok((all, false));
+                }
+                Err(e) => self.ui.note(&format!(
+                    "showing the backups of all clusters: {}",
+                    e.error()
+                )),
+            }
+        }
+        Ok((all, true))
+    }
+
+    /// Every place that a name may mean, without asking a cluster.
+    pub(crate) fn every_place(&self) -> Result<Vec<Place>> {
+        match locations::choose(self.asked(), &self.sources()?)? {
+            Choice::One(spec) => Ok(vec![Place {
+                location: self.open(&spec)?,
+                cluster: None,
+            }]),
+            Choice::PerCluster => self.folders(),
+        }
+    }
+
+    fn folders(&self) -> Result<Vec<Place>> {
+        locations::per_cluster(self.paths.backups())?
+            .into_iter()
+            .map(|(uid, path)| {
+                Ok(Place {
+                    location: self.open(&locations::folder(&path))?,
+                    cluster: Some(uid),
+                })
+            })
+            .collect()
+    }
+
+    /// A backup by its name.
+    ///
+    /// # Errors
+    /// `NotFound`; a name that several clusters' folders have.
+    pub(crate) async fn find_backup(&self, name: &Name) -> Result<(Place, Entry)> {
+        let mut found = Vec::new();
+        let mut missed = Vec::new();
+        for place in self.every_place()? {
+            match catalog::get(&place.location.store, name).await {
+                Ok(entry) => found.push((place, entry)),
+                Err(e) if e.kind() == Kind::NotFound => missed.push(e),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if found.is_empty() {
+            return Err(self.missed("backup", name, missed));
+        }
+        self.only("backup", name, found).await
+    }
+
+    /// A restore by its name.
+    ///
+    /// # Errors
+    /// As [`Context::find_backup`].
+    pub(crate) async fn find_restore(&self, name: &Name) -> Result<(Place, Restore)> {
+        let mut found = Vec::new();
+        let mut missed = Vec::new();
+        for place in self.every_place()? {
+            match catalog::get_restore(&place.location.store, name).await {
+                Ok(restore) => found.push((place, restore)),
+                Err(e) if e.kind() == Kind::NotFound => missed.push(e),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if found.is_empty() {
+            return Err(self.missed("restore", name, missed));
+        }
+        self.only("restore", name, found).await
+    }
+
+    /// The one location's own sentence, or ours over all clusters' folders.
+    fn missed(&self, kind: &str, name: &Name, mut missed: Vec<Error>) -> CommandError {
+        match (missed.pop(), missed.is_empty()) {
+            (Some(only), true) => only.into(),
+            _ => self.nothing(kind, name),
+        }
+    }
+
+    fn nothing(&self, kind: &str, name: &Name) -> CommandError {
+        Error::not_found(format!("{kind} {name} is not there"))
+            .hint(format!(
+                "see what there is: {} {}get{}",
+                self.program,
+                if kind == "restore" { "restore " } else { "" },
+                self.location_flag()
+            ))
+            .into()
+    }
+
+    /// The one that is meant: a single one, or this cluster's own.
+    async fn only<T>(
+        &self,
+        kind: &str,
+        name: &Name,
+        mut found: Vec<(Place, T)>,
+    ) -> Result<(Place, T)> {
+        if found.len() > 1
+            && let Ok(Some(uid)) = self.identity_soon().await
+            && let Some(own) = found
+                .iter()
+                .position(|(place, _)| place.cluster.as_deref() == Some(uid))
+        {
+            self.ui.note(&format!(
+                "{kind} {name} is there for several clusters; taking this cluster's own"
+            ));
+            return Ok(found.swap_remove(own));
+        }
+        if found.len() > 1 {
+            let places: Vec<_> = found
+                .iter()
+                .map(|(place, _)| {
+                    let url = locations::place(&place.location.spec);
+                    let uid = place.cluster.as_deref().unwrap_or_default();
+                    format!("--location {url} (cluster {})", self.label(uid))
+                })
+                .collect();
+            return Err(Error::invalid(format!(
+                "{kind} {:?} is there for several clusters",
+                name.as_str()
+            ))
+            .hint(format!("choose one: {}", places.join(", ")))
+            .into());
+        }
+        found.pop().ok_or_else(|| self.nothing(kind, name))
+    }
+}

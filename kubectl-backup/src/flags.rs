@@ -1,0 +1,277 @@
+//! From flags to what the library takes: filters, expiry, names, key=value lists. Pure: the time is an argument.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backup_core::filter::{Filter, Selector};
+use backup_core::name::Name;
+use backup_core::{Error, Kind};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use crate::error::{CommandError, Result};
+
+/// How long a backup is kept when nothing is said: Velero's 30 days.
+pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(720 * 3600);
+
+/// `--dry-run`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DryRun {
+    /// Do it.
+    None,
+    /// Show what would be done.
+    Client,
+}
+
+/// Which objects, for backups and restores alike.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Which objects")]
+pub(crate) struct FilterArgs {
+    /// This namespace only, without cluster-scoped objects
+    #[arg(short, long, value_name = "NS", conflicts_with_all = ["include_namespaces", "exclude_namespaces"])]
+    pub(crate) namespace: Option<String>,
+    /// Namespaces to take, globs allowed (comma list, can be repeated) [default: all]
+    #[arg(long, value_name = "NS", value_delimiter = ',')]
+    pub(crate) include_namespaces: Vec<String>,
+    /// Namespaces to leave out (comma list, can be repeated)
+    #[arg(long, value_name = "NS", value_delimiter = ',')]
+    pub(crate) exclude_namespaces: Vec<String>,
+    /// Kinds to take, such as pods, deploy, deployments.apps (comma list, can be repeated) [default: all]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) include_resources: Vec<String>,
+    /// Kinds to leave out (comma list, can be repeated)
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) exclude_resources: Vec<String>,
+    /// Cluster-scoped objects: all, none, or (not given) those that chosen namespaces need
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) include_cluster_resources: Option<bool>,
+    /// Labels that objects must have, in kubectl's syntax
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// Selectors joined by ` or `: objects must match one of them
+    #[arg(long, value_name = "SELECTORS", conflicts_with = "selector")]
+    pub(crate) or_selector: Option<String>,
+}
+
+impl FilterArgs {
+    /// As the library takes it, not yet validated.
+    ///
+    /// # Errors
+    /// A selector that does not parse.
+    pub(crate) fn filter(&self) -> Result<Filter> {
+        let selectors = match (&self.selector, &self.or_selector) {
+            (Some(text), _) => vec![of_flag("--selector", Selector::parse(text))?],
+            (None, Some(text)) => of_flag("--or-selector", Selector::parse_any(text))?,
+            (None, None) => Vec::new(),
+        };
+        let mut namespaces = self.include_namespaces.clone();
+        namespaces.extend(self.namespace.clone());
+        Ok(Filter {
+            namespaces,
+            not_namespaces: self.exclude_namespaces.clone(),
+            resources: self.include_resources.clone(),
+            not_resources: self.exclude_resources.clone(),
+            include_cluster_resources: self.include_cluster_resources,
+            selectors,
+            ..Filter::default()
+        })
+    }
+
+    /// The resolved scope in words.
+    pub(crate) fn scope(&self) -> String {
+        let mut scope = match (&self.namespace, self.include_namespaces.as_slice()) {
+            (Some(namespace), _) => format!("namespace {namespace}"),
+            (None, []) => "the whole cluster".to_owned(),
+            (None, names) if names.iter().any(|name| name == "*") => "the whole cluster".to_owned(),
+            (None, [one]) => format!("namespace {one}"),
+            (None, names) => format!("namespaces {}", names.join(", ")),
+        };
+        if !self.exclude_namespaces.is_empty() {
+            scope.push_str(&format!(" but for {}", self.exclude_namespaces.join(", ")));
+        }
+        if !self.include_resources.is_empty() {
+            scope.push_str(&format!(", only {}", self.include_resources.join(", ")));
+        }
+        if !self.exclude_resources.is_empty() {
+            scope.push_str(&format!(", without {}", self.exclude_resources.join(", ")));
+        }
+        if let Some(text) = self.selector.as_ref().or(self.or_selector.as_ref()) {
+            scope.push_str(&format!(", labels {text}"));
+        }
+        scope
+    }
+}
+
+/// A flag's value that the library refused is a wrong command line, and the flag is named.
+pub(crate) fn of_flag<T>(flag: &str, parsed: Result<T, Error>) -> Result<T> {
+    parsed.map_err(|e| CommandError::usage(e.context(format!("invalid value for {flag}"))))
+}
+
+/// A name that the user gives to something new.
+pub(crate) fn new_name(text: &str) -> Result<Name> {
+    text.parse().map_err(CommandError::usage)
+}
+
+/// A name of something that may be another tool's.
+pub(crate) fn known_name(text: &str) -> Result<Name> {
+    Name::foreign(text).map_err(CommandError::usage)
+}
+
+/// `k=v,k2=v2`, repeated; the last value of a key counts.
+pub(crate) fn pairs(
+    flag: &str,
+    separator: char,
+    items: &[String],
+) -> Result<BTreeMap<String, String>> {
+    items
+        .iter()
+        .flat_map(|item| item.split(','))
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(|item| match item.split_once(separator) {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(CommandError::usage(
+                Error::invalid(format!("invalid value for {flag}: {item:?}")).hint(format!(
+                    "write it as key{separator}value, several with commas between"
+                )),
+            )),
+        })
+        .collect()
+}
+
+/// When a backup may be removed: `--expires` or `--ttl`, else after [`DEFAULT_TTL`]; `never` is never.
+pub(crate) fn expiry(
+    ttl: Option<&str>,
+    expires: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
+    if let Some(text) = expires {
+        let moment = text.parse::<Timestamp>().ok().or_else(|| {
+            let date: Date = text.parse().ok()?;
+            Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+        });
+        let refused = |why: &str| {
+            CommandError::usage(
+                Error::invalid(format!("invalid value for --expires: {text:?} {why}"))
+                    .hint("write it as 2027-01-31 (midnight UTC) or 2027-01-31T12:00:00Z"),
+            )
+        };
+        let moment = moment.ok_or_else(|| refused("is no date"))?;
+        if moment <= now {
+            return Err(refused("is over already"));
+        }
+        return Ok(Some(moment));
+    }
+    let ttl = match ttl {
+        Some("never") => return Ok(None),
+        None | Some("0") => DEFAULT_TTL,
+        Some(text) => match humantime::parse_duration(text) {
+            Ok(ttl) if ttl.is_zero() => DEFAULT_TTL,
+            Ok(ttl) => ttl,
+            Err(e) => {
+                return Err(CommandError::usage(
+                    Error::invalid(format!("invalid value for --ttl: {text:?}"))
+                        .because(e)
+                        .hint("write it as 720h, 30d or never"),
+                ));
+            }
+        },
+    };
+    now.checked_add(ttl).map(Some).map_err(|e| {
+        CommandError::usage(
+            Error::new(
+                Kind::Invalid,
+                "invalid value for --ttl: it ends beyond the calendar",
+            )
+            .because(e)
+            .hint("use never"),
+        )
+    })
+}
+
+/// `backup-20261121020000`, or any other stem.
+pub(crate) fn generated_name(stem: &str, now: Timestamp) -> String {
+    format!("{stem}-{}", now.strftime("%Y%m%d%H%M%S"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T02:00:00Z".parse().unwrap()
+    }
+
+    fn at(text: &str) -> Option<Timestamp> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn expiry_understands_velero_days_never_and_dates() {
+        let of = |ttl, expires| expiry(ttl, expires, now()).unwrap();
+        assert_eq!(of(None, None), at("2026-12-21T02:00:00Z"));
+        assert_eq!(of(Some("0"), None), at("2026-12-21T02:00:00Z"));
+        assert_eq!(of(Some("0h"), None), at("2026-12-21T02:00:00Z"));
+        assert_eq!(of(Some("24h0m0s"), None), at("2026-11-22T02:00:00Z"));
+        assert_eq!(of(Some("2d"), None), at("2026-11-23T02:00:00Z"));
+        assert_eq!(of(Some("never"), None), None);
+        assert_eq!(of(None, Some("2027-01-31")), at("2027-01-31T00:00:00Z"));
+        assert_eq!(
+            of(None, Some("2027-01-31T12:00:00+02:00")),
+            at("2027-01-31T10:00:00Z")
+        );
+        for (ttl, expires) in [
+            (Some("soon"), None),
+            (Some("-1h"), None),
+            (Some("99999999999d"), None),
+            (None, Some("2026-11-21")),
+            (None, Some("tomorrow")),
+        ] {
+            let refused = expiry(ttl, expires, now()).unwrap_err();
+            assert_eq!(
+                refused.exit(),
+                crate::error::Exit::Usage,
+                "{ttl:?} {expires:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn pairs_take_commas_and_repeats() {
+        let of = |items: &[&str]| {
+            pairs(
+                "--labels",
+                '=',
+                &items.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(),
+            )
+        };
+        let map = of(&["a=1,b=x=y", "a=2,c="]).unwrap();
+        assert_eq!(map["a"], "2");
+        assert_eq!(map["b"], "x=y");
+        assert_eq!(map["c"], "");
+        assert!(of(&["a"]).is_err());
+        assert!(of(&["=b"]).is_err());
+    }
+
+    #[test]
+    fn the_scope_is_told_in_words() {
+        let args = FilterArgs {
+            namespace: Some("shop".into()),
+            ..FilterArgs::default()
+        };
+        assert_eq!(args.scope(), "namespace shop");
+        assert_eq!(FilterArgs::default().scope(), "the whole cluster");
+        let args = FilterArgs {
+            exclude_namespaces: vec!["a".into()],
+            include_resources: vec!["pods".into()],
+            ..FilterArgs::default()
+        };
+        assert_eq!(args.scope(), "the whole cluster but for a, only pods");
+    }
+
+    #[test]
+    fn generated_names_carry_the_time() {
+        assert_eq!(generated_name("backup", now()), "backup-20261121020000");
+    }
+}

@@ -1,0 +1,143 @@
+//! The client's own file of locations: a YAML document per location, readable by its owner only, replaced whole.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use backup_core::Error;
+use backup_core::api::BackupStorageLocation;
+
+use super::Source;
+use crate::error::Result;
+use crate::output;
+
+/// Reads the file; nothing is configured where it is not there.
+///
+/// # Errors
+/// When it can not be read, or holds something else.
+pub(crate) fn read(path: &Path) -> Result<Source> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => {
+            return Err(Error::other(format!("can not read {}", path.display()))
+                .because(e)
+                .into());
+        }
+    };
+    let locations: Vec<BackupStorageLocation> =
+        serde_saphyr::from_multiple(&text).map_err(|e| {
+            Error::invalid(format!(
+                "{} does not hold BackupStorageLocations",
+                path.display()
+            ))
+            .because(e)
+            .hint("repair the file or move it away")
+        })?;
+    Ok(Source {
+        title: path.display().to_string(),
+        locations,
+    })
+}
+
+/// Replaces the file: written beside it, synced, renamed.
+///
+/// # Errors
+/// When it can not be written; then the old one stands.
+pub(crate) fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<()> {
+    let mut text = String::new();
+    for location in locations {
+        text.push_str("---\n");
+        text.push_str(&output::yaml(location)?);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    replace(path, text.as_bytes())
+        .map_err(|e| Error::other(format!("can not write {}", path.display())).because(e))?;
+    Ok(())
+}
+
+/// Puts these bytes in the place of a file, readable by its owner only.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    private_folder(folder)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = create_private(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    });
+    if written.is_err() {
+        // The error below says what went wrong; a leftover is harmless.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// A new file that only its owner may read.
+pub(crate) fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// A folder, and those above it, that only their owner may enter where they are made here.
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_survive_the_file_and_only_their_owner_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubectl-backup/locations.yaml");
+        assert!(read(&path).unwrap().locations.is_empty());
+        let mut one = super::super::folder(Path::new("/a b/c: d"));
+        one.metadata
+            .annotations
+            .insert(super::super::CREDENTIALS_FILE.into(), "/k".into());
+        one.spec
+            .config
+            .insert("s3ForcePathStyle".into(), "true".into());
+        one.spec.object_storage.ca_cert = Some("LS0t".repeat(60));
+        let mut two = one.clone();
+        two.metadata.name = "yes".into();
+        two.spec.default = true;
+        let both = [one, two];
+        write(&path, &both).unwrap();
+        assert_eq!(read(&path).unwrap().locations, both);
+        write(&path, &both[..1]).unwrap();
+        assert_eq!(read(&path).unwrap().locations, both[..1]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode(&path), 0o600);
+            assert_eq!(mode(path.parent().unwrap()), 0o700);
+        }
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_file_with_something_else_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locations.yaml");
+        std::fs::write(&path, "[1, 2]").unwrap();
+        let refused = read(&path).unwrap_err();
+        assert!(refused.error().to_string().contains("locations.yaml"));
+    }
+}
