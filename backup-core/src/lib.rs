@@ -1,1 +1,21 @@
-//! x
+//! Backups and restores of Kubernetes objects, as a library: no terminal, no environment, no exit.
+//!
+//! The flow is the same everywhere: gather (I/O) -> plan (pure) -> apply (I/O) -> report.
+//! The bucket is the only truth: everything a restore needs lies under [`layout`]'s keys.
+
+pub mod api;
+pub mod archive;
+pub mod backup;
+pub mod catalog;
+pub mod cluster;
+pub mod discovery;
+pub mod error;
+pub mod filter;
+pub mod layout;
+pub mod location;
+pub mod name;
+pub mod progress;
+pub mod raw;
+pub mod restore;
+
+pub use error::{Error, Kind, Result};
