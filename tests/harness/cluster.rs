@@ -219,6 +219,16 @@ impl Cluster {
         server.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// The processes it consists of.
+    pub fn pids(&self) -> Vec<u32> {
+        let api_server = self.api_server.lock().unwrap();
+        [&self.etcd, &*api_server, &self.controller_manager]
+            .into_iter()
+            .flatten()
+            .map(Process::pid)
+            .collect()
+    }
+
     fn write_files(&self) {
         let folder = &self.folder;
         let server = self.authority.server(

@@ -10,7 +10,6 @@
 
 pub mod cluster;
 pub mod compare;
-mod discovery;
 pub mod exceptions;
 mod guardian;
 pub mod http_client;

@@ -93,12 +93,16 @@ impl Process {
             .args(["-c", r#"read -r go || exit 1; exec "$@" </dev/null"#, "sh"])
             .arg(command.get_program())
             .args(command.get_args());
-        for (key, value) in command.get_envs() {
-            match value {
-                Some(value) => shell.env(key, value),
-                None => shell.env_remove(key),
-            };
-        }
+        // Whoever runs the tests has settings of their own, and none of them is for these servers.
+        shell
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", folder.path())
+            .env("TMPDIR", folder.path());
+        let given = command
+            .get_envs()
+            .filter_map(|(key, value)| Some((key, value?)));
+        shell.envs(given);
         let mut child = shell
             .current_dir(command.get_current_dir().unwrap_or(folder.path()))
             .stdin(Stdio::piped())

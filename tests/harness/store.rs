@@ -113,8 +113,7 @@ impl Minio {
             .env("MINIO_ROOT_USER", ACCESS_KEY)
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
             .env("MINIO_BROWSER", "off")
-            .env("MINIO_UPDATE", "off")
-            .env("HOME", self.folder.path());
+            .env("MINIO_UPDATE", "off");
         let mut process = Process::start("minio", &self.folder, &command);
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut client = self.client();
@@ -165,6 +164,20 @@ impl Minio {
     /// A client for its raw HTTP interface; it signs nothing.
     pub fn client(&self) -> Client {
         self.endpoint.client()
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// The folder with its log and files.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// How to reach its raw HTTP interface, for a proxy in front of it.
+    pub fn upstream(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Makes a bucket and returns its name; nothing happens when it is there.
