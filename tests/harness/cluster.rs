@@ -201,6 +201,14 @@ impl Cluster {
         }
     }
 
+    /// How to reach the API as nobody: for a proxy that passes on the token it is given.
+    pub fn endpoint_without_user(&self) -> Endpoint {
+        Endpoint {
+            identity: None,
+            ..self.endpoint()
+        }
+    }
+
     /// Stops the API server; etcd keeps its data.
     pub fn stop_api_server(&self) {
         self.api_server.lock().unwrap().take();

@@ -8,7 +8,8 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::exceptions::{
-    Change, FIELD_RESETS, Field, ITEM_ACTIONS, NEVER_RESTORED, OBJECTS, OWNERS, STATUS,
+    Change, FIELD_RESETS, Field, ITEM_ACTIONS, MANAGED_FIELDS, NEVER_RESTORED, NO_MANAGED_FIELDS,
+    OBJECTS, OWNERS, STATUS,
 };
 use crate::snapshot::{ObjectId, Snapshot};
 
@@ -29,7 +30,7 @@ pub struct Options {
     pub owners: bool,
     /// Whether objects must have their status again.
     pub status: bool,
-    /// Whether the record of who wrote which field must be the same, but for its times.
+    /// Whether the record of which person or tool wrote which field must be the same, but for its times.
     pub managed_fields: bool,
 }
 
@@ -43,7 +44,7 @@ impl Default for Options {
             without_resources: Vec::new(),
             owners: false,
             status: false,
-            managed_fields: false,
+            managed_fields: true,
         }
     }
 }
@@ -104,11 +105,13 @@ impl Options {
     fn fields(&self) -> impl Iterator<Item = &'static Field> {
         let owners = (!self.owners).then_some(&OWNERS);
         let status = (!self.status).then_some(&STATUS);
-        let keeps_record = self.managed_fields;
-        let resets = FIELD_RESETS.iter().filter(move |row| {
-            !(keeps_record && matches!(row.change, Change::Remove(["metadata", "managedFields"])))
-        });
-        resets.chain(ITEM_ACTIONS).chain(owners).chain(status)
+        let record = if self.managed_fields {
+            &MANAGED_FIELDS
+        } else {
+            &NO_MANAGED_FIELDS
+        };
+        let on_request = [Some(record), owners, status].into_iter().flatten();
+        FIELD_RESETS.iter().chain(ITEM_ACTIONS).chain(on_request)
     }
 }
 
@@ -282,10 +285,10 @@ fn remove(value: &mut Value, path: &[&str]) {
     };
     match value {
         Value::Object(fields) if first == "*" => {
-            fields.values_mut().for_each(|value| remove(value, rest))
+            fields.values_mut().for_each(|value| remove(value, rest));
         }
         Value::Array(items) if first == "*" => {
-            items.iter_mut().for_each(|value| remove(value, rest))
+            items.iter_mut().for_each(|value| remove(value, rest));
         }
         Value::Object(fields) if rest.is_empty() => drop(fields.remove(first)),
         Value::Object(fields) => {

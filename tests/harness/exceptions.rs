@@ -87,6 +87,20 @@ pub const OBJECTS: &[Object] = &[
         reason: "exists in every cluster, with its own address",
     },
     Object {
+        resource: "services",
+        fits: is_the_api,
+        reason: "exists in every cluster, with its own port",
+    },
+    Object {
+        resource: "endpointslices.discovery.k8s.io",
+        fits: |slice| {
+            let label = &slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
+            *label == "endpointslice-controller.k8s.io"
+                || *label == "endpointslicemirroring-controller.k8s.io"
+        },
+        reason: "its controller deletes a slice that its service does not own by uid, and makes another",
+    },
+    Object {
         resource: "leases.coordination.k8s.io",
         fits: |lease| starts_with(lease, "apiserver-"),
         reason: "held by each cluster's API server",
@@ -175,15 +189,25 @@ pub const FIELD_RESETS: &[Field] = &[
     ),
     field(
         "*",
-        &["metadata", "managedFields"],
-        "the record of who wrote, which names the restore and its time",
-    ),
-    field(
-        "*",
         &["metadata", "ownerReferences", "*", "uid"],
         "follows the owner's new uid",
     ),
 ];
+
+/// What may differ in the record of who wrote which field.
+pub const MANAGED_FIELDS: Field = Field {
+    resource: "*",
+    when: |_| true,
+    change: Change::With(as_written_by_people),
+    reason: "times are new, controllers write again what is theirs, and the order follows from the times",
+};
+
+/// In its place where the record is not to be compared.
+pub const NO_MANAGED_FIELDS: Field = field(
+    "*",
+    &["metadata", "managedFields"],
+    "the record names the one who restored",
+);
 
 /// Unless owners are to be compared: Velero drops them for good.
 pub const OWNERS: Field = field(
@@ -197,6 +221,11 @@ pub const STATUS: Field = field("*", &["status"], "made anew by controllers");
 
 /// Fields that single kinds lose or get when they are restored.
 pub const ITEM_ACTIONS: &[Field] = &[
+    field(
+        "namespaces",
+        &["metadata", "managedFields"],
+        "a namespace is made before its own turn, by whoever restores",
+    ),
     Field {
         resource: "services",
         when: has_address,
@@ -378,6 +407,22 @@ fn has_explicit(service: &Value, what: &str) -> bool {
         .as_str()
         .is_some_and(|applied| applied.contains(&format!("\"{what}\"")))
         || managed.contains(&format!("\"f:{what}\""))
+}
+
+/// The entries that no controller wrote and that are not about the status, without their times, in an order of ours.
+fn as_written_by_people(object: &mut Value) {
+    const CONTROLLERS: [&str; 2] = ["kube-controller-manager", "kube-apiserver"];
+    let entries = object.pointer_mut("/metadata/managedFields");
+    let Some(entries) = entries.and_then(Value::as_array_mut) else {
+        return;
+    };
+    entries.retain(|entry| {
+        entry["subresource"].is_null() && !CONTROLLERS.iter().any(|name| entry["manager"] == *name)
+    });
+    for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+        entry.remove("time");
+    }
+    entries.sort_by_key(Value::to_string);
 }
 
 fn without_token_volumes(pod: &mut Value) {

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 /// Ignores the signals of a terminal, or Ctrl-C would end it before it has cleaned up. Killing the whole process
@@ -30,10 +30,9 @@ done
 IFS=' '
 for p in $pids; do
   pid=${p%%:*}; start=${p##*:}
-  if [ -r "/proc/$pid/stat" ]; then
-    stat=$(cat "/proc/$pid/stat" 2>/dev/null); set -- ${stat##*) }
-    [ "${20}" = "$start" ] || continue
-  fi
+  stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
+  set -- ${stat##*) }
+  [ "${20}" = "$start" ] || continue
   kill -9 -"$pid" 2>/dev/null
 done
 IFS='
@@ -46,10 +45,10 @@ for i in 1 2 3 4 5; do
 done
 "#;
 
-fn pipe() -> &'static Mutex<ChildStdin> {
-    static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
-    PIPE.get_or_init(|| {
-        let mut guardian = Command::new("/bin/sh")
+fn guardian() -> &'static Mutex<Child> {
+    static GUARDIAN: OnceLock<Mutex<Child>> = OnceLock::new();
+    GUARDIAN.get_or_init(|| {
+        let guardian = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "test-guardian"])
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -58,14 +57,15 @@ fn pipe() -> &'static Mutex<ChildStdin> {
             .process_group(0)
             .spawn()
             .expect("a shell to clean up after the tests");
-        Mutex::new(guardian.stdin.take().unwrap())
+        Mutex::new(guardian)
     })
 }
 
 fn tell(line: &str) {
-    let mut pipe = pipe()
+    let mut guardian = guardian()
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let pipe = guardian.stdin.as_mut().unwrap();
     // One write per line: less than the size of a pipe is written as a whole.
     let _ = pipe.write_all(format!("{line}\n").as_bytes());
 }

@@ -87,7 +87,7 @@ async fn accept(listener: TcpListener, connected: impl Fn() -> Answerer) {
         };
         let _ = stream.set_nodelay(true);
         let answerer = connected();
-        let service = service_fn(move |request| answerer(request));
+        let service = service_fn(answerer);
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         // A connection that a rule has cut ends with an error: that is what was asked for.
         tokio::spawn(connection.map(drop));

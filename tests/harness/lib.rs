@@ -3,9 +3,8 @@
 //! Everything here is synchronous to its users and cleans up after itself, however a test ends. It knows the
 //! plugin only from outside, as a program: nothing of the product is linked in.
 #![expect(
-    clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a harness reports on stderr, and what it cannot do fails the test"
+    reason = "what the harness cannot do fails the test"
 )]
 
 pub mod cluster;

@@ -3,15 +3,16 @@
 //! A process is stopped by the pid it was started with, never by name. What `Drop` does not get to do, the
 //! guardian does.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -68,12 +69,80 @@ impl Drop for Folder {
     }
 }
 
+/// A child that leads a process group of its own; dropping it kills the group.
+///
+/// It is reaped last: until then its number belongs to nobody else, so that what is killed is ours.
+#[derive(Debug)]
+pub(crate) struct Group {
+    child: Child,
+    id: String,
+    ended: Option<ExitStatus>,
+}
+
+impl Group {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let child = command
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", shown(command)));
+        let id = guardian::process_made(child.id());
+        Self {
+            child,
+            id,
+            ended: None,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.ended.is_none() && guardian::start_time(self.pid()).is_some()
+    }
+
+    /// Whether it ended by itself in time.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        while self.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        !self.is_running()
+    }
+
+    /// TERM, and after `patience` KILL for what is left of the group; no patience, no TERM.
+    pub(crate) fn end(&mut self, patience: Duration) -> ExitStatus {
+        if let Some(status) = self.ended {
+            return status;
+        }
+        let group = Pid::from_child(&self.child);
+        if !patience.is_zero() {
+            let _ = kill_process(group, Signal::TERM);
+            self.wait(patience);
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+        let status = self.child.wait().expect("a child of ours");
+        guardian::process_gone(&self.id);
+        self.ended = Some(status);
+        status
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
 /// A server that runs in the background and writes its log into a folder.
 #[derive(Debug)]
 pub struct Process {
     name: String,
-    child: Child,
-    id: String,
+    group: Group,
     log: PathBuf,
 }
 
@@ -103,38 +172,34 @@ impl Process {
             .get_envs()
             .filter_map(|(key, value)| Some((key, value?)));
         shell.envs(given);
-        let mut child = shell
+        shell
             .current_dir(command.get_current_dir().unwrap_or(folder.path()))
             .stdin(Stdio::piped())
             .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
-        let id = guardian::process_made(child.id());
-        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+            .stderr(file);
+        let mut group = Group::spawn(&mut shell);
+        group.stdin().unwrap().write_all(b"go\n").unwrap();
         Self {
             name: name.to_owned(),
-            child,
-            id,
+            group,
             log,
         }
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.group.pid()
     }
 
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+    pub fn has_ended(&self) -> bool {
+        !self.group.is_running()
     }
 
     /// Fails the test with the end of the log when the process has ended.
-    pub fn assert_runs(&mut self) {
+    pub fn assert_runs(&self) {
         if self.has_ended() {
             panic!("{} has ended:\n{}", self.name, self.log_tail());
         }
@@ -148,7 +213,7 @@ impl Process {
 
     /// TERM, and KILL for what is left of its process group after five seconds.
     pub fn stop(&mut self) {
-        end(&mut self.child, &self.id, Duration::from_secs(5));
+        self.group.end(Duration::from_secs(5));
     }
 }
 
@@ -156,26 +221,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Ends a child that leads its process group, and reaps it.
-pub(crate) fn end(child: &mut Child, id: &str, patience: Duration) -> Option<ExitStatus> {
-    let group = Pid::from_raw(child.id() as i32);
-    if let Ok(None) = child.try_wait() {
-        if !patience.is_zero() {
-            let _ = group.map(|group| kill_process(group, Signal::TERM));
-        }
-        let deadline = Instant::now() + patience;
-        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = child.try_wait();
-    }
-    // While the group has members its number is not given to a new process, so this reaches only ours.
-    let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-    let status = child.wait().ok();
-    guardian::process_gone(id);
-    status
 }
 
 /// How a process ended: its exit code, or 128 and the signal, as a shell reports it.
@@ -201,6 +246,9 @@ impl PidSlot {
     }
 }
 
+/// How long a command may take before a test gives it up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// The end of a command whose output matters: exit code and both streams.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -216,37 +264,32 @@ impl Output {
         Self::with_stdin(command, None)
     }
 
+    /// Runs `command` to its end; fails the test when that does not come.
     pub fn with_stdin(command: &mut Command, stdin: Option<&[u8]>) -> Self {
         let shown = shown(command);
-        let mut child = command
-            .stdin(if stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{shown}: {error}"));
-        let id = guardian::process_made(child.id());
-        let feeder = stdin.map(|bytes| {
-            let mut pipe = child.stdin.take().unwrap();
+        let mut group = Group::spawn(
+            command
+                .stdin(stdin.map_or_else(Stdio::null, |_| Stdio::piped()))
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        let stdout = group.child.stdout.take().map(read_aside).unwrap();
+        let stderr = group.child.stderr.take().map(read_aside).unwrap();
+        if let (Some(bytes), Some(mut pipe)) = (stdin, group.stdin()) {
             let bytes = bytes.to_vec();
             // A program may end without reading: that is its right.
-            thread::spawn(move || drop(pipe.write_all(&bytes)))
-        });
-        let output = child.wait_with_output().expect("the end of a command");
-        guardian::process_gone(&id);
-        if let Some(feeder) = feeder {
-            feeder.join().unwrap();
+            thread::spawn(move || drop(pipe.write_all(&bytes)));
         }
-        Self {
+        let is_in_time = group.wait(PATIENCE);
+        let code = code_of(group.end(Duration::ZERO));
+        let output = Self {
             command: shown,
-            code: code_of(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+            code,
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        };
+        assert!(is_in_time, "no end after {PATIENCE:?}: {output:#?}");
+        output
     }
 
     /// Fails the test, with both streams, unless the exit code was 0.
@@ -273,6 +316,15 @@ impl Output {
         serde_json::from_str(&self.stdout)
             .unwrap_or_else(|error| panic!("{}: {error}\n{}", self.command, self.stdout))
     }
+}
+
+fn read_aside(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What has been said by the time of an error is still worth showing.
+        let _ = stream.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 pub(crate) fn shown(command: &Command) -> String {

@@ -165,7 +165,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens with plain HTTP and forwards to `upstream`, trusting the authority that is named there.
+    /// Listens with plain HTTP and forwards to `upstream`, trusting the authority that is named there. Where it names
+    /// a client certificate, every request is made by that user: kubectl sends no token over plain HTTP.
     pub fn start(upstream: &Endpoint) -> Self {
         let state = Arc::new(State::default());
         let connector = upstream.connector();

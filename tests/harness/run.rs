@@ -4,15 +4,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::process::CommandExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::time::Duration;
+use std::{env, fs};
 
-use crate::guardian;
-use crate::process::{self, Folder, Output, PidSlot};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+
+use crate::process::{self, Folder, Group, Output, PidSlot};
 use crate::store::Minio;
 use crate::tools;
 
@@ -152,24 +154,19 @@ impl Backup {
         let folder = Folder::new("run");
         let shown = process::shown(&self.command);
         let stream = |name: &str| File::create(folder.join(name)).unwrap();
-        let mut child = self
-            .command
-            .stdin(Stdio::piped())
-            .stdout(stream("stdout"))
-            .stderr(stream("stderr"))
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{shown}: {error}"));
-        let id = guardian::process_made(child.id());
-        let mut stdin = child.stdin.take();
+        let mut group = Group::spawn(
+            self.command
+                .stdin(Stdio::piped())
+                .stdout(stream("stdout"))
+                .stderr(stream("stderr")),
+        );
+        let mut stdin = group.stdin();
         if let Some(content) = self.stdin {
-            use std::io::Write;
             let _ = stdin.take().unwrap().write_all(&content);
         }
         Running {
-            child,
+            group,
             stdin,
-            id,
             shown,
             folder,
         }
@@ -181,17 +178,16 @@ pub type Run = Output;
 
 /// A call that is under way; dropping it kills it.
 pub struct Running {
-    child: Child,
+    group: Group,
     /// Its standard input, open until taken and dropped, unless [`Backup::stdin`] gave it all.
     pub stdin: Option<ChildStdin>,
-    id: String,
     shown: String,
     folder: Folder,
 }
 
 impl Running {
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.group.pid()
     }
 
     /// Lets something else, as a rule of a proxy, kill it.
@@ -207,52 +203,34 @@ impl Running {
         fs::read_to_string(self.folder.join("stderr")).unwrap_or_default()
     }
 
-    /// Sends a signal by its number's name, as `INT` or `TERM`.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+    /// Sends it a signal, as Ctrl-C does with `Signal::INT`.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Waits for its end; fails the test when that takes longer than `timeout`.
     #[track_caller]
     pub fn wait(mut self, timeout: Duration) -> Run {
         drop(self.stdin.take());
-        let deadline = Instant::now() + timeout;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{} still runs after {timeout:?}\n--- stdout\n{}\n--- stderr\n{}",
-                self.shown,
-                self.stdout(),
-                self.stderr()
-            );
-            thread::sleep(Duration::from_millis(20));
-        };
+        assert!(
+            self.group.wait(timeout),
+            "{} still runs after {timeout:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.shown,
+            self.stdout(),
+            self.stderr()
+        );
+        self.kill()
+    }
+
+    /// Kills it as the kernel would when memory is short, and returns what it had said by then.
+    pub fn kill(mut self) -> Run {
+        let status = self.group.end(Duration::ZERO);
         Run {
             command: self.shown.clone(),
             code: process::code_of(status),
             stdout: self.stdout(),
             stderr: self.stderr(),
         }
-    }
-
-    /// Kills it as the kernel would when memory is short, and returns what it had said by then.
-    pub fn kill(mut self) -> Run {
-        let status = process::end(&mut self.child, &self.id, Duration::ZERO);
-        Run {
-            command: self.shown.clone(),
-            code: status.map(process::code_of).unwrap_or_default(),
-            stdout: self.stdout(),
-            stderr: self.stderr(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        process::end(&mut self.child, &self.id, Duration::ZERO);
     }
 }

@@ -90,11 +90,10 @@ impl<'a> Velero<'a> {
                 .filter(|answer| answer.status == 200)?;
             served.text().contains("serverstatusrequests").then_some(())
         });
-        let location = json!({
-            "bucket": self.bucket,
-            "prefix": self.prefix,
-            "caCert": self.minio.ca_pem().map(|pem| BASE64_STANDARD.encode(pem)),
-        });
+        let mut location = json!({"bucket": self.bucket, "prefix": self.prefix});
+        if let Some(pem) = self.minio.ca_pem() {
+            location["caCert"] = json!(BASE64_STANDARD.encode(pem));
+        }
         let endpoint = self.minio.endpoint();
         self.cluster.apply(&format!(
             r#"
@@ -149,9 +148,11 @@ spec:
                     .map(|features| format!("--features={features}")),
             )
             .args(flags)
+            // With all versions on, one part of it looks here instead of at the flag.
+            .env("KUBECONFIG", self.cluster.kubeconfig())
             .env("AWS_SHARED_CREDENTIALS_FILE", self.minio.credentials_file())
             .env("AWS_EC2_METADATA_DISABLED", "true");
-        let mut process = Process::start("velero", &self.folder, &command);
+        let process = Process::start("velero", &self.folder, &command);
         let deadline = Instant::now() + READY;
         let mut client = self.cluster.client();
         let since = validated_at(&mut client);

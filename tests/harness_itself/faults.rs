@@ -9,7 +9,7 @@ use harness::cluster::Cluster;
 use harness::http_client::Endpoint;
 use harness::mock::Mock;
 use harness::process::PidSlot;
-use harness::proxy::{Action, Match, Proxy};
+use harness::proxy::{Action, Call, Match, Proxy};
 use harness::store::Minio;
 
 /// A mock that knows one path, and a proxy in front of it.
@@ -134,22 +134,27 @@ fn a_process_is_killed_by_its_nth_request() {
 }
 
 #[test]
-fn kubectl_works_through_the_proxy() {
+fn kubectl_works_through_the_proxy_as_the_user_the_proxy_is() {
     let cluster = Cluster::shared();
-    let proxy = Proxy::start(&Endpoint {
-        identity: None,
-        ..cluster.endpoint()
-    });
-    let kubeconfig = format!(
-        "--kubeconfig={}",
-        cluster.token_kubeconfig(&proxy.url()).display()
-    );
+    let proxy = Proxy::start(&cluster.endpoint());
+    let kubeconfig = cluster.token_kubeconfig(&proxy.url());
+    let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
     let name = cluster.create_namespace("proxied");
     cluster.kubectl(&[&kubeconfig, "-n", &name, "create", "configmap", "c"]);
     let path = format!("/api/v1/namespaces/{name}/configmaps");
-    let is_made =
-        |call: &harness::proxy::Call| call.target.starts_with(&path) && call.status == Some(201);
+    let is_made = |call: &Call| call.target.starts_with(&path) && call.status == Some(201);
     assert!(proxy.calls().iter().any(is_made), "{:?}", proxy.calls());
+}
+
+#[test]
+fn a_token_passes_a_proxy_that_is_nobody() {
+    let cluster = Cluster::shared();
+    let proxy = Proxy::start(&cluster.endpoint_without_user());
+    let mut nobody = Endpoint::plain(proxy.url());
+    let path = "/api/v1/namespaces/default/secrets";
+    assert_eq!(nobody.client().get(path).unwrap().status, 403);
+    nobody.token = Some(cluster.token().to_owned());
+    assert_eq!(nobody.client().get(path).unwrap().status, 200);
 }
 
 #[test]

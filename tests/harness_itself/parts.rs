@@ -1,10 +1,13 @@
 //! The parts work: stores, users, calls of the plugin, loads.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use harness::cluster::{Cluster, Controllers};
 use harness::load::Load;
 use harness::mock::{Mock, Reply};
+use harness::process::Folder;
 use harness::run::{kubectl_backup, through_kubectl};
 use harness::store::Minio;
 
@@ -146,4 +149,31 @@ fn a_load_of_thousands_takes_seconds() {
     let again = load.fill(&cluster.endpoint());
     assert_eq!(again.total, counts.total);
     assert!(start.elapsed() < Duration::from_secs(60), "{counts:?}");
+}
+
+#[test]
+fn a_skipped_test_is_loud_and_counted() {
+    let folder = Folder::new("skips");
+    let count = folder.join("skips");
+    for _ in 0..2 {
+        let run = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "harness_itself::parts::skipped"])
+            .env("KUBECTL_BACKUP_SKIPS", &count)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success());
+        assert!(
+            stderr.contains("SKIPPED harness_itself::parts::skipped: no reason"),
+            "{stderr}"
+        );
+    }
+    assert_eq!(fs::read_to_string(count).unwrap().lines().count(), 2);
+}
+
+/// Runs only inside the test above.
+#[test]
+#[ignore = "the other half of a_skipped_test_is_loud_and_counted"]
+fn skipped() {
+    harness::skip!("no {}", "reason");
 }

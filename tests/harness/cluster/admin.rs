@@ -22,7 +22,8 @@ impl Cluster {
         &self.kubeconfig
     }
 
-    /// The administrator's kubeconfig by token, for another address of the API: the one of a proxy.
+    /// The administrator's kubeconfig by token, for another address of the API: the one of a proxy. kubectl and other
+    /// clients in Go send no token to an `http` address; for them the proxy must have a user.
     pub fn token_kubeconfig(&self, server_url: &str) -> Kubeconfig {
         let ca = BASE64_STANDARD.encode(self.ca_pem());
         let trust = if server_url.starts_with("https") {
