@@ -32,6 +32,13 @@ pub fn through_kubectl<A: AsRef<OsStr>>(arguments: &[A]) -> Backup {
     Backup::new(command, tools::plugin().parent())
 }
 
+/// Another program in the same clean environment, such as a shell that starts the plugin.
+pub fn program<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> Backup {
+    let mut command = Command::new(name);
+    command.args(arguments);
+    Backup::new(command, None)
+}
+
 /// A call that is being prepared.
 pub struct Backup {
     command: Command,
