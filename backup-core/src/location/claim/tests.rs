@@ -1,5 +1,7 @@
 use std::sync::atomic::AtomicUsize;
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::archive::write::Sink;
 use crate::location::trial::{Fate, Trial, Turns, next_schedule};
