@@ -260,7 +260,7 @@ fn each_resource_the_server_has_is_reported_with_its_outcome() {
             "secrets",
         ])
         .ok();
-    let shown = place.run(&["describe", "b"]).ok().stdout;
+    let shown = place.run(&["describe", "b", "--details"]).ok().stdout;
     for resource in [
         "configmaps",
         "secrets",
