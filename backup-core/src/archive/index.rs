@@ -1,23 +1,91 @@
 //! Reads an index: the table of contents, then only the frames that are needed. Everything read is bounded and checked.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::path::{self, check_segment};
 use super::read::Source;
-use super::row::{MemberRow, ResourceRow, Row};
-use crate::error::Result;
+use super::row::{Contents, FrameRow, HeaderRow, MemberRow, ResourceRow, Row};
+use super::write::{TRAILER, TRAILER_END, TRAILER_MAGIC};
+use super::{FORMAT, LARGEST_BODY, LARGEST_CONTENTS, LARGEST_FRAME, sha256_hex};
+use crate::error::{Error, Result};
+
+/// The first read: most indexes have table of contents and resources in so much of their end.
+const TAIL: u64 = 128 << 10;
+
+/// Frames of members kept decoded.
+const KEPT: usize = 4;
 
 /// An open index: its small parts in memory, object rows read frame by frame.
 pub struct Index<S> {
     source: S,
+    contents: Contents,
     resources: Vec<ResourceRow>,
+    /// The object frames of each resource, by their number in the contents.
+    objects: BTreeMap<String, Vec<usize>>,
+    /// The member frames: the first member of each, and its number in the contents.
+    members: Vec<(u64, usize)>,
+    kept: Mutex<Vec<(usize, Arc<Vec<MemberRow>>)>>,
 }
 
 impl<S: Source> Index<S> {
-    /// Reads header, table of contents and resource rows.
+    /// Reads header, table of contents and resource rows: its length, and two or three ranges.
     ///
     /// # Errors
     /// `Corrupt` when it is truncated, altered or of a format we do not know.
     pub async fn open(source: S) -> Result<Self> {
-        let _ = &source;
-        todo!()
+        let length = source.len().await?;
+        let tail_at = length.saturating_sub(TAIL);
+        let tail = source.read(tail_at..length).await?;
+        let trailer = Trailer::parse(&tail, length)?;
+        let packed = if trailer.at >= tail_at {
+            let from = (trailer.at - tail_at) as usize;
+            tail.slice(from..from + trailer.length as usize)
+        } else {
+            source.read(trailer.at..trailer.at + trailer.length).await?
+        };
+        if aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &packed).as_ref() != trailer.sha256
+        {
+            return Err(damaged("its table of contents has another digest"));
+        }
+        let lines = inflate(&packed, trailer.size)?;
+        let contents: Contents = serde_json::from_slice(&lines)
+            .map_err(|e| damaged("its table of contents can not be read").because(e))?;
+        check_format(&contents.format)?;
+        let (objects, members) = check_contents(&contents, trailer.at)?;
+
+        let mut index = Self {
+            source,
+            contents,
+            resources: Vec::new(),
+            objects,
+            members,
+            kept: Mutex::default(),
+        };
+        let mut rows: Vec<ResourceRow> = Vec::new();
+        for frame in index
+            .contents
+            .frames
+            .iter()
+            .filter(|f| f.kind == "resources")
+        {
+            let packed = if frame.at >= tail_at {
+                let from = (frame.at - tail_at) as usize;
+                tail.slice(from..from + frame.length as usize)
+            } else {
+                index.fetch(frame).await?
+            };
+            rows.append(&mut decode(frame, &packed)?);
+        }
+        rows.sort_by(|a, b| a.resource.cmp(&b.resource));
+        if rows.windows(2).any(|w| w[0].resource == w[1].resource) {
+            return Err(damaged("a resource stands in it twice"));
+        }
+        index.resources = rows;
+        Ok(index)
     }
 
     /// Every API resource of the backup's cluster and what became of it, sorted by `resource`.
@@ -25,10 +93,19 @@ impl<S: Source> Index<S> {
         &self.resources
     }
 
+    /// Objects in the archive.
+    pub fn objects(&self) -> u64 {
+        self.contents.objects
+    }
+
+    /// The archive's bytes.
+    pub fn archive_size(&self) -> u64 {
+        self.contents.size
+    }
+
     /// How many object frames a resource has.
     pub fn frames(&self, resource: &str) -> usize {
-        let _ = (resource, &self.source);
-        todo!()
+        self.objects.get(resource).map_or(0, Vec::len)
     }
 
     /// The rows of one frame of a resource, in list order.
@@ -36,11 +113,20 @@ impl<S: Source> Index<S> {
     /// # Errors
     /// `Corrupt`, or the source's.
     pub async fn rows(&self, resource: &str, frame: usize) -> Result<Vec<Row>> {
-        let _ = (resource, frame);
-        todo!()
+        let frame = self
+            .objects
+            .get(resource)
+            .and_then(|frames| frames.get(frame))
+            .map(|number| &self.contents.frames[*number])
+            .ok_or_else(|| Error::not_found(format!("index has no frame {frame} of {resource}")))?;
+        let rows: Vec<Row> = decode(frame, &self.fetch(frame).await?)?;
+        for row in &rows {
+            check_row(resource, row, self.contents.members)?;
+        }
+        Ok(rows)
     }
 
-    /// The row of one object; reads one frame where the list order allows it.
+    /// The row of one object; reads one frame where the list order allows it. Where an object stands twice the last one counts.
     ///
     /// # Errors
     /// `Corrupt`, or the source's.
@@ -50,8 +136,23 @@ impl<S: Source> Index<S> {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Option<Row>> {
-        let _ = (resource, namespace, name);
-        todo!()
+        let key = path::key(namespace, name);
+        for frame in (0..self.frames(resource)).rev() {
+            let number = self.objects[resource][frame];
+            let about = &self.contents.frames[number];
+            if key < about.min || key > about.max {
+                continue;
+            }
+            let found = self
+                .rows(resource, frame)
+                .await?
+                .into_iter()
+                .rfind(|row| row.name == name && row.namespace.as_deref() == namespace);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Members `first..first + count`.
@@ -59,7 +160,273 @@ impl<S: Source> Index<S> {
     /// # Errors
     /// `Corrupt`, or the source's.
     pub async fn members(&self, first: u64, count: u64) -> Result<Vec<MemberRow>> {
-        let _ = (first, count);
-        todo!()
+        let end = first
+            .checked_add(count)
+            .filter(|end| *end <= self.contents.members)
+            .ok_or_else(|| {
+                damaged(&format!(
+                    "it has {} members, not {first} and {count} more",
+                    self.contents.members
+                ))
+            })?;
+        let mut out = Vec::new();
+        let mut frame = self
+            .members
+            .partition_point(|(start, _)| *start <= first)
+            .saturating_sub(1);
+        while (out.len() as u64) < count {
+            let (start, number) = self.members[frame];
+            let rows = self.member_frame(number).await?;
+            let from = (first.max(start) - start) as usize;
+            let to = (end - start).min(rows.len() as u64) as usize;
+            out.extend_from_slice(&rows[from..to]);
+            frame += 1;
+        }
+        Ok(out)
     }
+
+    /// The names of all resources that have objects.
+    pub(super) fn resources_with_objects(&self) -> impl Iterator<Item = &str> {
+        self.objects.keys().map(String::as_str)
+    }
+
+    /// How many objects of a resource there are by the table of contents.
+    pub(super) fn count(&self, resource: &str) -> u64 {
+        self.objects.get(resource).map_or(0, |frames| {
+            frames
+                .iter()
+                .map(|number| self.contents.frames[*number].lines)
+                .sum()
+        })
+    }
+
+    /// How many members there are.
+    pub(super) fn member_count(&self) -> u64 {
+        self.contents.members
+    }
+
+    /// The header, and a look at every frame that nothing else reads.
+    pub(super) async fn check_rest(&self) -> Result<HeaderRow> {
+        let mut header = None;
+        for frame in &self.contents.frames {
+            match frame.kind.as_str() {
+                "objects" | "members" | "resources" => {}
+                "header" if header.is_none() && frame.at == 0 && frame.lines == 1 => {
+                    header = decode::<HeaderRow>(frame, &self.fetch(frame).await?)?.pop();
+                }
+                "header" => return Err(damaged("it has a second header")),
+                _ => check_digest(frame, &self.fetch(frame).await?)?,
+            }
+        }
+        let header = header.ok_or_else(|| damaged("it has no header"))?;
+        check_format(&header.format)?;
+        Ok(header)
+    }
+
+    async fn member_frame(&self, number: usize) -> Result<Arc<Vec<MemberRow>>> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, rows)) = kept().iter().find(|(n, _)| *n == number) {
+            return Ok(rows.clone());
+        }
+        let frame = &self.contents.frames[number];
+        let rows: Vec<MemberRow> = decode(frame, &self.fetch(frame).await?)?;
+        for row in &rows {
+            let fits = row
+                .at
+                .checked_add(row.length)
+                .is_some_and(|end| end <= self.contents.size);
+            if !fits
+                || row.size > LARGEST_MEMBER
+                || row.length > LARGEST_MEMBER + (LARGEST_MEMBER >> 8)
+            {
+                return Err(damaged(
+                    "a member is larger than members are or lies outside of the archive",
+                ));
+            }
+        }
+        let rows = Arc::new(rows);
+        let mut kept = kept();
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push((number, rows.clone()));
+        Ok(rows)
+    }
+
+    /// A frame's bytes, as the table of contents knows them.
+    async fn fetch(&self, frame: &FrameRow) -> Result<Bytes> {
+        self.source.read(frame.at..frame.at + frame.length).await
+    }
+}
+
+/// No member is larger uncompressed: a largest body, or about 1 MiB of tar with names.
+const LARGEST_MEMBER: u64 = LARGEST_BODY + (2 << 20);
+
+/// Where the table of contents is.
+struct Trailer {
+    at: u64,
+    length: u64,
+    size: u64,
+    sha256: [u8; 32],
+}
+
+impl Trailer {
+    fn parse(tail: &[u8], length: u64) -> Result<Self> {
+        let truncated = || damaged("it is truncated, or its end was altered");
+        let trailer: &[u8; TRAILER] = tail.last_chunk().ok_or_else(truncated)?;
+        let number = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&trailer[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let magic = u64::from(TRAILER_MAGIC) | ((TRAILER as u64 - 8) << 32);
+        if number(0) != magic || &trailer[TRAILER - 8..] != TRAILER_END {
+            return Err(truncated());
+        }
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(&trailer[32..64]);
+        let this = Self {
+            at: number(8),
+            length: number(16),
+            size: number(24),
+            sha256,
+        };
+        let ends = this.at.checked_add(this.length) == Some(length - TRAILER as u64);
+        let bounded = this.size <= LARGEST_CONTENTS && this.length <= LARGEST_CONTENTS + (1 << 20);
+        if !ends || !bounded {
+            return Err(truncated());
+        }
+        Ok(this)
+    }
+}
+
+fn damaged(why: &str) -> Error {
+    Error::corrupt(format!("the backup's index is damaged: {why}"))
+}
+
+fn check_format(format: &str) -> Result<()> {
+    if format == FORMAT {
+        return Ok(());
+    }
+    let shown: String = format.chars().take(80).collect();
+    Err(Error::corrupt(format!(
+        "the backup's index has the format {shown:?}, known is {FORMAT:?}"
+    ))
+    .hint("use a newer version of kubectl-backup"))
+}
+
+type Frames = (BTreeMap<String, Vec<usize>>, Vec<(u64, usize)>);
+
+/// Checks that frames tile the index, that sizes are bounded and that sums agree.
+fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
+    let mut objects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut members = Vec::new();
+    let (mut at, mut object_lines, mut member_lines) = (0_u64, 0_u64, 0_u64);
+    let mut resources = 0;
+    let overflow = || damaged("its numbers do not add up");
+    for (number, frame) in contents.frames.iter().enumerate() {
+        if frame.at != at {
+            return Err(damaged("its frames do not follow each other"));
+        }
+        at = at
+            .checked_add(frame.length)
+            .filter(|at| *at <= end)
+            .ok_or_else(overflow)?;
+        // zstd adds little to what it can not compress.
+        let bounded = frame.size <= LARGEST_FRAME && frame.length <= LARGEST_FRAME + (1 << 20);
+        if !bounded || frame.lines > frame.size || frame.lines == 0 {
+            return Err(damaged("a frame is larger than frames are"));
+        }
+        match frame.kind.as_str() {
+            "objects" => {
+                object_lines += frame.lines;
+                objects
+                    .entry(frame.resource.clone())
+                    .or_default()
+                    .push(number);
+            }
+            "members" => {
+                members.push((member_lines, number));
+                member_lines += frame.lines;
+            }
+            // These are held whole.
+            "resources" => {
+                resources += frame.size;
+                if resources > LARGEST_CONTENTS {
+                    return Err(damaged("it has more resources than an index has"));
+                }
+            }
+            _ => {}
+        }
+    }
+    if at != end || object_lines != contents.objects || member_lines != contents.members {
+        return Err(overflow());
+    }
+    Ok((objects, members))
+}
+
+fn check_row(resource: &str, row: &Row, members: u64) -> Result<()> {
+    let checked = check_segment("name", &row.name).and_then(|()| {
+        row.namespace
+            .as_deref()
+            .map_or(Ok(()), |ns| check_segment("namespace", ns))
+    });
+    if let Err(e) = checked {
+        return Err(damaged(&format!("a row of {resource} can not be")).because(e));
+    }
+    if row.member >= members || row.length > LARGEST_BODY || row.offset > LARGEST_MEMBER {
+        return Err(damaged(&format!(
+            "{resource} {:?} lies outside of the archive",
+            path::key(row.namespace.as_deref(), &row.name)
+        )));
+    }
+    Ok(())
+}
+
+fn inflate(packed: &[u8], size: u64) -> Result<Vec<u8>> {
+    let lines = zstd::bulk::decompress(packed, size as usize)
+        .map_err(|e| damaged("a frame does not decompress").because(e))?;
+    if lines.len() as u64 == size {
+        Ok(lines)
+    } else {
+        Err(damaged(
+            "a frame has another size than the table of contents says",
+        ))
+    }
+}
+
+/// The lines of a frame, its digest and their number checked.
+fn decode<T: DeserializeOwned>(frame: &FrameRow, packed: &[u8]) -> Result<Vec<T>> {
+    check_digest(frame, packed)?;
+    let lines = inflate(packed, frame.size)?;
+    let mut rows = Vec::new();
+    for line in lines.split_inclusive(|b| *b == b'\n') {
+        rows.push(serde_json::from_slice(line).map_err(|e| {
+            damaged(&format!(
+                "a line of {} {} can not be read",
+                frame.kind, frame.resource
+            ))
+            .because(e)
+        })?);
+        if rows.len() as u64 > frame.lines {
+            break;
+        }
+    }
+    if rows.len() as u64 == frame.lines {
+        Ok(rows)
+    } else {
+        Err(damaged(
+            "a frame has another number of lines than the table of contents says",
+        ))
+    }
+}
+
+fn check_digest(frame: &FrameRow, packed: &[u8]) -> Result<()> {
+    if sha256_hex(packed) == frame.sha256 {
+        return Ok(());
+    }
+    Err(damaged(&format!(
+        "the frame of {} {} at byte {} has another digest",
+        frame.kind, frame.resource, frame.at
+    )))
 }

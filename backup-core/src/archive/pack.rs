@@ -4,10 +4,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::{Compress, Compression, FlushCompress, Status};
+use tar::{EntryType, Header};
 
-use super::row::Row;
+use super::entries::BLOCK;
+use super::path::{self, VERSION_BODY, VERSION_PATH, check_segment};
+use super::row::{Facts, Row};
+use super::{LARGEST_BODY, sha256_hex};
 use crate::discovery::ApiResource;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An object to be saved.
 #[derive(Clone, Debug)]
@@ -42,11 +47,254 @@ pub struct Packed {
     pub rows: Vec<Row>,
 }
 
+/// deflate's level for archives. Level 1 is chosen: on API objects it takes a third of level 6's time for about 1.4 times its size, a
+/// member's second copies are found at any level, and a backup waits for its lists rather than for the store.
+pub const LEVEL: u32 = 1;
+
+/// A larger body is a member of its own.
+const LARGE_BODY: usize = 16 << 10;
+
+/// Members are cut at about this much tar.
+const MEMBER_TAR: usize = 1 << 20;
+
 /// Packs objects of one resource. `mtime` is in seconds since the epoch; `level` is deflate's.
 ///
 /// # Errors
 /// `Invalid`, when a name could leave its folder in an archive; `Corrupt`, when a body is no JSON object.
 pub fn pack(resource: &Arc<ApiResource>, items: &[Item], mtime: u64, level: u32) -> Result<Packed> {
-    let _ = (resource, items, mtime, level);
-    todo!()
+    let group_resource = resource.group_resource();
+    check_segment("resource", &group_resource)?;
+    check_segment("version", &resource.version)?;
+    let preferred = format!("{}-preferredversion/", resource.version);
+    let header = base_header(mtime);
+    let mut packer = Packer::new(level);
+    let mut rows = Vec::with_capacity(items.len());
+    for item in items {
+        let mut row = row(&group_resource, item)?;
+        let namespace = item.namespace.as_deref();
+        let paths =
+            ["", &preferred].map(|f| path::object(&group_resource, f, namespace, &item.name));
+        if item.body.len() > LARGE_BODY {
+            let body = packer.compress(&item.body)?;
+            for (copy, path) in paths.iter().enumerate() {
+                push_header(&mut packer.open, &header, path, item.body.len());
+                packer.cut()?;
+                if copy == 0 {
+                    row.member = packer.members.len() as u64;
+                }
+                packer.members.push(body.clone());
+                push_padding(&mut packer.open, item.body.len());
+            }
+        } else {
+            let both = 2 * (item.body.len() + 2 * BLOCK) + paths[0].len() + paths[1].len();
+            if packer.open.len() + both > MEMBER_TAR {
+                packer.cut()?;
+            }
+            for (copy, path) in paths.iter().enumerate() {
+                push_header(&mut packer.open, &header, path, item.body.len());
+                if copy == 0 {
+                    row.member = packer.members.len() as u64;
+                    row.offset = packer.open.len() as u64;
+                }
+                packer.open.extend_from_slice(&item.body);
+                push_padding(&mut packer.open, item.body.len());
+            }
+        }
+        rows.push(row);
+    }
+    packer.cut()?;
+    Ok(Packed {
+        resource: resource.clone(),
+        members: packer.members,
+        rows,
+    })
+}
+
+/// Packs bodies alone, once each and without tar: for a spool, which nobody reads but [`super::read`].
+///
+/// # Errors
+/// As [`pack`].
+pub(super) fn pack_bodies(
+    resource: &Arc<ApiResource>,
+    items: &[Item],
+    level: u32,
+) -> Result<Packed> {
+    let group_resource = resource.group_resource();
+    let mut packer = Packer::new(level);
+    let mut rows = Vec::with_capacity(items.len());
+    for item in items {
+        if packer.open.len() + item.body.len() > MEMBER_TAR {
+            packer.cut()?;
+        }
+        rows.push(Row {
+            member: packer.members.len() as u64,
+            offset: packer.open.len() as u64,
+            ..row(&group_resource, item)?
+        });
+        packer.open.extend_from_slice(&item.body);
+    }
+    packer.cut()?;
+    Ok(Packed {
+        resource: resource.clone(),
+        members: packer.members,
+        rows,
+    })
+}
+
+/// The member that opens every archive.
+pub(super) fn version_member(mtime: u64, level: u32) -> Result<Member> {
+    let mut tar = Vec::new();
+    push_header(
+        &mut tar,
+        &base_header(mtime),
+        VERSION_PATH,
+        VERSION_BODY.len(),
+    );
+    tar.extend_from_slice(VERSION_BODY);
+    push_padding(&mut tar, VERSION_BODY.len());
+    Packer::new(level).compress(&tar)
+}
+
+/// The member that ends every archive: tar's two zero blocks.
+pub(super) fn end_member(level: u32) -> Result<Member> {
+    Packer::new(level).compress(&[0; 2 * BLOCK])
+}
+
+/// The row of an item, but for its place.
+fn row(group_resource: &str, item: &Item) -> Result<Row> {
+    check_segment("name", &item.name)?;
+    if let Some(namespace) = &item.namespace {
+        check_segment("namespace", namespace)?;
+    }
+    let named = || {
+        format!(
+            "{group_resource} {:?}",
+            path::key(item.namespace.as_deref(), &item.name)
+        )
+    };
+    if item.body.len() as u64 > LARGEST_BODY {
+        return Err(Error::invalid(format!(
+            "{} is {} bytes; an archive takes objects of up to {LARGEST_BODY}",
+            named(),
+            item.body.len()
+        )));
+    }
+    let facts =
+        Facts::read(&item.body).map_err(|e| e.context(format!("{} can not be saved", named())))?;
+    Ok(Row {
+        namespace: item.namespace.clone(),
+        name: item.name.clone(),
+        uid: facts.uid,
+        resource_version: facts.resource_version,
+        labels: facts.labels,
+        owners: facts.owners,
+        sha256: facts.sha256,
+        crc32: crc32_hex(&item.body),
+        member: 0,
+        offset: 0,
+        length: item.body.len() as u64,
+    })
+}
+
+/// CRC-32 as rows have it.
+pub(super) fn crc32_hex(body: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(body))
+}
+
+/// Cuts tar into members; one deflate state and one buffer for all of them.
+struct Packer {
+    deflate: Compress,
+    /// The tar of the member being filled.
+    open: Vec<u8>,
+    members: Vec<Member>,
+}
+
+impl Packer {
+    fn new(level: u32) -> Self {
+        Self {
+            deflate: Compress::new(Compression::new(level.min(9)), false),
+            open: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+
+    /// Ends the open member, if it holds anything.
+    fn cut(&mut self) -> Result<()> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let tar = std::mem::take(&mut self.open);
+        let member = self.compress(&tar)?;
+        self.members.push(member);
+        self.open = tar;
+        self.open.clear();
+        Ok(())
+    }
+
+    /// One gzip member: RFC 1952 without name and time, so that equal contents give equal bytes.
+    fn compress(&mut self, data: &[u8]) -> Result<Member> {
+        let mut out = Vec::with_capacity(data.len() / 3 + 128);
+        out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff]);
+        self.deflate.reset();
+        loop {
+            let done =
+                usize::try_from(self.deflate.total_in()).map_or(data.len(), |n| n.min(data.len()));
+            let status = self
+                .deflate
+                .compress_vec(&data[done..], &mut out, FlushCompress::Finish)
+                .map_err(|e| Error::other("can not compress").because(e))?;
+            if status == Status::StreamEnd {
+                break;
+            }
+            out.reserve(data.len() / 4 + 1024);
+        }
+        out.extend_from_slice(&crc32fast::hash(data).to_le_bytes());
+        // The size modulo 2^32, as the format has it.
+        out.extend_from_slice(&(data.len() as u32).to_le_bytes());
+        out.shrink_to_fit();
+        Ok(Member {
+            sha256: sha256_hex(&out),
+            bytes: Bytes::from(out),
+            size: data.len() as u64,
+        })
+    }
+}
+
+fn base_header(mtime: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(mtime);
+    header.set_entry_type(EntryType::Regular);
+    header
+}
+
+fn push_header(tar: &mut Vec<u8>, base: &Header, path: &str, size: usize) {
+    const NAME: usize = 100;
+    let name = path.as_bytes();
+    if name.len() > NAME {
+        let mut record = base.clone();
+        record.set_entry_type(EntryType::GNULongName);
+        put_name(&mut record, b"././@LongLink");
+        record.set_size(name.len() as u64 + 1);
+        record.set_cksum();
+        tar.extend_from_slice(record.as_bytes());
+        tar.extend_from_slice(name);
+        tar.push(0);
+        push_padding(tar, name.len() + 1);
+    }
+    let mut header = base.clone();
+    put_name(&mut header, &name[..name.len().min(NAME)]);
+    header.set_size(size as u64);
+    header.set_cksum();
+    tar.extend_from_slice(header.as_bytes());
+}
+
+fn put_name(header: &mut Header, name: &[u8]) {
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+}
+
+fn push_padding(tar: &mut Vec<u8>, size: usize) {
+    tar.resize(tar.len() + size.next_multiple_of(BLOCK) - size, 0);
 }
