@@ -1,0 +1,469 @@
+//! Brings one object into the target: creates it, or does what the policy says with the one that stands there. Asked only to tell (`dry`), it
+//! reads the same and changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::gather::Resource;
+use super::rewrite::{LABEL_BACKUP, LABEL_RESTORE, MANAGER, Managers, Rewrite, Shaped, Side};
+use super::target::{self, METADATA, Metadata, Seen};
+use super::{Action, ExistingPolicy, merge, order, plan};
+use crate::archive::read::Object;
+use crate::cluster::{ApiError, Call, Cluster};
+use crate::discovery::ApiResource;
+use crate::error::{Error, Kind, Result};
+use crate::raw::RawObject;
+
+/// Attempts of a create whose answer was lost.
+const ATTEMPTS: u32 = 5;
+/// How long a namespace may take to go.
+const TERMINATING: Duration = Duration::from_secs(600);
+
+/// What is known of the target's object of that name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// Nothing: a create will tell.
+    Unasked,
+    /// It was not there.
+    Absent,
+    /// It was there.
+    There(Seen),
+}
+
+/// One object and where it goes.
+pub(super) struct Job {
+    pub(super) resource: Arc<Resource>,
+    /// The target's resource.
+    pub(super) target: Arc<ApiResource>,
+    /// Namespace in the target.
+    pub(super) namespace: Option<String>,
+    /// Name in the target.
+    pub(super) name: String,
+    pub(super) object: Object,
+    pub(super) known: Known,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) action: Action,
+    pub(super) reason: String,
+    /// Worth telling although the object is dealt with.
+    pub(super) warning: bool,
+    /// Worth another try when everything else stands.
+    pub(super) again: bool,
+    /// Its uid in the target, where it is known.
+    pub(super) uid: Option<Uuid>,
+    /// Whether this restore made it, now or in an earlier run.
+    pub(super) mine: bool,
+}
+
+impl Done {
+    pub(super) fn new(action: Action, reason: impl Into<String>) -> Self {
+        Self {
+            action,
+            reason: reason.into(),
+            warning: false,
+            again: false,
+            uid: None,
+            mine: action == Action::Created,
+        }
+    }
+
+    fn warn(mut self) -> Self {
+        self.warning = true;
+        self
+    }
+
+    fn uid(mut self, uid: Option<Uuid>) -> Self {
+        self.uid = uid;
+        self
+    }
+
+    fn mine(mut self) -> Self {
+        self.mine = true;
+        self
+    }
+
+    fn again(mut self) -> Self {
+        self.again = true;
+        self
+    }
+}
+
+/// What all objects of a run share.
+pub(super) struct Applier {
+    pub(super) cluster: Cluster,
+    pub(super) rewrite: Rewrite,
+    pub(super) existing: ExistingPolicy,
+    /// Volumes are not part of this restore: a claim may keep naming one that stands in the target.
+    pub(super) foreign_volumes: bool,
+    pub(super) dry: bool,
+}
+
+/// How a step ends early.
+enum Stop {
+    /// The object fails, the restore goes on.
+    Api(ApiError),
+    /// The restore can not go on.
+    Fatal(Error),
+}
+
+impl From<ApiError> for Stop {
+    fn from(e: ApiError) -> Self {
+        // A server that is gone, or does not know us any more, fails every object to come.
+        if e.code == 401 || (e.code == 0 && e.kind == Some(Kind::Unreachable)) {
+            Self::Fatal(e.into())
+        } else {
+            Self::Api(e)
+        }
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Self {
+        Self::Fatal(e)
+    }
+}
+
+impl Applier {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Only what ends the whole restore: a server that is gone, credentials that expired.
+    pub(super) async fn process(&self, job: &Job) -> Result<Done> {
+        match self.attempt(job).await {
+            Ok(done) => Ok(done),
+            Err(Stop::Fatal(e)) if e.kind() == Kind::Corrupt => {
+                Ok(Done::new(Action::Failed, e.to_string()))
+            }
+            Err(Stop::Fatal(e)) => Err(e),
+            Err(Stop::Api(e)) => Ok(Done::new(Action::Failed, e.to_string()).again()),
+        }
+    }
+
+    async fn attempt(&self, job: &Job) -> Result<Done, Stop> {
+        if let Some(reason) = plan::left_out(&job.resource.name, &job.object.body)? {
+            return Ok(Done::new(Action::Skipped, reason));
+        }
+        if let Known::There(Seen { mine: true, uid }) = job.known {
+            return Ok(restored_before(uid));
+        }
+        if !job.target.can("create") {
+            return Ok(Done::new(
+                Action::Skipped,
+                "the target's API has no way to create it",
+            ));
+        }
+        let keeps = self.volume_that_stands(job).await?;
+        let rewrite = keeps.as_ref().unwrap_or(&self.rewrite);
+        let mut wanted = rewrite.shape(&job.resource.name, &job.object.body, Side::Backup)?;
+        rewrite.stamp(&mut wanted)?;
+        match job.known {
+            Known::Absent | Known::Unasked if !self.dry => self.create(job, rewrite, &wanted).await,
+            Known::Absent => Ok(Done::new(Action::Created, "")),
+            _ => match self.find(job).await? {
+                Some(live) => self.stands(job, rewrite, &wanted, &live).await,
+                None if self.dry => Ok(Done::new(Action::Created, "")),
+                None => self.create(job, rewrite, &wanted).await,
+            },
+        }
+    }
+
+    /// A claim whose volume is not restored keeps naming it where the target has it, free or promised to this claim.
+    async fn volume_that_stands(&self, job: &Job) -> Result<Option<Rewrite>, Stop> {
+        if !self.foreign_volumes || job.resource.name != "persistentvolumeclaims" {
+            return Ok(None);
+        }
+        let body: serde_json::Value = serde_json::from_slice(&job.object.body)
+            .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
+        let Some(name) = body["spec"]["volumeName"].as_str() else {
+            return Ok(None);
+        };
+        let volumes = ApiResource {
+            version: "v1".into(),
+            plural: "persistentvolumes".into(),
+            ..ApiResource::default()
+        };
+        let live = match target::find(&self.cluster, &volumes, None, name).await {
+            Ok(Some(live)) => {
+                serde_json::from_slice::<serde_json::Value>(&live).unwrap_or_default()
+            }
+            Ok(None) => return Ok(None),
+            Err(e) if e.is_forbidden() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let claim = &live["spec"]["claimRef"];
+        let ours = claim["namespace"].as_str() == job.namespace.as_deref()
+            && claim["name"].as_str() == Some(&job.name);
+        Ok((claim.is_null() || ours).then(|| {
+            let mut rewrite = self.rewrite.clone();
+            rewrite.kept_volumes.insert(name.to_owned());
+            rewrite
+        }))
+    }
+
+    async fn find(&self, job: &Job) -> Result<Option<Bytes>, ApiError> {
+        target::find(
+            &self.cluster,
+            &job.target,
+            job.namespace.as_deref(),
+            &job.name,
+        )
+        .await
+    }
+
+    async fn create(
+        &self,
+        job: &Job,
+        rewrite: &Rewrite,
+        wanted: &Shaped<'_>,
+    ) -> Result<Done, Stop> {
+        let manager = match &wanted.managers {
+            Managers::One(manager) => manager.as_str(),
+            Managers::Several(_) => MANAGER,
+        };
+        let manager: String = url::form_urlencoded::byte_serialize(manager.as_bytes()).collect();
+        let path = format!(
+            "{}?fieldManager={manager}",
+            job.target.path(job.namespace.as_deref())
+        );
+        let body = Bytes::from(wanted.object.to_vec());
+        let mut pause = Duration::from_millis(200);
+        let mut attempt = 1;
+        loop {
+            let call = Call {
+                accept: METADATA,
+                ..Call::post(&path, body.clone())
+            };
+            let error = match self.cluster.send(&call).await {
+                Ok(made) => {
+                    let uid = Uuid::parse_str(&Metadata::read(&made).uid).ok();
+                    return Ok(self.give_managers(job, wanted).await.uid(uid));
+                }
+                Err(error) => error,
+            };
+            if error.code == 0 && attempt < ATTEMPTS {
+                // Nobody knows whether it was carried out: asked again, the server says AlreadyExists, and the object tells whose it is.
+                tokio::time::sleep(pause).await;
+                pause *= 3;
+                attempt += 1;
+                continue;
+            }
+            // Admission is asked before the server looks whether the name is taken.
+            let may_stand = error.is_already_exists()
+                || (matches!(job.known, Known::Unasked) && matches!(error.code, 403 | 422));
+            if !may_stand {
+                return Err(error.into());
+            }
+            let live = match self.find(job).await {
+                Ok(Some(live)) => live,
+                Ok(None) => return Err(error.into()),
+                Err(e) if e.is_forbidden() && job.resource.name == order::NAMESPACES => {
+                    // Who may work in one namespace only: its objects will tell.
+                    return Ok(Done::new(
+                        Action::Skipped,
+                        "it may not be read and is taken for granted",
+                    ));
+                }
+                Err(e) => return Err(e.into()),
+            };
+            let metadata = Metadata::read(&live);
+            if attempt > 1 && metadata.is_of(&rewrite.restore) {
+                let uid = Uuid::parse_str(&metadata.uid).ok();
+                return Ok(self.give_managers(job, wanted).await.uid(uid));
+            }
+            if metadata.deletion_timestamp.is_some()
+                && job.resource.name == order::NAMESPACES
+                && self.gone(job).await?
+            {
+                continue;
+            }
+            return self.stands(job, rewrite, wanted, &live).await;
+        }
+    }
+
+    /// Waits until a namespace that is being deleted is gone.
+    async fn gone(&self, job: &Job) -> Result<bool, Stop> {
+        let until = tokio::time::Instant::now() + TERMINATING;
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match self.find(job).await? {
+                Some(live) if Metadata::read(&live).deletion_timestamp.is_some() => {}
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where several managed the fields, a create could not tell.
+    async fn give_managers(&self, job: &Job, wanted: &Shaped<'_>) -> Done {
+        let created = Done::new(Action::Created, "");
+        let Managers::Several(entries) = &wanted.managers else {
+            return created;
+        };
+        let patch = format!("{{\"metadata\":{{\"managedFields\":{entries}}}}}");
+        match self.patch(job, patch.into_bytes()).await {
+            Ok(_) => created,
+            Err(e) => Done {
+                reason: format!("created, but its managed fields were not restored: {e}"),
+                ..created.warn()
+            },
+        }
+    }
+
+    async fn patch(&self, job: &Job, patch: Vec<u8>) -> Result<Bytes, ApiError> {
+        let path = format!(
+            "{}?fieldManager={MANAGER}",
+            job.target.object_path(job.namespace.as_deref(), &job.name)
+        );
+        let call = Call {
+            accept: METADATA,
+            ..Call::merge_patch(&path, patch.into())
+        };
+        self.cluster.send(&call).await
+    }
+
+    /// An object of that name stands in the target.
+    async fn stands(
+        &self,
+        job: &Job,
+        rewrite: &Rewrite,
+        wanted: &Shaped<'_>,
+        live: &[u8],
+    ) -> Result<Done, Stop> {
+        let metadata = Metadata::read(live);
+        let uid = Uuid::parse_str(&metadata.uid).ok();
+        if metadata.deletion_timestamp.is_some() {
+            if self.dry && job.resource.name == order::NAMESPACES {
+                return Ok(Done::new(
+                    Action::Created,
+                    "once the one that is being deleted is gone",
+                ));
+            }
+            return Ok(
+                Done::new(Action::Failed, "an object of that name is being deleted").again(),
+            );
+        }
+        if metadata.is_of(&rewrite.restore) {
+            return Ok(restored_before(uid));
+        }
+        let skipped = |reason: &str| Done::new(Action::Skipped, reason).uid(uid);
+        let shaped = rewrite.shape(&job.resource.name, live, Side::Live)?;
+        let plain = rewrite.shape(&job.resource.name, &job.object.body, Side::Backup)?;
+        let difference = merge::diff(&shaped.object, &plain.object)?;
+        if difference.is_empty() {
+            return Ok(skipped("it exists and is the same"));
+        }
+        if job.resource.name == "serviceaccounts" {
+            return self.join_account(job, &shaped, &plain, uid).await;
+        }
+        if job.resource.name == "configmaps" && job.name == "kube-root-ca.crt" {
+            return Ok(skipped("the cluster keeps its own"));
+        }
+        match self.existing {
+            ExistingPolicy::None => {
+                Ok(skipped("it exists and differs from the one in the backup").warn())
+            }
+            ExistingPolicy::Update => self.update(job, &shaped, wanted, uid).await,
+        }
+    }
+
+    /// The backup's fields over the live object's; where the server refuses, its labels alone.
+    async fn update(
+        &self,
+        job: &Job,
+        live: &Shaped<'_>,
+        wanted: &Shaped<'_>,
+        uid: Option<Uuid>,
+    ) -> Result<Done, Stop> {
+        let updated = Done::new(Action::Updated, "").uid(uid);
+        if self.dry {
+            return Ok(updated);
+        }
+        let patch = merge::diff(&live.object, &wanted.object)?;
+        let error = match self.patch(job, patch.to_vec()).await {
+            Ok(_) => return Ok(updated.mine()),
+            Err(e) => e,
+        };
+        if error.code == 0 || error.code == 401 {
+            return Err(error.into());
+        }
+        let labels = json!({"metadata": {"labels": {
+            LABEL_BACKUP: self.rewrite.backup, LABEL_RESTORE: self.rewrite.restore}}});
+        match self.patch(job, labels.to_string().into_bytes()).await {
+            Ok(_) => Ok(Done {
+                reason: format!("only its labels were updated: {error}"),
+                ..updated.warn()
+            }),
+            Err(_) => Err(error.into()),
+        }
+    }
+
+    /// Service accounts are made by the cluster before anybody restores them, so they are always merged: secrets, pull secrets, and the labels and
+    /// annotations that are missing.
+    async fn join_account(
+        &self,
+        job: &Job,
+        live: &Shaped<'_>,
+        wanted: &Shaped<'_>,
+        uid: Option<Uuid>,
+    ) -> Result<Done, Stop> {
+        let patch = join_account(&live.object, &wanted.object)?;
+        if patch.is_empty() {
+            return Ok(Done::new(Action::Skipped, "it exists and lacks nothing").uid(uid));
+        }
+        if !self.dry {
+            self.patch(job, patch.to_vec()).await?;
+        }
+        Ok(Done::new(Action::Updated, "secrets, labels and annotations it lacked").uid(uid))
+    }
+}
+
+fn restored_before(uid: Option<Uuid>) -> Done {
+    Done::new(Action::Skipped, "this restore made it in an earlier run")
+        .uid(uid)
+        .mine()
+}
+
+/// What a live service account lacks of the backup's, as a merge patch.
+fn join_account(live: &RawObject<'_>, wanted: &RawObject<'_>) -> Result<RawObject<'static>> {
+    use serde_json::{Map, Value};
+    let mut patch = RawObject::default();
+    for key in ["secrets", "imagePullSecrets"] {
+        let mut have: Vec<Value> = live.read(key)?.unwrap_or_default();
+        let before = have.len();
+        for item in wanted.read::<Vec<Value>>(key)?.unwrap_or_default() {
+            if !have.iter().any(|other| other["name"] == item["name"]) {
+                have.push(item);
+            }
+        }
+        if have.len() > before {
+            patch.set(key, &have)?;
+        }
+    }
+    let have: Map<String, Value> = live.read("metadata")?.unwrap_or_default();
+    let want: Map<String, Value> = wanted.read("metadata")?.unwrap_or_default();
+    let mut metadata = Map::new();
+    for key in ["labels", "annotations"] {
+        let lacking: Map<String, Value> = want
+            .get(key)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter(|(name, _)| have.get(key).is_none_or(|h| h.get(name.as_str()).is_none()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if !lacking.is_empty() {
+            metadata.insert(key.to_owned(), Value::Object(lacking));
+        }
+    }
+    if !metadata.is_empty() {
+        patch.set("metadata", &metadata)?;
+    }
+    Ok(patch)
+}

@@ -1,0 +1,306 @@
+//! What the archive holds of what was asked for: one pass over the index before anything is changed, and the few bodies on which others depend.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::order::{self, Place};
+use super::plan::{self, Wanted};
+use crate::archive::read::{Archive, Source};
+use crate::archive::row::{ResourceRow, Row};
+use crate::discovery::{ApiResource, Served};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+
+const VOLUMES: &str = "persistentvolumes";
+const CLAIMS: &str = "persistentvolumeclaims";
+const PRIORITIES: &str = "priorityclasses.scheduling.k8s.io";
+
+/// One API resource of the backup and what is wanted of it.
+#[derive(Clone, Debug)]
+pub(super) struct Resource {
+    /// Its name, `deployments.apps`.
+    pub(super) name: String,
+    /// Its line in the index.
+    pub(super) row: ResourceRow,
+    /// The same for filters, with the target's short names.
+    pub(super) api: ApiResource,
+    /// When it is restored.
+    pub(super) place: Place,
+    /// Which objects.
+    pub(super) wanted: Wanted,
+    /// How many they are.
+    pub(super) count: u64,
+    /// Their namespaces in the backup.
+    pub(super) namespaces: BTreeSet<String>,
+    /// Frames of the index that hold any of them.
+    pub(super) frames: Vec<usize>,
+    /// Frames that hold objects with owners.
+    pub(super) children: Vec<usize>,
+}
+
+/// Everything that is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// In the order of restoring.
+    pub(super) resources: Vec<Arc<Resource>>,
+    /// Uids that wanted objects name as their owners.
+    pub(super) owners: HashSet<Uuid>,
+    /// Namespaces of wanted objects, in the backup's names.
+    pub(super) namespaces: BTreeSet<String>,
+    /// Volumes that are restored as they are.
+    pub(super) kept_volumes: HashSet<String>,
+    /// Whether volumes are restored at all.
+    pub(super) volumes_wanted: bool,
+    /// What the user should know.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Survey {
+    /// Objects wanted.
+    pub(super) fn total(&self) -> u64 {
+        self.resources.iter().map(|r| r.count).sum()
+    }
+
+    /// Reads the index.
+    ///
+    /// # Errors
+    /// `NotFound` for a single object that was asked for and is not there; the archive's.
+    pub(super) async fn take<S: Source>(
+        archive: &Archive<S>,
+        filter: &Filter,
+        served: &Served,
+    ) -> Result<Self> {
+        let mut survey = Self::default();
+        let mut missing: BTreeSet<&str> = filter.objects.iter().map(String::as_str).collect();
+        let mut resources: BTreeMap<String, Resource> = BTreeMap::new();
+        for row in archive.index.resources() {
+            if row.count == 0 || plan::is_never(&row.resource) {
+                continue;
+            }
+            let api = describe(row, served);
+            let resource = Resource {
+                name: row.resource.clone(),
+                place: order::place(&row.resource),
+                wanted: Wanted::of(filter, &api),
+                row: row.clone(),
+                api,
+                count: 0,
+                namespaces: BTreeSet::new(),
+                frames: Vec::new(),
+                children: Vec::new(),
+            };
+            resources.insert(row.resource.clone(), resource);
+        }
+        for resource in resources.values_mut().filter(|r| r.wanted.by_filter) {
+            survey
+                .count(archive, filter, resource, &mut missing)
+                .await?;
+        }
+        if let Some(object) = missing.first() {
+            return Err(
+                Error::not_found(format!("object {object:?} is not among the kinds and namespaces chosen of the backup"))
+                    .hint("name it as `namespace/name`, or `name` where it has no namespace; `contents` lists what the backup holds"),
+            );
+        }
+        let related = survey.relate(archive, filter, &resources).await?;
+        for (name, names) in related {
+            if let Some(resource) = resources.get_mut(name)
+                && (filter.include_cluster_resources != Some(false) || name == order::NAMESPACES)
+            {
+                resource.wanted.related = names;
+                survey
+                    .count(archive, filter, resource, &mut missing)
+                    .await?;
+            }
+        }
+        if let Some(volumes) = resources.get(VOLUMES) {
+            survey.volumes_wanted = volumes.count > 0;
+            survey.kept_volumes = kept_volumes(archive, filter, volumes).await?;
+        }
+        survey.resources = resources
+            .into_values()
+            .filter(|r| r.count > 0)
+            .map(Arc::new)
+            .collect();
+        survey
+            .resources
+            .sort_by(|a, b| (a.place, &a.name).cmp(&(b.place, &b.name)));
+        Ok(survey)
+    }
+
+    /// Counts what is wanted of a resource.
+    async fn count<S: Source>(
+        &mut self,
+        archive: &Archive<S>,
+        filter: &Filter,
+        resource: &mut Resource,
+        missing: &mut BTreeSet<&str>,
+    ) -> Result<()> {
+        (resource.count, resource.frames, resource.children) = (0, Vec::new(), Vec::new());
+        for frame in 0..archive.index.frames(&resource.name) {
+            let (mut any, mut children) = (false, false);
+            for row in archive.index.rows(&resource.name, frame).await? {
+                if !resource.wanted.has(filter, &resource.api, &row) {
+                    continue;
+                }
+                any = true;
+                resource.count += 1;
+                missing.retain(|object| !plan::names(filter, object, &row));
+                for owner in &row.owners {
+                    children = true;
+                    if let Ok(uid) = Uuid::parse_str(owner) {
+                        self.owners.insert(uid);
+                    }
+                }
+                if let Some(namespace) = row.namespace
+                    && !resource.namespaces.contains(&namespace)
+                {
+                    self.namespaces.insert(namespace.clone());
+                    resource.namespaces.insert(namespace);
+                }
+            }
+            if any {
+                resource.frames.push(frame);
+            }
+            if children {
+                resource.children.push(frame);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cluster-scoped objects that wanted ones need and the filter alone would not bring: their namespaces, their definitions, the volumes
+    /// of claims, the priority classes of pods. (Velero brings volumes and priority classes; objects whose kind is not defined
+    /// in the target could not be restored at all, hence the definitions.)
+    async fn relate<S: Source>(
+        &self,
+        archive: &Archive<S>,
+        filter: &Filter,
+        resources: &BTreeMap<String, Resource>,
+    ) -> Result<Vec<(&'static str, HashSet<String>)>> {
+        let mut related = vec![(order::NAMESPACES, self.namespaces.iter().cloned().collect())];
+        let open = |name: &str| {
+            resources.get(name).is_some_and(|r| {
+                !r.wanted.by_filter || !filter.objects.is_empty() || !filter.selectors.is_empty()
+            })
+        };
+        if open(order::CRDS) {
+            let kinds = resources
+                .values()
+                .filter(|r| r.count > 0 && r.name.contains('.'))
+                .map(|r| r.name.clone());
+            related.push((order::CRDS, kinds.collect()));
+        }
+        for (needed, by, field) in [
+            (VOLUMES, CLAIMS, "volumeName"),
+            (PRIORITIES, "pods", "priorityClassName"),
+        ] {
+            let Some(resource) = resources.get(by).filter(|r| r.count > 0 && open(needed)) else {
+                continue;
+            };
+            let mut names = HashSet::new();
+            for_each_body(archive, filter, resource, |body| {
+                if let Some(name) = Specified::read(body)?.spec.remove(field)
+                    && let Some(name) = name.as_str()
+                {
+                    names.insert(name.to_owned());
+                }
+                Ok(())
+            })
+            .await?;
+            related.push((needed, names));
+        }
+        Ok(related)
+    }
+}
+
+#[derive(Deserialize)]
+struct Specified {
+    #[serde(default)]
+    metadata: HashMap<String, serde_json::Value>,
+    #[serde(default)]
+    spec: HashMap<String, serde_json::Value>,
+}
+
+impl Specified {
+    fn read(body: &[u8]) -> Result<Self> {
+        serde_json::from_slice(body)
+            .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))
+    }
+}
+
+async fn for_each_body<S: Source>(
+    archive: &Archive<S>,
+    filter: &Filter,
+    resource: &Resource,
+    mut look: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    for frame in &resource.frames {
+        let rows = rows(archive, filter, resource, *frame).await?;
+        let mut objects = archive.objects(rows);
+        while let Some(object) = objects.try_next().await? {
+            look(&object.body)?;
+        }
+    }
+    Ok(())
+}
+
+async fn kept_volumes<S: Source>(
+    archive: &Archive<S>,
+    filter: &Filter,
+    volumes: &Resource,
+) -> Result<HashSet<String>> {
+    let mut kept = HashSet::new();
+    for_each_body(archive, filter, volumes, |body| {
+        if plan::left_out(VOLUMES, body)?.is_none()
+            && let Some(name) = Specified::read(body)?.metadata.remove("name")
+            && let Some(name) = name.as_str()
+        {
+            kept.insert(name.to_owned());
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(kept)
+}
+
+/// The wanted rows of a frame.
+///
+/// # Errors
+/// The archive's.
+pub(super) async fn rows<S: Source>(
+    archive: &Archive<S>,
+    filter: &Filter,
+    resource: &Resource,
+    frame: usize,
+) -> Result<Vec<Row>> {
+    let mut rows = archive.index.rows(&resource.name, frame).await?;
+    rows.retain(|row| resource.wanted.has(filter, &resource.api, row));
+    Ok(rows)
+}
+
+/// A resource of the backup as filters match it; short names are the target's, where it serves the same resource.
+fn describe(row: &ResourceRow, served: &Served) -> ApiResource {
+    let (plural, group) = row
+        .resource
+        .split_once('.')
+        .unwrap_or((row.resource.as_str(), ""));
+    let live = served
+        .all
+        .iter()
+        .find(|api| api.group == group && api.plural == plural);
+    ApiResource {
+        group: group.to_owned(),
+        version: row.version.clone(),
+        plural: plural.to_owned(),
+        kind: row.kind.clone(),
+        singular: live.map_or_else(|| row.kind.to_lowercase(), |api| api.singular.clone()),
+        short_names: live.map(|api| api.short_names.clone()).unwrap_or_default(),
+        namespaced: row.namespaced,
+        verbs: Vec::new(),
+    }
+}

@@ -1,0 +1,422 @@
+//! What a restore leaves of itself while it works: segments `restores/<name>/journal-NNNNNN.jsonl.zst`, the first of which tells what it is. The target
+//! is the truth about what was restored; the journal tells which restore is unfinished, of which options, and what was done when.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Step;
+use crate::api::{Restore, RestoreSpec};
+use crate::error::{Error, Kind, Result};
+use crate::layout::{RESTORES, RestoreKeys};
+use crate::location::Store;
+use crate::name::Name;
+
+/// What [`Header::format`] says.
+pub const FORMAT: &str = "kubectl-backup.journal/1";
+/// Annotation of the finished record with the digest of the options.
+pub const ANNOTATION_OPTIONS: &str = "kubectl-backup/options-hash";
+/// No segment that is read is larger, packed or not.
+const LARGEST: u64 = 1 << 20;
+/// How old what is not yet written may become.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// The first line of the first segment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// [`FORMAT`]
+    pub format: String,
+    /// From which backup.
+    pub backup: String,
+    /// Digest of everything that decides what is restored, and where.
+    pub options_hash: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// What was asked for.
+    pub spec: RestoreSpec,
+}
+
+impl Header {
+    /// Reads it from the bytes of the first segment.
+    ///
+    /// # Errors
+    /// `Corrupt`, when that is no journal, or one of a format we do not know.
+    pub fn read(segment: &[u8]) -> Result<Self> {
+        use std::io::Read as _;
+        let bad = || Error::corrupt("the first segment is no journal of a restore that we know");
+        let mut text = String::new();
+        zstd::Decoder::new(segment)
+            .and_then(|d| d.take(LARGEST).read_to_string(&mut text))
+            .map_err(|e| bad().because(e))?;
+        let header: Self = serde_json::from_str(text.lines().next().unwrap_or_default())
+            .map_err(|e| bad().because(e))?;
+        if header.format != FORMAT {
+            return Err(bad().hint("a newer version of this program wrote it"));
+        }
+        Ok(header)
+    }
+}
+
+/// A restore that was begun earlier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Earlier {
+    pub(super) name: Name,
+    pub(super) options_hash: String,
+    pub(super) started: Timestamp,
+    /// When it finished, if it did.
+    pub(super) finished: Option<Timestamp>,
+}
+
+/// Where journals are: the location, or a folder where that is read-only.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Store(Store),
+    Folder(PathBuf),
+}
+
+impl Place {
+    pub(super) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        match self {
+            Self::Store(store) => store.put(key, bytes).await,
+            Self::Folder(folder) => {
+                let path = folder.join(key);
+                let part = path.with_extension("part");
+                let write = async {
+                    if let Some(parent) = path.parent() {
+                        tokio::fs::create_dir_all(parent).await?;
+                    }
+                    tokio::fs::write(&part, &bytes).await?;
+                    tokio::fs::rename(&part, &path).await
+                };
+                write.await.map_err(|e| {
+                    Error::other(format!("{} can not be written", path.display())).because(e)
+                })
+            }
+        }
+    }
+
+    async fn find(&self, key: &str) -> Result<Option<Bytes>> {
+        match self {
+            Self::Store(store) => store.find(key, LARGEST).await,
+            Self::Folder(folder) => match tokio::fs::read(folder.join(key)).await {
+                Ok(bytes) => Ok(Some(bytes.into())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Error::other(format!(
+                    "{} can not be read",
+                    folder.join(key).display()
+                ))
+                .because(e)),
+            },
+        }
+    }
+
+    /// Keys below a folder.
+    async fn list(&self, below: &str) -> Result<Vec<String>> {
+        match self {
+            Self::Store(store) => {
+                store
+                    .list(below)
+                    .map_ok(|entry| entry.key)
+                    .try_collect()
+                    .await
+            }
+            Self::Folder(folder) => Ok(files(folder, below).await),
+        }
+    }
+
+    /// What is known of the restore of this name.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, where the name's folder holds something that is not ours.
+    async fn earlier(&self, name: &Name) -> Result<Option<Earlier>> {
+        let keys = RestoreKeys::new(name);
+        let marker = match self.find(&keys.marker()).await? {
+            Some(bytes) => serde_json::from_slice::<Restore>(&bytes).ok(),
+            None => None,
+        };
+        let header = match self.find(&keys.journal(0)).await? {
+            Some(bytes) => Some(Header::read(&bytes)?),
+            None => None,
+        };
+        let finished = marker.as_ref().and_then(|m| m.status.completion_timestamp);
+        let recorded = marker.as_ref().and_then(|m| {
+            Some((
+                m.metadata.annotations.get(ANNOTATION_OPTIONS)?.clone(),
+                m.status.start_timestamp?,
+            ))
+        });
+        match header.map(|h| (h.options_hash, h.started)).or(recorded) {
+            Some((options_hash, started)) => Ok(Some(Earlier {
+                name: name.clone(),
+                options_hash,
+                started,
+                finished,
+            })),
+            None if self.list(&keys.folder()).await?.is_empty() => Ok(None),
+            None => Err(Error::new(
+                Kind::AlreadyExists,
+                format!("{} holds a restore that is not ours", keys.folder()),
+            )
+            .hint("give this restore another name")),
+        }
+    }
+}
+
+async fn files(root: &Path, below: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.join(below)];
+    while let Some(folder) = folders.pop() {
+        let Ok(mut entries) = tokio::fs::read_dir(&folder).await else {
+            continue;
+        };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            if entry.file_type().await.is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            } else if let Ok(key) = entry.path().strip_prefix(root) {
+                found.push(key.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found
+}
+
+/// What is known of a restore of this name, wherever its journal is.
+///
+/// # Errors
+/// As [`Place::earlier`].
+pub(super) async fn earlier(places: &[Place], name: &Name) -> Result<Option<Earlier>> {
+    for place in places {
+        if let Some(earlier) = place.earlier(name).await? {
+            return Ok(Some(earlier));
+        }
+    }
+    Ok(None)
+}
+
+/// The newest unfinished restore of equal options.
+///
+/// # Errors
+/// The store's; journals that can not be read are passed over.
+pub(super) async fn unfinished(places: &[Place], options_hash: &str) -> Result<Option<Earlier>> {
+    let mut newest: Option<Earlier> = None;
+    for place in places {
+        let keys = place.list(RESTORES).await?;
+        for key in keys
+            .iter()
+            .filter(|key| key.ends_with("/journal-000000.jsonl.zst"))
+        {
+            let Some(name) = key
+                .strip_prefix(RESTORES)
+                .and_then(|rest| rest.split('/').next()?.parse::<Name>().ok())
+            else {
+                continue;
+            };
+            if keys.contains(&RestoreKeys::new(&name).marker()) {
+                continue;
+            }
+            let Ok(Some(earlier)) = place.earlier(&name).await else {
+                continue;
+            };
+            if earlier.options_hash == options_hash
+                && newest.as_ref().is_none_or(|n| n.started < earlier.started)
+            {
+                newest = Some(earlier);
+            }
+        }
+    }
+    Ok(newest)
+}
+
+/// The journal of the run at work.
+#[derive(Debug)]
+pub(super) struct Journal {
+    pub(super) place: Place,
+    pub(super) keys: RestoreKeys,
+    next: u32,
+    pending: Vec<u8>,
+    written: Instant,
+    /// Why a segment could not be written; the restore goes on, for the target itself tells what was restored.
+    pub(super) trouble: Option<String>,
+}
+
+impl Journal {
+    /// Begins one, or goes on with it.
+    ///
+    /// # Errors
+    /// When the header can not be written.
+    pub(super) async fn open(
+        place: Place,
+        name: &Name,
+        header: &Header,
+        resumed: bool,
+    ) -> Result<Self> {
+        let keys = RestoreKeys::new(name);
+        let mut journal = Self {
+            next: 0,
+            pending: Vec::new(),
+            written: Instant::now(),
+            trouble: None,
+            place,
+            keys,
+        };
+        if resumed {
+            journal.next = journal
+                .place
+                .list(&journal.keys.folder())
+                .await?
+                .iter()
+                .filter_map(|key| {
+                    let number = key.rsplit_once("/journal-")?.1.strip_suffix(".jsonl.zst")?;
+                    number.parse::<u32>().ok()
+                })
+                .map(|number| number.saturating_add(1))
+                .max()
+                .unwrap_or(0);
+        }
+        if journal.next == 0 {
+            journal.line(header)?;
+            let segment = journal.segment()?;
+            journal.place.put(&journal.keys.journal(0), segment).await?;
+            journal.next = 1;
+        }
+        Ok(journal)
+    }
+
+    /// Notes a step.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(super) fn note(&mut self, step: &Step) -> Result<()> {
+        self.line(step)
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.pending, value)
+            .map_err(|e| Error::other("a line of the journal can not be written").because(e))?;
+        self.pending.push(b'\n');
+        Ok(())
+    }
+
+    fn segment(&mut self) -> Result<Bytes> {
+        let packed = zstd::encode_all(self.pending.as_slice(), 1)
+            .map_err(|e| Error::other("a segment of the journal can not be packed").because(e))?;
+        self.pending.clear();
+        self.written = Instant::now();
+        Ok(packed.into())
+    }
+
+    /// Writes what is pending, when it is time or when told to.
+    pub(super) async fn flush(&mut self, now: bool) {
+        if self.pending.is_empty() || !(now || self.written.elapsed() >= EVERY) {
+            return;
+        }
+        let key = self.keys.journal(self.next);
+        let result = match self.segment() {
+            Ok(segment) => self.place.put(&key, segment).await,
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(()) => self.next += 1,
+            Err(e) => self.trouble = Some(e.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(hash: &str, started: &str) -> Header {
+        Header {
+            format: FORMAT.into(),
+            backup: "b".into(),
+            options_hash: hash.into(),
+            started: started.parse().unwrap(),
+            spec: RestoreSpec::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_restore_of_equal_options_is_found_and_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::Folder(folder.path().to_owned());
+        for (name, hash, started) in [
+            ("old", "h", "2026-01-01T00:00:00Z"),
+            ("new", "h", "2026-01-02T00:00:00Z"),
+            ("other", "x", "2026-01-03T00:00:00Z"),
+            ("done", "h", "2026-01-04T00:00:00Z"),
+        ] {
+            let name: Name = name.parse().unwrap();
+            Journal::open(place.clone(), &name, &header(hash, started), false)
+                .await
+                .unwrap();
+        }
+        let done: Name = "done".parse().unwrap();
+        let mut record = Restore::default();
+        record.status.completion_timestamp = Some("2026-01-04T01:00:00Z".parse().unwrap());
+        let marker = serde_json::to_vec(&record).unwrap();
+        place
+            .put(&RestoreKeys::new(&done).marker(), marker.into())
+            .await
+            .unwrap();
+        let places = [place.clone()];
+        let found = unfinished(&places, "h").await.unwrap().unwrap();
+        assert_eq!(found.name.as_str(), "new");
+        assert!(unfinished(&places, "y").await.unwrap().is_none());
+        let done = earlier(&places, &done).await.unwrap().unwrap();
+        assert!(done.finished.is_some());
+
+        let mut journal = Journal::open(
+            place.clone(),
+            &found.name,
+            &header("h", "2026-01-02T00:00:00Z"),
+            true,
+        )
+        .await
+        .unwrap();
+        journal
+            .note(&Step {
+                kind: "v1/Pod".into(),
+                namespace: None,
+                name: "p".into(),
+                action: super::super::Action::Created,
+                reason: String::new(),
+            })
+            .unwrap();
+        journal.flush(false).await;
+        assert_eq!(journal.next, 1, "segments are written every 2 s");
+        journal.flush(true).await;
+        assert_eq!(journal.next, 2);
+        assert!(
+            place
+                .find("restores/new/journal-000001.jsonl.zst")
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_another_tool_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::Folder(folder.path().to_owned());
+        place
+            .put("restores/r/restore-r-results.gz", Bytes::from_static(b"x"))
+            .await
+            .unwrap();
+        let error = earlier(&[place], &"r".parse().unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::AlreadyExists);
+    }
+
+    #[test]
+    fn what_is_no_journal_is_refused() {
+        assert!(Header::read(b"x").is_err());
+        let packed = zstd::encode_all(&br#"{"format":"other"}"#[..], 1).unwrap();
+        assert!(Header::read(&packed).is_err());
+    }
+}

@@ -1,0 +1,245 @@
+//! Decides, without asking anybody, what is restored: by resource, by object, and by what an object's body says. Pure.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::order;
+use crate::archive::row::Row;
+use crate::discovery::ApiResource;
+use crate::error::{Error, Result};
+use crate::filter::{Filter, Verdict};
+
+/// What Velero never restores: a cluster makes these itself, or they belong to the other cluster.
+const NEVER: [(&str, &str); 9] = [
+    ("nodes", "Node"),
+    ("events", "Event"),
+    ("events.events.k8s.io", "Event"),
+    ("backups.velero.io", "Backup"),
+    ("restores.velero.io", "Restore"),
+    ("resticrepositories.velero.io", "ResticRepository"),
+    ("backuprepositories.velero.io", "BackupRepository"),
+    ("csinodes.storage.k8s.io", "CSINode"),
+    ("volumeattachments.storage.k8s.io", "VolumeAttachment"),
+];
+
+/// Whether objects of this resource are never restored.
+pub(super) fn is_never(resource: &str) -> bool {
+    NEVER.iter().any(|(name, _)| *name == resource)
+}
+
+/// Refuses a filter that asks by name for what is never restored, as Velero's FailedValidation does.
+///
+/// # Errors
+/// `Invalid`, naming the resource.
+pub(super) fn refuse_never(filter: &Filter) -> Result<()> {
+    let asked = filter
+        .resources
+        .iter()
+        .chain(&filter.cluster_resources)
+        .chain(&filter.namespaced_resources)
+        .filter(|pattern| !pattern.contains(['*', '?', '[']));
+    for pattern in asked {
+        let pattern = pattern.to_lowercase();
+        for (resource, kind) in NEVER {
+            let kind = kind.to_lowercase();
+            let plural = resource.split('.').next().unwrap_or(resource);
+            // Short plurals of Velero's kinds may mean another group's: only the full name is refused there.
+            let short = !resource.ends_with(".velero.io") && (pattern == plural || pattern == kind);
+            if pattern == resource || short {
+                return Err(Error::invalid(format!("{resource} can not be restored"))
+                    .hint("leave it out of the kinds to restore; a cluster makes these objects itself"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What of one API resource is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Whether the filter decides object by object; else only `related` counts.
+    pub(super) by_filter: bool,
+    /// Names of cluster-scoped objects that others need.
+    pub(super) related: HashSet<String>,
+}
+
+impl Wanted {
+    /// What the filter says of a resource before anything related is known.
+    pub(super) fn of(filter: &Filter, resource: &ApiResource) -> Self {
+        let verdict = filter.resource(resource);
+        let chosen_namespaces = resource.group_resource() == order::NAMESPACES
+            && verdict == Verdict::Related
+            && filter.objects.is_empty()
+            && filter.selectors.is_empty();
+        Self {
+            by_filter: verdict == Verdict::In || chosen_namespaces,
+            related: HashSet::new(),
+        }
+    }
+
+    /// Whether this object is wanted.
+    pub(super) fn has(&self, filter: &Filter, resource: &ApiResource, row: &Row) -> bool {
+        if row.namespace.is_none() && self.related.contains(&row.name) {
+            return true;
+        }
+        if !self.by_filter || !filter.labels(&row.labels) || !chosen(filter, row) {
+            return false;
+        }
+        match &row.namespace {
+            Some(namespace) => filter.namespace(namespace),
+            None if resource.group_resource() == order::NAMESPACES => filter.namespace(&row.name),
+            None => true,
+        }
+    }
+}
+
+/// Whether single objects were asked for and this is one: `ns/name`, or `name` of a cluster-scoped object; with chosen namespaces `name`
+/// means an object of these too.
+pub(super) fn chosen(filter: &Filter, row: &Row) -> bool {
+    filter.objects.is_empty()
+        || filter
+            .objects
+            .iter()
+            .any(|object| names(filter, object, row))
+}
+
+/// Whether `object` (`ns/name` or `name`) means this row.
+pub(super) fn names(filter: &Filter, object: &str, row: &Row) -> bool {
+    match (object.split_once('/'), &row.namespace) {
+        (Some((namespace, name)), Some(here)) => namespace == here && name == row.name,
+        (None, None) => object == row.name,
+        (None, Some(_)) => object == row.name && !filter.all_namespaces(),
+        (Some(_), None) => false,
+    }
+}
+
+/// Why this object is not restored, for what its body says.
+///
+/// # Errors
+/// `Corrupt`, when the body is no Kubernetes object.
+pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
+    if !matches!(
+        resource,
+        "pods"
+            | "jobs.batch"
+            | "apiservices.apiregistration.k8s.io"
+            | "secrets"
+            | "persistentvolumes"
+    ) {
+        return Ok(None);
+    }
+    let body: Peek = serde_json::from_slice(body)
+        .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
+    let annotation = |key: &str| body.metadata.annotations[key].as_str();
+    Ok(match resource {
+        "pods" if annotation("kubernetes.io/config.mirror").is_some() => {
+            Some("a mirror of a static pod, which its node makes".to_owned())
+        }
+        "pods" => match body.status["phase"].as_str() {
+            Some(phase @ ("Succeeded" | "Failed")) => Some(format!("its pod has ended ({phase})")),
+            _ => None,
+        },
+        "jobs.batch" if !body.status["completionTime"].is_null() => Some("the job has completed".to_owned()),
+        "apiservices.apiregistration.k8s.io"
+            if !body.metadata.labels["kube-aggregator.kubernetes.io/automanaged"].is_null() =>
+        {
+            Some("the API server registers it itself".to_owned())
+        }
+        "secrets" if body.kind == "kubernetes.io/service-account-token" => {
+            annotation("kubernetes.io/service-account.name")
+                .filter(|account| body.metadata.name.starts_with(&format!("{account}-token-")))
+                .map(|account| format!("a token that the cluster makes for service account {account}"))
+        }
+        "persistentvolumes" if body.spec["persistentVolumeReclaimPolicy"] == "Delete" => {
+            Some("its data is not in the backup and its reclaim policy is Delete; its claim is provisioned anew".to_owned())
+        }
+        _ => None,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Peek {
+    metadata: PeekMeta,
+    spec: Value,
+    status: Value,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PeekMeta {
+    name: String,
+    labels: Value,
+    annotations: Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_makes_itself_is_left_out() {
+        let out =
+            |resource: &str, body: &str| left_out(resource, body.as_bytes()).unwrap().is_some();
+        assert!(out(
+            "pods",
+            r#"{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}}}"#
+        ));
+        assert!(out("pods", r#"{"status":{"phase":"Succeeded"}}"#));
+        assert!(out("pods", r#"{"status":{"phase":"Failed"}}"#));
+        assert!(!out(
+            "pods",
+            r#"{"metadata":{"annotations":null},"status":{"phase":"Running"}}"#
+        ));
+        assert!(out(
+            "jobs.batch",
+            r#"{"status":{"completionTime":"2026-01-01T00:00:00Z"}}"#
+        ));
+        assert!(!out("jobs.batch", r#"{"status":{"completionTime":null}}"#));
+        assert!(out(
+            "apiservices.apiregistration.k8s.io",
+            r#"{"metadata":{"labels":{"kube-aggregator.kubernetes.io/automanaged":"onstart"}}}"#
+        ));
+        let token = |name: &str| {
+            format!(
+                r#"{{"metadata":{{"name":"{name}","annotations":{{"kubernetes.io/service-account.name":"sa"}}}},"type":"kubernetes.io/service-account-token"}}"#
+            )
+        };
+        assert!(out("secrets", &token("sa-token-x7k")));
+        assert!(!out("secrets", &token("mine")));
+        assert!(out(
+            "persistentvolumes",
+            r#"{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}"#
+        ));
+        assert!(!out(
+            "persistentvolumes",
+            r#"{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}"#
+        ));
+        assert!(!out("configmaps", "{}"));
+    }
+
+    #[test]
+    fn asking_by_name_for_what_is_never_restored_is_refused() {
+        let filter = |kind: &str| Filter {
+            resources: vec![kind.to_owned()],
+            ..Filter::default()
+        };
+        for kind in [
+            "nodes",
+            "Node",
+            "events",
+            "events.events.k8s.io",
+            "backups.velero.io",
+        ] {
+            assert!(refuse_never(&filter(kind)).is_err(), "{kind}");
+        }
+        for kind in ["*", "pods", "backups", "backups.postgresql.example.com"] {
+            assert!(refuse_never(&filter(kind)).is_ok(), "{kind}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! An object of a backup becomes the object that is created: what a server sets goes, namespaces are mapped, and each kind gets Velero's
+//! item action (see [`kinds`]). Pure; what is not touched stays byte for byte.
+
+mod kinds;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::Result;
+use crate::raw::RawObject;
+
+/// Label with the backup's name; Velero's.
+pub(super) const LABEL_BACKUP: &str = "velero.io/backup-name";
+/// Label with the restore's name; Velero's.
+pub(super) const LABEL_RESTORE: &str = "velero.io/restore-name";
+/// Annotation with the uid the object had in the backup; ours.
+pub(super) const ANNOTATION_UID: &str = "kubectl-backup/uid";
+/// Who we are in managedFields, where the backup does not tell who else.
+pub(super) const MANAGER: &str = "kubectl-backup";
+
+/// Metadata that a server sets, and owners, which are known only when everything stands.
+const RESET: [&str; 9] = [
+    "generateName",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "ownerReferences",
+];
+
+/// Whose object it is: only those of a backup have their namespaces mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// From the archive.
+    Backup,
+    /// From the target.
+    Live,
+}
+
+/// What a rewrite needs to know.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rewrite {
+    /// Value of [`LABEL_BACKUP`].
+    pub(super) backup: String,
+    /// Value of [`LABEL_RESTORE`].
+    pub(super) restore: String,
+    /// Old namespace to new.
+    pub(super) mappings: BTreeMap<String, String>,
+    /// Keep all node ports.
+    pub(super) preserve_node_ports: bool,
+    /// Volumes that are restored as they are: their claims keep naming them.
+    pub(super) kept_volumes: HashSet<String>,
+}
+
+/// An object without what a server sets.
+#[derive(Debug)]
+pub(super) struct Shaped<'a> {
+    /// The object; managedFields, our labels and our annotation are not in it.
+    pub(super) object: RawObject<'a>,
+    /// The uid it had.
+    pub(super) uid: String,
+    /// Who managed its fields.
+    pub(super) managers: Managers,
+}
+
+/// Who managed an object's fields, the status left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Managers {
+    /// One, by updates: a create in its name gives the same entry, in one call.
+    One(String),
+    /// Several, or server-side apply: a server takes their entries (a JSON list) only by a patch. (Seen on 1.36: a create gives every field
+    /// to the creator, whatever managedFields says; a merge patch of managedFields alone is stored as it is, times included.)
+    Several(String),
+}
+
+impl Rewrite {
+    /// Namespace of the target for a namespace of the backup.
+    pub(super) fn namespace<'s>(&'s self, old: &'s str) -> &'s str {
+        self.mappings.get(old).map_or(old, String::as_str)
+    }
+
+    /// Takes from an object what a server sets and does what its kind needs. Of two objects that differ only in what a restore does not
+    /// bring back, the results are the same.
+    ///
+    /// # Errors
+    /// `Corrupt`, when the body is no Kubernetes object.
+    pub(super) fn shape<'a>(
+        &self,
+        resource: &str,
+        body: &'a [u8],
+        side: Side,
+    ) -> Result<Shaped<'a>> {
+        let mut object = RawObject::from_slice(body)?;
+        kinds::act(self, resource, &mut object, side)?;
+        object.remove("status");
+        let mut uid = String::new();
+        let mut managers = Managers::One(MANAGER.to_owned());
+        edit(&mut object, "metadata", |metadata| {
+            uid = metadata.read("uid")?.unwrap_or_default();
+            managers = read_managers(metadata)?;
+            for key in RESET {
+                metadata.remove(key);
+            }
+            metadata.remove("managedFields");
+            drop_keys(metadata, "labels", &[LABEL_BACKUP, LABEL_RESTORE])?;
+            drop_keys(metadata, "annotations", &[ANNOTATION_UID])?;
+            self.map(metadata, "namespace", side)
+        })?;
+        if resource == super::order::NAMESPACES {
+            edit(&mut object, "metadata", |metadata| {
+                // The server sets it.
+                drop_keys(metadata, "labels", &["kubernetes.io/metadata.name"])?;
+                self.map(metadata, "name", side)
+            })?;
+        }
+        Ok(Shaped {
+            object,
+            uid,
+            managers,
+        })
+    }
+
+    /// Marks an object as one of this restore.
+    ///
+    /// # Errors
+    /// `Corrupt`, when labels or annotations are no objects.
+    pub(super) fn stamp(&self, shaped: &mut Shaped<'_>) -> Result<()> {
+        let uid = shaped.uid.clone();
+        edit(&mut shaped.object, "metadata", |metadata| {
+            edit_or_make(metadata, "labels", |labels| {
+                labels.set(LABEL_BACKUP, &self.backup)?;
+                labels.set(LABEL_RESTORE, &self.restore)
+            })?;
+            edit_or_make(metadata, "annotations", |annotations| {
+                annotations.set(ANNOTATION_UID, &uid)
+            })
+        })
+    }
+
+    fn map(&self, object: &mut RawObject<'_>, key: &str, side: Side) -> Result<()> {
+        if side == Side::Backup
+            && let Some(old) = object.read::<Cow<'_, str>>(key)?
+            && let Some(new) = self.mappings.get(old.as_ref())
+        {
+            object.set(key, new)?;
+        }
+        Ok(())
+    }
+}
+
+/// A name as a label value: Velero's way with those over 63 characters.
+pub(super) fn label_value(name: &str) -> String {
+    if name.len() <= 63 {
+        return name.to_owned();
+    }
+    let mut value = name.chars().take(57).collect::<String>();
+    value.extend(sha256(name.as_bytes()).chars().take(6));
+    value
+}
+
+/// SHA-256 in lower-case hex.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes)
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
+            // Writing to a String can not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
+
+fn read_managers(metadata: &RawObject<'_>) -> Result<Managers> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Entry {
+        manager: String,
+        operation: String,
+        subresource: String,
+    }
+    let entries: Vec<&RawValue> = metadata.read("managedFields")?.unwrap_or_default();
+    let mut kept = Vec::new();
+    for text in entries {
+        let entry: Entry = serde_json::from_str(text.get())
+            .map_err(|e| crate::Error::corrupt("managedFields can not be read").because(e))?;
+        if entry.subresource != "status" {
+            kept.push((entry, text));
+        }
+    }
+    Ok(match kept.as_slice() {
+        [] => Managers::One(MANAGER.to_owned()),
+        [(only, _)]
+            if only.operation == "Update"
+                && only.subresource.is_empty()
+                && !only.manager.is_empty() =>
+        {
+            Managers::One(only.manager.clone())
+        }
+        several => {
+            let texts: Vec<&str> = several.iter().map(|(_, text)| text.get()).collect();
+            Managers::Several(format!("[{}]", texts.join(",")))
+        }
+    })
+}
+
+/// Changes a nested object, where there is one.
+fn edit(
+    object: &mut RawObject<'_>,
+    key: &str,
+    change: impl FnOnce(&mut RawObject<'_>) -> Result<()>,
+) -> Result<()> {
+    let Some(text) = object
+        .get(key)
+        .filter(|text| text.starts_with('{'))
+        .map(str::to_owned)
+    else {
+        return Ok(());
+    };
+    let mut inner = RawObject::parse(&text)?;
+    change(&mut inner)?;
+    object.set(key, &inner)
+}
+
+/// The same, with an empty one where there is none.
+fn edit_or_make(
+    object: &mut RawObject<'_>,
+    key: &str,
+    change: impl FnOnce(&mut RawObject<'_>) -> Result<()>,
+) -> Result<()> {
+    if matches!(object.get(key), None | Some("null")) {
+        object.set(key, &RawObject::default())?;
+    }
+    edit(object, key, change)
+}
+
+/// Changes each object of a list; those for which `change` says false go.
+fn edit_each(
+    object: &mut RawObject<'_>,
+    key: &str,
+    mut change: impl FnMut(&mut RawObject<'_>) -> Result<bool>,
+) -> Result<()> {
+    let Some(text) = object
+        .get(key)
+        .filter(|text| text.starts_with('['))
+        .map(str::to_owned)
+    else {
+        return Ok(());
+    };
+    let items: Vec<RawObject<'_>> = serde_json::from_str(&text).map_err(|e| {
+        crate::Error::corrupt(format!("field {key:?} is no list of objects")).because(e)
+    })?;
+    let mut kept = Vec::with_capacity(items.len());
+    for mut item in items {
+        if change(&mut item)? {
+            kept.push(item);
+        }
+    }
+    object.set(key, &kept)
+}
+
+/// Drops keys of a nested object, and the object with the last of them.
+fn drop_keys(object: &mut RawObject<'_>, key: &str, keys: &[&str]) -> Result<()> {
+    let mut emptied = false;
+    edit(object, key, |inner| {
+        let mut dropped = false;
+        for key in keys {
+            dropped |= inner.remove(key);
+        }
+        emptied = dropped && inner.is_empty();
+        Ok(())
+    })?;
+    if emptied {
+        object.remove(key);
+    }
+    Ok(())
+}

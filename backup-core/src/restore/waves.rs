@@ -1,0 +1,832 @@
+//! Restores wave by wave: reads the archive in order, keeps a bounded number of objects in flight, settles them in order, and gives what failed
+//! another chance when everything else stands.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::apply::{Applier, Done, Job, Known};
+use super::gather::{self, Resource, Survey};
+use super::journal::Journal;
+use super::owners::{Child, Owners, Rewired};
+use super::report::Record;
+use super::target::{self, Seens};
+use super::{Action, Step, order};
+use crate::archive::read::{Archive, Object, Source};
+use crate::archive::row::{ResourceRow, Row};
+use crate::discovery::{self, ApiResource, Served};
+use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
+use crate::progress::Progress;
+use crate::raw::RawObject;
+
+/// Bytes of bodies in flight; a larger body travels alone.
+const BYTES: usize = 24 << 20;
+/// Up to so many objects of a resource are just created, instead of listing what is there.
+const FEW: u64 = 50;
+/// Up to so many namespaces are listed one by one.
+const FEW_NAMESPACES: usize = 8;
+/// Failures kept for another try.
+const FAILURES: usize = 100_000;
+/// Rounds of trying again; each must get further than the one before.
+const ROUNDS: u32 = 3;
+/// How long a definition may take to be served.
+const ESTABLISHED: Duration = Duration::from_secs(600);
+
+/// A task that ends with its handle.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Task<T> {
+    async fn wait(mut self) -> Result<T> {
+        (&mut self.0)
+            .await
+            .map_err(|e| Error::other("a task of the restore broke off").because(e))
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Which object of the archive: enough to find it again.
+#[derive(Clone, Debug)]
+struct Ticket {
+    resource: Arc<Resource>,
+    frame: usize,
+    /// Place among the wanted rows of the frame; nothing for an object that is not in the archive.
+    position: Option<usize>,
+    namespace: Option<String>,
+    name: String,
+    /// Its uid in the backup, where others name it as their owner.
+    owner: Option<Uuid>,
+    bytes: u64,
+}
+
+struct Failure {
+    ticket: Ticket,
+    reason: String,
+}
+
+/// A restore at work, or a plan of one.
+pub(super) struct Waves<'a, S> {
+    pub(super) archive: &'a Archive<S>,
+    pub(super) applier: Arc<Applier>,
+    pub(super) filter: &'a Filter,
+    pub(super) survey: &'a Survey,
+    pub(super) served: Served,
+    pub(super) record: Record,
+    pub(super) journal: Option<Journal>,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) show: Option<&'a mut (dyn FnMut(Step) + Send)>,
+    pub(super) cancel: Option<watch::Receiver<bool>>,
+    pub(super) concurrency: usize,
+    /// An earlier run of this restore may have made objects.
+    pub(super) resumed: bool,
+    pub(super) state: State,
+}
+
+/// What is learned on the way.
+#[derive(Default)]
+pub(super) struct State {
+    owners: HashMap<Uuid, Uuid>,
+    failures: Vec<Failure>,
+    /// Namespaces this run made: nothing of the backup can be in them yet.
+    fresh: HashSet<String>,
+    /// Namespaces that could not be made, and why.
+    lost: HashMap<String, String>,
+    /// Definitions this restore made.
+    definitions: BTreeSet<String>,
+    flight: VecDeque<(Ticket, Task<Result<Done>>)>,
+    slots: Option<Arc<Semaphore>>,
+    bytes: Option<Arc<Semaphore>>,
+}
+
+impl<S: Source> Waves<'_, S> {
+    /// Everything, in order.
+    ///
+    /// # Errors
+    /// What ends the restore as a whole; what was restored until then stands.
+    pub(super) async fn run(&mut self) -> Result<()> {
+        self.state.slots = Some(Arc::new(Semaphore::new(self.concurrency.max(1))));
+        self.state.bytes = Some(Arc::new(Semaphore::new(BYTES)));
+        let survey = self.survey;
+        let waves: BTreeSet<u8> = survey
+            .resources
+            .iter()
+            .map(|r| r.place.wave)
+            .chain([order::WAVE_NAMESPACES])
+            .collect();
+        for wave in waves.iter().filter(|w| **w != order::WAVE_ADMISSION) {
+            self.wave(*wave).await?;
+        }
+        self.again().await?;
+        if !self.applier.dry {
+            self.owners().await?;
+        }
+        if waves.contains(&order::WAVE_ADMISSION) {
+            self.wave(order::WAVE_ADMISSION).await?;
+            self.again().await?;
+        }
+        Ok(())
+    }
+
+    async fn wave(&mut self, wave: u8) -> Result<()> {
+        let survey = self.survey;
+        let resources: Vec<_> = survey
+            .resources
+            .iter()
+            .filter(|r| r.place.wave == wave)
+            .cloned()
+            .collect();
+        if let Some(first) = resources.first() {
+            let more = match resources.len() {
+                1 => String::new(),
+                n => format!(" and {} more kinds", n - 1),
+            };
+            self.progress
+                .step(&format!("restoring {}{more}", first.api.plural));
+        }
+        let mut looks = VecDeque::from(self.look(&resources).await?);
+        for resource in &resources {
+            let look = looks.pop_front().flatten();
+            for frame in &resource.frames {
+                let rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                let rows = rows.into_iter().enumerate().collect();
+                self.feed(resource, *frame, rows, look.as_ref()).await?;
+            }
+        }
+        self.drain().await?;
+        match wave {
+            order::WAVE_CRDS => self.defined().await,
+            order::WAVE_NAMESPACES => self.plain_namespaces().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What the target has of these resources; nothing where creating tells it as cheaply, or where it may not be listed.
+    async fn look(&self, resources: &[Arc<Resource>]) -> Result<Vec<Option<Seens>>> {
+        let few = if self.resumed { FEW / 5 } else { FEW };
+        let futures: Vec<_> = resources
+            .iter()
+            .map(|resource| {
+                let target = self.target(resource).filter(|_| resource.count > few);
+                let namespaces: BTreeSet<String> = resource
+                    .namespaces
+                    .iter()
+                    .map(|n| self.applier.rewrite.namespace(n).to_owned())
+                    .filter(|n| !self.state.fresh.contains(n))
+                    .collect();
+                let cluster = self.applier.cluster.clone();
+                let restore = self.applier.rewrite.restore.clone();
+                async move {
+                    let Some(target) = target else {
+                        return Ok(None);
+                    };
+                    let mut seens = Seens::default();
+                    let everywhere = !target.namespaced || namespaces.len() > FEW_NAMESPACES;
+                    if everywhere {
+                        match target::look(&cluster, &target, None, &restore, &mut seens).await {
+                            Ok(()) => return Ok(Some(seens)),
+                            Err(e) if e.code == 0 || e.code == 401 => return Err(Error::from(e)),
+                            Err(_) if !target.namespaced => return Ok(None),
+                            Err(_) => {}
+                        }
+                    }
+                    for namespace in &namespaces {
+                        match target::look(&cluster, &target, Some(namespace), &restore, &mut seens)
+                            .await
+                        {
+                            Ok(()) => {}
+                            Err(e) if e.code == 0 || e.code == 401 => return Err(Error::from(e)),
+                            Err(_) => return Ok(None),
+                        }
+                    }
+                    Ok(Some(seens))
+                }
+            })
+            .collect();
+        futures::stream::iter(futures)
+            .buffered(8)
+            .try_collect()
+            .await
+    }
+
+    /// The target's resource, where it serves the version that the archive holds.
+    fn target(&self, resource: &Resource) -> Option<Arc<ApiResource>> {
+        self.served
+            .all
+            .iter()
+            .find(|api| {
+                api.group == resource.api.group
+                    && api.plural == resource.api.plural
+                    && api.version == resource.api.version
+            })
+            .cloned()
+    }
+
+    /// Why objects of a resource can not be made in the target; nothing where a definition of this restore will serve it.
+    fn unserved(&self, resource: &Resource) -> Option<String> {
+        let versions: Vec<&str> = self
+            .served
+            .all
+            .iter()
+            .filter(|api| api.group == resource.api.group && api.plural == resource.api.plural)
+            .map(|api| api.version.as_str())
+            .collect();
+        if self.applier.dry && self.state.definitions.contains(&resource.name) {
+            return None;
+        }
+        let gap = self
+            .served
+            .gaps
+            .iter()
+            .find(|gap| gap.group == resource.api.group);
+        Some(match (versions.as_slice(), gap) {
+            ([], Some(gap)) => format!(
+                "the target could not be asked for {}: {}",
+                resource.api.group, gap.reason
+            ),
+            ([], None) => format!("the target does not serve {}", resource.name),
+            (versions, _) => format!(
+                "the backup holds {} as {}, the target serves {}",
+                resource.name,
+                resource.api.version,
+                versions.join(", ")
+            ),
+        })
+    }
+
+    /// Starts these rows (with their places) of a frame; settles older ones on the way.
+    async fn feed(
+        &mut self,
+        resource: &Arc<Resource>,
+        frame: usize,
+        rows: Vec<(usize, Row)>,
+        look: Option<&Seens>,
+    ) -> Result<()> {
+        let target = self.target(resource);
+        let mut todo = VecDeque::with_capacity(rows.len());
+        let mut bodies = Vec::with_capacity(rows.len());
+        for (position, row) in rows {
+            let ticket = self.ticket(resource, frame, Some(position), &row);
+            let lost = ticket
+                .namespace
+                .as_ref()
+                .and_then(|n| Some(format!("namespace {n}: {}", self.state.lost.get(n)?)));
+            if let Some(reason) = lost {
+                self.settle(&ticket, failed(reason)).await?;
+                continue;
+            }
+            let Some(target) = &target else {
+                let done = match self.unserved(resource) {
+                    Some(reason) => failed(reason),
+                    None => Done::new(Action::Created, "once its definition is restored"),
+                };
+                self.settle(&ticket, done).await?;
+                continue;
+            };
+            let known = self.known(&ticket, look);
+            if let Known::There(seen) = known
+                && seen.mine
+            {
+                let mut done = Done::new(Action::Skipped, "this restore made it in an earlier run");
+                (done.uid, done.mine) = (seen.uid, true);
+                self.settle(&ticket, done).await?;
+                continue;
+            }
+            bodies.push(row.clone());
+            todo.push_back((ticket, target.clone(), known, row));
+        }
+        let archive = self.archive;
+        let mut objects = archive.objects(bodies);
+        while let Some((ticket, target, known, row)) = todo.pop_front() {
+            let object = match objects.next().await {
+                Some(Ok(object)) => Ok(object),
+                // Only this object is lost: the others are read one by one.
+                Some(Err(e)) if e.kind() == Kind::Corrupt => {
+                    objects = futures::stream::empty().boxed();
+                    Err(e)
+                }
+                Some(Err(e)) => return Err(e),
+                None => archive.body(&row).await.map(|body| Object {
+                    row: row.clone(),
+                    body,
+                }),
+            };
+            let object = match object {
+                Ok(object) => object,
+                Err(e) if e.kind() == Kind::Corrupt => {
+                    let done = Done::new(Action::Failed, format!("the archive is damaged: {e}"));
+                    self.settle(&ticket, done).await?;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            self.start(ticket, target, known, object).await?;
+        }
+        Ok(())
+    }
+
+    fn ticket(
+        &self,
+        resource: &Arc<Resource>,
+        frame: usize,
+        position: Option<usize>,
+        row: &Row,
+    ) -> Ticket {
+        let rewrite = &self.applier.rewrite;
+        let name = if resource.name == order::NAMESPACES {
+            rewrite.namespace(&row.name)
+        } else {
+            &row.name
+        };
+        Ticket {
+            resource: resource.clone(),
+            frame,
+            position,
+            namespace: row
+                .namespace
+                .as_deref()
+                .map(|n| rewrite.namespace(n).to_owned()),
+            name: name.to_owned(),
+            owner: Uuid::parse_str(&row.uid)
+                .ok()
+                .filter(|uid| self.survey.owners.contains(uid)),
+            bytes: row.length,
+        }
+    }
+
+    fn known(&self, ticket: &Ticket, look: Option<&Seens>) -> Known {
+        if ticket
+            .namespace
+            .as_ref()
+            .is_some_and(|n| self.state.fresh.contains(n))
+        {
+            return Known::Absent;
+        }
+        match look.map(|seens| seens.get(ticket.namespace.as_deref(), &ticket.name)) {
+            None => Known::Unasked,
+            Some(None) => Known::Absent,
+            Some(Some(seen)) => Known::There(seen),
+        }
+    }
+
+    async fn start(
+        &mut self,
+        ticket: Ticket,
+        target: Arc<ApiResource>,
+        known: Known,
+        object: Object,
+    ) -> Result<()> {
+        if self.cancel.as_ref().is_some_and(|stop| *stop.borrow()) {
+            return Err(Error::new(Kind::Interrupted, "the restore was stopped")
+                .hint("the same command goes on with it"));
+        }
+        while self.state.flight.len() >= self.concurrency.max(1) * 4 {
+            self.settle_first().await?;
+        }
+        let (Some(slots), Some(bytes)) = (&self.state.slots, &self.state.bytes) else {
+            return Err(Error::other("the restore was not begun"));
+        };
+        // Rewriting takes about as much again.
+        let weight = u32::try_from((object.body.len() * 2).clamp(1, BYTES)).unwrap_or(u32::MAX);
+        let closed = |e| Error::other("the restore has ended").because(e);
+        let room = bytes
+            .clone()
+            .acquire_many_owned(weight)
+            .await
+            .map_err(closed)?;
+        let slot = slots.clone().acquire_owned().await.map_err(closed)?;
+        let applier = self.applier.clone();
+        let job = Job {
+            resource: ticket.resource.clone(),
+            target,
+            namespace: ticket.namespace.clone(),
+            name: ticket.name.clone(),
+            object,
+            known,
+        };
+        let task = Task(tokio::spawn(async move {
+            let done = applier.process(&job).await;
+            drop((job, room, slot));
+            done
+        }));
+        self.state.flight.push_back((ticket, task));
+        Ok(())
+    }
+
+    async fn settle_first(&mut self) -> Result<()> {
+        if let Some((ticket, task)) = self.state.flight.pop_front() {
+            let done = task.wait().await??;
+            self.settle(&ticket, done).await?;
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        while !self.state.flight.is_empty() {
+            self.settle_first().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of what became of an object.
+    async fn settle(&mut self, ticket: &Ticket, done: Done) -> Result<()> {
+        if let (Some(old), Some(new)) = (ticket.owner, done.uid) {
+            self.state.owners.insert(old, new);
+        }
+        if ticket.resource.name == order::NAMESPACES {
+            match done.action {
+                Action::Created => {
+                    self.state.lost.remove(&ticket.name);
+                    self.state.fresh.insert(ticket.name.clone());
+                }
+                Action::Failed => {
+                    self.state
+                        .lost
+                        .insert(ticket.name.clone(), done.reason.clone());
+                }
+                Action::Updated | Action::Skipped => drop(self.state.lost.remove(&ticket.name)),
+            }
+        }
+        if ticket.resource.name == order::CRDS && (done.mine || self.applier.dry) {
+            self.state.definitions.insert(ticket.name.clone());
+        }
+        if done.again
+            && !self.applier.dry
+            && ticket.position.is_some()
+            && self.state.failures.len() < FAILURES
+        {
+            self.state.failures.push(Failure {
+                ticket: ticket.clone(),
+                reason: done.reason,
+            });
+            return Ok(());
+        }
+        self.note(ticket, done).await
+    }
+
+    async fn note(&mut self, ticket: &Ticket, done: Done) -> Result<()> {
+        let step = Step {
+            kind: format!(
+                "{}/{}",
+                ticket.resource.row.api_version(),
+                ticket.resource.row.kind
+            ),
+            namespace: ticket.namespace.clone(),
+            name: ticket.name.clone(),
+            action: done.action,
+            reason: done.reason,
+        };
+        self.record.step(&step, done.mine, done.warning)?;
+        if let Some(journal) = &mut self.journal {
+            if step.action != Action::Skipped {
+                journal.note(&step)?;
+            }
+            journal.flush(false).await;
+        }
+        self.progress.done(1, ticket.bytes);
+        if let Some(show) = &mut self.show {
+            show(step);
+        }
+        Ok(())
+    }
+
+    /// Tries again what failed, as long as that gets any further.
+    async fn again(&mut self) -> Result<()> {
+        for round in 0..ROUNDS {
+            let before = self.state.failures.len();
+            if before == 0 {
+                return Ok(());
+            }
+            self.progress
+                .step(&format!("trying {before} objects again that failed"));
+            // Quotas and service accounts are counted and made by controllers, a little later.
+            tokio::time::sleep(Duration::from_millis(500) * (round + 1) * (round + 1)).await;
+            let failures = std::mem::take(&mut self.state.failures);
+            let mut frames: BTreeMap<_, (Arc<Resource>, BTreeMap<usize, BTreeSet<usize>>)> =
+                BTreeMap::new();
+            for Failure { ticket, .. } in failures {
+                let key = (ticket.resource.place, ticket.resource.name.clone());
+                let (_, positions) = frames
+                    .entry(key)
+                    .or_insert_with(|| (ticket.resource.clone(), BTreeMap::new()));
+                if let Some(position) = ticket.position {
+                    positions.entry(ticket.frame).or_default().insert(position);
+                }
+            }
+            let mut wave = None;
+            for ((place, _), (resource, positions)) in frames {
+                if wave
+                    .replace(place.wave)
+                    .is_some_and(|before| before != place.wave)
+                {
+                    self.drain().await?;
+                }
+                for (frame, positions) in positions {
+                    let rows = gather::rows(self.archive, self.filter, &resource, frame).await?;
+                    let rows = rows
+                        .into_iter()
+                        .enumerate()
+                        .filter(|(position, _)| positions.contains(position))
+                        .collect();
+                    self.feed(&resource, frame, rows, None).await?;
+                }
+                if place.wave == order::WAVE_CRDS {
+                    self.drain().await?;
+                    self.defined().await?;
+                }
+            }
+            self.drain().await?;
+            if self.state.failures.len() >= before {
+                break;
+            }
+        }
+        for Failure { ticket, reason } in std::mem::take(&mut self.state.failures) {
+            self.note(&ticket, Done::new(Action::Failed, reason))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the definitions of this restore are served.
+    async fn defined(&mut self) -> Result<()> {
+        if self.applier.dry || self.state.definitions.is_empty() {
+            return Ok(());
+        }
+        let Some(crds) = self
+            .served
+            .all
+            .iter()
+            .find(|api| api.group_resource() == order::CRDS)
+            .cloned()
+        else {
+            return Ok(());
+        };
+        self.progress.step(&format!(
+            "waiting for {} definitions to be served",
+            self.state.definitions.len()
+        ));
+        let until = Instant::now() + ESTABLISHED;
+        let cluster = &self.applier.cluster;
+        let late: Vec<Result<Option<String>>> =
+            futures::stream::iter(self.state.definitions.iter().cloned())
+                .map(|name| established(cluster, &crds, name, until))
+                .buffer_unordered(8)
+                .collect()
+                .await;
+        for name in late {
+            if let Some(name) = name? {
+                self.record.warn(
+                    None,
+                    format!("definition {name} was not established within 10 minutes"),
+                )?;
+            }
+        }
+        let wanted: Vec<Arc<Resource>> = self
+            .survey
+            .resources
+            .iter()
+            .filter(|r| self.state.definitions.contains(&r.name))
+            .cloned()
+            .collect();
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            self.served = discovery::discover(&self.applier.cluster).await?;
+            if wanted.iter().all(|r| self.target(r).is_some()) || Instant::now() >= until {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Namespaces that objects need and the archive does not hold are made empty.
+    async fn plain_namespaces(&mut self) -> Result<()> {
+        let held: HashSet<String> = match self
+            .survey
+            .resources
+            .iter()
+            .find(|r| r.name == order::NAMESPACES)
+        {
+            Some(resource) => {
+                let mut held = HashSet::new();
+                for frame in &resource.frames {
+                    let rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                    held.extend(rows.into_iter().map(|row| row.name));
+                }
+                held
+            }
+            None => HashSet::new(),
+        };
+        let api = ApiResource {
+            version: "v1".into(),
+            plural: order::NAMESPACES.into(),
+            kind: "Namespace".into(),
+            verbs: vec!["create".into()],
+            ..ApiResource::default()
+        };
+        let resource = Arc::new(Resource {
+            name: order::NAMESPACES.into(),
+            row: ResourceRow {
+                resource: order::NAMESPACES.into(),
+                version: "v1".into(),
+                kind: "Namespace".into(),
+                ..ResourceRow::default()
+            },
+            place: order::place(order::NAMESPACES),
+            wanted: super::plan::Wanted::default(),
+            count: 0,
+            namespaces: BTreeSet::new(),
+            frames: Vec::new(),
+            children: Vec::new(),
+            api: api.clone(),
+        });
+        let api = Arc::new(api);
+        let mut made = HashSet::new();
+        for old in self
+            .survey
+            .namespaces
+            .difference(&held.into_iter().collect())
+        {
+            let new = self.applier.rewrite.namespace(old).to_owned();
+            if self.state.fresh.contains(&new) || !made.insert(new.clone()) {
+                continue;
+            }
+            let live = target::find_metadata(&self.applier.cluster, &api, None, &new).await;
+            match live {
+                Ok(Some(live)) if target::Metadata::read(&live).deletion_timestamp.is_none() => {
+                    continue;
+                }
+                // Who may work in one namespace only: its objects will tell.
+                Err(e) if e.is_forbidden() => continue,
+                Err(e) => return Err(e.into()),
+                Ok(_) => {}
+            }
+            let row = Row {
+                name: old.clone(),
+                ..Row::default()
+            };
+            let body = serde_json::json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": old}});
+            let object = Object {
+                body: Bytes::from(body.to_string()),
+                row: row.clone(),
+            };
+            let ticket = self.ticket(&resource, 0, None, &row);
+            self.start(ticket, api.clone(), Known::Unasked, object)
+                .await?;
+        }
+        self.drain().await
+    }
+
+    /// Gives the restored objects their owners back.
+    async fn owners(&mut self) -> Result<()> {
+        let survey = self.survey;
+        if survey.resources.iter().all(|r| r.children.is_empty()) {
+            return Ok(());
+        }
+        self.progress.step("giving objects their owners back");
+        let owners = Arc::new(Owners::new(
+            self.applier.cluster.clone(),
+            self.served.clone(),
+            self.applier.rewrite.restore.clone(),
+            std::mem::take(&mut self.state.owners),
+        ));
+        let mut flight: VecDeque<(Ticket, Task<Result<Rewired>>)> = VecDeque::new();
+        for resource in &survey.resources {
+            let Some(target) = self
+                .target(resource)
+                .filter(|_| !resource.children.is_empty())
+            else {
+                continue;
+            };
+            for frame in &resource.children {
+                let mut rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                rows.retain(|row| !row.owners.is_empty());
+                let archive = self.archive;
+                let mut objects = archive.objects(rows);
+                while let Some(object) = objects.next().await {
+                    let object = match object {
+                        Ok(object) => object,
+                        // Named when it should have been created.
+                        Err(e) if e.kind() == Kind::Corrupt => break,
+                        Err(e) => return Err(e),
+                    };
+                    if self.cancel.as_ref().is_some_and(|stop| *stop.borrow()) {
+                        return Err(Error::new(Kind::Interrupted, "the restore was stopped")
+                            .hint("the same command goes on with it"));
+                    }
+                    let Some(references) = references(&object.body)? else {
+                        continue;
+                    };
+                    let ticket = self.ticket(resource, *frame, None, &object.row);
+                    let child = Child {
+                        target: target.clone(),
+                        namespace: ticket.namespace.clone(),
+                        name: ticket.name.clone(),
+                        references,
+                    };
+                    if flight.len() >= self.concurrency.max(1)
+                        && let Some((ticket, task)) = flight.pop_front()
+                    {
+                        self.rewired(&ticket, task.wait().await?)?;
+                    }
+                    let owners = owners.clone();
+                    let task = tokio::spawn(async move { owners.rewire(&child).await });
+                    flight.push_back((ticket, Task(task)));
+                }
+            }
+        }
+        for (ticket, task) in flight {
+            self.rewired(&ticket, task.wait().await?)?;
+        }
+        Ok(())
+    }
+
+    fn rewired(&mut self, ticket: &Ticket, result: Result<Rewired>) -> Result<()> {
+        let object = format!(
+            "{}/{} {}{}",
+            ticket.resource.row.api_version(),
+            ticket.resource.row.kind,
+            ticket
+                .namespace
+                .as_ref()
+                .map(|n| format!("{n}/"))
+                .unwrap_or_default(),
+            ticket.name
+        );
+        let namespace = ticket.namespace.as_deref();
+        match result {
+            Ok(rewired) => rewired.dropped.iter().try_for_each(|owner| {
+                self.record.warn(
+                    namespace,
+                    format!("{object}: its owner {owner} is not in the target, so it has that owner no more"),
+                )
+            }),
+            Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => Err(e),
+            Err(e) => self
+                .record
+                .fail(namespace, format!("{object}: its owners were not restored: {e}")),
+        }
+    }
+}
+
+fn failed(reason: String) -> Done {
+    Done {
+        again: true,
+        ..Done::new(Action::Failed, reason)
+    }
+}
+
+fn references(body: &[u8]) -> Result<Option<String>> {
+    let object = RawObject::from_slice(body)?;
+    let Some(metadata) = object.get("metadata") else {
+        return Ok(None);
+    };
+    Ok(RawObject::parse(metadata)?
+        .get("ownerReferences")
+        .filter(|text| text.starts_with('['))
+        .map(str::to_owned))
+}
+
+/// Waits for one definition; gives its name back where that took too long.
+async fn established(
+    cluster: &crate::cluster::Cluster,
+    crds: &ApiResource,
+    name: String,
+    until: Instant,
+) -> Result<Option<String>> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let Some(body) = target::find(cluster, crds, None, &name).await? else {
+            return Ok(None);
+        };
+        let object: serde_json::Value = serde_json::from_slice(&body)
+            .map_err(|e| Error::other(format!("definition {name} can not be read")).because(e))?;
+        let is = |kind: &str| {
+            object["status"]["conditions"]
+                .as_array()
+                .is_some_and(|list| {
+                    list.iter()
+                        .any(|c| c["type"] == kind && c["status"] == "True")
+                })
+        };
+        if is("Established") && is("NamesAccepted") {
+            return Ok(None);
+        }
+        if Instant::now() >= until {
+            return Ok(Some(name));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
