@@ -1,1 +1,11 @@
+//! The test program: one module per user story, and the harness' own tests.
+#![allow(clippy::unwrap_used, reason = "what is missing fails the test")]
 
+mod backup;
+mod bad_input;
+mod harness_itself;
+mod interop;
+mod location;
+mod place;
+mod readme;
+mod restore;

@@ -10,7 +10,7 @@ mod point_in_time;
 mod related;
 mod report;
 #[cfg(test)]
-mod server;
+pub(crate) mod server;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -24,14 +24,16 @@ use self::gather::Gathered;
 use self::names::gzip;
 use self::point_in_time::Patience;
 use self::report::Log;
-use crate::api::{AccessMode, Backup};
+use crate::api::Backup;
 use crate::archive::row::{Outcome, ResourceRow};
+use crate::catalog::Digests;
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::location::Location;
 use crate::location::claim::{Claim, Purpose};
 use crate::location::guard::{self, Guard};
+use crate::location::store::Upload;
 use crate::name::Name;
 use crate::progress::Progress;
 
@@ -93,7 +95,7 @@ pub async fn create(
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
     options.filter.validate()?;
-    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+    if location.is_read_only() {
         return Err(
             Error::invalid(format!("location {} is read-only", location.name))
                 .hint("choose another with --location, or set its accessMode to ReadWrite"),
@@ -103,7 +105,7 @@ pub async fn create(
     progress.step("asking the cluster what it serves");
     let gathered = tokio::select! {
         gathered = begin(cluster, location, options) => gathered?,
-        () = cancelled(cancel.clone()) => return Err(interrupted(options)),
+        () = cancelled(cancel.clone()) => return Err(interrupted(options.name.as_str())),
     };
     // Short, and not to be left half done.
     let claim = Claim::take(
@@ -121,11 +123,15 @@ pub async fn create(
         log: &log,
         progress,
     };
-    let sealed = tokio::select! {
-        sealed = work.run(gathered) => sealed,
-        () = cancelled(cancel) => Err(interrupted(options)),
+    let sealed = async {
+        let gathered = Arc::new(gathered);
+        let applied = work.read(&gathered, cancel.clone()).await?;
+        tokio::select! {
+            sealed = work.seal(&gathered, applied) => sealed,
+            () = cancelled(cancel) => Err(interrupted(options.name.as_str())),
+        }
     };
-    match sealed {
+    match sealed.await {
         Ok((marker, report)) => {
             claim.put_marker(marker).await?;
             claim.release().await;
@@ -143,13 +149,10 @@ pub fn planned(options: &BackupOptions, location: &str) -> Backup {
     report::planned(options, location)
 }
 
-fn interrupted(options: &BackupOptions) -> Error {
+fn interrupted(name: &str) -> Error {
     Error::new(
         Kind::Interrupted,
-        format!(
-            "backup {} was stopped; nothing of it stays in the location",
-            options.name
-        ),
+        format!("backup {name} was stopped; there is no backup of that name"),
     )
 }
 
@@ -204,13 +207,16 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Everything but the marker, which comes back as bytes.
-    async fn run(&self, gathered: Gathered) -> Result<(Bytes, BackupReport)> {
+    /// Lists, and streams archive and index.
+    async fn read(
+        &self,
+        gathered: &Arc<Gathered>,
+        cancel: tokio::sync::watch::Receiver<bool>,
+    ) -> Result<Applied<Upload, Upload>> {
         let Self {
             options,
             claim,
             log,
-            progress,
             ..
         } = self;
         log.line(
@@ -223,20 +229,36 @@ impl Work<'_> {
                 gathered.served.all.len()
             ),
         );
-        let gathered = Arc::new(gathered);
-        let plan = plan::plan(&gathered, options.single_namespace);
+        let plan = plan::plan(gathered, options.single_namespace);
         let archive = claim.upload(&claim.keys().archive()).await?;
         let index = claim.upload(&claim.keys().index()).await?;
-        let applied = Apply {
+        Apply {
             cluster: self.cluster,
-            gathered: Arc::clone(&gathered),
+            gathered: Arc::clone(gathered),
+            cancel,
             exact: options.exact,
             mtime: u64::try_from(options.now.as_second()).unwrap_or_default(),
             patience: Patience::default(),
             progress: self.progress,
         }
         .run(plan, options.name.as_str(), archive, index)
-        .await?;
+        .await
+    }
+
+    /// Everything after the lists but the marker, which comes back as bytes.
+    async fn seal(
+        &self,
+        gathered: &Gathered,
+        applied: Applied<Upload, Upload>,
+    ) -> Result<(Bytes, BackupReport)> {
+        let Self {
+            options,
+            claim,
+            log,
+            progress,
+            ..
+        } = self;
+        let keys = claim.keys();
         let Applied {
             archive,
             index,
@@ -247,11 +269,12 @@ impl Work<'_> {
             names,
         } = applied;
         progress.step("writing the side files");
-        let mut digests = BTreeMap::new();
-        digests.insert(claim.keys().archive(), archive.finish().await?.sha256);
-        digests.insert(claim.keys().index(), index.finish().await?.sha256);
+        let (archive, index) = futures::join!(archive.finish(), index.finish());
+        let mut digests = Digests::new()
+            .add(&keys.archive(), &archive?.sha256)
+            .add(&keys.index(), &index?.sha256);
 
-        let findings = report::judge(options, &gathered, &rows, revision, &seen);
+        let findings = report::judge(options, gathered, &rows, revision, &seen);
         for row in &rows {
             let level = match row.outcome {
                 Outcome::Failed => "error",
@@ -274,7 +297,7 @@ impl Work<'_> {
         );
         let backup = report::marker(
             options,
-            &gathered,
+            gathered,
             &self.location.name,
             self.cluster.context(),
             &findings,
@@ -285,7 +308,6 @@ impl Work<'_> {
         let marker: Bytes = serde_json::to_vec_pretty(&backup)
             .map_err(|e| Error::other("the marker can not be written as JSON").because(e))?
             .into();
-        let keys = claim.keys();
         let files = [
             (keys.results(), gzip(&findings.results()?)),
             (keys.resource_list(), names::resource_list(names)),
@@ -296,7 +318,7 @@ impl Work<'_> {
             (keys.logs(), log.finish()),
         ];
         for (key, bytes) in &files {
-            digests.insert(key.clone(), digest(bytes));
+            digests = digests.add_bytes(key, bytes);
         }
         futures::future::try_join_all(
             files
@@ -304,9 +326,9 @@ impl Work<'_> {
                 .map(|(key, bytes)| async move { claim.put(&key, bytes).await }),
         )
         .await?;
-        digests.insert(keys.marker(), digest(&marker));
+        digests = digests.add_bytes(&keys.marker(), &marker);
         claim.confirm().await?;
-        claim.put(&keys.digests(), sums(&digests)).await?;
+        claim.put(&keys.digests(), digests.to_bytes()).await?;
         claim.confirm().await?;
         let report = BackupReport {
             backup,
@@ -320,20 +342,5 @@ impl Work<'_> {
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
-        hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-        hex
-    })
-}
-
-/// `SHA256SUMS`, as `sha256sum -c` reads it in the backup's folder.
-fn sums(digests: &BTreeMap<String, String>) -> Bytes {
-    let line = |(key, digest): (&String, &String)| {
-        let file = key.rsplit('/').next().unwrap_or(key);
-        format!("{digest}  {file}\n")
-    };
-    digests.iter().map(line).collect::<String>().into()
-}
+#[cfg(test)]
+mod tests;

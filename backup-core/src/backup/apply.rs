@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::budget::{Budget, Reserved, TOTAL};
@@ -58,6 +58,8 @@ pub(super) struct Apply<'a> {
     pub(super) exact: bool,
     /// The archive's time stamps, in seconds since the epoch.
     pub(super) mtime: u64,
+    /// Whether to stop.
+    pub(super) cancel: watch::Receiver<bool>,
     /// How long things may take that pass by themselves.
     pub(super) patience: Patience,
     /// Who watches.
@@ -146,8 +148,11 @@ impl Apply<'_> {
                 .try_collect::<()>()
                 .await?;
             run.second_phase(related, namespaces).await
-        }
-        .await;
+        };
+        let read = tokio::select! {
+            read = read => Some(read),
+            () = super::cancelled(self.cancel.clone()) => None,
+        };
         let Run {
             moment,
             pages,
@@ -156,6 +161,11 @@ impl Apply<'_> {
             names,
             ..
         } = run;
+        let Some(read) = read else {
+            // Nothing of the writer is under way any more when the caller cleans up.
+            writing.shutdown().await;
+            return Err(super::interrupted(backup));
+        };
         // The writer ends when nobody can send any more. What it says of itself comes before what others say of it.
         drop(pages);
         let writer = match writing.join_next().await {

@@ -1,0 +1,31 @@
+# Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
+.DEFAULT_GOAL := build
+.PHONY: build demo test check bench soak
+
+## build: the release binaries, under target/release
+build:
+	cargo build --release --locked -p kubectl-backup
+
+## demo: a control plane is brought up, filled, backed up to a folder, damaged, restored and compared
+demo: build
+	KUBECTL_BACKUP_BIN=$(CURDIR)/target/release/kubectl-backup cargo run --locked -q -p tests --bin demo
+
+## test: everything, against real parts; what the machine lacks is skipped loudly and counted
+test:
+	tests/tools/build >/dev/null
+	.ci/test
+
+## check: what has to hold before a commit
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+## bench: the budgets, side by side with Velero in one run; keeps the table in BENCH.md
+bench: build
+	tests/tools/build >/dev/null
+	KUBECTL_BACKUP_BIN=$(CURDIR)/target/release/kubectl-backup cargo run --locked -q --release -p tests --bin bench
+
+## soak: the races and faults of the tests, many times over
+soak:
+	tests/tools/build >/dev/null
+	KUBECTL_BACKUP_SOAK=20 .ci/test soak

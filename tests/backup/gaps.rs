@@ -1,0 +1,136 @@
+//! No silent gap: what could not be saved is named, and the exit code says so.
+
+use crate::place::Place;
+use harness::cluster::Cluster;
+use harness::process::Folder;
+
+const DEAD_API: &str = "
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1.dead.example.com}
+spec: {group: dead.example.com, version: v1, groupPriorityMinimum: 100, versionPriority: 100, insecureSkipTLSVerify: true, service: {name: dead, namespace: default, port: 443}}
+";
+
+#[test]
+fn a_dead_aggregated_api_makes_the_backup_incomplete_and_is_named() {
+    let cluster = Cluster::builder()
+        .controllers(harness::cluster::Controllers::NAMESPACES)
+        .start();
+    let folder = Folder::new("location");
+    let location = format!("file://{}", folder.path().display());
+    cluster.apply(DEAD_API);
+    let run = crate::place::on(&cluster, &location, &["create", "b"]).code(3);
+    assert!(run.stderr.contains("dead.example.com"), "{}", run.stderr);
+    let shown = crate::place::on(&cluster, &location, &["describe", "b"])
+        .ok()
+        .stdout;
+    assert!(
+        shown.contains("dead.example.com") && shown.contains("PartiallyFailed"),
+        "{shown}"
+    );
+    let listed = crate::place::on(&cluster, &location, &["get"]).ok().stdout;
+    assert!(listed.contains("PartiallyFailed"), "{listed}");
+}
+
+#[test]
+fn a_list_that_is_forbidden_is_a_gap_in_a_backup_of_the_whole_cluster() {
+    let place = Place::new();
+    let user = place.cluster.user("reader-of-config-maps", &[]);
+    place.cluster.apply(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader-of-config-maps}
+rules: [{apiGroups: [''], resources: [configmaps, namespaces], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader-of-config-maps}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader-of-config-maps}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader-of-config-maps}]
+",
+    );
+    let run = place.run(&["create", "b"]).kubeconfig(&user).code(3);
+    assert!(run.stderr.contains("secrets"), "{}", run.stderr);
+    assert_eq!(place.marker("b")["status"]["phase"], "PartiallyFailed");
+    assert!(!place.archive("b").names("configmaps").is_empty());
+    let shown = place.run(&["describe", "b"]).ok().stdout;
+    let line = shown
+        .lines()
+        .find(|line| line.contains("secrets") && line.contains("ailed"))
+        .unwrap_or_else(|| panic!("{shown}"));
+    assert!(shown.contains("orbidden"), "{line}\n{shown}");
+}
+
+#[test]
+fn a_volume_is_named_with_its_data_not_saved() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("volume");
+    place.cluster.apply(&format!(
+        "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: data, namespace: {namespace}}}
+spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}
+"
+    ));
+    let run = place.run(&["create", "b", "-n", &namespace]).ok();
+    let named = format!("{namespace}/data");
+    assert!(
+        run.stderr.contains(&named) && run.stderr.contains("not saved"),
+        "{}",
+        run.stderr
+    );
+    let shown = place.run(&["describe", "b"]).ok().stdout;
+    assert!(
+        shown.contains(&named) && shown.contains("not saved"),
+        "{shown}"
+    );
+    let info = place.side_file("b", "-volumeinfo.json.gz");
+    assert_eq!(info[0]["pvcName"], "data");
+    assert_eq!(info[0]["pvcNamespace"], namespace.as_str());
+    assert_eq!(info[0]["skipped"], true);
+    assert!(
+        info[0]["skippedReason"].as_str().unwrap().contains("not"),
+        "{info}"
+    );
+}
+
+#[test]
+fn data_or_hooks_that_were_asked_for_and_can_not_be_done_make_the_backup_incomplete() {
+    let place = Place::new();
+    for annotation in [
+        "backup.velero.io/backup-volumes: data",
+        "pre.hook.backup.velero.io/command: '[\"/bin/sync\"]'",
+    ] {
+        let namespace = place.cluster.create_namespace("asked");
+        place
+            .cluster
+            .kubectl(&["-n", &namespace, "create", "serviceaccount", "waiting"]);
+        place.cluster.apply(&format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: app, namespace: {namespace}, annotations: {{{annotation}}}}}
+spec: {{serviceAccountName: waiting, containers: [{{name: app, image: 'localhost/none:1', volumeMounts: [{{name: data, mountPath: /data}}]}}], volumes: [{{name: data, emptyDir: {{}}}}]}}
+"
+        ));
+        let name = &format!("b-{namespace}");
+        let run = place.run(&["create", name, "-n", &namespace]).code(3);
+        assert!(
+            run.stderr.contains(&format!("{namespace}/app")),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(place.marker(name)["status"]["phase"], "PartiallyFailed");
+        place
+            .run(&[
+                "create",
+                &format!("{name}-no"),
+                "-n",
+                &namespace,
+                "--snapshot-volumes=false",
+            ])
+            .ok();
+    }
+}

@@ -1,0 +1,135 @@
+//! No way to the cluster.
+
+use std::fs;
+
+use harness::process::Folder;
+use harness::run::kubectl_backup;
+
+use crate::place::Place;
+
+#[test]
+fn no_kubeconfig_says_where_it_was_looked_for() {
+    let home = Folder::new("home");
+    let run = kubectl_backup(&["create", "b"])
+        .home(home.path())
+        .env("KUBECONFIG", home.join("absent"))
+        .code(1);
+    assert!(
+        run.stderr.contains("kubeconfig") && run.stderr.contains("hint:"),
+        "{}",
+        run.stderr
+    );
+    let run = kubectl_backup(&["create", "b"])
+        .home(home.path())
+        .env_remove("KUBECONFIG")
+        .code(1);
+    assert!(run.stderr.contains("kubeconfig"), "{}", run.stderr);
+}
+
+#[test]
+fn an_unknown_context_is_named_with_those_there_are() {
+    let place = Place::new();
+    let run = place.run(&["create", "b", "--context", "nope"]).code(1);
+    assert!(
+        run.stderr.contains("nope") && run.stderr.contains("test"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_named() {
+    let place = Place::new();
+    let nowhere = place.folder.write(
+        "nowhere",
+        fs::read_to_string(place.cluster.kubeconfig())
+            .unwrap()
+            .replace(&place.cluster.api_url(), "https://127.0.0.1:1"),
+    );
+    let run = place.run(&["create", "b"]).kubeconfig(&nowhere).code(1);
+    assert!(
+        run.stderr.contains("127.0.0.1:1") && run.stderr.contains("hint:"),
+        "{}",
+        run.stderr
+    );
+    assert!(place.files("b").is_empty());
+}
+
+#[test]
+fn an_expired_certificate_is_called_expired() {
+    let place = Place::new();
+    let run = place
+        .run(&["create", "b"])
+        .kubeconfig(&place.cluster.expired_user())
+        .code(1);
+    assert!(
+        run.stderr.contains("expired") || run.stderr.contains("nauthorized"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("hint:"), "{}", run.stderr);
+}
+
+#[test]
+fn an_exec_plugin_gives_the_credentials_and_one_that_fails_is_explained() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("exec");
+    let token = place.cluster.token();
+    let plugin = place.folder.write("plugin.sh", format!("#!/bin/sh\necho '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\"status\":{{\"token\":\"{token}\"}}}}'\n"));
+    let config = |command: &str| {
+        let ca = place.folder.write("ca.pem", place.cluster.ca_pem());
+        place.folder.write(
+            "exec-kubeconfig",
+            format!(
+                "apiVersion: v1\nkind: Config\nclusters: [{{name: t, cluster: {{server: \"{}\", certificate-authority: {}}}}}]\nusers: [{{name: t, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: [{command}], interactiveMode: Never}}}}}}]\ncontexts: [{{name: t, context: {{cluster: t, user: t}}}}]\ncurrent-context: t\n",
+                place.cluster.api_url(),
+                ca.display()
+            ),
+        )
+    };
+    place
+        .run(&["create", "b", "-n", &namespace])
+        .kubeconfig(&config(&plugin.display().to_string()))
+        .ok();
+    let run = place
+        .run(&["create", "c", "-n", &namespace])
+        .kubeconfig(&config("/absent/plugin"))
+        .code(1);
+    assert!(run.stderr.contains("plugin"), "{}", run.stderr);
+}
+
+#[test]
+fn impersonation_works_and_is_subject_to_the_other_users_rights() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("impersonated");
+    place
+        .run(&[
+            "create",
+            "b",
+            "-n",
+            &namespace,
+            "--as",
+            "admin",
+            "--as-group",
+            "system:masters",
+        ])
+        .ok();
+    let run = place
+        .run(&["create", "c", "-n", &namespace, "--as", "nobody"])
+        .run();
+    assert!([1, 3].contains(&run.code), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("orbidden") || run.stderr.contains("may not"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn kubectl_finds_the_plugin() {
+    let place = Place::new();
+    let run = harness::run::through_kubectl(&["version", "--client"])
+        .kubeconfig(place.cluster.kubeconfig())
+        .ok();
+    assert!(run.stdout.contains("0.1.0"), "{}", run.stdout);
+}

@@ -1,0 +1,85 @@
+//! The upstream side of the proxy: one connection for each of the client's, as if the proxy were not there.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+use crate::http_client::{Connector, Failure};
+use crate::http_server::{self, Body};
+
+pub(super) struct Upstream {
+    connector: Connector,
+    connection: Mutex<Option<SendRequest<Incoming>>>,
+}
+
+impl Upstream {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            connection: Mutex::new(None),
+        }
+    }
+
+    /// Sends a request on and returns the answer as it begins.
+    pub(super) async fn forward(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut connection = self.connection.lock().await;
+        let is_usable = match connection.as_mut() {
+            Some(sender) => sender.ready().await.is_ok(),
+            None => false,
+        };
+        if !is_usable {
+            let stream = self.connector.connect().await?;
+            let (sender, task) = http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(async move { drop(task.await) });
+            *connection = Some(sender);
+        }
+        let sender = connection.as_mut().ok_or("no connection")?;
+        let answer = sender.send_request(request).await?;
+        Ok(answer.map(|body| body.map_err(Failure::from).boxed_unsync()))
+    }
+
+    /// Sends a request on and waits for the end of the answer, so that nothing of it is left undone.
+    pub(super) async fn carry_out(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Failure> {
+        let (parts, body) = self.forward(request).await?.into_parts();
+        let bytes = body.collect().await?.to_bytes();
+        Ok(Response::from_parts(parts, http_server::full(bytes)))
+    }
+}
+
+/// The first `length` bytes of a body, and then an error. The pause lets them reach the client: what is still
+/// buffered when a body fails is thrown away.
+pub(super) fn cut_after(length: usize, body: Body) -> Body {
+    let frames = futures::stream::unfold((length, Some(body)), |(left, body)| async move {
+        let mut body = body?;
+        loop {
+            if left == 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return Some((
+                    Err::<Frame<Bytes>, Failure>("cut by a rule".into()),
+                    (0, None),
+                ));
+            }
+            let frame = match body.frame().await? {
+                Ok(frame) => frame,
+                Err(error) => return Some((Err(error), (0, None))),
+            };
+            if let Ok(mut bytes) = frame.into_data() {
+                bytes.truncate(left);
+                let left = left - bytes.len();
+                return Some((Ok(Frame::data(bytes)), (left, Some(body))));
+            }
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}

@@ -1,0 +1,7 @@
+//! The harness' own tests: what the stories rely on must work, and what checks must be able to fail.
+
+mod cleanup;
+mod comparison;
+mod faults;
+mod parts;
+mod witness;

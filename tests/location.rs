@@ -1,0 +1,102 @@
+//! Locations: created, checked, looked up, guarded.
+
+use std::fs;
+
+use harness::cluster::Cluster;
+use harness::process::Folder;
+use harness::run::kubectl_backup;
+use harness::store::Minio;
+
+use crate::place::{Place, on};
+
+#[test]
+fn with_nothing_configured_backups_go_to_a_folder_of_the_users() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.create_namespace("default-folder");
+    let home = Folder::new("home");
+    let run = |arguments: &[&str]| {
+        kubectl_backup(arguments)
+            .home(home.path())
+            .kubeconfig(cluster.kubeconfig())
+    };
+    run(&["create", "b", "-n", &namespace]).ok();
+    let uid = cluster.get_raw("/api/v1/namespaces/kube-system")["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let folder = home.join(".local/share/kubectl-backup").join(&uid);
+    assert!(folder.join("backups/b/velero-backup.json").exists());
+    assert!(run(&["get"]).ok().stdout.contains('b'));
+    // At 3 a.m. the cluster is gone; the backup is still found by its name.
+    let nowhere = home.write(
+        "nowhere",
+        fs::read_to_string(cluster.kubeconfig())
+            .unwrap()
+            .replace(&cluster.api_url(), "https://127.0.0.1:1"),
+    );
+    let listed = run(&["get"]).kubeconfig(&nowhere).ok();
+    assert!(
+        listed.stdout.contains('b') && listed.stdout.contains("CLUSTER"),
+        "{}",
+        listed.stdout
+    );
+    run(&["describe", "b"]).kubeconfig(&nowhere).ok();
+    run(&["verify", "b"]).kubeconfig(&nowhere).ok();
+}
+
+#[test]
+fn check_goes_through_every_step_and_leaves_nothing() {
+    let (cluster, minio) = (Cluster::shared(), Minio::shared());
+    let bucket = minio.bucket("checked");
+    let location = format!("s3://{bucket}/x?endpoint={}", minio.endpoint());
+    let run = on(cluster, &location, &["location", "check"])
+        .credentials_of(minio)
+        .ok();
+    for step in ["list", "write", "read back", "multipart", "delete", "clock"] {
+        assert!(
+            run.stdout.contains(step),
+            "{step} is missing in\n{}",
+            run.stdout
+        );
+    }
+    assert_eq!(minio.list(bucket, ""), Vec::<String>::new());
+    let place = Place::new();
+    place.run(&["location", "check"]).ok();
+    let steps = place.run(&["location", "check", "-o", "json"]).ok().json();
+    assert!(steps.to_string().contains("list"), "{steps}");
+}
+
+#[test]
+fn a_location_of_another_cluster_is_refused_for_writing_until_it_is_adopted_and_never_for_restores()
+{
+    let cluster = Cluster::shared();
+    let other = Cluster::builder()
+        .controllers(harness::cluster::Controllers::NAMESPACES)
+        .start();
+    let folder = Folder::new("shared-location");
+    let location = format!("file://{}", folder.path().display());
+    let namespace = cluster.create_namespace("guarded");
+    on(cluster, &location, &["create", "b", "-n", &namespace]).ok();
+    let refused = on(&other, &location, &["create", "c", "-n", "default"]).code(1);
+    assert!(
+        refused.stderr.contains("location adopt"),
+        "{}",
+        refused.stderr
+    );
+    on(&other, &location, &["delete", "b", "--yes"]).code(1);
+    on(&other, &location, &["prune", "--yes"]).code(1);
+    on(
+        &other,
+        &location,
+        &["restore", "create", "--from-backup", "b"],
+    )
+    .ok();
+    on(&other, &location, &["location", "adopt", "--yes"]).ok();
+    on(&other, &location, &["create", "c", "-n", "default"]).ok();
+    let turned = on(cluster, &location, &["create", "d", "-n", &namespace]).code(1);
+    assert!(
+        turned.stderr.contains("location adopt"),
+        "{}",
+        turned.stderr
+    );
+}

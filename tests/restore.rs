@@ -1,0 +1,7 @@
+//! Bringing it back: all or a part, here or elsewhere, once or twice, interrupted or not.
+
+mod existing;
+mod interrupted;
+mod owners;
+mod parts;
+pub(crate) mod whole;

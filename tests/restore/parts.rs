@@ -1,0 +1,238 @@
+//! A part of a backup, in the same or another namespace.
+
+use crate::place::Place;
+use harness::compare::{Options, compare};
+use harness::snapshot::Snapshot;
+
+const SHOP: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: NS, labels: {app: web}}
+data: {a: b}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: other, namespace: NS}
+data: {c: d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: token, namespace: NS, labels: {app: web}}
+stringData: {t: s}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: NS}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot, namespace: NS}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: robot, namespace: NS}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{kind: ServiceAccount, name: robot, namespace: NS}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: NS, labels: {app: web}}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: 'localhost/none:1'}]}}
+";
+
+fn saved() -> (Place, String) {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("shop");
+    place
+        .cluster
+        .kubectl(&["label", "namespace", &namespace, "team=shop"]);
+    place.cluster.apply(&SHOP.replace("NS", &namespace));
+    place
+        .run(&["create", "b", "--include-namespaces", &namespace])
+        .ok();
+    (place, namespace)
+}
+
+fn names(place: &Place, namespace: &str, kind: &str) -> String {
+    place
+        .cluster
+        .kubectl(&["-n", namespace, "get", kind, "-o", "name"])
+        .stdout
+}
+
+#[test]
+fn a_namespace_that_was_deleted_comes_back() {
+    let (place, namespace) = saved();
+    let before = Snapshot::of(place.cluster);
+    place
+        .cluster
+        .kubectl(&["delete", "namespace", &namespace, "--wait=true"]);
+    place.run(&["restore", "create", "--from-backup", "b"]).ok();
+    compare(
+        &before,
+        &Snapshot::of(place.cluster),
+        &Options::in_namespaces(&[&namespace]),
+    )
+    .assert_none();
+    let labels = place
+        .cluster
+        .get_raw(&format!("/api/v1/namespaces/{namespace}"));
+    assert_eq!(labels["metadata"]["labels"]["team"], "shop");
+}
+
+#[test]
+fn a_namespace_is_restored_beside_the_old_one_under_another_name() {
+    let (place, namespace) = saved();
+    let before = Snapshot::of(place.cluster);
+    let copy = format!("{namespace}-copy");
+    place
+        .run(&[
+            "restore",
+            "create",
+            "--from-backup",
+            "b",
+            "--namespace-mappings",
+            &format!("{namespace}:{copy}"),
+        ])
+        .ok();
+    compare(
+        &before,
+        &Snapshot::of(place.cluster),
+        &Options::in_namespaces(&[&namespace]).mapped(&namespace, &copy),
+    )
+    .assert_none();
+    let binding = place.cluster.get_raw(&format!(
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/{copy}/rolebindings/robot"
+    ));
+    assert_eq!(binding["subjects"][0]["namespace"], copy.as_str());
+}
+
+#[test]
+fn kinds_labels_and_single_objects_can_be_chosen() {
+    let (place, namespace) = saved();
+    let restore = |copy: &str, arguments: &[&str]| {
+        let mapping = format!("{namespace}:{namespace}-{copy}");
+        place
+            .run(&[
+                "restore",
+                "create",
+                "--from-backup",
+                "b",
+                "--namespace-mappings",
+                &mapping,
+            ])
+            .args(arguments)
+            .ok();
+        format!("{namespace}-{copy}")
+    };
+    let kinds = restore(
+        "kinds",
+        &["--include-resources", "configmaps,secrets", "-l", "app=web"],
+    );
+    assert!(
+        names(&place, &kinds, "configmaps").contains("settings")
+            && !names(&place, &kinds, "configmaps").contains("other")
+    );
+    assert!(names(&place, &kinds, "secrets").contains("token"));
+    assert!(names(&place, &kinds, "deployments").is_empty());
+    let single = restore(
+        "single",
+        &[
+            "--include-resources",
+            "configmaps",
+            "--objects",
+            &format!("{namespace}/other"),
+        ],
+    );
+    assert!(
+        names(&place, &single, "configmaps").contains("other")
+            && !names(&place, &single, "configmaps").contains("settings")
+    );
+    assert!(names(&place, &single, "services").is_empty());
+    let without = restore("without", &["--exclude-resources", "secrets"]);
+    assert!(
+        names(&place, &without, "secrets").is_empty()
+            && names(&place, &without, "deployments").contains("web")
+    );
+}
+
+#[test]
+fn a_dry_run_shows_each_object_with_what_would_be_done_and_why() {
+    let (place, namespace) = saved();
+    place
+        .cluster
+        .kubectl(&["-n", &namespace, "delete", "configmap", "settings"]);
+    let run = place
+        .run(&[
+            "restore",
+            "create",
+            "--from-backup",
+            "b",
+            "--dry-run=client",
+        ])
+        .ok();
+    let line = |name: &str| {
+        run.stdout
+            .lines()
+            .find(|line| line.contains(name))
+            .unwrap_or_else(|| panic!("{name}: {}", run.stdout))
+            .to_lowercase()
+    };
+    assert!(line("settings").contains("create"), "{}", run.stdout);
+    assert!(
+        line("other").contains("skip") && line("other").contains("exists"),
+        "{}",
+        run.stdout
+    );
+    assert!(
+        !names(&place, &namespace, "configmaps").contains("settings"),
+        "nothing was changed"
+    );
+    assert!(
+        place.run(&["restore", "get"]).ok().stdout.lines().count() <= 1,
+        "a dry run is no restore"
+    );
+}
+
+#[test]
+fn objects_the_target_refuses_are_listed_and_the_rest_is_restored() {
+    let (place, namespace) = saved();
+    let copy = place.cluster.create_namespace("refusing");
+    place.cluster.apply(&format!(
+        "
+apiVersion: v1
+kind: ResourceQuota
+metadata: {{name: none, namespace: {copy}}}
+spec: {{hard: {{secrets: '0', count/deployments.apps: '0'}}}}
+"
+    ));
+    harness::wait_for("the quota", std::time::Duration::from_secs(20), || {
+        place
+            .cluster
+            .get_raw(&format!("/api/v1/namespaces/{copy}/resourcequotas/none"))["status"]
+            .get("used")
+            .map(|_| ())
+    });
+    let run = place
+        .run(&[
+            "restore",
+            "create",
+            "--from-backup",
+            "b",
+            "--namespace-mappings",
+            &format!("{namespace}:{copy}"),
+        ])
+        .code(3);
+    assert!(
+        run.stderr.contains("token") && run.stderr.contains("quota"),
+        "{}",
+        run.stderr
+    );
+    assert!(names(&place, &copy, "configmaps").contains("settings"));
+    let listed = place.run(&["restore", "get"]).ok().stdout;
+    assert!(listed.contains("PartiallyFailed"), "{listed}");
+}
