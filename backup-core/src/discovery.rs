@@ -408,6 +408,7 @@ impl Served {
     fn add(&mut self, resource: ApiResource) {
         let sound = |text: &str| {
             !text.is_empty()
+                && text.len() <= 253
                 && !text.starts_with('.')
                 && text
                     .bytes()

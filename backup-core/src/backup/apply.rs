@@ -42,9 +42,6 @@ const MOST_OBJECTS: usize = 5000;
 /// What a single object may be long.
 const LARGEST_OBJECT: usize = 64 << 20;
 
-/// Deflate's level: as fast as the API server serves on two cores, and within a few percent of the default's size for JSON twice over.
-const LEVEL: u32 = 3;
-
 /// How often a list may expire half-way before it is given up.
 const EXPIRIES: usize = 100;
 
@@ -533,7 +530,7 @@ impl Run<'_> {
             let thread = threads.acquire_owned().await;
             tokio::task::spawn_blocking(move || {
                 let _thread = thread;
-                let packed = pack::pack(&resource, &items, mtime, LEVEL)?;
+                let packed = pack::pack(&resource, &items, mtime, pack::LEVEL)?;
                 drop(items);
                 share.shrink(weight(&packed));
                 Ok((packed, share))

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -155,6 +156,7 @@ struct Head<'a> {
     metadata: HeadMeta<'a>,
 }
 
+/// As much of metadata as rules and the index want: what does not fit here would not fit there.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct HeadMeta<'a> {
@@ -163,9 +165,63 @@ struct HeadMeta<'a> {
     #[serde(borrow, default)]
     namespace: Option<Text<'a>>,
     #[serde(borrow, default)]
-    labels: Option<&'a RawValue>,
+    labels: Option<Labels<'a>>,
     #[serde(borrow, default)]
     deletion_timestamp: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "uid")]
+    _uid: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "resourceVersion")]
+    _resource_version: Option<Text<'a>>,
+    #[serde(borrow, default, rename = "ownerReferences")]
+    _owners: Option<Vec<Owner<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Owner<'a> {
+    #[serde(borrow, default, rename = "uid")]
+    _uid: Option<Text<'a>>,
+}
+
+/// Labels, borrowed.
+#[derive(Default)]
+struct Labels<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+impl Labels<'_> {
+    fn has(&self, key: &str, value: &str) -> bool {
+        self.0.iter().any(|(k, v)| k.0 == key && v.0 == value)
+    }
+
+    fn owned(&self) -> BTreeMap<String, String> {
+        self.0
+            .iter()
+            .map(|(k, v)| (k.0.to_string(), v.0.to_string()))
+            .collect()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Labels<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                let mut labels = Labels::default();
+                while let Some(pair) = map.next_entry()? {
+                    labels.0.push(pair);
+                }
+                Ok(labels)
+            }
+        }
+        d.deserialize_map(Pairs)
+    }
 }
 
 /// Cuts a LIST's answer into what is kept of it.
@@ -262,23 +318,17 @@ fn take(page: &Bytes, text: &str, resource: &ApiResource, keep: &Keep, out: &mut
         out.seen.terminating += 1;
         return;
     }
-    let labels = head.metadata.labels.map_or("", RawValue::get);
-    let look = keep.by_labels
-        || labels.contains(EXCLUDE_LABEL)
-        || labels.contains('\\')
-        || matches!(keep.pick, Pick::Namespaces(_));
-    let labels: BTreeMap<String, String> = if look && !labels.is_empty() {
-        serde_json::from_str::<Option<_>>(labels)
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-    } else {
-        BTreeMap::new()
-    };
-    if labels.get(EXCLUDE_LABEL).is_some_and(|v| v == "true") {
+    let given = head.metadata.labels.as_ref();
+    if given.is_some_and(|labels| labels.has(EXCLUDE_LABEL, "true")) {
         out.seen.labelled_out += 1;
         return;
     }
+    let labels = match given {
+        Some(labels) if keep.by_labels || matches!(keep.pick, Pick::Namespaces(_)) => {
+            labels.owned()
+        }
+        _ => BTreeMap::new(),
+    };
     if keep.by_labels && !keep.gathered.filter.labels(&labels) {
         return;
     }

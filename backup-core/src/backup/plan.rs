@@ -159,8 +159,13 @@ pub(super) fn plan(gathered: &Gathered, single_namespace: bool) -> Plan {
         } else {
             (Outcome::Excluded, "include-resources".to_owned())
         };
+        let resource = format!("*.{}", gap.group).trim_end_matches('.').to_owned();
+        if let Some(same) = plan.rows.iter_mut().find(|row| row.resource == resource) {
+            same.version = format!("{}, {}", same.version, gap.version);
+            continue;
+        }
         plan.rows.push(ResourceRow {
-            resource: format!("*.{}", gap.group).trim_end_matches('.').to_owned(),
+            resource,
             version: gap.version.clone(),
             outcome,
             why,

@@ -1,1 +1,258 @@
+use std::io::Read as _;
 
+use super::server::{Server, refuse};
+use super::*;
+use crate::api::Phase;
+use crate::archive::verify;
+use crate::layout::BackupKeys;
+use crate::progress::Silent;
+
+fn options() -> BackupOptions {
+    BackupOptions {
+        name: "nightly".parse().unwrap(),
+        filter: Filter::default(),
+        single_namespace: false,
+        expires: Some("2026-12-21T02:00:00Z".parse().unwrap()),
+        labels: [("team".to_owned(), "x".to_owned())].into(),
+        annotations: BTreeMap::new(),
+        snapshot_volumes: None,
+        exact: true,
+        host: "test".into(),
+        now: "2026-11-21T02:00:00.5Z".parse().unwrap(),
+    }
+}
+
+fn server() -> Server {
+    let mut server = Server::new();
+    for n in 0..50 {
+        server.add(
+            "/api/v1/configmaps",
+            &format!(
+                r#"{{"metadata":{{"name":"c{n:03}","namespace":"default"}},"data":{{"n":"{n}"}}}}"#
+            ),
+        );
+    }
+    server.add(
+        "/api/v1/persistentvolumeclaims",
+        r#"{"metadata":{"name":"data","namespace":"default"},"spec":{"volumeName":"pv-1"}}"#,
+    );
+    server.add("/api/v1/persistentvolumes", r#"{"metadata":{"name":"pv-1","labels":{"a":"b"}},"spec":{"persistentVolumeReclaimPolicy":"Delete"}}"#);
+    server
+}
+
+async fn make(
+    server: Server,
+    location: &Location,
+    options: &BackupOptions,
+) -> Result<BackupReport> {
+    let (cluster, _) = server.start();
+    let (_sender, cancel) = tokio::sync::watch::channel(false);
+    create(&cluster, location, options, cancel, &Silent).await
+}
+
+async fn read(location: &Location, key: &str) -> String {
+    let bytes = location.store.get(key, 10 << 20).await.unwrap();
+    if !key.ends_with(".gz") {
+        return String::from_utf8(bytes.to_vec()).unwrap();
+    }
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(bytes.as_ref())
+        .read_to_string(&mut text)
+        .unwrap();
+    text
+}
+
+async fn files(location: &Location) -> Vec<String> {
+    let mut keys: Vec<String> = location
+        .store
+        .entries("backups/", 1000)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect();
+    keys.sort();
+    keys
+}
+
+#[tokio::test]
+async fn a_backup_has_every_file_of_velero_and_ours_and_they_agree() {
+    let location = Location::in_memory("mem");
+    let report = make(server(), &location, &options()).await.unwrap();
+    let keys = BackupKeys::new(&options().name);
+    assert_eq!(
+        report.backup.status.phase,
+        Phase::Completed,
+        "{:?}",
+        report.errors
+    );
+    assert_eq!(report.volumes_not_saved, ["default/data"]);
+    assert_eq!(files(&location).await.len(), 11);
+    let sums =
+        crate::catalog::Digests::parse(read(&location, &keys.digests()).await.as_bytes()).unwrap();
+    for key in files(&location).await {
+        if key != keys.digests() {
+            let bytes = location.store.get(&key, 10 << 20).await.unwrap();
+            let file = key.rsplit('/').next().unwrap();
+            assert_eq!(
+                sums.of(file).unwrap(),
+                crate::location::sha256(&bytes),
+                "{key}"
+            );
+        }
+    }
+    let marker: Backup = serde_json::from_str(&read(&location, &keys.marker()).await).unwrap();
+    assert_eq!(marker.status.progress.unwrap().total_items, 54);
+    assert_eq!(marker.spec.included_namespaces, ["*"]);
+    assert_eq!(marker.spec.ttl.unwrap().to_string(), "719h59m59s");
+    assert_eq!(
+        marker.metadata.annotations["kubectl-backup/cluster-uid"],
+        "uid-kube-system"
+    );
+    assert_eq!(
+        marker.metadata.annotations["kubectl-backup/revision"],
+        "100"
+    );
+    assert_eq!(marker.metadata.labels["velero.io/storage-location"], "mem");
+    let list: BTreeMap<String, Vec<String>> =
+        serde_json::from_str(&read(&location, &keys.resource_list()).await).unwrap();
+    assert_eq!(list["v1/ConfigMap"].len(), 50);
+    assert_eq!(list["v1/Namespace"], ["default", "kube-system"]);
+    let volumes: serde_json::Value =
+        serde_json::from_str(&read(&location, &keys.volume_info()).await).unwrap();
+    assert_eq!(volumes[0]["skipped"], true);
+    assert_eq!(volumes[0]["pvInfo"]["reclaimPolicy"], "Delete");
+    let results: serde_json::Value =
+        serde_json::from_str(&read(&location, &keys.results()).await).unwrap();
+    assert!(
+        results["warnings"]["namespaces"]["default"][0]
+            .as_str()
+            .unwrap()
+            .contains("default/data")
+    );
+    assert_eq!(read(&location, &keys.volume_snapshots()).await, "[]");
+    assert!(
+        read(&location, &keys.logs())
+            .await
+            .contains("saved 50 configmaps at revision 100")
+    );
+    let (archive, index) = (
+        location.store.source(keys.archive()),
+        location.store.source(keys.index()),
+    );
+    let findings = verify::verify(&archive, Some(&index), &Silent)
+        .await
+        .unwrap();
+    assert_eq!(findings.problems, Vec::<String>::new());
+    assert_eq!(findings.objects, 54);
+}
+
+#[tokio::test]
+async fn gaps_and_hooks_that_were_asked_for_make_it_partially_failed() {
+    let location = Location::in_memory("mem");
+    let asking = || {
+        let mut server = server();
+        server.add("/api/v1/pods", r#"{"metadata":{"name":"db","namespace":"default","annotations":{"backup.velero.io/backup-volumes":"data"}}}"#);
+        server
+    };
+    let report = make(asking(), &location, &options()).await.unwrap();
+    assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
+    assert!(
+        report.errors[0].contains("pod default/db"),
+        "{:?}",
+        report.errors
+    );
+
+    let mut wanted = options();
+    wanted.name = "without".parse().unwrap();
+    wanted.snapshot_volumes = Some(false);
+    let report = make(asking(), &location, &wanted).await.unwrap();
+    assert_eq!(report.backup.status.phase, Phase::Completed);
+    assert_eq!(report.volumes_not_saved, ["default/data"]);
+
+    let mut server = server();
+    server.fault = Box::new(|asked| {
+        (asked.path == "/api/v1/secrets").then(|| refuse(403, "Forbidden", "no secrets for you"))
+    });
+    wanted.name = "forbidden".parse().unwrap();
+    let report = make(server, &location, &wanted).await.unwrap();
+    assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
+    assert_eq!(
+        report.errors,
+        ["secrets could not be read: no secrets for you"]
+    );
+    assert_eq!(report.backup.status.errors, 1);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_stopped_or_fails_leaves_nothing() {
+    let location = Location::in_memory("mem");
+    // Stopped while the lists are read.
+    let (sender, cancel) = tokio::sync::watch::channel(false);
+    let mut stopped = server();
+    stopped.fault = Box::new(move |asked| {
+        if asked.path == "/api/v1/pods" && asked.is_first_page() {
+            sender.send_replace(true);
+            return Some(refuse(429, "TooManyRequests", "for ever"));
+        }
+        None
+    });
+    let (cluster, _) = stopped.start();
+    let error = create(&cluster, &location, &options(), cancel, &Silent)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+    assert_eq!(files(&location).await, Vec::<String>::new());
+    // The credentials expire half-way.
+    let mut expired = server();
+    expired.fault = Box::new(|asked| {
+        (asked.path == "/api/v1/configmaps" && asked.get("continue").is_some())
+            .then(|| refuse(401, "Unauthorized", "token expired"))
+    });
+    let error = make(expired, &location, &options()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unauthorized);
+    assert_eq!(files(&location).await, Vec::<String>::new());
+    // And the name is free.
+    make(server(), &location, &options()).await.unwrap();
+    let error = make(server(), &location, &options()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::AlreadyExists);
+    assert_eq!(files(&location).await.len(), 11);
+}
+
+#[tokio::test]
+async fn another_cluster_may_not_write_here() {
+    let location = Location::in_memory("mem");
+    make(server(), &location, &options()).await.unwrap();
+    let mut other = server();
+    other.fix(
+        "/api/v1/namespaces/kube-system",
+        200,
+        r#"{"metadata":{"uid":"somebody-else"}}"#,
+    );
+    let mut options = options();
+    options.name = "second".parse().unwrap();
+    let error = make(other, &location, &options).await.unwrap_err();
+    assert!(
+        error
+            .hint_text()
+            .unwrap()
+            .contains("kubectl backup location adopt mem")
+    );
+    // Who may not read who they are may create.
+    let mut unknown = server();
+    unknown.fix("/api/v1/namespaces/kube-system", 403, "{}");
+    make(unknown, &location, &options).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_there_is_an_error() {
+    let location = Location::in_memory("mem");
+    let mut options = options();
+    options.filter.namespaces = vec!["typo".into()];
+    let error = make(server(), &location, &options).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    options.filter.namespaces = vec!["default".into(), "typo".into()];
+    let report = make(server(), &location, &options).await.unwrap();
+    assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
+    assert!(report.errors[0].contains("typo"));
+}

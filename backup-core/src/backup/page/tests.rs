@@ -103,13 +103,14 @@ fn deleted_labelled_and_foreign_objects_stay_out_and_unfit_ones_are_told() {
         r#"{"metadata":{"name":"nowhere"}}"#,
         r#"{"metadata":{"name":5}}"#,
         r#"{"spec":{}}"#,
+        r#"{"metadata":{"name":"odd","namespace":"a","labels":{"x":1}}}"#,
     ];
     let page = cut(&items.join(","), "pods", "Pod", &keep(filter, Pick::All));
     let names: Vec<_> = page.items.iter().map(|i| i.name.as_str()).collect();
     assert_eq!(names, ["in", "stays"]);
     assert_eq!((page.seen.terminating, page.seen.labelled_out), (1, 2));
-    assert_eq!(page.seen.unfit.len(), 4);
-    assert_eq!(page.sent, 10);
+    assert_eq!(page.seen.unfit.len(), 5);
+    assert_eq!(page.sent, 11);
 }
 
 #[test]
