@@ -511,7 +511,6 @@ impl Run<'_> {
                 kept_volumes: survey.kept_volumes.clone(),
             },
             existing: self.options.existing,
-            foreign_volumes: !survey.volumes_wanted,
             dry: journal.is_none(),
         };
         let mut waves = Waves {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::gather::Resource;
@@ -100,8 +100,6 @@ pub(super) struct Applier {
     pub(super) cluster: Cluster,
     pub(super) rewrite: Rewrite,
     pub(super) existing: ExistingPolicy,
-    /// Volumes are not part of this restore: a claim may keep naming one that stands in the target.
-    pub(super) foreign_volumes: bool,
     pub(super) dry: bool,
 }
 
@@ -174,12 +172,13 @@ impl Applier {
         }
     }
 
-    /// A claim whose volume is not restored keeps naming it where the target has it, free or promised to this claim.
+    /// A claim keeps naming its volume only where the target has it, free or promised to this claim: volumes come before claims, so one that
+    /// is restored stands by now. Else the claim would wait for ever. (A plan, and who may not read volumes, goes by what is restored.)
     async fn volume_that_stands(&self, job: &Job) -> Result<Option<Rewrite>, Stop> {
-        if !self.foreign_volumes || job.resource.name != "persistentvolumeclaims" {
+        if job.resource.name != "persistentvolumeclaims" {
             return Ok(None);
         }
-        let body: serde_json::Value = serde_json::from_slice(&job.object.body)
+        let body: Value = serde_json::from_slice(&job.object.body)
             .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
         let Some(name) = body["spec"]["volumeName"].as_str() else {
             return Ok(None);
@@ -189,22 +188,26 @@ impl Applier {
             plural: "persistentvolumes".into(),
             ..ApiResource::default()
         };
-        let live = match target::find(&self.cluster, &volumes, None, name).await {
+        let keeps = match target::find(&self.cluster, &volumes, None, name).await {
             Ok(Some(live)) => {
-                serde_json::from_slice::<serde_json::Value>(&live).unwrap_or_default()
+                let live: Value = serde_json::from_slice(&live).unwrap_or_default();
+                let claim = &live["spec"]["claimRef"];
+                claim.is_null()
+                    || (claim["namespace"].as_str() == job.namespace.as_deref()
+                        && claim["name"].as_str() == Some(&job.name))
             }
+            Ok(None) if !self.dry => false,
             Ok(None) => return Ok(None),
             Err(e) if e.is_forbidden() => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        let claim = &live["spec"]["claimRef"];
-        let ours = claim["namespace"].as_str() == job.namespace.as_deref()
-            && claim["name"].as_str() == Some(&job.name);
-        Ok((claim.is_null() || ours).then(|| {
-            let mut rewrite = self.rewrite.clone();
+        let mut rewrite = self.rewrite.clone();
+        if keeps {
             rewrite.kept_volumes.insert(name.to_owned());
-            rewrite
-        }))
+        } else {
+            rewrite.kept_volumes.remove(name);
+        }
+        Ok(Some(rewrite))
     }
 
     async fn find(&self, job: &Job) -> Result<Option<Bytes>, ApiError> {
@@ -362,7 +365,10 @@ impl Applier {
         if job.resource.name == "serviceaccounts" {
             return self.join_account(job, &shaped, &plain, uid).await;
         }
-        if job.resource.name == "configmaps" && job.name == "kube-root-ca.crt" {
+        // A live lease is somebody's heartbeat: an old holder over it would do harm.
+        if job.resource.name == "leases.coordination.k8s.io"
+            || (job.resource.name == "configmaps" && job.name == "kube-root-ca.crt")
+        {
             return Ok(skipped("the cluster keeps its own"));
         }
         match self.existing {
@@ -432,7 +438,7 @@ fn restored_before(uid: Option<Uuid>) -> Done {
 
 /// What a live service account lacks of the backup's, as a merge patch.
 fn join_account(live: &RawObject<'_>, wanted: &RawObject<'_>) -> Result<RawObject<'static>> {
-    use serde_json::{Map, Value};
+    use serde_json::Map;
     let mut patch = RawObject::default();
     for key in ["secrets", "imagePullSecrets"] {
         let mut have: Vec<Value> = live.read(key)?.unwrap_or_default();

@@ -53,8 +53,6 @@ pub(super) struct Survey {
     pub(super) namespaces: BTreeSet<String>,
     /// Volumes that are restored as they are.
     pub(super) kept_volumes: HashSet<String>,
-    /// Whether volumes are restored at all.
-    pub(super) volumes_wanted: bool,
     /// What the user should know.
     pub(super) warnings: Vec<String>,
 }
@@ -118,7 +116,6 @@ impl Survey {
             }
         }
         if let Some(volumes) = resources.get(VOLUMES) {
-            survey.volumes_wanted = volumes.count > 0;
             survey.kept_volumes = kept_volumes(archive, filter, volumes).await?;
         }
         survey.resources = resources

@@ -1,6 +1,6 @@
 //! Gives restored objects their owners back: an old uid in an owner reference becomes the uid the owner has in the target.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -85,13 +85,17 @@ impl Owners {
     pub(super) async fn rewire(&self, child: &Child) -> Result<Rewired> {
         let mut rewired = Rewired::default();
         let mut wanted = Vec::new();
+        let mut uids = Vec::new();
         let references: Vec<&RawValue> = serde_json::from_str(&child.references)
             .map_err(|e| Error::corrupt("ownerReferences can not be read").because(e))?;
         for text in references {
             let reference: Reference = serde_json::from_str(text.get())
                 .map_err(|e| Error::corrupt("an owner reference can not be read").because(e))?;
             match self.resolve(&reference, child.namespace.as_deref()).await? {
-                Some(uid) => wanted.push((text.get(), uid)),
+                Some(uid) => {
+                    wanted.push((text.get(), uid));
+                    uids.push((reference.uid, uid));
+                }
                 None => rewired
                     .dropped
                     .push(format!("{}/{}", reference.kind, reference.name)),
@@ -120,7 +124,9 @@ impl Owners {
                 break;
             }
             let object = RawObject::from_slice(&live)?;
-            let Some(list) = join(object.get("metadata").unwrap_or("{}"), &wanted)? else {
+            let raw = object.get("metadata").unwrap_or("{}");
+            let labels = relabel(raw, &uids)?;
+            let Some(list) = join(raw, &wanted)? else {
                 break;
             };
             let list: &RawValue = serde_json::from_str(&list)
@@ -129,6 +135,9 @@ impl Owners {
             let mut inner = RawObject::default();
             inner.set("resourceVersion", &json!(metadata.resource_version))?;
             inner.set("ownerReferences", &list)?;
+            if !labels.is_empty() {
+                inner.set("labels", &labels)?;
+            }
             patch.set("metadata", &inner)?;
             let call = Call {
                 accept: target::METADATA,
@@ -233,6 +242,19 @@ fn join(metadata: &str, wanted: &[(&str, Uuid)]) -> Result<Option<String>> {
     Ok((list.len() > before).then(|| format!("[{}]", list.join(","))))
 }
 
+/// Labels that hold an owner's old uid, with the new one: a job's pods are its own only if their label says so.
+fn relabel(metadata: &str, uids: &[(String, Uuid)]) -> Result<BTreeMap<String, String>> {
+    let labels: Option<BTreeMap<String, String>> = RawObject::parse(metadata)?.read("labels")?;
+    Ok(labels
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(key, value)| {
+            let (_, new) = uids.iter().find(|(old, _)| *old == value)?;
+            Some((key, new.to_string()))
+        })
+        .collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +276,16 @@ mod tests {
         assert_eq!(
             joined("null", &[(old, A)]).unwrap(),
             format!("[{}]", old.replace("old", A))
+        );
+    }
+
+    #[test]
+    fn a_label_with_an_owners_old_uid_gets_the_new_one() {
+        let uids = [("old".to_owned(), Uuid::parse_str(A).unwrap())];
+        let labels = relabel(r#"{"labels":{"a":"b","controller-uid":"old"}}"#, &uids).unwrap();
+        assert_eq!(
+            labels,
+            BTreeMap::from([("controller-uid".to_owned(), A.to_owned())])
         );
     }
 

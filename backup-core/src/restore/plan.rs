@@ -122,7 +122,8 @@ pub(super) fn names(filter: &Filter, object: &str, row: &Row) -> bool {
 pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
     if !matches!(
         resource,
-        "pods"
+        "ipaddresses.networking.k8s.io"
+            | "pods"
             | "jobs.batch"
             | "apiservices.apiregistration.k8s.io"
             | "secrets"
@@ -151,6 +152,10 @@ pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
             annotation("kubernetes.io/service-account.name")
                 .filter(|account| body.metadata.name.starts_with(&format!("{account}-token-")))
                 .map(|account| format!("a token that the cluster makes for service account {account}"))
+        }
+        // Restored, it would keep an address from others until a controller removes it.
+        "ipaddresses.networking.k8s.io" if body.spec["parentRef"]["resource"] == "services" => {
+            Some("the API server makes it with its service".to_owned())
         }
         "persistentvolumes" if body.spec["persistentVolumeReclaimPolicy"] == "Delete" => {
             Some("its data is not in the backup and its reclaim policy is Delete; its claim is provisioned anew".to_owned())
@@ -219,6 +224,10 @@ mod tests {
         assert!(!out(
             "persistentvolumes",
             r#"{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}"#
+        ));
+        assert!(out(
+            "ipaddresses.networking.k8s.io",
+            r#"{"spec":{"parentRef":{"resource":"services","name":"s"}}}"#
         ));
         assert!(!out("configmaps", "{}"));
     }
