@@ -97,7 +97,7 @@ pub(crate) struct LocationArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
     Logs(logs::LogsArgs),

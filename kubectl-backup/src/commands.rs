@@ -21,7 +21,7 @@ use crate::error::Exit;
 pub(crate) async fn run(cli: Cli) -> Exit {
     let context = Context::new(cli.global, cli.program);
     let ended = match cli.command {
-        Command::Create(args) => create::run(&context, args).await,
+        Command::Create(args) => create::run(&context, *args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Describe(args) => describe::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, args).await,

@@ -1,17 +1,18 @@
 //! `create`: back up now.
 
-use std::time::{Duration, Instant};
+mod summary;
 
-use backup_core::archive::row::Outcome;
-use backup_core::backup::{self, BackupOptions, BackupReport};
+use std::time::Instant;
+
+use backup_core::backup::{self, BackupOptions};
 use backup_core::{Kind, name::Name};
 use clap::Args;
 
 use crate::context::Context;
 use crate::error::{Exit, Result};
 use crate::flags::{self, DryRun, FilterArgs};
+use crate::locations;
 use crate::output::{self, Format, OutputArgs};
-use crate::{locations, output::counted};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,7 +137,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     }
     drop(bar);
     let report = made?;
-    print(context, &args.output, &report, began.elapsed())?;
+    summary::print(context, &args.output, &report, began.elapsed())?;
     let status = &report.backup.status;
     let whole = report.errors.is_empty() && status.phase == backup_core::api::Phase::Completed;
     Ok(if whole { Exit::Done } else { Exit::Incomplete })
@@ -187,65 +188,4 @@ fn suffixed(name: &Name) -> Result<Name> {
     use std::hash::{BuildHasher as _, Hasher as _};
     let random = std::hash::RandomState::new().build_hasher().finish();
     flags::new_name(&format!("{name}-{:04x}", random & 0xffff))
-}
-
-fn print(
-    context: &Context,
-    output: &OutputArgs,
-    report: &BackupReport,
-    took: Duration,
-) -> Result<()> {
-    let ui = &context.ui;
-    let name = &report.backup.metadata.name;
-    match output.output {
-        Format::Table | Format::Wide => ui.line(&format!("backup/{name} created"))?,
-        Format::Name => ui.line(&format!("backup/{name}"))?,
-        format => output::print(ui, format, &report.backup)?,
-    }
-    let of = |outcome| {
-        report
-            .resources
-            .iter()
-            .filter(move |row| row.outcome == outcome)
-    };
-    let objects: u64 = of(Outcome::Saved).map(|row| row.count).sum();
-    let kinds = of(Outcome::Saved).filter(|row| row.count > 0).count() as u64;
-    ui.note(&format!(
-        "saved {} of {} in {} ({}), {}",
-        counted(objects, "object"),
-        counted(kinds, "kind"),
-        output::took(took),
-        output::size(report.archive_bytes),
-        report.backup.status.phase
-    ));
-    for row in of(Outcome::Failed) {
-        ui.say(&format!("not saved: {}: {}", row.resource, row.why));
-    }
-    for error in &report.errors {
-        // A gap is told once, by its row or by its sentence.
-        if !of(Outcome::Failed).any(|row| error.contains(&row.resource)) {
-            ui.say(&format!("not saved: {error}"));
-        }
-    }
-    for warning in &report.warnings {
-        ui.warn(warning);
-    }
-    if !report.volumes_not_saved.is_empty() {
-        ui.say(&format!(
-            "data not saved: {}: {}",
-            counted(
-                report.volumes_not_saved.len() as u64,
-                "PersistentVolumeClaim"
-            ),
-            report.volumes_not_saved.join(", ")
-        ));
-    }
-    let (program, flag) = (&context.program, context.location_flag());
-    ui.note(&format!(
-        "look at it:    {program} describe {name} --details{flag}"
-    ));
-    ui.note(&format!(
-        "bring it back: {program} restore create --from-backup {name}{flag}"
-    ));
-    Ok(())
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod sections;
 
+use std::collections::BTreeMap;
+
 use backup_core::archive::index::Index;
 use backup_core::archive::row::ResourceRow;
 use backup_core::catalog;
@@ -64,7 +66,15 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
     sections::asked(&mut text, &entry.backup, &place.location);
     sections::times(&mut text, &entry.backup, context.now);
     let rows = outcomes(store, &name).await?;
+    let list = if args.details || rows.is_empty() {
+        records::resource_list(store, &keys.resource_list()).await?
+    } else {
+        BTreeMap::new()
+    };
     sections::resources(&mut text, &rows, args.details);
+    if rows.is_empty() {
+        sections::kinds(&mut text, &list);
+    }
     sections::volumes(
         &mut text,
         &records::volumes(store, &keys.volume_info()).await?,
@@ -74,7 +84,6 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
         text.item(0, &claim_line(&claim, context));
     }
     if args.details {
-        let list = records::resource_list(store, &keys.resource_list()).await?;
         sections::objects(&mut text, "Resource List", &list);
     }
     context.ui.line(&text.render())?;

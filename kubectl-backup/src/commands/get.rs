@@ -90,7 +90,7 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
         Format::Table | Format::Wide => {
             context
                 .ui
-                .table(&table(context, &args.output, of_all, &found))?
+                .table(&table(context, &args.output, of_all, &found))?;
         }
     }
     Ok(Exit::Done)

@@ -25,6 +25,9 @@ pub(crate) struct LogsArgs {
 pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
     let log = records::text(&place.location.store, &BackupKeys::new(&entry.name).logs()).await?;
+    if log.is_empty() {
+        context.ui.say(&format!("backup/{} has no log", entry.name));
+    }
     context.ui.lines(&log)?;
     Ok(Exit::Done)
 }

@@ -13,7 +13,7 @@ use crate::error::{Exit, Result};
 /// What to do about restores.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
     Logs(logs::LogsArgs),
@@ -22,7 +22,7 @@ pub(crate) enum RestoreCommand {
 /// Runs one of them.
 pub(crate) async fn run(context: &Context, command: RestoreCommand) -> Result<Exit> {
     match command {
-        RestoreCommand::Create(args) => create::run(context, args).await,
+        RestoreCommand::Create(args) => create::run(context, *args).await,
         RestoreCommand::Get(args) => get::run(context, args).await,
         RestoreCommand::Describe(args) => describe::run(context, args).await,
         RestoreCommand::Logs(args) => logs::run(context, args).await,

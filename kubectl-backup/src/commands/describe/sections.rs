@@ -100,11 +100,7 @@ pub(crate) fn asked(text: &mut Description, backup: &Backup, location: &Location
     }
     text.gap();
     labels(text, spec.label_selector.as_ref(), &spec.or_label_selectors);
-    text.field(
-        0,
-        "Storage Location",
-        format!("{} ({})", location.name, locations::place(&location.spec)),
-    );
+    text.field(0, "Storage Location", named_place(location));
     text.field(
         0,
         "Snapshot volumes",
@@ -119,6 +115,16 @@ pub(crate) fn asked(text: &mut Description, backup: &Backup, location: &Location
             .map_or_else(|| "never ends".to_owned(), |ttl| ttl.to_string()),
     );
     text.gap();
+}
+
+/// A location's name and where it is; a URL says both.
+fn named_place(location: &Location) -> String {
+    let place = locations::place(&location.spec);
+    if location.name.contains("://") {
+        location.name.clone()
+    } else {
+        format!("{} ({place})", location.name)
+    }
 }
 
 /// What is in and what is out.
@@ -221,6 +227,22 @@ pub(crate) fn resources(text: &mut Description, rows: &[ResourceRow], details: b
     text.field(1, "Left out", kinds(Outcome::Excluded));
     for row in of(Outcome::Excluded).filter(|_| details) {
         text.field(2, &row.resource, &row.why);
+    }
+}
+
+/// Kinds and how many objects each has, of a backup that another tool made.
+pub(crate) fn kinds(text: &mut Description, list: &BTreeMap<String, Vec<String>>) {
+    text.gap();
+    if list.is_empty() {
+        text.item(
+            0,
+            "Another tool made this backup; `contents` reads its archive.",
+        );
+        return;
+    }
+    text.heading("Kinds of the backup");
+    for (kind, names) in list {
+        text.field(1, kind, names.len().to_string());
     }
 }
 

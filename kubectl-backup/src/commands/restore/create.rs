@@ -82,7 +82,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     let cluster = context.cluster().await?;
     let (place, _) = context.find_backup(&options.backup).await?;
     let from = locations::place(&place.location.spec);
-    let scope = args.filter.scope();
+    let scope = scope(&args);
     let target = format!("context {:?} ({})", cluster.context(), cluster.server());
     if args.dry_run == DryRun::Client {
         ui.note(&format!(
@@ -109,6 +109,19 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     print(context, &args, &report)?;
     let whole = report.errors.is_empty() && report.counts[3] == 0;
     Ok(if whole { Exit::Done } else { Exit::Incomplete })
+}
+
+/// What is restored, in words.
+fn scope(args: &CreateArgs) -> String {
+    let mut scope = args.filter.scope();
+    if !args.objects.is_empty() {
+        scope.push_str(&format!(", only the objects {}", args.objects.join(", ")));
+    }
+    if !args.namespace_mappings.is_empty() {
+        let mappings = args.namespace_mappings.join(", ");
+        scope.push_str(&format!(", namespaces mapped {mappings},"));
+    }
+    scope
 }
 
 fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {

@@ -26,6 +26,9 @@ pub(crate) async fn run(context: &Context, args: LogsArgs) -> Result<Exit> {
     let name = flags::known_name(&args.name)?;
     let (place, _) = context.find_restore(&name).await?;
     let log = records::text(&place.location.store, &RestoreKeys::new(&name).logs()).await?;
+    if log.is_empty() {
+        context.ui.say(&format!("restore/{name} has no log"));
+    }
     context.ui.lines(&log)?;
     Ok(Exit::Done)
 }

@@ -1,0 +1,72 @@
+//! What `create` says when it is done. The counts come from the report; nothing is read again.
+
+use std::time::Duration;
+
+use backup_core::archive::row::Outcome;
+use backup_core::backup::BackupReport;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::output::{self, Format, OutputArgs, counted};
+
+/// Prints the result, then what is missing and what to do next.
+pub(super) fn print(
+    context: &Context,
+    output: &OutputArgs,
+    report: &BackupReport,
+    took: Duration,
+) -> Result<()> {
+    let ui = &context.ui;
+    let name = &report.backup.metadata.name;
+    match output.output {
+        Format::Table | Format::Wide => ui.line(&format!("backup/{name} created"))?,
+        Format::Name => ui.line(&format!("backup/{name}"))?,
+        format => output::print(ui, format, &report.backup)?,
+    }
+    let of = |outcome| {
+        report
+            .resources
+            .iter()
+            .filter(move |row| row.outcome == outcome)
+    };
+    let objects: u64 = of(Outcome::Saved).map(|row| row.count).sum();
+    let kinds = of(Outcome::Saved).filter(|row| row.count > 0).count() as u64;
+    ui.note(&format!(
+        "saved {} of {} in {} ({}), {}",
+        counted(objects, "object"),
+        counted(kinds, "kind"),
+        output::took(took),
+        output::size(report.archive_bytes),
+        report.backup.status.phase
+    ));
+    for row in of(Outcome::Failed) {
+        ui.say(&format!("not saved: {}: {}", row.resource, row.why));
+    }
+    for error in &report.errors {
+        // A gap is told once, by its row or by its sentence.
+        if !of(Outcome::Failed).any(|row| error.contains(&row.resource)) {
+            ui.say(&format!("not saved: {error}"));
+        }
+    }
+    for warning in &report.warnings {
+        ui.warn(warning);
+    }
+    if !report.volumes_not_saved.is_empty() {
+        ui.say(&format!(
+            "data not saved: {}: {}",
+            counted(
+                report.volumes_not_saved.len() as u64,
+                "PersistentVolumeClaim"
+            ),
+            report.volumes_not_saved.join(", ")
+        ));
+    }
+    let (program, flag) = (&context.program, context.location_flag());
+    ui.note(&format!(
+        "look at it:    {program} describe {name} --details{flag}"
+    ));
+    ui.note(&format!(
+        "bring it back: {program} restore create --from-backup {name}{flag}"
+    ));
+    Ok(())
+}
