@@ -113,7 +113,7 @@ pub async fn get(store: &Store, name: &Name) -> Result<Entry> {
 /// Why there is no such backup, as helpfully as a listing allows.
 async fn absent(store: &Store, name: &Name) -> Error {
     let keys = BackupKeys::new(name);
-    let error = Error::not_found(format!("backup {name} is not in {}", store.place()));
+    let error = Error::not_found(format!("backup {name} not found in {}", store.place()));
     if let Ok(left) = store.entries(&keys.folder(), 1000).await
         && !left.is_empty()
     {
@@ -127,7 +127,7 @@ async fn absent(store: &Store, name: &Name) -> Error {
     };
     near("backups", name.as_str(), &folders).map_or_else(
         || error.hint("`kubectl backup get` lists what is there"),
-        |hint| Error::not_found(format!("backup {name} is not in {}", store.place())).hint(hint),
+        |hint| Error::not_found(format!("backup {name} not found in {}", store.place())).hint(hint),
     )
 }
 
@@ -180,6 +180,14 @@ pub async fn is_ours(store: &Store, name: &Name) -> Result<bool> {
         Err(e) if crate::location::store::is_absent(&e) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// Whether the marker says that we wrote the backup, whatever is left of its files.
+pub fn names_us(backup: &Backup) -> bool {
+    let annotations = &backup.metadata.annotations;
+    annotations
+        .keys()
+        .any(|key| key.starts_with("kubectl-backup/"))
 }
 
 /// What a Velero backup's deletion would leave elsewhere (volume snapshots, pod volume backups, CSI), a sentence each.

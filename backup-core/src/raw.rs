@@ -2,6 +2,7 @@
 //! It knows nothing of Kubernetes beyond "an object has keys".
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -10,10 +11,15 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 
+/// Objects with more keys are looked up by an index: a hostile one may not cost the square of its keys.
+const FEW: usize = 32;
+
 /// One JSON object: keys in their order, values as they were written.
 #[derive(Clone, Debug, Default)]
 pub struct RawObject<'a> {
     entries: Vec<(Cow<'a, str>, Cow<'a, RawValue>)>,
+    /// Where each key stands; empty while there are only a few.
+    index: HashMap<Cow<'a, str>, usize>,
 }
 
 impl<'a> RawObject<'a> {
@@ -35,10 +41,7 @@ impl<'a> RawObject<'a> {
 
     /// The raw text of a value.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.entries
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, v)| v.get())
+        self.position(key).map(|at| self.entries[at].1.get())
     }
 
     /// A value, decoded.
@@ -68,6 +71,9 @@ impl<'a> RawObject<'a> {
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.entries.len();
         self.entries.retain(|(k, _)| k != key);
+        if before != self.entries.len() {
+            self.reindex();
+        }
         before != self.entries.len()
     }
 
@@ -78,13 +84,36 @@ impl<'a> RawObject<'a> {
     pub fn set(&mut self, key: &str, value: &impl Serialize) -> Result<()> {
         let raw = serde_json::value::to_raw_value(value)
             .map_err(|e| Error::other(format!("field {key:?} can not be written")).because(e))?;
-        match self.entries.iter_mut().find(|(k, _)| k == key) {
-            Some((_, slot)) => *slot = Cow::Owned(raw),
-            None => self
-                .entries
-                .push((Cow::Owned(key.to_owned()), Cow::Owned(raw))),
-        }
+        self.put(Cow::Owned(key.to_owned()), Cow::Owned(raw));
         Ok(())
+    }
+
+    fn position(&self, key: &str) -> Option<usize> {
+        if self.index.is_empty() {
+            return self.entries.iter().position(|(k, _)| k == key);
+        }
+        self.index.get(key).copied()
+    }
+
+    fn put(&mut self, key: Cow<'a, str>, value: Cow<'a, RawValue>) {
+        if let Some(at) = self.position(&key) {
+            self.entries[at].1 = value;
+            return;
+        }
+        self.entries.push((key, value));
+        if self.index.is_empty() {
+            self.reindex();
+        } else if let Some((key, _)) = self.entries.last() {
+            self.index.insert(key.clone(), self.entries.len() - 1);
+        }
+    }
+
+    fn reindex(&mut self) {
+        self.index.clear();
+        if self.entries.len() > FEW {
+            let keys = self.entries.iter().enumerate();
+            self.index = keys.map(|(at, (key, _))| (key.clone(), at)).collect();
+        }
     }
 
     /// The object as JSON text, compact around the untouched values.
@@ -137,10 +166,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
                 let mut object = RawObject::default();
                 while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
                     let value: &'de RawValue = map.next_value()?;
-                    match object.entries.iter_mut().find(|(k, _)| *k == key) {
-                        Some((_, slot)) => *slot = Cow::Borrowed(value),
-                        None => object.entries.push((key, Cow::Borrowed(value))),
-                    }
+                    object.put(key, Cow::Borrowed(value));
                 }
                 Ok(object)
             }
@@ -158,6 +184,55 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
         struct Borrowed<'b>(#[serde(borrow)] Cow<'b, str>);
         Borrowed::deserialize(deserializer).map(|Borrowed(text)| Self(text))
     }
+}
+
+/// JSON with line breaks and two spaces of indent, every value as it was written. The text must be JSON.
+pub fn pretty(text: &str) -> String {
+    /// Deeper levels are not indented further, or a hostile nesting would cost the square of its length.
+    const DEEPEST: usize = 64;
+    let mut out = String::with_capacity(text.len() * 2);
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth.min(DEEPEST)));
+    };
+    let mut characters = text.chars().filter(|c| !c.is_control()).peekable();
+    while let Some(c) = characters.next() {
+        if quoted {
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            out.push(c);
+            continue;
+        }
+        match c {
+            ' ' => {}
+            '{' | '[' => {
+                out.push(c);
+                while characters.next_if_eq(&' ').is_some() {}
+                if let Some(close) = characters.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ => {
+                quoted = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -183,5 +258,28 @@ mod tests {
             RawObject::parse(r#"{"a":1,"a":2}"#).unwrap().get("a"),
             Some("2")
         );
+    }
+
+    #[test]
+    fn many_keys_are_found_replaced_and_removed_like_few() {
+        let text: Vec<String> = (0..200_000).map(|n| format!("\"k{n}\":{n}")).collect();
+        let text = format!("{{{},\"k7\":8}}", text.join(","));
+        let mut object = RawObject::parse(&text).unwrap();
+        assert_eq!(object.get("k7"), Some("8"));
+        object.set("k199999", &1).unwrap();
+        assert!(object.remove("k0") && !object.remove("k0"));
+        assert_eq!(
+            (object.get("k199999"), object.get("k1")),
+            (Some("1"), Some("1"))
+        );
+        assert_eq!(object.iter().count(), 199_999);
+    }
+
+    #[test]
+    fn pretty_json_keeps_every_value_as_it_was_written() {
+        let text = r#"{"a":1e2,"b":[],"c":[1,{"d":"x, {\"y\": [\\"}],"e":{ },"f":123456789012345678901234567890}"#;
+        let shown = pretty(text);
+        let want = "{\n  \"a\": 1e2,\n  \"b\": [],\n  \"c\": [\n    1,\n    {\n      \"d\": \"x, {\\\"y\\\": [\\\\\"\n    }\n  ],\n  \"e\": {},\n  \"f\": 123456789012345678901234567890\n}";
+        assert_eq!(shown, want);
     }
 }

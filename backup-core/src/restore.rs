@@ -344,7 +344,9 @@ async fn open(
         }
         Err(e) if e.kind() == Kind::NotFound => {
             progress.step("rewriting the archive of another tool for reading");
-            let (archive, report) = spool::spool(&archive, &options.spool_dir, progress).await?;
+            let (archive, report) = spool::spool(&archive, &options.spool_dir, progress)
+                .await
+                .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
             Ok(Opened::Foreign(archive, report.warnings))
         }
         Err(e) => Err(e),
@@ -354,8 +356,11 @@ async fn open(
 async fn marker(store: &Store, options: &RestoreOptions) -> Result<Bytes> {
     let keys = BackupKeys::new(&options.backup);
     store.find(&keys.marker(), MARKER).await?.ok_or_else(|| {
-        Error::not_found(format!("backup {} is not in this location", options.backup))
-            .hint("`kubectl backup get` lists what is there")
+        Error::not_found(format!(
+            "backup {} not found in this location",
+            options.backup
+        ))
+        .hint("`kubectl backup get` lists what is there")
     })
 }
 

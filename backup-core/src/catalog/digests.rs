@@ -121,18 +121,26 @@ pub struct Verified {
 /// Reads every file of a backup and compares it with SHA256SUMS. Finding something wrong is no error.
 ///
 /// # Errors
-/// `NotFound`, where the backup has no SHA256SUMS (it is another tool's, or no backup); `Corrupt`, where that can not be read; the store's.
+/// `NotFound`, where there is no backup; the store's.
 pub async fn verify_files(store: &Store, name: &Name) -> Result<Verified> {
     let keys = BackupKeys::new(name);
     let folder = keys.folder();
     let Some(sums) = store.find(&keys.digests(), LARGEST).await? else {
         super::get(store, name).await?;
-        return Err(Error::not_found(format!(
-            "backup {name} has no SHA256SUMS: it was written by another tool"
-        )));
+        return Ok(Verified {
+            problems: vec!["SHA256SUMS is missing".to_owned()],
+            ..Verified::default()
+        });
     };
-    let digests = Digests::parse(&sums)
-        .map_err(|e| e.context(format!("backup {name} can not be verified")))?;
+    let digests = match Digests::parse(&sums) {
+        Ok(digests) => digests,
+        Err(e) => {
+            return Ok(Verified {
+                problems: vec![format!("SHA256SUMS is damaged: {e}")],
+                ..Verified::default()
+            });
+        }
+    };
     let mut found = Verified::default();
     let listed: Vec<(String, u64)> = store
         .entries(&folder, 100_000)

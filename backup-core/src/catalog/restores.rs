@@ -57,7 +57,7 @@ pub async fn get_restore(store: &Store, name: &Name) -> Result<Restore> {
     if let Some(restore) = read(store, name).await? {
         return Ok(restore);
     }
-    let error = Error::not_found(format!("restore {name} is not in {}", store.place()));
+    let error = Error::not_found(format!("restore {name} not found in {}", store.place()));
     let folders = store.folders(RESTORES).await.unwrap_or_default();
     Err(match near("restores", name.as_str(), &folders) {
         Some(hint) => error.hint(hint),

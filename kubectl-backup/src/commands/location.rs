@@ -6,7 +6,7 @@ mod create;
 mod get;
 
 use backup_core::api::BackupStorageLocation;
-use backup_core::location::url;
+use backup_core::location::{Location, url};
 use clap::Subcommand;
 
 use crate::context::Context;
@@ -29,6 +29,14 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Result<E
         LocationCommand::Check(args) => check::run(context, args).await,
         LocationCommand::Get(args) => get::run(context, args),
         LocationCommand::Adopt(args) => adopt::run(context, args).await,
+    }
+}
+
+/// The location of this name or URL, or else the one that is used where none is named.
+async fn one(context: &Context, asked: Option<&str>) -> Result<Location> {
+    match asked {
+        Some(name) => context.open(&named(context, name)?),
+        None => context.location_to_check().await,
     }
 }
 

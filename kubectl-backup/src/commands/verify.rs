@@ -2,9 +2,9 @@
 
 use backup_core::archive::read::Source;
 use backup_core::archive::verify;
-use backup_core::catalog;
 use backup_core::layout::BackupKeys;
 use backup_core::progress::Progress;
+use backup_core::{Kind, catalog};
 use clap::Args;
 
 use crate::context::Context;
@@ -34,7 +34,9 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
-    let ours = catalog::is_ours(store, &entry.name).await?;
+    // A backup of ours stays one when damage took its index or its digests: what is missing is a finding then.
+    let indexed = catalog::is_ours(store, &entry.name).await?;
+    let ours = indexed || catalog::names_us(&entry.backup);
     let bar = ui.progress();
     let (mut problems, mut unlisted) = (Vec::new(), Vec::new());
     if ours {
@@ -46,8 +48,11 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     bar.step("reading the archive");
     let archive = store.source(keys.archive());
     let index = store.source(keys.index());
-    let index = ours.then_some(&index as &dyn Source);
-    let findings = verify::verify(&archive, index, &bar).await?;
+    let index = indexed.then_some(&index as &dyn Source);
+    let findings = match verify::verify(&archive, index, &bar).await {
+        Err(e) if ours && e.kind() == Kind::NotFound => verify::Findings::default(),
+        findings => findings?,
+    };
     drop(bar);
     problems.extend(findings.problems);
     for file in unlisted {

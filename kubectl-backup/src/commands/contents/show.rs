@@ -3,7 +3,7 @@
 use backup_core::archive::index::Index;
 use backup_core::archive::read::{Archive, Source};
 use backup_core::archive::row::{Outcome, ResourceRow, Row};
-use backup_core::{Error, Kind};
+use backup_core::{Error, Kind, raw};
 use futures::StreamExt;
 use serde_json::Value;
 
@@ -134,11 +134,17 @@ async fn print_object<S: Source>(
         Format::Name => context
             .ui
             .line(&format!("{}/{}", resource.resource, row.name))?,
-        Format::Json => output::print(
-            &context.ui,
-            Format::Json,
-            &decoded(row, &archive.body(row).await?)?,
-        )?,
+        // Exactly what was saved: a decoder would change large numbers.
+        Format::Json => {
+            let body = archive.body(row).await?;
+            let text = std::str::from_utf8(&body).map_err(|e| {
+                let what = format!("object {:?} is no text", row.name);
+                Error::new(Kind::Corrupt, what).because(e)
+            })?;
+            context
+                .ui
+                .data(format!("{}\n", raw::pretty(text)).as_bytes())?;
+        }
         _ => output::print(
             &context.ui,
             Format::Yaml,

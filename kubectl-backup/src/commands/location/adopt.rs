@@ -18,8 +18,8 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AdoptArgs {
-    /// Name or URL of the location
-    name: String,
+    /// Name or URL of the location [default: the one that is used where none is named]
+    name: Option<String>,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -27,7 +27,7 @@ pub(crate) struct AdoptArgs {
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: AdoptArgs) -> Result<Exit> {
-    let location = context.open(&super::named(context, &args.name)?)?;
+    let location = super::one(context, args.name.as_deref()).await?;
     let uid = context.identity().await?.ok_or_else(|| {
         Error::new(
             Kind::Forbidden,

@@ -30,10 +30,7 @@ pub(crate) struct CheckArgs {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: CheckArgs) -> Result<Exit> {
     let ui = &context.ui;
-    let location = match &args.name {
-        Some(name) => context.open(&super::named(context, name)?)?,
-        None => context.location_to_check().await?,
-    };
+    let location = super::one(context, args.name.as_deref()).await?;
     ui.note(&format!("checking {}", locations::place(&location.spec)));
     let bar = ui.progress();
     let steps = check::check(&location, context.now).await;
