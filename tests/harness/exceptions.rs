@@ -189,6 +189,11 @@ pub const FIELD_RESETS: &[Field] = &[
     ),
     field(
         "*",
+        &["metadata", "annotations", "kubectl-backup/uid"],
+        "added by our restore: the uid it had, by which a restore that was killed goes on",
+    ),
+    field(
+        "*",
         &["metadata", "ownerReferences", "*", "uid"],
         "follows the owner's new uid",
     ),
@@ -199,7 +204,7 @@ pub const MANAGED_FIELDS: Field = Field {
     resource: "*",
     when: |_| true,
     change: Change::With(as_written_by_people),
-    reason: "times are new, controllers write again what is theirs, and the order follows from the times",
+    reason: "times are new, controllers write again what is theirs, the order follows from the times, and somebody owns the restore's own labels and annotation",
 };
 
 /// In its place where the record is not to be compared.
@@ -419,10 +424,48 @@ fn as_written_by_people(object: &mut Value) {
     entries.retain(|entry| {
         entry["subresource"].is_null() && !CONTROLLERS.iter().any(|name| entry["manager"] == *name)
     });
-    for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
-        entry.remove("time");
+    for entry in entries.iter_mut() {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("time");
+        }
+        forget_the_restores_own(&mut entry["fieldsV1"]);
     }
+    entries.retain(|entry| entry["fieldsV1"] != serde_json::json!({}));
     entries.sort_by_key(Value::to_string);
+    if entries.is_empty() {
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        metadata.remove("managedFields");
+    }
+}
+
+/// Drops what a restore adds from one owner's fields, and what is empty without it.
+fn forget_the_restores_own(fields: &mut Value) {
+    let Some(metadata) = fields.get_mut("f:metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (map, keys) in [
+        (
+            "f:labels",
+            &["f:velero.io/backup-name", "f:velero.io/restore-name"] as &[_],
+        ),
+        ("f:annotations", &["f:kubectl-backup/uid"]),
+    ] {
+        let Some(owned) = metadata.get_mut(map).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        for key in keys {
+            owned.remove(*key);
+        }
+        // "." is the map itself.
+        if owned.keys().all(|key| key == ".") {
+            metadata.remove(map);
+        }
+    }
+    // Owners are named by uid, and those are new.
+    metadata.remove("f:ownerReferences");
+    if metadata.is_empty() {
+        fields.as_object_mut().unwrap().remove("f:metadata");
+    }
 }
 
 fn without_token_volumes(pod: &mut Value) {

@@ -44,7 +44,7 @@ fn a_whole_cluster_comes_back_in_another_with_nothing_missing_and_nothing_differ
         ],
     )
     .ok();
-    assert!(plan.stdout.contains("cm-00001"), "{}", plan.stdout);
+    assert!(plan.stdout.contains("config-00001"), "{}", plan.stdout);
     let untouched = Snapshot::of(&target);
     assert!(
         untouched.of_resource("deployments.apps").count() == 0,
@@ -70,8 +70,8 @@ fn a_whole_cluster_comes_back_in_another_with_nothing_missing_and_nothing_differ
     let twice = Snapshot::of(&target);
     compare(&after, &twice, &Options::default()).assert_none();
     for (resource, namespace, name) in [
-        ("deployments.apps", "load-000", "dep-00001"),
-        ("configmaps", "load-001", "cm-00002"),
+        ("deployments.apps", "load-000", "deployment-00001"),
+        ("configmaps", "load-001", "config-00002"),
     ] {
         assert_eq!(
             after.get(resource, namespace, name)["metadata"]["resourceVersion"],
@@ -87,6 +87,6 @@ fn a_whole_cluster_comes_back_in_another_with_nothing_missing_and_nothing_differ
     )
     .ok()
     .stdout;
-    assert!(described.contains("load-000/cm-00001"), "{described}");
+    assert!(described.contains("load-000/config-00001"), "{described}");
     on(&target, &location, &["restore", "logs", "r"]).ok();
 }
