@@ -10,6 +10,8 @@ mod failure;
 pub mod guard;
 pub(crate) mod local;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod trial;
 mod upload;
 pub mod url;
 

@@ -64,7 +64,10 @@ impl<R: Read> Entries<R> {
                     self.at
                 )));
             }
-            if block.iter().all(|b| *b == 0) {
+            if block == [0; BLOCK] {
+                if long.is_some() {
+                    return Err(self.no_tar("a long name without a file"));
+                }
                 self.end()?;
                 return Ok(None);
             }
@@ -199,17 +202,10 @@ impl<R: Read> Entries<R> {
     fn header(&mut self, block: &[u8; BLOCK]) -> Result<Header> {
         let header = Header::from_byte_slice(block).clone();
         // The sum counts its own eight bytes as blanks; some old writers summed signed bytes, none we care for.
-        let sum: u32 = block
-            .iter()
-            .enumerate()
-            .map(|(at, b)| {
-                if (148..156).contains(&at) {
-                    32
-                } else {
-                    u32::from(*b)
-                }
-            })
-            .sum();
+        let mut sum = 8 * 32;
+        for byte in block[..148].iter().chain(&block[156..]) {
+            sum += u32::from(*byte);
+        }
         if header.cksum().ok() != Some(sum) {
             return Err(self.no_tar("a header that does not add up"));
         }

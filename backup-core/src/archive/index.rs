@@ -292,7 +292,8 @@ impl Trailer {
             sha256,
         };
         let ends = this.at.checked_add(this.length) == Some(length - TRAILER as u64);
-        if !ends || this.size > LARGEST_CONTENTS {
+        let bounded = this.size <= LARGEST_CONTENTS && this.length <= LARGEST_CONTENTS + (1 << 20);
+        if !ends || !bounded {
             return Err(truncated());
         }
         Ok(this)
@@ -321,6 +322,7 @@ fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
     let mut objects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut members = Vec::new();
     let (mut at, mut object_lines, mut member_lines) = (0_u64, 0_u64, 0_u64);
+    let mut resources = 0;
     let overflow = || damaged("its numbers do not add up");
     for (number, frame) in contents.frames.iter().enumerate() {
         if frame.at != at {
@@ -346,6 +348,13 @@ fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
             "members" => {
                 members.push((member_lines, number));
                 member_lines += frame.lines;
+            }
+            // These are held whole.
+            "resources" => {
+                resources += frame.size;
+                if resources > LARGEST_CONTENTS {
+                    return Err(damaged("it has more resources than an index has"));
+                }
             }
             _ => {}
         }

@@ -1,1 +1,510 @@
+use std::io::Write;
+
+use jiff::{SignedDuration, Timestamp};
+
 use super::*;
+use crate::location::claim::{Claim, Purpose};
+use crate::location::trial::{Fate, Trial};
+use crate::location::{Location, sha256};
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn gz(text: &str) -> Bytes {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(text.as_bytes()).unwrap();
+    packed.finish().unwrap().into()
+}
+
+fn marker(name: &str, expires: Option<Timestamp>) -> String {
+    let expires = expires.map_or(String::new(), |at| format!(r#","expiration":"{at}""#));
+    format!(
+        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}"}},"status":{{"phase":"Completed","startTimestamp":"2026-11-2{}T00:00:00Z"{expires}}}}}"#,
+        name.len() % 10
+    )
+}
+
+/// A backup as a run of ours leaves it.
+async fn write(store: &Store, text: &str, expires: Option<Timestamp>) {
+    let keys = BackupKeys::new(&name(text));
+    let claim = Claim::take(store, &name(text), Purpose::Create, "here")
+        .await
+        .unwrap();
+    let mut digests = Digests::new();
+    for key in [keys.archive(), keys.index(), keys.logs()] {
+        claim.put(&key, key.clone().into()).await.unwrap();
+        digests = digests.add(&key, &sha256(key.as_bytes()));
+    }
+    let marker = Bytes::from(marker(text, expires));
+    let digests = digests.add_bytes(&keys.marker(), &marker);
+    claim
+        .put(&keys.digests(), digests.to_bytes())
+        .await
+        .unwrap();
+    claim.put_marker(marker).await.unwrap();
+    claim.release().await;
+}
+
+async fn left(store: &Store, text: &str) -> Vec<String> {
+    let folder = BackupKeys::new(&name(text)).folder();
+    let found = store.entries(&folder, 100).await.unwrap();
+    found
+        .into_iter()
+        .map(|entry| entry.key[folder.len()..].to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn what_has_a_marker_is_listed_and_what_can_not_be_read_is_a_warning() {
+    let store = Store::in_memory();
+    write(&store, "bbb", None).await;
+    write(&store, "aa", None).await;
+    store.put("backups/no-marker/x", "1".into()).await.unwrap();
+    store
+        .put("backups/broken/velero-backup.json", "{".into())
+        .await
+        .unwrap();
+    store
+        .put("backups/liar/velero-backup.json", marker("aa", None).into())
+        .await
+        .unwrap();
+    store
+        .put("backups/big/velero-backup.json", vec![b' '; 5 << 20].into())
+        .await
+        .unwrap();
+    store
+        .put(
+            "backups/deep/velero-backup.json",
+            "[".repeat(100_000).into(),
+        )
+        .await
+        .unwrap();
+    store
+        .put("backups/Bad_Name/velero-backup.json", "{}".into())
+        .await
+        .unwrap();
+    let (found, warnings) = list(&store).await.unwrap();
+    let names: Vec<_> = found.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["aa", "bbb"]);
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    for word in ["broken", "liar", "big", "deep", "Bad_Name"] {
+        assert!(
+            warnings.iter().any(|warning| warning.contains(word)),
+            "{word}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_there_brings_names_like_it() {
+    let store = Store::in_memory();
+    let error = get(&store, &name("x")).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("no backups yet"));
+    for text in ["nightly-20261120", "nightly-20261121", "before-upgrade"] {
+        write(&store, text, None).await;
+    }
+    assert_eq!(
+        get(&store, &name("before-upgrade"))
+            .await
+            .unwrap()
+            .name
+            .as_str(),
+        "before-upgrade"
+    );
+    for (asked, hint) in [
+        ("before-upgrad", "before-upgrade"),
+        ("nightly", "nightly-20261120, nightly-20261121"),
+        ("upgrade", "before-upgrade"),
+    ] {
+        let error = get(&store, &name(asked)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(
+            error.hint_text().unwrap().contains(hint),
+            "{asked}: {:?}",
+            error.hint_text()
+        );
+    }
+    assert!(
+        get(&store, &name("zzz"))
+            .await
+            .unwrap_err()
+            .hint_text()
+            .unwrap()
+            .contains("backup get")
+    );
+}
+
+#[tokio::test]
+async fn delete_removes_everything_and_only_that() {
+    let store = Store::in_memory();
+    write(&store, "one", None).await;
+    write(&store, "one-more", None).await;
+    delete(&store, &name("one"), "here").await.unwrap();
+    assert!(left(&store, "one").await.is_empty());
+    assert_eq!(left(&store, "one-more").await.len(), 5);
+    assert_eq!(
+        delete(&store, &name("one"), "here")
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
+    assert!(left(&store, "one").await.is_empty());
+    let claim = Claim::take(&store, &name("busy"), Purpose::Create, "here")
+        .await
+        .unwrap();
+    let error = delete(&store, &name("busy"), "here").await.unwrap_err();
+    assert!(error.to_string().contains("not complete"), "{error}");
+    claim.release().await;
+}
+
+#[tokio::test]
+async fn a_delete_that_died_at_any_step_is_finished_by_prune() {
+    // 5 files and the claim: fail at each removal in turn.
+    for dies_at in 0..6 {
+        let memory = Store::in_memory();
+        write(&memory, "one", None).await;
+        let removed = std::sync::atomic::AtomicUsize::new(0);
+        let trial = Trial::of(&memory).judged(move |verb, _| {
+            let dead = verb == "delete"
+                && removed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= dies_at;
+            if dead { Fate::Vanishes } else { Fate::Happens }
+        });
+        let failed = delete(&trial.store(), &name("one"), "here").await.is_err();
+        assert_eq!(failed, dies_at < 5);
+        let (found, _) = list(&memory).await.unwrap();
+        assert_eq!(
+            found.len(),
+            usize::from(dies_at == 0),
+            "the marker goes first"
+        );
+        assert!(
+            left(&memory, "one")
+                .await
+                .iter()
+                .any(|file| file.starts_with("claim-"))
+        );
+
+        let trial = Trial::of(&memory);
+        let mut location = Location::in_memory("x");
+        location.store = trial.store();
+        let now = Timestamp::now();
+        assert_eq!(
+            prune(&location, now, "here", false).await.unwrap(),
+            [],
+            "not dead yet"
+        );
+        for file in left(&memory, "one").await {
+            trial.age(
+                &format!("backups/one/{file}"),
+                SignedDuration::from_mins(61),
+            );
+        }
+        let would = prune(&location, now, "here", true).await.unwrap();
+        let did = prune(&location, now, "here", false).await.unwrap();
+        assert_eq!(would, did);
+        let stands = usize::from(dies_at == 0) * 5;
+        assert_eq!(left(&memory, "one").await.len(), stands, "{dies_at}");
+        let expected = match dies_at {
+            0 => Pruned::StaleClaim(name("one")),
+            _ => Pruned::Stale(name("one")),
+        };
+        assert_eq!(did, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    let hour = SignedDuration::from_hours(1);
+    write(store, "expired", Some(now - hour)).await;
+    write(store, "later", Some(now + hour)).await;
+    write(store, "soon", Some(now + SignedDuration::from_secs(60))).await;
+    write(store, "never", None).await;
+    store
+        .put(
+            "backups/velero/velero-backup.json",
+            marker("velero", Some(now - hour)).into(),
+        )
+        .await
+        .unwrap();
+    let would = prune(&location, now, "here", true).await.unwrap();
+    assert_eq!(would, [Pruned::Expired(name("expired"))]);
+    assert_eq!(left(store, "expired").await.len(), 5);
+    // Expired by one clock only.
+    let early = now + SignedDuration::from_secs(120);
+    assert_eq!(prune(&location, early, "here", false).await.unwrap(), would);
+    assert!(left(store, "expired").await.is_empty());
+    for text in ["later", "soon", "never", "velero"] {
+        assert!(!left(store, text).await.is_empty(), "{text}");
+    }
+    assert_eq!(prune(&location, now, "here", false).await.unwrap(), []);
+    let error = prune(
+        &location,
+        now + SignedDuration::from_secs(400),
+        "here",
+        false,
+    )
+    .await
+    .unwrap_err();
+    assert!(error.to_string().contains("differ by"), "{error}");
+    assert!(store.entries("plugins/", 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn prune_removes_what_a_dead_create_left_and_not_what_is_no_file_of_ours() {
+    let memory = Store::in_memory();
+    let trial = Trial::of(&memory);
+    let mut location = Location::in_memory("x");
+    location.store = trial.store();
+    let keys = BackupKeys::new(&name("one"));
+    let claim = Claim::take(&location.store, &name("one"), Purpose::Create, "here")
+        .await
+        .unwrap();
+    claim.put(&keys.archive(), "half".into()).await.unwrap();
+    drop(claim);
+    memory
+        .put("backups/one/foreign.txt", "x".into())
+        .await
+        .unwrap();
+    let now = Timestamp::now();
+    for file in left(&memory, "one").await {
+        trial.age(
+            &format!("backups/one/{file}"),
+            SignedDuration::from_mins(30),
+        );
+    }
+    let done = prune(&location, now, "here", false).await.unwrap();
+    assert!(
+        matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("30 minutes")),
+        "{done:?}"
+    );
+    for file in left(&memory, "one").await {
+        trial.age(
+            &format!("backups/one/{file}"),
+            SignedDuration::from_mins(61),
+        );
+    }
+    let done = prune(&location, now, "here", false).await.unwrap();
+    assert!(
+        matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("foreign.txt")),
+        "{done:?}"
+    );
+    assert_eq!(left(&memory, "one").await, ["foreign.txt"]);
+}
+
+#[tokio::test]
+async fn a_hostile_claim_makes_prune_abort_nothing_elsewhere() {
+    let memory = Store::in_memory();
+    let aborted = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = aborted.clone();
+    let trial = Trial::of(&memory).judged(move |verb, key| {
+        if verb == "abort" {
+            seen.lock().unwrap().push(key.to_owned());
+        }
+        Fate::Happens
+    });
+    let mut location = Location::in_memory("x");
+    location.store = trial.store();
+    let text = r#"{"run":"r","purpose":"create","uploads":[{"key":"backups/two/x","id":"1"},{"key":"backups/one/x","id":"../1"}]}"#;
+    memory
+        .put("backups/one/claim-r.json", text.into())
+        .await
+        .unwrap();
+    memory
+        .put("backups/two/claim-x.json", "not json".into())
+        .await
+        .unwrap();
+    for key in ["backups/one/claim-r.json", "backups/two/claim-x.json"] {
+        trial.age(key, SignedDuration::from_hours(2));
+    }
+    let done = prune(&location, Timestamp::now(), "here", false)
+        .await
+        .unwrap();
+    assert_eq!(
+        done,
+        [Pruned::Stale(name("one")), Pruned::Stale(name("two"))]
+    );
+    assert_eq!(*aborted.lock().unwrap(), ["backups/one/x"]);
+}
+
+#[tokio::test]
+async fn what_a_velero_backup_keeps_elsewhere_is_said() {
+    let store = Store::in_memory();
+    write(&store, "ours", None).await;
+    assert!(leaks(&store, &name("ours")).await.unwrap().is_empty());
+    let keys = BackupKeys::new(&name("v"));
+    for (key, text) in [
+        (
+            keys.volume_snapshots(),
+            r#"[{"status":{"providerSnapshotID":"snap-1"}}]"#,
+        ),
+        (
+            keys.pod_volume_backups(),
+            r#"[{"metadata":{"name":"v-abc"}},{"metadata":{"name":"v-def"}}]"#,
+        ),
+        (
+            keys.volume_info(),
+            r#"[{"backupMethod":"CSISnapshot","csiSnapshotInfo":{"snapshotHandle":"h"}},{"backupMethod":"CSISnapshot","snapshotDataMoved":true,"pvcName":"data"},{"skipped":true}]"#,
+        ),
+        (keys.csi_volume_snapshots(), "null"),
+    ] {
+        store.put(&key, gz(text)).await.unwrap();
+    }
+    let found = leaks(&store, &name("v")).await.unwrap();
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(
+        found[0].contains("snap-1")
+            && found[1].contains("v-abc, v-def")
+            && found[2].contains("(h)")
+            && found[3].contains("data")
+    );
+    store
+        .put(&keys.volume_info(), "not gzip".into())
+        .await
+        .unwrap();
+    assert_eq!(
+        leaks(&store, &name("v")).await.unwrap_err().kind(),
+        Kind::Corrupt
+    );
+    store
+        .put(&keys.volume_info(), gz(&" ".repeat(70 << 20)))
+        .await
+        .unwrap();
+    assert_eq!(
+        leaks(&store, &name("v")).await.unwrap_err().kind(),
+        Kind::Corrupt
+    );
+}
+
+#[tokio::test]
+async fn verify_names_what_was_altered_added_or_lost() {
+    let store = Store::in_memory();
+    write(&store, "one", None).await;
+    let found = verify_files(&store, &name("one")).await.unwrap();
+    assert_eq!(
+        (found.good.len(), found.problems.len(), found.unlisted.len()),
+        (4, 0, 0),
+        "{found:?}"
+    );
+    let keys = BackupKeys::new(&name("one"));
+    store.put(&keys.claim("x"), "{}".into()).await.unwrap();
+    store.put("backups/one/extra", "x".into()).await.unwrap();
+    store.put(&keys.archive(), "altered".into()).await.unwrap();
+    store.delete(&keys.logs()).await.unwrap();
+    let found = verify_files(&store, &name("one")).await.unwrap();
+    assert_eq!(found.unlisted, ["extra"]);
+    assert_eq!(found.problems.len(), 2, "{found:?}");
+    assert!(
+        found
+            .problems
+            .iter()
+            .any(|p| p.contains("one-logs.gz is missing"))
+    );
+    assert!(
+        found
+            .problems
+            .iter()
+            .any(|p| p.starts_with("one.tar.gz is not"))
+    );
+    store
+        .put(&keys.digests(), Digests::new().to_bytes())
+        .await
+        .unwrap();
+    let found = verify_files(&store, &name("one")).await.unwrap();
+    assert!(found.problems[0].contains("velero-backup.json is not named"));
+    store.delete(&keys.digests()).await.unwrap();
+    assert_eq!(
+        verify_files(&store, &name("one")).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+}
+
+#[test]
+fn digests_are_read_as_written_and_nothing_else_is() {
+    let digests = Digests::new()
+        .add_bytes("b", b"")
+        .add("backups/x/a", &sha256(b"1"));
+    let text = String::from_utf8(digests.to_bytes().to_vec()).unwrap();
+    assert_eq!(text.lines().count(), 2);
+    assert!(
+        text.ends_with("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  b\n")
+    );
+    assert_eq!(Digests::parse(text.as_bytes()).unwrap(), digests);
+    let good = sha256(b"1");
+    for bad in [
+        format!("{good} a"),
+        format!("{}  a", &good[1..]),
+        format!("{}  a", good.to_uppercase()),
+        format!("{good}  ../a"),
+        format!("{good}  "),
+        format!("{good}  a/b"),
+        format!("{good}  a\n{good}  a"),
+        "\n".to_owned(),
+    ] {
+        assert_eq!(
+            Digests::parse(bad.as_bytes()).unwrap_err().kind(),
+            Kind::Corrupt,
+            "{bad:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn restores_are_listed_finished_or_not() {
+    let store = Store::in_memory();
+    let record = r#"{"apiVersion":"velero.io/v1","kind":"Restore","metadata":{"name":"done"},"spec":{"backupName":"b"},"status":{"phase":"Completed","startTimestamp":"2020-01-01T00:00:00Z"}}"#;
+    store
+        .put("restores/done/velero-restore.json", record.into())
+        .await
+        .unwrap();
+    store
+        .put("restores/done/restore-done-logs.gz", gz("log"))
+        .await
+        .unwrap();
+    store
+        .put("restores/running/journal-000001.jsonl.zst", "x".into())
+        .await
+        .unwrap();
+    store
+        .put("restores/broken/velero-restore.json", "{".into())
+        .await
+        .unwrap();
+    store
+        .put("restores/velero/restore-velero-results.gz", "x".into())
+        .await
+        .unwrap();
+    let found = list_restores(&store).await.unwrap();
+    let phases: Vec<_> = found
+        .iter()
+        .map(|restore| format!("{} {}", restore.metadata.name, restore.status.phase))
+        .collect();
+    assert_eq!(phases[0], "done Completed");
+    assert!(
+        phases.contains(&"running InProgress".to_owned())
+            && phases.contains(&"velero Unknown".to_owned()),
+        "{phases:?}"
+    );
+    assert_eq!(found.len(), 4);
+    assert_eq!(
+        get_restore(&store, &name("done"))
+            .await
+            .unwrap()
+            .spec
+            .backup_name,
+        "b"
+    );
+    let error = get_restore(&store, &name("dome")).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("done"));
+    let log = read_restore_file(&store, &name("done"), RestoreFile::Logs)
+        .await
+        .unwrap();
+    assert_eq!(log, gz("log"));
+    let error = read_restore_file(&store, &name("running"), RestoreFile::Logs)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}

@@ -219,7 +219,7 @@ fn client(
         // An explicit proxy that excludes every host: the environment's is not looked at.
         options = options
             .with_proxy_url(url.as_str())
-            .with_proxy_excludes("*");
+            .with_proxy_excludes("*,127.0.0.0/8,::1");
     }
     let storage = &spec.spec.object_storage;
     let mut authorities: Vec<(&str, Vec<u8>)> = Vec::new();

@@ -22,41 +22,32 @@
 //! a sleeping machine, it sends no attempt any more. A claim is stale, and only then touched by `prune`, when it is over an hour
 //! old by the store's clock.
 
-use std::collections::BTreeSet;
+mod folder;
+mod lease;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-use super::backend::Failure;
-use super::store::{Created, Entry, Patience, Store, Upload, is_absent, repeat};
+use super::store::{Created, Entry, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
 use crate::name::Name;
+use folder::{describe, obstacle};
+use lease::{awake_or_asleep, keep_fresh};
 
-/// How often a claim is written anew.
-const REFRESH: Duration = Duration::from_secs(30);
-
-/// A run writes nothing more once its last refresh is older.
-const LOST: Duration = Duration::from_secs(600);
-
-/// A claim that was not refreshed for so long, by the store's clock, is a dead run's.
-pub const STALE: SignedDuration = SignedDuration::from_hours(1);
-
-/// A claim is a few hundred bytes; uploads make it longer.
-pub(crate) const LARGEST_CLAIM: u64 = 1 << 20;
-
-/// Files in one backup's folder; Velero's have about a dozen.
-pub(crate) const MOST_FILES: usize = 100_000;
+pub use folder::STALE;
+pub(crate) use folder::{Folder, has_marker, is_stale, read_claim};
+pub(crate) use lease::{ClaimFile, Lease, UploadId, abort};
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.
-const LOOKS: u32 = if cfg!(test) { 2 } else { 15 };
-const BETWEEN_LOOKS: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 2000 });
+const LOOKS: u32 = if cfg!(test) { 1 } else { 15 };
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
 /// How often a marker's PUT that nobody answered is settled by reading and sent again.
 const MARKER_TRIES: u32 = 12;
@@ -71,229 +62,6 @@ pub enum Purpose {
     Delete,
     /// Removes what is expired or stale.
     Prune,
-}
-
-/// An upload in parts that a claim names, so that another run can abort it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct UploadId {
-    /// The object's key.
-    pub key: String,
-    /// The store's id.
-    pub id: String,
-}
-
-/// What a claim's object holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ClaimFile {
-    pub run: String,
-    pub purpose: Purpose,
-    #[serde(default)]
-    pub host: String,
-    #[serde(default)]
-    pub started: Option<Timestamp>,
-    #[serde(default)]
-    pub uploads: Vec<UploadId>,
-}
-
-/// The time since some moment, sleep included.
-pub(crate) fn awake_or_asleep() -> Duration {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = rustix::time::ClockId::Boottime;
-    // On macOS and the BSDs this one goes on while the machine sleeps.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
-    Duration::new(
-        now.tv_sec.try_into().unwrap_or(0),
-        now.tv_nsec.try_into().unwrap_or(0),
-    )
-}
-
-/// What a claim, its refresher and its uploads share.
-pub(crate) struct Lease {
-    store: Store,
-    keys: BackupKeys,
-    key: String,
-    file: Mutex<ClaimFile>,
-    /// Keys this run wrote or began to write.
-    written: std::sync::Mutex<BTreeSet<String>>,
-    /// [`awake_or_asleep`] in milliseconds, from before the last refresh that was answered.
-    refreshed: AtomicU64,
-    lost: AtomicBool,
-    /// How many things were sent that may still be done later.
-    in_doubt: AtomicU64,
-    marker_sent: AtomicBool,
-}
-
-/// Counts what was begun as in doubt until it is known how it ended; a dropped future never says.
-fn settle<T>(lease: &Lease, result: Result<T, Failure>) -> Result<T> {
-    if result
-        .as_ref()
-        .err()
-        .is_none_or(|failure| !failure.in_doubt)
-    {
-        lease.in_doubt.fetch_sub(1, Ordering::SeqCst);
-    }
-    result.map_err(|failure| failure.error)
-}
-
-impl Lease {
-    /// Errors once the claim is not ours for certain.
-    pub(crate) fn alive(&self) -> Result<()> {
-        let since = awake_or_asleep()
-            .saturating_sub(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));
-        if since > LOST {
-            self.lost.store(true, Ordering::SeqCst);
-        }
-        if self.lost.load(Ordering::SeqCst) {
-            return Err(Error::other(format!(
-                "the claim on {} was lost: it could not be refreshed for {} minutes, or somebody removed it",
-                self.keys.folder(),
-                since.as_secs() / 60
-            ))
-            .hint("the machine slept or the location was unreachable; nothing more is written; run the command again"));
-        }
-        Ok(())
-    }
-
-    fn body(file: &ClaimFile) -> Bytes {
-        serde_json::to_vec(file)
-            .expect("a claim is always JSON")
-            .into()
-    }
-
-    /// Writes the claim anew. The lock keeps two of them from overtaking each other.
-    async fn refresh(&self, file: &ClaimFile) -> Result<()> {
-        self.alive()?;
-        let began = awake_or_asleep();
-        let fence = || self.alive();
-        self.store
-            .put_fenced(
-                &self.key,
-                Self::body(file),
-                false,
-                Patience::Quick,
-                Some(&fence),
-            )
-            .await
-            .map_err(|failure| failure.error)?;
-        self.refreshed
-            .store(began.as_millis() as u64, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Names an upload in the claim, which is durable when this returns.
-    pub(crate) async fn add_upload(&self, key: &str, id: &str) -> Result<()> {
-        self.remember(key);
-        let mut file = self.file.lock().await;
-        file.uploads.push(UploadId {
-            key: key.to_owned(),
-            id: id.to_owned(),
-        });
-        self.refresh(&file).await
-    }
-
-    fn remember(&self, key: &str) {
-        self.written
-            .lock()
-            .expect("nobody panics while holding it")
-            .insert(key.to_owned());
-    }
-
-    /// Writes a file of the backup.
-    pub(crate) async fn write(&self, key: &str, bytes: Bytes) -> Result<()> {
-        self.alive()?;
-        self.remember(key);
-        let fence = || self.alive();
-        self.in_doubt.fetch_add(1, Ordering::SeqCst);
-        let sent = self
-            .store
-            .put_fenced(key, bytes, false, Patience::Long, Some(&fence))
-            .await;
-        settle(self, sent).map(|_| ())
-    }
-
-    /// Makes an upload visible; from then on the claim does not name it.
-    pub(crate) async fn complete<F>(
-        &self,
-        key: &str,
-        id: &str,
-        complete: impl FnOnce() -> F,
-    ) -> Result<()>
-    where
-        F: Future<Output = Result<(), Failure>>,
-    {
-        self.alive()?;
-        self.in_doubt.fetch_add(1, Ordering::SeqCst);
-        let sent = complete().await;
-        settle(self, sent)?;
-        let mut file = self.file.lock().await;
-        file.uploads
-            .retain(|upload| upload.key != key || upload.id != id);
-        Ok(())
-    }
-
-    async fn remove(&self, key: &str) -> Result<()> {
-        self.alive()?;
-        let fence = || self.alive();
-        self.in_doubt.fetch_add(1, Ordering::SeqCst);
-        let sent = self.store.delete_fenced(key, Some(&fence)).await;
-        settle(self, sent)
-    }
-}
-
-/// What a folder holds besides one's own claim.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Folder {
-    /// Other runs' claims.
-    pub claims: Vec<Entry>,
-    /// The marker.
-    pub marker: Option<Entry>,
-    /// Everything else.
-    pub files: Vec<Entry>,
-    /// Our own claim.
-    pub own: Option<Entry>,
-}
-
-impl Folder {
-    /// Lists a folder; `own` is our claim's key, if there is one.
-    pub(crate) async fn read(store: &Store, keys: &BackupKeys, own: &str) -> Result<Self> {
-        let folder = keys.folder();
-        let mut found = Self::default();
-        for entry in store.entries(&folder, MOST_FILES).await? {
-            if entry.key == own {
-                found.own = Some(entry);
-            } else if BackupKeys::claim_run(&entry.key[folder.len()..]).is_some() {
-                found.claims.push(entry);
-            } else if entry.key == keys.marker() {
-                found.marker = Some(entry);
-            } else {
-                found.files.push(entry);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Claims that may be a living run's at this time of the store.
-    pub(crate) fn live_claims(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
-        self.claims
-            .iter()
-            .filter(move |claim| !is_stale(claim, now))
-    }
-}
-
-/// Whether a claim's run is dead, by the store's clock.
-pub(crate) fn is_stale(claim: &Entry, now: Timestamp) -> bool {
-    now.duration_since(claim.modified) > STALE
-}
-
-/// Reads a claim; a hostile or broken one is nothing.
-pub(crate) async fn read_claim(store: &Store, key: &str) -> Result<Option<ClaimFile>> {
-    match store.find(key, LARGEST_CLAIM).await {
-        Ok(bytes) => Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())),
-        Err(e) if e.kind() == Kind::Corrupt => Ok(None),
-        Err(e) => Err(e),
-    }
 }
 
 /// A claim that is held and kept fresh by a task of its own.
@@ -627,146 +395,6 @@ impl Drop for Claim {
         if let Some(refresher) = &self.refresher {
             refresher.abort();
         }
-    }
-}
-
-/// Aborts an upload that some claim names; the claim may be anybody's, so its keys are checked as every key is.
-pub(crate) async fn abort(store: &Store, upload: &UploadId) -> Result<()> {
-    store.writable()?;
-    let full = store.full(&upload.key)?;
-    repeat(Patience::Quick, None, || {
-        store.backend.abort(&full, &upload.id)
-    })
-    .await
-    .map_err(|failure| failure.error)
-}
-
-async fn keep_fresh(lease: Arc<Lease>, mut stop: watch::Receiver<bool>) {
-    let mut pause = REFRESH;
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        // Held while it is sent, so that an upload's id that comes meanwhile is not written over.
-        let file = lease.file.lock().await;
-        let refreshed = lease.refresh(&file).await;
-        drop(file);
-        if lease.alive().is_err() {
-            return;
-        }
-        pause = if refreshed.is_ok() {
-            REFRESH
-        } else {
-            REFRESH / 3
-        };
-    }
-}
-
-/// Why the folder can not be taken, if it can not.
-async fn obstacle(
-    store: &Store,
-    name: &Name,
-    purpose: Purpose,
-    found: &Folder,
-    now: Timestamp,
-) -> Result<Option<Error>> {
-    if purpose == Purpose::Create && found.marker.is_some() {
-        return Ok(Some(
-            Error::new(Kind::AlreadyExists, format!("backup {name} exists already")).hint(format!(
-                "choose another name, or remove it first: kubectl backup delete {name}"
-            )),
-        ));
-    }
-    // Two claims: one that lives counts for more.
-    if let Some(live) = found.live_claims(now).next() {
-        let quiet = now.duration_since(live.modified);
-        let who = describe(store, live).await;
-        let doing = match read_claim(store, &live.key)
-            .await?
-            .map(|claim| claim.purpose)
-        {
-            Some(Purpose::Create) | None => "creating",
-            Some(Purpose::Delete) => "deleting",
-            Some(Purpose::Prune) => "pruning",
-        };
-        let error = Error::new(
-            Kind::AlreadyExists,
-            format!("another run is {doing} backup {name} right now ({who})"),
-        );
-        return Ok(Some(if quiet > SignedDuration::from_mins(10) {
-            error.hint(format!(
-                "it gave no sign of life for {} minutes; after 60 `kubectl backup prune` removes what it left",
-                quiet.as_mins()
-            ))
-        } else {
-            error.hint("wait for it, or choose another name")
-        }));
-    }
-    if purpose == Purpose::Prune {
-        return Ok(None);
-    }
-    if let Some(stale) = found.claims.first() {
-        let who = describe(store, stale).await;
-        return Ok(Some(
-            Error::new(
-                Kind::AlreadyExists,
-                format!("a run that died left its claim on backup {name} ({who})"),
-            )
-            .hint("`kubectl backup prune` removes what dead runs left; or choose another name"),
-        ));
-    }
-    if purpose == Purpose::Create
-        && let Some(file) = found.files.first()
-    {
-        return Ok(Some(
-            Error::new(
-                Kind::AlreadyExists,
-                format!(
-                    "the folder of backup {name} holds files of no known run, such as {}",
-                    file.key
-                ),
-            )
-            .hint(
-                "choose another name; another tool, such as a Velero server, may be writing there",
-            ),
-        ));
-    }
-    Ok(None)
-}
-
-/// `on node-1, since 2026-11-21T02:00:00Z, last sign of life ...`
-async fn describe(store: &Store, claim: &Entry) -> String {
-    let last = format!("last sign of life {:.0}", claim.modified);
-    match read_claim(store, &claim.key).await {
-        Ok(Some(file)) => {
-            // Anybody may have written it: what is shown is short and plain.
-            let host: String = file
-                .host
-                .chars()
-                .filter(|c| c.is_ascii_graphic())
-                .take(64)
-                .collect();
-            let host = if host.is_empty() {
-                "an unknown host"
-            } else {
-                &host
-            };
-            match file.started {
-                Some(started) => format!("on {host}, since {started:.0}, {last}"),
-                None => format!("on {host}, {last}"),
-            }
-        }
-        _ => last,
-    }
-}
-
-/// Whether a marker stands.
-pub(crate) async fn has_marker(store: &Store, keys: &BackupKeys) -> Result<bool> {
-    match store.head(&keys.marker()).await {
-        Ok(_) => Ok(true),
-        Err(e) if is_absent(&e) => Ok(false),
-        Err(e) => Err(e),
     }
 }
 

@@ -64,7 +64,14 @@ fn cause(text: &str, error: &object_store::Error) -> String {
         };
     }
     if let Some(status) = status(text) {
-        return format!("the store answered {status}");
+        // Not S3's XML: a gateway or a server of another kind, whose first words may tell.
+        let said: String = text
+            .split_once("non-2xx status code: ")
+            .and_then(|(_, rest)| rest.split_once(": "))
+            .map(|(_, body)| body.chars().filter(|c| !c.is_control()).take(120).collect())
+            .unwrap_or_default();
+        let colon = if said.trim().is_empty() { "" } else { ": " };
+        return format!("the store answered {status}{colon}{}", said.trim());
     }
     let mut innermost: &(dyn StdError + 'static) = error;
     while let Some(source) = innermost.source() {
@@ -80,7 +87,8 @@ pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failur
     let status = status(&text);
     let http = http_kind(&error);
     let (kind, hint) = meaning(&text, &code, status, http, &error);
-    let tls = text.contains("certificate");
+    // What a handshake refuses stays refused.
+    let tls = text.contains("certificate") || is_no_tls(&text);
     let transient = match status {
         Some(501) => false,
         Some(408 | 429 | 500..) => true,
@@ -106,6 +114,10 @@ pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failur
         in_doubt,
         unsupported,
     }
+}
+
+fn is_no_tls(text: &str) -> bool {
+    text.contains("InvalidContentType") || text.contains("corrupt message")
 }
 
 fn meaning(
@@ -155,6 +167,12 @@ fn meaning(
                 say(
                     "there is no such bucket: check objectStorage.bucket (and config.s3Url and config.region), or create the bucket",
                 ),
+            );
+        }
+        "InvalidBucketName" => {
+            return (
+                Kind::Invalid,
+                say("the store allows no bucket of this name: check objectStorage.bucket"),
             );
         }
         "AuthorizationHeaderMalformed"
@@ -235,7 +253,7 @@ fn meaning(
             ),
         );
     }
-    if text.contains("InvalidContentType") || text.contains("corrupt message") {
+    if is_no_tls(text) {
         return (
             Kind::Unreachable,
             say(
@@ -248,6 +266,16 @@ fn meaning(
             Kind::Unreachable,
             say(
                 "the host's name is not known here: check config.s3Url (or config.region); an address ending in .svc works only inside its cluster",
+            ),
+        );
+    }
+    if text.contains("connection closed before message completed")
+        || text.contains("HTTP request to an HTTPS server")
+    {
+        return (
+            Kind::Unreachable,
+            say(
+                "who answers there hangs up: where the port is a TLS port, config.s3Url begins with https://",
             ),
         );
     }
@@ -269,5 +297,56 @@ fn meaning(
             say("the store's listing has a key with empty or relative parts; remove that object"),
         ),
         _ => (Kind::Other, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_s3_is_read_for_its_code_and_sentence() {
+        let body = "<Error><Code>NoSuchBucket</Code><Message>It is not there.</Message></Error>";
+        let text = format!("Server returned non-2xx status code: 404 Not Found: {body}");
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: text.into(),
+        };
+        let failure = of("list x", "bucket \"b\"", error);
+        assert_eq!(failure.error.kind(), Kind::NotFound);
+        assert!(
+            failure
+                .error
+                .hint_text()
+                .unwrap()
+                .contains("objectStorage.bucket")
+        );
+        assert!(!failure.transient && !failure.in_doubt);
+        assert!(
+            chain(&failure.error).ends_with("the store answered 404 NoSuchBucket: It is not there")
+        );
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_can_not_be_done_is_not() {
+        for (status, transient, unsupported) in [
+            ("500 Internal Server Error", true, false),
+            ("503 Slow Down", true, false),
+            ("429 Too Many Requests", true, false),
+            ("501 Not Implemented", false, true),
+            ("400 Bad Request", false, false),
+            ("403 Forbidden", false, false),
+        ] {
+            let error = object_store::Error::Generic {
+                store: "S3",
+                source: format!("Server returned non-2xx status code: {status}: ").into(),
+            };
+            let failure = of("read x", "b", error);
+            assert_eq!(
+                (failure.transient, failure.unsupported),
+                (transient, unsupported),
+                "{status}"
+            );
+        }
     }
 }

@@ -1,0 +1,225 @@
+//! What keeps a claim: its object, its refresher, and the fence that every write of its run passes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
+
+use super::super::backend::Failure;
+use super::super::store::{Patience, Store, repeat};
+use super::Purpose;
+use crate::error::{Error, Result};
+use crate::layout::BackupKeys;
+
+/// How often a claim is written anew.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// A run writes nothing more once its last refresh is older.
+const LOST: Duration = Duration::from_secs(600);
+
+/// An upload in parts that a claim names, so that another run can abort it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadId {
+    /// The object's key.
+    pub key: String,
+    /// The store's id.
+    pub id: String,
+}
+
+/// What a claim's object holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ClaimFile {
+    pub run: String,
+    pub purpose: Purpose,
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub started: Option<Timestamp>,
+    #[serde(default)]
+    pub uploads: Vec<UploadId>,
+}
+
+/// The time since some moment, sleep included.
+pub(crate) fn awake_or_asleep() -> Duration {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    // On macOS and the BSDs this one goes on while the machine sleeps.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    Duration::new(
+        now.tv_sec.try_into().unwrap_or(0),
+        now.tv_nsec.try_into().unwrap_or(0),
+    )
+}
+
+/// What a claim, its refresher and its uploads share.
+pub(crate) struct Lease {
+    pub(super) store: Store,
+    pub(super) keys: BackupKeys,
+    pub(super) key: String,
+    pub(super) file: Mutex<ClaimFile>,
+    /// Keys this run wrote or began to write.
+    pub(super) written: std::sync::Mutex<BTreeSet<String>>,
+    /// [`awake_or_asleep`] in milliseconds, from before the last refresh that was answered.
+    pub(super) refreshed: AtomicU64,
+    pub(super) lost: AtomicBool,
+    /// How many things were sent that may still be done later.
+    pub(super) in_doubt: AtomicU64,
+    pub(super) marker_sent: AtomicBool,
+}
+
+/// Counts what was begun as in doubt until it is known how it ended; a dropped future never says.
+fn settle<T>(lease: &Lease, result: Result<T, Failure>) -> Result<T> {
+    if result
+        .as_ref()
+        .err()
+        .is_none_or(|failure| !failure.in_doubt)
+    {
+        lease.in_doubt.fetch_sub(1, Ordering::SeqCst);
+    }
+    result.map_err(|failure| failure.error)
+}
+
+impl Lease {
+    /// Errors once the claim is not ours for certain.
+    pub(crate) fn alive(&self) -> Result<()> {
+        let since = awake_or_asleep()
+            .saturating_sub(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));
+        if since > LOST {
+            self.lost.store(true, Ordering::SeqCst);
+        }
+        if self.lost.load(Ordering::SeqCst) {
+            return Err(Error::other(format!(
+                "the claim on {} was lost: it could not be refreshed for {} minutes, or somebody removed it",
+                self.keys.folder(),
+                since.as_secs() / 60
+            ))
+            .hint("the machine slept or the location was unreachable; nothing more is written; run the command again"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn body(file: &ClaimFile) -> Bytes {
+        serde_json::to_vec(file)
+            .expect("a claim is always JSON")
+            .into()
+    }
+
+    /// Writes the claim anew. The lock keeps two of them from overtaking each other.
+    async fn refresh(&self, file: &ClaimFile) -> Result<()> {
+        self.alive()?;
+        let began = awake_or_asleep();
+        let fence = || self.alive();
+        self.store
+            .put_fenced(
+                &self.key,
+                Self::body(file),
+                false,
+                Patience::Quick,
+                Some(&fence),
+            )
+            .await
+            .map_err(|failure| failure.error)?;
+        self.refreshed
+            .store(began.as_millis() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Names an upload in the claim, which is durable when this returns.
+    pub(crate) async fn add_upload(&self, key: &str, id: &str) -> Result<()> {
+        self.remember(key);
+        let mut file = self.file.lock().await;
+        file.uploads.push(UploadId {
+            key: key.to_owned(),
+            id: id.to_owned(),
+        });
+        self.refresh(&file).await
+    }
+
+    fn remember(&self, key: &str) {
+        self.written
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(key.to_owned());
+    }
+
+    /// Writes a file of the backup.
+    pub(crate) async fn write(&self, key: &str, bytes: Bytes) -> Result<()> {
+        self.alive()?;
+        self.remember(key);
+        let fence = || self.alive();
+        self.in_doubt.fetch_add(1, Ordering::SeqCst);
+        let sent = self
+            .store
+            .put_fenced(key, bytes, false, Patience::Long, Some(&fence))
+            .await;
+        settle(self, sent).map(|_| ())
+    }
+
+    /// Makes an upload visible; from then on the claim does not name it.
+    pub(crate) async fn complete<F>(
+        &self,
+        key: &str,
+        id: &str,
+        complete: impl FnOnce() -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
+        self.alive()?;
+        self.in_doubt.fetch_add(1, Ordering::SeqCst);
+        let sent = complete().await;
+        settle(self, sent)?;
+        let mut file = self.file.lock().await;
+        file.uploads
+            .retain(|upload| upload.key != key || upload.id != id);
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, key: &str) -> Result<()> {
+        self.alive()?;
+        let fence = || self.alive();
+        self.in_doubt.fetch_add(1, Ordering::SeqCst);
+        let sent = self.store.delete_fenced(key, Some(&fence)).await;
+        settle(self, sent)
+    }
+}
+
+/// Aborts an upload that some claim names; the claim may be anybody's, so its keys are checked as every key is.
+pub(crate) async fn abort(store: &Store, upload: &UploadId) -> Result<()> {
+    store.writable()?;
+    let full = store.full(&upload.key)?;
+    repeat(Patience::Quick, None, || {
+        store.backend.abort(&full, &upload.id)
+    })
+    .await
+    .map_err(|failure| failure.error)
+}
+
+pub(super) async fn keep_fresh(lease: Arc<Lease>, mut stop: watch::Receiver<bool>) {
+    let mut pause = REFRESH;
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        // Held while it is sent, so that an upload's id that comes meanwhile is not written over.
+        let file = lease.file.lock().await;
+        let refreshed = lease.refresh(&file).await;
+        drop(file);
+        if lease.alive().is_err() {
+            return;
+        }
+        pause = if refreshed.is_ok() {
+            REFRESH
+        } else {
+            REFRESH / 3
+        };
+    }
+}
