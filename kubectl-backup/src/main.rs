@@ -13,6 +13,10 @@ mod ui;
 
 use std::process::ExitCode;
 
+/// Pages and members come and go in large pieces on many threads; this one gives them back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Fails only where a provider stands already, and then one is there.

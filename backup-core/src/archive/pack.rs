@@ -47,9 +47,9 @@ pub struct Packed {
     pub rows: Vec<Row>,
 }
 
-/// deflate's level for archives. Level 1 is chosen: on API objects it takes a third of level 6's time for about 1.4 times its size, a
-/// member's second copies are found at any level, and a backup waits for its lists rather than for the store.
-pub const LEVEL: u32 = 1;
+/// deflate's level for archives. Level 1 uses fixed codes and leaves base64 as large as it is; level 2 takes a quarter off at 0.8 of the speed
+/// (821 against 1021 MB/s of tar on one core), and level 6 wins 5 % more for half the speed.
+pub const LEVEL: u32 = 2;
 
 /// A larger body is a member of its own.
 const LARGE_BODY: usize = 16 << 10;
