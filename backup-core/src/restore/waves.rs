@@ -71,6 +71,12 @@ struct Ticket {
     bytes: u64,
 }
 
+/// Objects of one frame that are tried again.
+struct Frame {
+    resource: Arc<Resource>,
+    positions: BTreeSet<usize>,
+}
+
 struct Failure {
     ticket: Ticket,
     reason: String,
@@ -173,7 +179,8 @@ impl<S: Source> Waves<'_, S> {
     }
 
     /// What the target has of these resources; nothing where creating tells it as cheaply, or where it may not be listed.
-    async fn look(&self, resources: &[Arc<Resource>]) -> Result<Vec<Option<Seens>>> {
+    // Exclusive, so that the future may move between threads though the plan's receiver may not be shared.
+    async fn look(&mut self, resources: &[Arc<Resource>]) -> Result<Vec<Option<Seens>>> {
         let few = if self.resumed { FEW / 5 } else { FEW };
         let futures: Vec<_> = resources
             .iter()
@@ -513,38 +520,47 @@ impl<S: Source> Waves<'_, S> {
             // Quotas and service accounts are counted and made by controllers, a little later.
             tokio::time::sleep(Duration::from_millis(500) * (round + 1) * (round + 1)).await;
             let failures = std::mem::take(&mut self.state.failures);
-            let mut frames: BTreeMap<_, (Arc<Resource>, BTreeMap<usize, BTreeSet<usize>>)> =
-                BTreeMap::new();
+            // In the order of restoring, frame by frame.
+            let mut frames: BTreeMap<_, Frame> = BTreeMap::new();
             for Failure { ticket, .. } in failures {
-                let key = (ticket.resource.place, ticket.resource.name.clone());
-                let (_, positions) = frames
+                let key = (
+                    ticket.resource.place,
+                    ticket.resource.name.clone(),
+                    ticket.frame,
+                );
+                frames
                     .entry(key)
-                    .or_insert_with(|| (ticket.resource.clone(), BTreeMap::new()));
-                if let Some(position) = ticket.position {
-                    positions.entry(ticket.frame).or_default().insert(position);
-                }
+                    .or_insert_with(|| Frame {
+                        resource: ticket.resource.clone(),
+                        positions: BTreeSet::new(),
+                    })
+                    .positions
+                    .extend(ticket.position);
             }
             let mut wave = None;
-            for ((place, _), (resource, positions)) in frames {
-                if wave
-                    .replace(place.wave)
-                    .is_some_and(|before| before != place.wave)
+            for (
+                (place, _, frame),
+                Frame {
+                    resource,
+                    positions,
+                },
+            ) in frames
+            {
+                if let Some(before) = wave.replace(place.wave)
+                    && before != place.wave
                 {
                     self.drain().await?;
+                    if before == order::WAVE_CRDS {
+                        self.defined().await?;
+                    }
                 }
-                for (frame, positions) in positions {
-                    let rows = gather::rows(self.archive, self.filter, &resource, frame).await?;
-                    let rows = rows
-                        .into_iter()
-                        .enumerate()
-                        .filter(|(position, _)| positions.contains(position))
-                        .collect();
-                    self.feed(&resource, frame, rows, None).await?;
-                }
-                if place.wave == order::WAVE_CRDS {
-                    self.drain().await?;
-                    self.defined().await?;
-                }
+                let rows = gather::rows(self.archive, self.filter, &resource, frame).await?;
+                let rows = rows
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(position, _)| positions.contains(position))
+                    .collect();
+                self.feed(&resource, frame, rows, None).await?;
             }
             self.drain().await?;
             if self.state.failures.len() >= before {
