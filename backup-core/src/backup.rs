@@ -5,6 +5,7 @@ mod budget;
 mod gather;
 mod names;
 mod page;
+mod page_size;
 mod plan;
 mod point_in_time;
 mod related;
@@ -23,7 +24,7 @@ use self::apply::{Applied, Apply};
 use self::gather::Gathered;
 use self::names::gzip;
 use self::point_in_time::Patience;
-use self::report::Log;
+use self::report::{Facts, Log};
 use crate::api::Backup;
 use crate::archive::row::{Outcome, ResourceRow};
 use crate::catalog::Digests;
@@ -293,12 +294,14 @@ impl Work<'_> {
         let backup = report::marker(
             options,
             gathered,
-            &self.location.name,
-            self.cluster.context(),
             &findings,
-            revision,
-            totals.objects,
-            log.now(),
+            &Facts {
+                location: &self.location.name,
+                context: self.cluster.context(),
+                revision,
+                objects: totals.objects,
+                completed: log.now(),
+            },
         );
         let marker: Bytes = serde_json::to_vec_pretty(&backup)
             .map_err(|e| Error::other("the marker can not be written as JSON").because(e))?

@@ -15,6 +15,7 @@ use super::row::{MemberRow, Row};
 use crate::error::{Error, Result};
 
 /// Where bytes come from: an object in a store, a spool file, or memory.
+#[allow(clippy::len_without_is_empty)]
 #[async_trait]
 pub trait Source: Send + Sync {
     /// Its length in bytes.
@@ -236,7 +237,7 @@ impl Source for Bytes {
         Ok(self.as_ref().len() as u64)
     }
 
-    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+    async fn read(&self, range: Range<u64>) -> Result<Self> {
         let inside = range.start <= range.end && range.end <= self.as_ref().len() as u64;
         if !inside {
             return Err(Error::corrupt(format!(
@@ -249,7 +250,7 @@ impl Source for Bytes {
         Ok(self.slice(range.start as usize..range.end as usize))
     }
 
-    async fn stream(&self) -> Result<BoxStream<'static, Result<Bytes>>> {
+    async fn stream(&self) -> Result<BoxStream<'static, Result<Self>>> {
         const CHUNK: usize = 64 << 10;
         let rest = self.clone();
         Ok(stream::unfold(rest, |mut rest| async move {

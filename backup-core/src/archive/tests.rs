@@ -792,6 +792,7 @@ fn hostile_archives_are_refused_with_a_sentence() {
         let folder = tempfile::tempdir().unwrap();
         let object = "resources/configmaps/namespaces/ns/a.json";
         let body = map("ns", "a", 0);
+        let with = |_: &mut Foreign| {};
         let built = |build: &dyn Fn(&mut Foreign)| {
             let mut foreign = Foreign::new();
             foreign
@@ -822,40 +823,40 @@ fn hostile_archives_are_refused_with_a_sentence() {
         let cases: Vec<(&str, Bytes)> = vec![
             (
                 "leaves its folder",
-                built(&|f| drop(f.raw(b"resources/../../etc/x.json", T::Regular, 2, b"{}"))),
+                built(&|f| with(f.raw(b"resources/../../etc/x.json", T::Regular, 2, b"{}"))),
             ),
             (
                 "leaves its folder",
-                built(&|f| drop(f.raw(b"../x", T::Regular, 2, b"{}"))),
+                built(&|f| with(f.raw(b"../x", T::Regular, 2, b"{}"))),
             ),
             (
                 "absolute",
-                built(&|f| drop(f.raw(b"/etc/passwd", T::Regular, 2, b"{}"))),
+                built(&|f| with(f.raw(b"/etc/passwd", T::Regular, 2, b"{}"))),
             ),
             (
                 "link",
-                built(&|f| drop(f.raw(b"resources/l", T::Symlink, 0, b""))),
+                built(&|f| with(f.raw(b"resources/l", T::Symlink, 0, b""))),
             ),
             (
                 "link",
-                built(&|f| drop(f.raw(b"resources/l", T::Link, 0, b""))),
+                built(&|f| with(f.raw(b"resources/l", T::Link, 0, b""))),
             ),
             (
                 "neither a file",
-                built(&|f| drop(f.raw(b"resources/l", T::Fifo, 0, b""))),
+                built(&|f| with(f.raw(b"resources/l", T::Fifo, 0, b""))),
             ),
             (
                 "2147483648 bytes",
-                built(&|f| drop(f.raw(b"resources/pods/cluster/x.json", T::Regular, 2 << 30, b""))),
+                built(&|f| with(f.raw(b"resources/pods/cluster/x.json", T::Regular, 2 << 30, b""))),
             ),
             (
                 "too long a name",
-                built(&|f| drop(f.raw(b"././@LongLink", T::GNULongName, 2 << 30, b""))),
+                built(&|f| with(f.raw(b"././@LongLink", T::GNULongName, 2 << 30, b""))),
             ),
             (
                 "too long a name",
                 built(&|f| {
-                    drop(
+                    with(
                         f.raw(b"././@LongLink", T::GNULongName, 5000, &[b'a'; 5000])
                             .file("x", b""),
                     )
@@ -863,31 +864,31 @@ fn hostile_archives_are_refused_with_a_sentence() {
             ),
             (
                 "without a file",
-                built(&|f| drop(f.raw(b"././@LongLink", T::GNULongName, 1, b"a"))),
+                built(&|f| with(f.raw(b"././@LongLink", T::GNULongName, 1, b"a"))),
             ),
             (
                 "neither a file",
-                built(&|f| drop(f.raw(b"s", T::GNUSparse, 0, b""))),
+                built(&|f| with(f.raw(b"s", T::GNUSparse, 0, b""))),
             ),
             (
                 "UTF-8",
-                built(&|f| drop(f.raw(b"resources/\xff", T::Regular, 0, b""))),
+                built(&|f| with(f.raw(b"resources/\xff", T::Regular, 0, b""))),
             ),
             (
                 "can not be",
-                built(&|f| drop(f.raw(b"resources/pods/cluster/...json", T::Regular, 2, b"{}"))),
+                built(&|f| with(f.raw(b"resources/pods/cluster/...json", T::Regular, 2, b"{}"))),
             ),
             (
                 "is no object",
-                built(&|f| drop(f.file("resources/pods/cluster/x.json", b"{not json"))),
+                built(&|f| with(f.file("resources/pods/cluster/x.json", b"{not json"))),
             ),
             (
                 "is no object",
-                built(&|f| drop(f.file("resources/pods/cluster/x.json", b""))),
+                built(&|f| with(f.file("resources/pods/cluster/x.json", b""))),
             ),
             (
                 "is no object",
-                built(&|f| drop(f.file("resources/pods/cluster/x.json", b"[]"))),
+                built(&|f| with(f.file("resources/pods/cluster/x.json", b"[]"))),
             ),
             ("only zeros", zeros.finish().unwrap().into()),
             ("not gzip", garbage.into()),
@@ -1049,10 +1050,16 @@ fn many_open_types_hold_little_and_their_rows_stay_in_order() {
             })
             .collect();
         let mut pages: Vec<Page> = Vec::new();
-        for round in 0..12 {
+        for round in 0..6 {
             for resource in &types {
-                let items =
-                    (0..60).map(|n| item(resource, Some("ns"), &format!("o{round:02}{n:03}"), 0));
+                let items = (0..60).map(|n| {
+                    item(
+                        resource,
+                        Some("ns"),
+                        &format!("o{round:02}{n:03}-{}", "n".repeat(230)),
+                        0,
+                    )
+                });
                 pages.push((resource.clone(), items.collect()));
             }
         }
@@ -1065,7 +1072,7 @@ fn many_open_types_hold_little_and_their_rows_stay_in_order() {
             .sum();
         assert!((66..200).contains(&frames), "{frames}");
         let all = everything(&opened).await;
-        assert_eq!(all.len(), 65 * 720);
+        assert_eq!(all.len(), 65 * 360);
         assert!(
             all.windows(2)
                 .all(|w| (&w[0].0, &w[0].2) < (&w[1].0, &w[1].2))

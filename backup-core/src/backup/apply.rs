@@ -10,10 +10,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::budget::{Budget, Reserved, TOTAL};
+use super::budget::{Budget, Reserved};
 use super::gather::Gathered;
 use super::names::Names;
 use super::page::{self, Keep, Page, Pick, Seen};
+use super::page_size::{LARGEST_OBJECT, PageSize};
 use super::plan::{self, List, Plan, Scope};
 use super::point_in_time::{self, Glance, Looked, Moment, Patience};
 use crate::archive::pack::{self, Packed};
@@ -26,21 +27,6 @@ use crate::progress::Progress;
 
 /// Types read at a time.
 const AT_A_TIME: usize = 8;
-
-/// Objects on a first page: nothing is known of their size.
-const FIRST_LIMIT: usize = 8;
-
-/// What a first page may be long.
-const FIRST_BYTES: usize = 12 << 20;
-
-/// What later pages should be long.
-const AIM: usize = 4 << 20;
-
-/// Objects on a page at most.
-const MOST_OBJECTS: usize = 5000;
-
-/// What a single object may be long.
-const LARGEST_OBJECT: usize = 64 << 20;
 
 /// How often a list may expire half-way before it is given up.
 const EXPIRIES: usize = 100;
@@ -449,13 +435,13 @@ impl Run<'_> {
         }
     }
 
-    /// GETs, and waits where the server is away.
+    /// GETs, and waits where the server is away or goes on asking for patience.
     async fn ask(&self, path: &str, most: usize) -> Result<Bytes, ApiError> {
         let since = Instant::now();
         loop {
             match self.apply.cluster.get_bounded(path, most).await {
                 Err(e)
-                    if e.kind == Some(Kind::Unreachable)
+                    if (e.kind == Some(Kind::Unreachable) || e.code == 429)
                         && since.elapsed() < self.apply.patience.absence =>
                 {
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -650,66 +636,6 @@ struct Listing<'a> {
     place: Option<&'a str>,
     keep: &'a Arc<Keep>,
     packing: &'a mpsc::Sender<Packing>,
-}
-
-/// How large the next page is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PageSize {
-    /// Objects asked for.
-    limit: usize,
-    /// Bytes reserved for them.
-    bytes: usize,
-}
-
-impl PageSize {
-    /// A first page, after a glance: an empty or small type needs little.
-    fn first(glance: &Glance) -> Self {
-        let limit = FIRST_LIMIT;
-        let known = usize::try_from(glance.objects)
-            .unwrap_or(limit)
-            .clamp(1, limit);
-        let bytes = match glance.bytes {
-            0 => FIRST_BYTES,
-            one => (known * one * 4).clamp(256 << 10, FIRST_BYTES),
-        };
-        Self { limit, bytes }
-    }
-
-    /// The longest answer that is taken.
-    fn bound(self) -> usize {
-        if self.bytes >= TOTAL {
-            LARGEST_OBJECT
-        } else {
-            self.bytes
-        }
-    }
-
-    /// After an answer that was too long: fewer objects, or all the memory there is for a single one. False when neither is left.
-    fn shrink(&mut self) -> bool {
-        if self.bytes < FIRST_BYTES {
-            self.bytes = FIRST_BYTES;
-            self.limit = (self.limit / 2).max(1);
-        } else if self.limit > 1 {
-            self.limit = (self.limit / 8).max(1);
-        } else if self.bytes < TOTAL {
-            self.bytes = TOTAL;
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// After a page: as many objects as should be of the length aimed at, growing at most eightfold.
-    fn learn(&mut self, length: usize, objects: usize, remaining: u64) {
-        let average = (length / objects.max(1)).max(1);
-        self.limit = (AIM / average).clamp(1, (self.limit * 8).min(MOST_OBJECTS));
-        let coming = match usize::try_from(remaining) {
-            Ok(remaining) if remaining > 0 => remaining.min(self.limit),
-            _ => self.limit,
-        };
-        // Half as much again as is expected: a page that is longer is asked for again, in smaller pieces.
-        self.bytes = (coming * average / 2 * 3 + (64 << 10)).clamp(256 << 10, FIRST_BYTES);
-    }
 }
 
 #[cfg(test)]

@@ -29,8 +29,9 @@ const MOST_MESSAGES: usize = 10_000;
 pub(super) const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
 
 /// What a message is about: the places in Velero's results.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum About {
+    #[default]
     Backup,
     Cluster,
     Namespace(String),
@@ -41,12 +42,6 @@ enum About {
 pub(super) struct Messages {
     kept: Vec<(About, String)>,
     more: u64,
-}
-
-impl Default for About {
-    fn default() -> Self {
-        Self::Backup
-    }
 }
 
 impl Messages {
@@ -264,24 +259,26 @@ fn warn_of_revisions(
             ),
         );
     }
-    let apart: Vec<&str> = rows
-        .iter()
-        .filter(|row| {
-            row.outcome == Outcome::Saved
-                && row.count > 0
-                && !row.exact
-                && !row.resource_version.is_empty()
-                && row.second_resource_version.is_empty()
-                && !matches!(row.resource.as_str(), "events" | "events.events.k8s.io")
-        })
-        .map(|row| row.resource.as_str())
-        .collect();
-    if !apart.is_empty() {
+    let mut apart: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| {
+        row.outcome == Outcome::Saved
+            && row.count > 0
+            && !row.exact
+            && !row.resource_version.is_empty()
+            && row.second_resource_version.is_empty()
+            && !matches!(row.resource.as_str(), "events" | "events.events.k8s.io")
+    }) {
+        apart
+            .entry(&row.resource_version)
+            .or_default()
+            .push(&row.resource);
+    }
+    for (revision, types) in apart {
         warnings.add(
             About::Backup,
             format!(
-                "read at a revision of their own, not the backup's: {}",
-                apart.join(", ")
+                "read at revision {revision}, not at the backup's: {}",
+                types.join(", ")
             ),
         );
     }
@@ -331,17 +328,34 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
         .map_err(|e| Error::other("a side file can not be written as JSON").because(e))
 }
 
+/// What the marker tells besides what was asked for and found.
+pub(super) struct Facts<'a> {
+    /// The location's name.
+    pub(super) location: &'a str,
+    /// The kubeconfig context's name.
+    pub(super) context: &'a str,
+    /// The common revision.
+    pub(super) revision: Option<u64>,
+    /// Objects saved.
+    pub(super) objects: u64,
+    /// When it ended.
+    pub(super) completed: Timestamp,
+}
+
 /// The Backup object.
 pub(super) fn marker(
     options: &BackupOptions,
     gathered: &Gathered,
-    location: &str,
-    context: &str,
     findings: &Findings,
-    revision: Option<u64>,
-    objects: u64,
-    completed: Timestamp,
+    facts: &Facts<'_>,
 ) -> Backup {
+    let Facts {
+        location,
+        context,
+        revision,
+        objects,
+        completed,
+    } = *facts;
     let began = whole_seconds(options.now);
     let location = label_value(location);
     let mut labels = options.labels.clone();

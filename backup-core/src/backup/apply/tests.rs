@@ -499,29 +499,3 @@ async fn a_type_of_another_store_is_read_at_its_own_revision() {
             .all(|a| !a.path.contains("widgets") || a.get("resourceVersion").is_none())
     );
 }
-
-#[test]
-fn pages_grow_at_most_eightfold_and_shrink_to_one_object() {
-    let mut size = PageSize::first(&Glance::default());
-    assert_eq!((size.limit, size.bytes), (8, FIRST_BYTES));
-    size.learn(8 << 10, 8, 100_000);
-    assert_eq!(size.limit, 64);
-    size.learn(64 << 10, 64, 100_000);
-    size.learn(512 << 10, 512, 100_000);
-    assert_eq!(size.limit, 4096);
-    assert!(size.bytes >= AIM && size.bytes <= FIRST_BYTES);
-    let mut steps = 0;
-    while size.shrink() {
-        steps += 1;
-    }
-    assert_eq!((size.limit, size.bound()), (1, LARGEST_OBJECT));
-    assert!(steps < 10);
-    assert!(
-        PageSize::first(&Glance {
-            bytes: 200,
-            ..Glance::default()
-        })
-        .bytes
-            <= 256 << 10
-    );
-}
