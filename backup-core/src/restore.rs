@@ -502,7 +502,7 @@ impl Run<'_> {
         let filter = &self.options.filter;
         let survey = Survey::take(archive, filter, &served).await?;
         self.progress.expect(survey.total());
-        let mut warnings = survey.warnings.clone();
+        let mut warnings = Vec::new();
         if survey.total() == 0 {
             warnings.push("nothing in the backup is what was asked for".to_owned());
         }

@@ -392,9 +392,8 @@ impl Applier {
             return Ok(updated);
         }
         let patch = merge::diff(&live.object, &wanted.object)?;
-        let error = match self.patch(job, patch.to_vec()).await {
-            Ok(_) => return Ok(updated.mine()),
-            Err(e) => e,
+        let Err(error) = self.patch(job, patch.to_vec()).await else {
+            return Ok(updated.mine());
         };
         if error.code == 0 || error.code == 401 {
             return Err(error.into());

@@ -53,8 +53,6 @@ pub(super) struct Survey {
     pub(super) namespaces: BTreeSet<String>,
     /// Volumes that are restored as they are.
     pub(super) kept_volumes: HashSet<String>,
-    /// What the user should know.
-    pub(super) warnings: Vec<String>,
 }
 
 impl Survey {

@@ -18,6 +18,9 @@ use crate::raw::RawObject;
 /// Attempts where somebody else changes the object meanwhile.
 const ATTEMPTS: u32 = 6;
 
+/// An owner's old uid, and the namespace it was looked for in.
+type Asked = (String, Option<String>);
+
 /// Old uids and what they are now.
 pub(super) struct Owners {
     cluster: Cluster,
@@ -26,7 +29,7 @@ pub(super) struct Owners {
     restore: String,
     known: HashMap<Uuid, Uuid>,
     /// Owners that are not part of this restore and were looked for.
-    asked: Mutex<HashMap<(String, Option<String>), Option<Uuid>>>,
+    asked: Mutex<HashMap<Asked, Option<Uuid>>>,
 }
 
 /// An object whose owners come back.

@@ -122,7 +122,8 @@ pub(super) fn names(filter: &Filter, object: &str, row: &Row) -> bool {
 pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
     if !matches!(
         resource,
-        "ipaddresses.networking.k8s.io"
+        "endpointslices.discovery.k8s.io"
+            | "ipaddresses.networking.k8s.io"
             | "pods"
             | "jobs.batch"
             | "apiservices.apiregistration.k8s.io"
@@ -152,6 +153,14 @@ pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
             annotation("kubernetes.io/service-account.name")
                 .filter(|account| body.metadata.name.starts_with(&format!("{account}-token-")))
                 .map(|account| format!("a token that the cluster makes for service account {account}"))
+        }
+        // Restored, they would send traffic to addresses of old pods until the controller removes them, and be restored again by every run.
+        "endpointslices.discovery.k8s.io"
+            if body.metadata.labels["endpointslice.kubernetes.io/managed-by"]
+                .as_str()
+                .is_some_and(|by| by.ends_with("-controller.k8s.io")) =>
+        {
+            Some("its controller makes it for its service".to_owned())
         }
         // Restored, it would keep an address from others until a controller removes it.
         "ipaddresses.networking.k8s.io" if body.spec["parentRef"]["resource"] == "services" => {
@@ -225,6 +234,13 @@ mod tests {
             "persistentvolumes",
             r#"{"spec":{"persistentVolumeReclaimPolicy":"Retain"}}"#
         ));
+        let slice = r#"{"metadata":{"labels":{"endpointslice.kubernetes.io/managed-by":"BY"}}}"#;
+        let by = |by: &str| slice.replace("BY", by);
+        assert!(out(
+            "endpointslices.discovery.k8s.io",
+            &by("endpointslice-controller.k8s.io")
+        ));
+        assert!(!out("endpointslices.discovery.k8s.io", &by("me")));
         assert!(out(
             "ipaddresses.networking.k8s.io",
             r#"{"spec":{"parentRef":{"resource":"services","name":"s"}}}"#

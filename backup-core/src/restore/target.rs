@@ -125,8 +125,9 @@ pub(super) async fn look(
 fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<String>, ApiError> {
     #[derive(Deserialize)]
     struct Page<'a> {
+        // Go writes an empty list as null.
         #[serde(borrow, default)]
-        items: Vec<Item<'a>>,
+        items: Option<Vec<Item<'a>>>,
         #[serde(default)]
         metadata: ListMeta,
     }
@@ -157,7 +158,7 @@ fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<Stri
         message: format!("a list can not be read: {e}"),
         ..ApiError::default()
     })?;
-    for Item { metadata } in page.items {
+    for Item { metadata } in page.items.unwrap_or_default() {
         let mine = metadata
             .labels
             .and_then(|l| l.get(LABEL_RESTORE).map(|value| value == restore))

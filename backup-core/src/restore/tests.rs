@@ -273,3 +273,13 @@ fn the_hash_covers_backup_target_and_policy() {
     later.concurrency = 1;
     assert_eq!(hash, hash_of(b"m", "c", &later));
 }
+
+#[test]
+fn a_restore_may_run_on_any_thread() {
+    let _ = |c: &Cluster, l: &Location, n: &Name, o: &RestoreOptions, w: watch::Receiver<bool>| {
+        fn check<T: Send>(_: &T) {}
+        check(&restore(c, l, n, o, w, &crate::progress::Silent));
+        check(&plan(c, l, o, &crate::progress::Silent, &mut |_| {}));
+        check(&decide_name(c, &l.store, o));
+    };
+}

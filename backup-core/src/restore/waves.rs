@@ -1,31 +1,30 @@
 //! Restores wave by wave: reads the archive in order, keeps a bounded number of objects in flight, settles them in order, and gives what failed
 //! another chance when everything else stands.
 
+mod foundations;
+mod rewiring;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::apply::{Applier, Done, Job, Known};
 use super::gather::{self, Resource, Survey};
 use super::journal::Journal;
-use super::owners::{Child, Owners, Rewired};
 use super::report::Record;
 use super::target::{self, Seens};
 use super::{Action, Step, order};
 use crate::archive::read::{Archive, Object, Source};
-use crate::archive::row::{ResourceRow, Row};
-use crate::discovery::{self, ApiResource, Served};
+use crate::archive::row::Row;
+use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::progress::Progress;
-use crate::raw::RawObject;
 
 /// Bytes of bodies in flight; a larger body travels alone.
 const BYTES: usize = 24 << 20;
@@ -37,8 +36,6 @@ const FEW_NAMESPACES: usize = 8;
 const FAILURES: usize = 100_000;
 /// Rounds of trying again; each must get further than the one before.
 const ROUNDS: u32 = 3;
-/// How long a definition may take to be served.
-const ESTABLISHED: Duration = Duration::from_secs(600);
 
 /// A task that ends with its handle.
 struct Task<T>(JoinHandle<T>);
@@ -69,6 +66,12 @@ struct Ticket {
     /// Its uid in the backup, where others name it as their owner.
     owner: Option<Uuid>,
     bytes: u64,
+}
+
+/// Objects of one frame that are tried again.
+struct Frame {
+    resource: Arc<Resource>,
+    positions: BTreeSet<usize>,
 }
 
 struct Failure {
@@ -173,7 +176,8 @@ impl<S: Source> Waves<'_, S> {
     }
 
     /// What the target has of these resources; nothing where creating tells it as cheaply, or where it may not be listed.
-    async fn look(&self, resources: &[Arc<Resource>]) -> Result<Vec<Option<Seens>>> {
+    // Exclusive, so that the future may move between threads though the plan's receiver may not be shared.
+    async fn look(&mut self, resources: &[Arc<Resource>]) -> Result<Vec<Option<Seens>>> {
         let few = if self.resumed { FEW / 5 } else { FEW };
         let futures: Vec<_> = resources
             .iter()
@@ -513,40 +517,52 @@ impl<S: Source> Waves<'_, S> {
             // Quotas and service accounts are counted and made by controllers, a little later.
             tokio::time::sleep(Duration::from_millis(500) * (round + 1) * (round + 1)).await;
             let failures = std::mem::take(&mut self.state.failures);
-            let mut frames: BTreeMap<_, (Arc<Resource>, BTreeMap<usize, BTreeSet<usize>>)> =
-                BTreeMap::new();
+            // In the order of restoring, frame by frame.
+            let mut frames: BTreeMap<_, Frame> = BTreeMap::new();
             for Failure { ticket, .. } in failures {
-                let key = (ticket.resource.place, ticket.resource.name.clone());
-                let (_, positions) = frames
+                let key = (
+                    ticket.resource.place,
+                    ticket.resource.name.clone(),
+                    ticket.frame,
+                );
+                frames
                     .entry(key)
-                    .or_insert_with(|| (ticket.resource.clone(), BTreeMap::new()));
-                if let Some(position) = ticket.position {
-                    positions.entry(ticket.frame).or_default().insert(position);
-                }
+                    .or_insert_with(|| Frame {
+                        resource: ticket.resource.clone(),
+                        positions: BTreeSet::new(),
+                    })
+                    .positions
+                    .extend(ticket.position);
             }
             let mut wave = None;
-            for ((place, _), (resource, positions)) in frames {
-                if wave
-                    .replace(place.wave)
-                    .is_some_and(|before| before != place.wave)
+            for (
+                (place, _, frame),
+                Frame {
+                    resource,
+                    positions,
+                },
+            ) in frames
+            {
+                if let Some(before) = wave.replace(place.wave)
+                    && before != place.wave
                 {
                     self.drain().await?;
+                    if before == order::WAVE_CRDS {
+                        self.defined().await?;
+                    }
                 }
-                for (frame, positions) in positions {
-                    let rows = gather::rows(self.archive, self.filter, &resource, frame).await?;
-                    let rows = rows
-                        .into_iter()
-                        .enumerate()
-                        .filter(|(position, _)| positions.contains(position))
-                        .collect();
-                    self.feed(&resource, frame, rows, None).await?;
-                }
-                if place.wave == order::WAVE_CRDS {
-                    self.drain().await?;
-                    self.defined().await?;
-                }
+                let rows = gather::rows(self.archive, self.filter, &resource, frame).await?;
+                let rows = rows
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(position, _)| positions.contains(position))
+                    .collect();
+                self.feed(&resource, frame, rows, None).await?;
             }
             self.drain().await?;
+            if wave == Some(order::WAVE_CRDS) {
+                self.defined().await?;
+            }
             if self.state.failures.len() >= before {
                 break;
             }
@@ -557,276 +573,11 @@ impl<S: Source> Waves<'_, S> {
         }
         Ok(())
     }
-
-    /// Waits until the definitions of this restore are served.
-    async fn defined(&mut self) -> Result<()> {
-        if self.applier.dry || self.state.definitions.is_empty() {
-            return Ok(());
-        }
-        let Some(crds) = self
-            .served
-            .all
-            .iter()
-            .find(|api| api.group_resource() == order::CRDS)
-            .cloned()
-        else {
-            return Ok(());
-        };
-        self.progress.step(&format!(
-            "waiting for {} definitions to be served",
-            self.state.definitions.len()
-        ));
-        let until = Instant::now() + ESTABLISHED;
-        let cluster = &self.applier.cluster;
-        let late: Vec<Result<Option<String>>> =
-            futures::stream::iter(self.state.definitions.iter().cloned())
-                .map(|name| established(cluster, &crds, name, until))
-                .buffer_unordered(8)
-                .collect()
-                .await;
-        for name in late {
-            if let Some(name) = name? {
-                self.record.warn(
-                    None,
-                    format!("definition {name} was not established within 10 minutes"),
-                )?;
-            }
-        }
-        let wanted: Vec<Arc<Resource>> = self
-            .survey
-            .resources
-            .iter()
-            .filter(|r| self.state.definitions.contains(&r.name))
-            .cloned()
-            .collect();
-        let until = Instant::now() + Duration::from_secs(30);
-        loop {
-            self.served = discovery::discover(&self.applier.cluster).await?;
-            if wanted.iter().all(|r| self.target(r).is_some()) || Instant::now() >= until {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// Namespaces that objects need and the archive does not hold are made empty.
-    async fn plain_namespaces(&mut self) -> Result<()> {
-        let held: HashSet<String> = match self
-            .survey
-            .resources
-            .iter()
-            .find(|r| r.name == order::NAMESPACES)
-        {
-            Some(resource) => {
-                let mut held = HashSet::new();
-                for frame in &resource.frames {
-                    let rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
-                    held.extend(rows.into_iter().map(|row| row.name));
-                }
-                held
-            }
-            None => HashSet::new(),
-        };
-        let api = ApiResource {
-            version: "v1".into(),
-            plural: order::NAMESPACES.into(),
-            kind: "Namespace".into(),
-            verbs: vec!["create".into()],
-            ..ApiResource::default()
-        };
-        let resource = Arc::new(Resource {
-            name: order::NAMESPACES.into(),
-            row: ResourceRow {
-                resource: order::NAMESPACES.into(),
-                version: "v1".into(),
-                kind: "Namespace".into(),
-                ..ResourceRow::default()
-            },
-            place: order::place(order::NAMESPACES),
-            wanted: super::plan::Wanted::default(),
-            count: 0,
-            namespaces: BTreeSet::new(),
-            frames: Vec::new(),
-            children: Vec::new(),
-            api: api.clone(),
-        });
-        let api = Arc::new(api);
-        let mut made = HashSet::new();
-        for old in self
-            .survey
-            .namespaces
-            .difference(&held.into_iter().collect())
-        {
-            let new = self.applier.rewrite.namespace(old).to_owned();
-            if self.state.fresh.contains(&new) || !made.insert(new.clone()) {
-                continue;
-            }
-            let live = target::find_metadata(&self.applier.cluster, &api, None, &new).await;
-            match live {
-                Ok(Some(live)) if target::Metadata::read(&live).deletion_timestamp.is_none() => {
-                    continue;
-                }
-                // Who may work in one namespace only: its objects will tell.
-                Err(e) if e.is_forbidden() => continue,
-                Err(e) => return Err(e.into()),
-                Ok(_) => {}
-            }
-            let row = Row {
-                name: old.clone(),
-                ..Row::default()
-            };
-            let body = serde_json::json!({
-                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": old}});
-            let object = Object {
-                body: Bytes::from(body.to_string()),
-                row: row.clone(),
-            };
-            let ticket = self.ticket(&resource, 0, None, &row);
-            self.start(ticket, api.clone(), Known::Unasked, object)
-                .await?;
-        }
-        self.drain().await
-    }
-
-    /// Gives the restored objects their owners back.
-    async fn owners(&mut self) -> Result<()> {
-        let survey = self.survey;
-        if survey.resources.iter().all(|r| r.children.is_empty()) {
-            return Ok(());
-        }
-        self.progress.step("giving objects their owners back");
-        let owners = Arc::new(Owners::new(
-            self.applier.cluster.clone(),
-            self.served.clone(),
-            self.applier.rewrite.restore.clone(),
-            std::mem::take(&mut self.state.owners),
-        ));
-        let mut flight: VecDeque<(Ticket, Task<Result<Rewired>>)> = VecDeque::new();
-        for resource in &survey.resources {
-            let Some(target) = self
-                .target(resource)
-                .filter(|_| !resource.children.is_empty())
-            else {
-                continue;
-            };
-            for frame in &resource.children {
-                let mut rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
-                rows.retain(|row| !row.owners.is_empty());
-                let archive = self.archive;
-                let mut objects = archive.objects(rows);
-                while let Some(object) = objects.next().await {
-                    let object = match object {
-                        Ok(object) => object,
-                        // Named when it should have been created.
-                        Err(e) if e.kind() == Kind::Corrupt => break,
-                        Err(e) => return Err(e),
-                    };
-                    if self.cancel.as_ref().is_some_and(|stop| *stop.borrow()) {
-                        return Err(Error::new(Kind::Interrupted, "the restore was stopped")
-                            .hint("the same command goes on with it"));
-                    }
-                    let Some(references) = references(&object.body)? else {
-                        continue;
-                    };
-                    let ticket = self.ticket(resource, *frame, None, &object.row);
-                    let child = Child {
-                        target: target.clone(),
-                        namespace: ticket.namespace.clone(),
-                        name: ticket.name.clone(),
-                        references,
-                    };
-                    if flight.len() >= self.concurrency.max(1)
-                        && let Some((ticket, task)) = flight.pop_front()
-                    {
-                        self.rewired(&ticket, task.wait().await?)?;
-                    }
-                    let owners = owners.clone();
-                    let task = tokio::spawn(async move { owners.rewire(&child).await });
-                    flight.push_back((ticket, Task(task)));
-                }
-            }
-        }
-        for (ticket, task) in flight {
-            self.rewired(&ticket, task.wait().await?)?;
-        }
-        Ok(())
-    }
-
-    fn rewired(&mut self, ticket: &Ticket, result: Result<Rewired>) -> Result<()> {
-        let object = format!(
-            "{}/{} {}{}",
-            ticket.resource.row.api_version(),
-            ticket.resource.row.kind,
-            ticket
-                .namespace
-                .as_ref()
-                .map(|n| format!("{n}/"))
-                .unwrap_or_default(),
-            ticket.name
-        );
-        let namespace = ticket.namespace.as_deref();
-        match result {
-            Ok(rewired) => rewired.dropped.iter().try_for_each(|owner| {
-                self.record.warn(
-                    namespace,
-                    format!("{object}: its owner {owner} is not in the target, so it has that owner no more"),
-                )
-            }),
-            Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => Err(e),
-            Err(e) => self
-                .record
-                .fail(namespace, format!("{object}: its owners were not restored: {e}")),
-        }
-    }
 }
 
 fn failed(reason: String) -> Done {
     Done {
         again: true,
         ..Done::new(Action::Failed, reason)
-    }
-}
-
-fn references(body: &[u8]) -> Result<Option<String>> {
-    let object = RawObject::from_slice(body)?;
-    let Some(metadata) = object.get("metadata") else {
-        return Ok(None);
-    };
-    Ok(RawObject::parse(metadata)?
-        .get("ownerReferences")
-        .filter(|text| text.starts_with('['))
-        .map(str::to_owned))
-}
-
-/// Waits for one definition; gives its name back where that took too long.
-async fn established(
-    cluster: &crate::cluster::Cluster,
-    crds: &ApiResource,
-    name: String,
-    until: Instant,
-) -> Result<Option<String>> {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        let Some(body) = target::find(cluster, crds, None, &name).await? else {
-            return Ok(None);
-        };
-        let object: serde_json::Value = serde_json::from_slice(&body)
-            .map_err(|e| Error::other(format!("definition {name} can not be read")).because(e))?;
-        let is = |kind: &str| {
-            object["status"]["conditions"]
-                .as_array()
-                .is_some_and(|list| {
-                    list.iter()
-                        .any(|c| c["type"] == kind && c["status"] == "True")
-                })
-        };
-        if is("Established") && is("NamesAccepted") {
-            return Ok(None);
-        }
-        if Instant::now() >= until {
-            return Ok(Some(name));
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(2));
     }
 }
