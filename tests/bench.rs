@@ -295,7 +295,11 @@ fn plugin(cluster: &Cluster, minio: &Minio) -> Backup {
         .credentials_of(minio)
         .env(
             "KUBECTL_BACKUP_LOCATION",
-            format!("s3://{BUCKET}/ours?endpoint={}", minio.endpoint()),
+            format!(
+                "s3://{BUCKET}/{}?endpoint={}",
+                cluster.api_url().rsplit(':').next().unwrap(),
+                minio.endpoint()
+            ),
         )
 }
 

@@ -332,7 +332,6 @@ impl Work<'_> {
         digests = digests.add_bytes(&keys.marker(), &marker);
         claim.confirm().await?;
         claim.put(&keys.digests(), digests.to_bytes()).await?;
-        claim.confirm().await?;
         let report = BackupReport {
             backup,
             resources: rows,

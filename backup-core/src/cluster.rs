@@ -15,6 +15,9 @@ use crate::error::{Error, Kind, Result};
 /// No answer of an API server we collect whole is larger; a longer one is refused (see [`Cluster::get_bounded`]).
 pub const LARGEST_ANSWER: usize = 256 << 20;
 
+/// What is set aside at once for an answer of unknown length; it is not touched before it is filled.
+const LARGEST_PIECE: usize = 12 << 20;
+
 /// How long a connection may be silent before the request is given up.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -321,7 +324,15 @@ impl Cluster {
         let (head, body) = answer.into_parts();
         let failed = !head.status.is_success();
         let mut body = body.into_data_stream();
-        let mut collected = BytesMut::new();
+        // One piece of memory for a page: growing would copy it several times, and hold twice as much.
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        let room = match length {
+            Some(length) => length.min(most),
+            None if most < LARGEST_ANSWER => most.min(LARGEST_PIECE),
+            None => 0,
+        };
+        let mut collected = BytesMut::with_capacity(room);
         loop {
             match tokio::time::timeout(SILENCE, body.next()).await {
                 Ok(None) => break,

@@ -14,7 +14,10 @@ use crate::archive::write::Sink;
 use crate::error::{Error, Result};
 
 /// Parts that are being sent at a time.
-const IN_FLIGHT: usize = 3;
+const IN_FLIGHT: usize = 2;
+
+/// What is larger gets room for a whole part.
+const SMALL: usize = 256 << 10;
 
 /// S3 takes no more parts, which bounds an object to about 80 GiB.
 const MOST_PARTS: usize = 10_000;
@@ -100,6 +103,10 @@ impl Upload {
             self.buffer.extend_from_slice(&piece);
             let part = std::mem::take(&mut self.buffer).freeze();
             self.send(part).await?;
+        }
+        if self.buffer.capacity() < PART && self.buffer.len() + bytes.len() > SMALL {
+            // Growing step by step would copy it several times, and hold twice as much.
+            self.buffer.reserve(PART - self.buffer.len());
         }
         self.buffer.extend_from_slice(&bytes);
         Ok(())

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::gather::Resource;
-use super::rewrite::{LABEL_BACKUP, LABEL_RESTORE, MANAGER, Managers, Rewrite, Shaped, Side};
+use super::rewrite::{
+    LABEL_BACKUP, LABEL_RESTORE, MANAGER, Managers, Rewrite, Shaped, Side, UNFINISHED,
+};
 use super::target::{self, METADATA, Metadata, Seen};
 use super::{Action, ExistingPolicy, merge, order, plan};
 use crate::archive::read::Object;
@@ -228,7 +230,7 @@ impl Applier {
     ) -> Result<Done, Stop> {
         let manager = match &wanted.managers {
             Managers::One(manager) => manager.as_str(),
-            Managers::Several(_) => MANAGER,
+            Managers::Several(_) => UNFINISHED,
         };
         let manager: String = url::form_urlencoded::byte_serialize(manager.as_bytes()).collect();
         let path = format!(
@@ -353,6 +355,9 @@ impl Applier {
             );
         }
         if metadata.is_of(&rewrite.restore) {
+            if metadata.is_unfinished() && !self.dry {
+                return Ok(self.give_managers(job, wanted).await.uid(uid));
+            }
             return Ok(restored_before(uid));
         }
         let skipped = |reason: &str| Done::new(Action::Skipped, reason).uid(uid);

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use aws_lc_rs::digest;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::error::Result;
@@ -24,6 +25,8 @@ pub(super) const LABEL_RESTORE: &str = "velero.io/restore-name";
 pub(super) const ANNOTATION_UID: &str = "kubectl-backup/uid";
 /// Who we are in managedFields, where the backup does not tell who else.
 pub(super) const MANAGER: &str = "kubectl-backup";
+/// Who we are from an object's creation until its managers are given back: a run that ends in between leaves this, and the next goes on.
+pub(super) const UNFINISHED: &str = "kubectl-backup-unfinished";
 
 /// Metadata that a server sets, and owners, which are known only when everything stands.
 const RESET: [&str; 9] = [
@@ -187,20 +190,27 @@ fn read_managers(metadata: &RawObject<'_>) -> Result<Managers> {
         manager: String,
         operation: String,
         subresource: String,
+        #[serde(rename = "fieldsV1")]
+        fields: BTreeMap<String, IgnoredAny>,
     }
     let entries: Vec<&RawValue> = metadata.read("managedFields")?.unwrap_or_default();
     let mut kept = Vec::new();
+    // A controller that writes an annotation with the status: nobody owns it anew, and a creator must not.
+    let mut shared = false;
     for text in entries {
         let entry: Entry = serde_json::from_str(text.get())
             .map_err(|e| crate::Error::corrupt("managedFields can not be read").because(e))?;
-        if entry.subresource != "status" {
+        if entry.subresource == "status" {
+            shared |= entry.fields.keys().any(|field| field != "f:status");
+        } else {
             kept.push((entry, text));
         }
     }
     Ok(match kept.as_slice() {
         [] => Managers::One(MANAGER.to_owned()),
         [(only, _)]
-            if only.operation == "Update"
+            if !shared
+                && only.operation == "Update"
                 && only.subresource.is_empty()
                 && !only.manager.is_empty() =>
         {

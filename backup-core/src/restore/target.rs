@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::rewrite::{ANNOTATION_UID, LABEL_RESTORE};
+use super::rewrite::{ANNOTATION_UID, LABEL_RESTORE, UNFINISHED};
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
 
@@ -26,7 +26,7 @@ const PAGE: usize = 1000;
 pub(super) struct Seen {
     /// Its uid, where it is a UUID.
     pub(super) uid: Option<Uuid>,
-    /// Whether this restore made it.
+    /// Whether this restore made it, whole.
     pub(super) mine: bool,
 }
 
@@ -60,6 +60,14 @@ pub(super) struct Metadata {
     pub(super) deletion_timestamp: Option<String>,
     labels: Option<HashMap<String, String>>,
     annotations: Option<HashMap<String, String>>,
+    managed_fields: Option<Vec<Managed>>,
+}
+
+/// Who owns some fields.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Managed {
+    manager: String,
 }
 
 impl Metadata {
@@ -76,6 +84,12 @@ impl Metadata {
     pub(super) fn is_of(&self, restore: &str) -> bool {
         let label = self.labels.as_ref().and_then(|l| l.get(LABEL_RESTORE));
         label.is_some_and(|label| label == restore) && self.old_uid().is_some()
+    }
+
+    /// Whether a run ended between the object's creation and the return of its managed fields.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let entries = self.managed_fields.iter().flatten();
+        entries.into_iter().any(|entry| entry.manager == UNFINISHED)
     }
 
     /// The uid it had in a backup.
@@ -153,6 +167,8 @@ fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<Stri
         labels: Option<HashMap<Cow<'a, str>, Cow<'a, str>>>,
         #[serde(borrow, default)]
         annotations: Option<HashMap<Cow<'a, str>, Cow<'a, str>>>,
+        #[serde(default, rename = "managedFields")]
+        managed_fields: Option<Vec<Managed>>,
     }
     let page: Page<'_> = serde_json::from_slice(body).map_err(|e| ApiError {
         message: format!("a list can not be read: {e}"),
@@ -165,7 +181,12 @@ fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<Stri
             .unwrap_or(false)
             && metadata
                 .annotations
-                .is_some_and(|a| a.contains_key(ANNOTATION_UID));
+                .is_some_and(|a| a.contains_key(ANNOTATION_UID))
+            && !metadata
+                .managed_fields
+                .iter()
+                .flatten()
+                .any(|entry| entry.manager == UNFINISHED);
         let namespace = metadata.namespace.filter(|n| !n.is_empty());
         let seen = Seen {
             uid: metadata.uid.and_then(|uid| Uuid::parse_str(&uid).ok()),

@@ -151,6 +151,12 @@ fn one_manager_needs_one_call_and_several_a_patch() {
     let update = r#"{"manager":"helm","operation":"Update","fieldsV1":{}}"#;
     let status = r#"{"manager":"kubelet","operation":"Update","subresource":"status"}"#;
     let apply = r#"{"manager":"argo","operation":"Apply","n":1e2}"#;
+    let revision = r#"{"manager":"kcm","operation":"Update","subresource":"status","fieldsV1":{"f:metadata":{},"f:status":{}}}"#;
+    assert_eq!(
+        managers(&format!("[{update},{revision}]")),
+        Managers::Several(format!("[{update}]")),
+        "what a controller wrote is not its creator's"
+    );
     assert_eq!(managers("[]"), Managers::One(MANAGER.into()));
     assert_eq!(
         managers(&format!("[{update},{status}]")),
