@@ -79,18 +79,15 @@ fn objects(minio: &Minio, table: &mut Table) {
     let theirs = times(RUNS, |run| {
         let name = format!("theirs-{run}");
         timed(|| {
-            drop(
-                velero
-                    .cli(&[
-                        "backup",
-                        "create",
-                        &name,
-                        "--snapshot-volumes=false",
-                        "--include-cluster-resources=true",
-                        "--wait",
-                    ])
-                    .ok(),
-            )
+            let create = [
+                "backup",
+                "create",
+                &name,
+                "--snapshot-volumes=false",
+                "--include-cluster-resources=true",
+                "--wait",
+            ];
+            velero.cli(&create).ok();
         })
     });
     let velero_peak = velero.pid().map_or(0, peak_of_family);

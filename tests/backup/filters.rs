@@ -49,7 +49,7 @@ fn a_namespace_is_saved_with_the_cluster_objects_it_refers_to_and_nothing_else()
         .run(&["create", "b", "--include-namespaces", &namespace])
         .ok();
     let archive = place.archive("b");
-    assert_eq!(archive.names("namespaces"), [namespace.clone()]);
+    assert_eq!(archive.names("namespaces"), [namespace.as_str()]);
     assert!(
         archive
             .names("configmaps")
@@ -199,7 +199,7 @@ fn labels_select_objects_and_an_or_selector_widens_the_choice() {
     assert_eq!(archive.names("secrets"), [format!("{namespace}/red")]);
     assert_eq!(
         archive.names("namespaces"),
-        [namespace.clone()],
+        [namespace.as_str()],
         "a namespace comes with its content"
     );
     place

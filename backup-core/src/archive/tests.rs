@@ -246,14 +246,14 @@ fn an_empty_backup_is_an_archive() {
 }
 
 /// The output of a program that is fed these bytes; nothing where the machine has no such program.
-fn piped(program: &str, args: &[&str], input: &[u8]) -> Option<Vec<u8>> {
+fn piped(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .ok()?;
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let feeder = std::thread::spawn(move || stdin.write_all(&input));
@@ -264,7 +264,7 @@ fn piped(program: &str, args: &[&str], input: &[u8]) -> Option<Vec<u8>> {
         "{program}: {}",
         String::from_utf8_lossy(&out.stderr)
     );
-    Some(out.stdout)
+    out.stdout
 }
 
 #[test]
@@ -328,17 +328,9 @@ fn a_large_body_is_compressed_once_and_read_back_by_plain_gunzip_and_tar() {
             })
             .collect();
         assert_eq!(read, wanted);
-        match piped("gunzip", &["-c"], &archive) {
-            Some(out) => assert_eq!(out, plain),
-            None => eprintln!("skipped: no gunzip"),
-        }
-        match piped("tar", &["-xzO"], &archive) {
-            Some(out) => {
-                let bodies: Vec<u8> = wanted.into_iter().flat_map(|(_, body)| body).collect();
-                assert_eq!(out, bodies);
-            }
-            None => eprintln!("skipped: no tar"),
-        }
+        assert_eq!(piped("gunzip", &["-c"], &archive), plain);
+        let bodies: Vec<u8> = wanted.into_iter().flat_map(|(_, body)| body).collect();
+        assert_eq!(piped("tar", &["-xzO"], &archive), bodies);
     });
 }
 
@@ -346,10 +338,8 @@ fn a_large_body_is_compressed_once_and_read_back_by_plain_gunzip_and_tar() {
 fn the_index_is_json_lines_for_zstd() {
     run(async {
         let (_, index, _) = write(&some_pages()).await;
-        let Some(out) = piped("zstd", &["-dcq"], &index) else {
-            eprintln!("skipped: no zstd");
-            return;
-        };
+        // The library behind `zstd -dc`, which passes over the last frame as that does.
+        let out = zstd::stream::decode_all(&index[..]).unwrap();
         let lines: Vec<serde_json::Value> = out
             .split_inclusive(|b| *b == b'\n')
             .map(|line| serde_json::from_slice(line).unwrap())
@@ -859,7 +849,7 @@ fn hostile_archives_are_refused_with_a_sentence() {
                     with(
                         f.raw(b"././@LongLink", T::GNULongName, 5000, &[b'a'; 5000])
                             .file("x", b""),
-                    )
+                    );
                 }),
             ),
             (
