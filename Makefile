@@ -1,5 +1,6 @@
 # Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
 .DEFAULT_GOAL := build
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 .PHONY: build demo test check bench soak
 
 ## build: the release binaries, under target/release
@@ -8,7 +9,7 @@ build:
 
 ## demo: a control plane is brought up, filled, backed up to a folder, damaged, restored and compared
 demo: build
-	KUBECTL_BACKUP_BIN=$(CURDIR)/target/release/kubectl-backup cargo run --locked -q -p tests --bin demo
+	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup cargo run --locked -q -p tests --bin demo
 
 ## test: everything, against real parts; what the machine lacks is skipped loudly and counted
 test:
@@ -23,7 +24,7 @@ check:
 ## bench: the budgets, side by side with Velero in one run; keeps the table in BENCH.md
 bench: build
 	tests/tools/build >/dev/null
-	KUBECTL_BACKUP_BIN=$(CURDIR)/target/release/kubectl-backup cargo run --locked -q --release -p tests --bin bench
+	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup cargo run --locked -q --release -p tests --bin bench
 
 ## soak: the races and faults of the tests, many times over
 soak:

@@ -315,9 +315,10 @@ fn measured(call: Backup) -> (Duration, u64) {
             }
             peak
         });
-        running.wait(Duration::from_secs(600)).ok();
+        let run = running.wait(Duration::from_secs(600));
         let time = start.elapsed();
         ended.store(true, Ordering::Relaxed);
+        run.ok();
         (time, watch.join().unwrap())
     })
 }

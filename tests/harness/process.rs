@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 
 use crate::guardian;
 
@@ -102,7 +104,14 @@ impl Group {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.ended.is_none() && guardian::start_time(self.pid()).is_some()
+        if self.ended.is_some() {
+            return false;
+        }
+        // Asks without reaping. /proc would not do: while a program of many threads executes another one, as kubectl does, it shows
+        // a zombie for a moment.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::Pid(Pid::from_child(&self.child)), options);
+        matches!(ended, Ok(None))
     }
 
     /// Whether it ended by itself in time.
