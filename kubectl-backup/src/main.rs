@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 /// Pages and members come and go in large pieces on many threads; this one gives them back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
