@@ -115,3 +115,27 @@ fn an_interrupted_create_leaves_nothing_visible() {
     let listed = place.run(&["get"]).ok();
     assert!(!listed.stdout.contains(" b "), "{}", listed.stdout);
 }
+
+#[test]
+fn a_name_on_which_another_run_is_at_work_is_refused_and_that_run_goes_on() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("busy-name");
+    let proxy = harness::proxy::Proxy::start(&place.cluster.endpoint());
+    proxy.every(
+        harness::proxy::Match::path("/configmaps"),
+        harness::proxy::Action::Delay(Duration::from_secs(2)),
+    );
+    let through = place.cluster.token_kubeconfig(&proxy.url());
+    let slow = place
+        .run(&["create", "b", "-n", &namespace])
+        .kubeconfig(&through)
+        .spawn();
+    harness::wait_for("the claim", Duration::from_secs(20), || {
+        let files = place.files("b");
+        files.iter().any(|f| f.starts_with("claim-")).then_some(())
+    });
+    let refused = place.run(&["create", "b", "-n", &namespace]).code(1);
+    assert!(refused.stderr.contains("another run"), "{}", refused.stderr);
+    slow.wait(Duration::from_secs(90)).ok();
+    place.run(&["verify", "b"]).ok();
+}

@@ -159,3 +159,25 @@ fn settings_of_a_location_that_are_unknown_or_unreadable_are_named() {
             || !run(&["location", "get"]).ok().stdout.contains('x')
     );
 }
+
+#[test]
+fn a_bucket_that_may_not_be_listed_is_refused_with_the_right_that_is_missing() {
+    let (cluster, minio) = (Cluster::shared(), Minio::shared());
+    let bucket = minio.bucket("unreadable");
+    let user = minio.limited_user(
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::unreadable/*"]}]}"#,
+    );
+    let location = format!("s3://{bucket}/x?endpoint={}", minio.endpoint());
+    let credentials = user.credentials_file.to_str().unwrap();
+    for arguments in [&["create", "b"] as &[&str], &["get"]] {
+        let run = on(cluster, &location, arguments)
+            .args(&["--credentials-file", credentials])
+            .code(1);
+        assert!(
+            run.stderr.contains("unreadable") && run.stderr.contains("hint:"),
+            "{}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains(&user.secret_key), "{}", run.stderr);
+    }
+}

@@ -236,3 +236,98 @@ spec: {{hard: {{secrets: '0', count/deployments.apps: '0'}}}}
     let listed = place.run(&["restore", "get"]).ok().stdout;
     assert!(listed.contains("PartiallyFailed"), "{listed}");
 }
+
+#[test]
+fn what_admission_denies_is_listed_with_its_reason_and_the_rest_is_restored() {
+    let (place, namespace) = saved();
+    let copy = place.cluster.create_namespace("denying");
+    place.cluster.apply(&format!(
+        "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {copy}}}
+spec:
+  matchConstraints:
+    namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {copy}}}}}
+    resourceRules: [{{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [secrets]}}]
+  validations: [{{expression: 'false', message: no secrets here}}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {copy}}}
+spec: {{policyName: {copy}, validationActions: [Deny]}}
+"
+    ));
+    harness::wait_for("the policy", std::time::Duration::from_secs(30), || {
+        let path = format!("/api/v1/namespaces/{copy}/secrets?dryRun=All");
+        let probe = r#"{"metadata":{"name":"probe"}}"#;
+        let answer = place.cluster.client().post_json(&path, probe).unwrap();
+        (answer.status >= 400).then_some(())
+    });
+    let mapping = format!("{namespace}:{copy}");
+    let run = place
+        .run(&[
+            "restore",
+            "create",
+            "--from-backup",
+            "b",
+            "--namespace-mappings",
+            &mapping,
+        ])
+        .code(3);
+    assert!(
+        run.stderr.contains("token") && run.stderr.contains("no secrets here"),
+        "{}",
+        run.stderr
+    );
+    assert!(names(&place, &copy, "configmaps").contains("settings"));
+}
+
+#[test]
+fn a_kind_the_target_does_not_serve_is_listed_and_the_rest_is_restored() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("unknown-kind");
+    let group = format!("{namespace}.example.com");
+    place.cluster.apply(&format!(
+        "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{name: gadgets.{group}}}
+spec:
+  group: {group}
+  scope: Namespaced
+  names: {{plural: gadgets, singular: gadget, kind: Gadget, listKind: GadgetList}}
+  versions: [{{name: v1, served: true, storage: true, schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: settings, namespace: {namespace}}}
+"
+    ));
+    let path = format!("/apis/{group}/v1/namespaces/{namespace}/gadgets");
+    harness::wait_for("the new kind", std::time::Duration::from_secs(30), || {
+        (place.cluster.client().get(&path).unwrap().status == 200).then_some(())
+    });
+    place.cluster.apply(&format!(
+        "apiVersion: {group}/v1\nkind: Gadget\nmetadata: {{name: one, namespace: {namespace}}}\n"
+    ));
+    place
+        .run(&["create", "b", "--include-namespaces", &namespace])
+        .ok();
+    let definition = format!("gadgets.{group}");
+    place
+        .cluster
+        .kubectl(&["delete", "crd", &definition, "--wait=true"]);
+    place
+        .cluster
+        .kubectl(&["-n", &namespace, "delete", "configmap", "settings"]);
+    let run = place
+        .run(&["restore", "create", "--from-backup", "b"])
+        .args(&["--exclude-resources", "customresourcedefinitions"])
+        .code(3);
+    assert!(run.stderr.contains("gadgets"), "{}", run.stderr);
+    assert!(names(&place, &namespace, "configmaps").contains("settings"));
+    // With its definition, which the backup holds, it comes back.
+    place.run(&["restore", "create", "--from-backup", "b"]).ok();
+    place.cluster.get_raw(&format!("{path}/one"));
+}
