@@ -105,7 +105,7 @@ impl Survey {
         let related = survey.relate(archive, filter, &resources).await?;
         for (name, names) in related {
             if let Some(resource) = resources.get_mut(name)
-                && (filter.include_cluster_resources != Some(false) || name == order::NAMESPACES)
+                && (!resource.wanted.excluded || name == order::NAMESPACES)
             {
                 resource.wanted.related = names;
                 survey

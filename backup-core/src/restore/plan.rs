@@ -63,6 +63,8 @@ pub(super) struct Wanted {
     pub(super) by_filter: bool,
     /// Names of cluster-scoped objects that others need.
     pub(super) related: HashSet<String>,
+    /// Whether a rule leaves it out: then it does not come along with others either.
+    pub(super) excluded: bool,
 }
 
 impl Wanted {
@@ -76,6 +78,7 @@ impl Wanted {
         Self {
             by_filter: verdict == Verdict::In || chosen_namespaces,
             related: HashSet::new(),
+            excluded: matches!(verdict, Verdict::Out(_)),
         }
     }
 
