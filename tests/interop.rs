@@ -11,9 +11,15 @@ use harness::velero::Velero;
 
 use crate::place::{gunzip, on};
 
-/// Definitions, webhooks, policies and workloads as other projects install them, and objects of the new kinds.
+/// Definitions, webhooks, policies and workloads as other projects install them, and objects of the new kinds. The files of the folder
+/// `KUBECTL_BACKUP_MANIFESTS`, where it is set, come on top.
 pub(crate) fn install_like_other_projects(cluster: &Cluster) {
     cluster.apply(crate::restore::whole::CLUSTER);
+    if let Some(folder) = std::env::var_os("KUBECTL_BACKUP_MANIFESTS") {
+        for file in std::fs::read_dir(folder).unwrap() {
+            cluster.apply(&std::fs::read_to_string(file.unwrap().path()).unwrap());
+        }
+    }
     for plural in ["issuers", "certificates"] {
         harness::wait_for("the new kinds", Duration::from_secs(30), || {
             let answer = cluster
