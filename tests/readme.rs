@@ -79,3 +79,18 @@ data: {greeting: hello}
         call.ok();
     }
 }
+
+#[test]
+fn the_demo_ends_with_nothing_missing_and_nothing_different() {
+    let run = harness::run::program(env!("CARGO_BIN_EXE_demo"), &[] as &[&str])
+        .env("KUBECTL_BACKUP_BIN", harness::tools::plugin())
+        .env("KUBECTL_BACKUP_TOOLS", harness::tools::path("."))
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", std::env::var_os("HOME").unwrap())
+        .ok();
+    assert!(
+        run.stdout.contains("0 missing, 0 different"),
+        "{}",
+        run.stdout
+    );
+}
