@@ -34,7 +34,7 @@ pub(crate) fn install_like_other_projects(cluster: &Cluster) {
         "-n",
         "platform",
         "patch",
-        "certificates",
+        "certificates.pki.example.com",
         "web",
         "--subresource=status",
         "--type=merge",
