@@ -10,7 +10,7 @@ use crate::commands::{
     version,
 };
 use crate::connection::ConnectionArgs;
-use crate::ui::Color;
+use backup_cli::ui::Color;
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.

@@ -15,7 +15,7 @@ pub(crate) mod version;
 
 use crate::cli::{Cli, Command};
 use crate::context::Context;
-use crate::error::Exit;
+use backup_cli::error::Exit;
 
 /// Runs one command; an error is told here.
 pub(crate) async fn run(cli: Cli) -> Exit {

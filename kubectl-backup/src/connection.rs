@@ -12,7 +12,7 @@ use kube::config::{
     NamedContext,
 };
 
-use crate::error::Result;
+use backup_cli::error::Result;
 
 /// kubectl's flags for the connection, with kubectl's meaning.
 #[derive(Clone, Debug, Default, Args)]

@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
 use crate::cli::GlobalArgs;
-use crate::error::{Exit, Result};
-use crate::locations::{self, CREDENTIALS_FILE, Choice, Source, file};
-use crate::paths::Paths;
-use crate::ui::Ui;
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations::{self, CREDENTIALS_FILE, Choice, Source, file};
+use backup_cli::paths::Paths;
+use backup_cli::ui::Ui;
 
 pub(crate) use lookup::Place;
 
@@ -77,7 +77,7 @@ impl Context {
                 if let Some(uid) = &identity {
                     self.remember(uid, cluster.context());
                 }
-                Ok::<_, crate::error::CommandError>(identity)
+                Ok::<_, backup_cli::error::CommandError>(identity)
             })
             .await?;
         Ok(identity.as_deref())

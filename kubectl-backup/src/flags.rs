@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use crate::error::{CommandError, Result};
+use backup_cli::error::{CommandError, Result};
 
 /// How long a backup is kept when nothing is said: Velero's 30 days.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(720 * 3600);
@@ -231,7 +231,7 @@ mod tests {
             let refused = expiry(ttl, expires, now()).unwrap_err();
             assert_eq!(
                 refused.exit(),
-                crate::error::Exit::Usage,
+                backup_cli::error::Exit::Usage,
                 "{ttl:?} {expires:?}"
             );
         }

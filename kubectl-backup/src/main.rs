@@ -4,12 +4,7 @@ mod cli;
 mod commands;
 mod connection;
 mod context;
-mod error;
 mod flags;
-mod locations;
-mod output;
-mod paths;
-mod ui;
 
 use std::process::ExitCode;
 
@@ -23,6 +18,6 @@ async fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli::Cli::from_arguments(std::env::args_os().collect()) {
         Ok(cli) => commands::run(cli).await.into(),
-        Err(refused) => ui::print_usage(&refused).into(),
+        Err(refused) => backup_cli::ui::print_usage(&refused).into(),
     }
 }

@@ -13,9 +13,9 @@ use clap::Args;
 
 use self::show::show;
 use crate::context::Context;
-use crate::error::{Exit, Result};
 use crate::flags;
-use crate::output::OutputArgs;
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::OutputArgs;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -9,10 +9,10 @@ use backup_core::{Kind, name::Name};
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
 use crate::flags::{self, DryRun, FilterArgs};
-use crate::locations;
-use crate::output::{self, Format, OutputArgs};
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations;
+use backup_cli::output::{self, Format, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -164,7 +164,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
     filter.skip_noise = args.skip_noise;
     filter
         .validate()
-        .map_err(crate::error::CommandError::usage)?;
+        .map_err(backup_cli::error::CommandError::usage)?;
     Ok(BackupOptions {
         name,
         filter,

@@ -4,8 +4,9 @@ use backup_core::{Error, catalog};
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::{flags, locations};
+use crate::flags;
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations;
 
 const EXAMPLES: &str = "\
 Examples:

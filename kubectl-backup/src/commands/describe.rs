@@ -15,9 +15,9 @@ use backup_core::records;
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
 use crate::flags;
-use crate::output::{self, Description};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Description};
 
 const EXAMPLES: &str = "\
 Examples:

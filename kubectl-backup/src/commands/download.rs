@@ -10,9 +10,10 @@ use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 
 use crate::context::{Context, interrupted};
-use crate::error::{Exit, Result};
-use crate::locations::file;
-use crate::{flags, output};
+use crate::flags;
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations::file;
+use backup_cli::output;
 
 const EXAMPLES: &str = "\
 Examples:

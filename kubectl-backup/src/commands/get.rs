@@ -7,9 +7,9 @@ use backup_core::{Error, Kind};
 use clap::Args;
 
 use crate::context::{Context, Place};
-use crate::error::{Exit, Result};
 use crate::flags;
-use crate::output::{self, Format, OutputArgs, Table};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -10,8 +10,8 @@ use backup_core::location::{Location, url};
 use clap::Subcommand;
 
 use crate::context::Context;
-use crate::error::{CommandError, Exit, Result};
-use crate::locations::{self, Choice};
+use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::locations::{self, Choice};
 
 /// What to do about locations.
 #[derive(Clone, Debug, Subcommand)]

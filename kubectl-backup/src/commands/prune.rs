@@ -4,9 +4,9 @@ use backup_core::catalog::{self, Pruned};
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::locations;
-use crate::output::counted;
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations;
+use backup_cli::output::counted;
 
 const EXAMPLES: &str = "\
 Examples:

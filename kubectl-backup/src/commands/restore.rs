@@ -8,7 +8,7 @@ mod logs;
 use clap::Subcommand;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
+use backup_cli::error::{Exit, Result};
 
 /// What to do about restores.
 #[derive(Clone, Debug, Subcommand)]

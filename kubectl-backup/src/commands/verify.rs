@@ -8,9 +8,9 @@ use backup_core::{Kind, catalog};
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
 use crate::flags;
-use crate::output::{self, counted};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, counted};
 
 const EXAMPLES: &str = "\
 Examples:

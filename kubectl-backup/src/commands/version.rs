@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::output::{self, Format};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,8 +60,9 @@ pub(crate) async fn run(context: &Context, args: VersionArgs) -> Result<Exit> {
 }
 
 async fn server(context: &Context) -> Result<String, String> {
-    let asked =
-        async { Ok::<_, crate::error::CommandError>(context.cluster().await?.version().await?) };
+    let asked = async {
+        Ok::<_, backup_cli::error::CommandError>(context.cluster().await?.version().await?)
+    };
     match tokio::time::timeout(SOON, asked).await {
         Ok(Ok(version)) => Ok(version.git_version),
         Ok(Err(e)) => Err(e.error().to_string()),

@@ -8,8 +8,8 @@ use backup_core::name::Name;
 use backup_core::{Error, Kind};
 
 use super::Context;
-use crate::error::{CommandError, Result};
-use crate::locations::{self, Choice};
+use backup_cli::error::{CommandError, Result};
+use backup_cli::locations::{self, Choice};
 
 /// A location that is read, and whose it is where that is known.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use backup_core::Error;
 use backup_core::archive::row::ResourceRow;
 
-use crate::error::{CommandError, Result};
+use backup_cli::error::{CommandError, Result};
 
 /// kubectl's short names of built-in kinds; an archive does not carry them.
 const SHORT: [(&str, &str); 25] = [

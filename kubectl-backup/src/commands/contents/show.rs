@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::{ContentsArgs, kind};
 use crate::context::Context;
-use crate::error::{CommandError, Exit, Result};
-use crate::output::{self, Format, Table};
+use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::output::{self, Format, Table};
 
 /// Prints what the arguments ask for.
 pub(super) async fn show<S: Source>(
@@ -53,7 +53,7 @@ pub(super) async fn show<S: Source>(
                 .then(|| row.namespace.unwrap_or_default());
             table.push(namespace.into_iter().chain([row.name]).collect());
         }
-        if table.len() > 0 {
+        if !table.is_empty() {
             context.ui.table(&table)?;
             table.clear();
         }

@@ -6,8 +6,8 @@ use backup_core::archive::row::Outcome;
 use backup_core::backup::BackupReport;
 
 use crate::context::Context;
-use crate::error::Result;
-use crate::output::{self, Format, OutputArgs, counted};
+use backup_cli::error::Result;
+use backup_cli::output::{self, Format, OutputArgs, counted};
 
 /// Prints the result, then what is missing and what to do next.
 pub(super) fn print(

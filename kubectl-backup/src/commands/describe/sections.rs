@@ -9,8 +9,8 @@ use backup_core::records::{Messages, Results, Volume};
 use jiff::Timestamp;
 
 use crate::commands::get::selectors;
-use crate::locations;
-use crate::output::{self, Description, counted, joined};
+use backup_cli::locations;
+use backup_cli::output::{self, Description, counted, joined};
 
 /// No list of messages is printed longer.
 const MOST_MESSAGES: usize = 1000;

@@ -5,7 +5,7 @@ use backup_core::{Error, Kind};
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
+use backup_cli::error::{Exit, Result};
 
 const EXAMPLES: &str = "\
 Examples:

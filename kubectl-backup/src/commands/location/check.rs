@@ -4,9 +4,9 @@ use backup_core::location::check::{self, Step};
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::locations;
-use crate::output::{self, Format, OutputArgs, Table};
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations;
+use backup_cli::output::{self, Format, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:

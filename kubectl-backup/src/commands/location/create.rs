@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 
 use crate::context::Context;
-use crate::error::{CommandError, Exit, Result};
 use crate::flags;
-use crate::locations::{self, CREDENTIALS_FILE, file};
+use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::locations::{self, CREDENTIALS_FILE, file};
 
 const EXAMPLES: &str = "\
 Examples:

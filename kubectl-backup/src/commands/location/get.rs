@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::create::bucket_and_prefix;
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::output::{self, Format, OutputArgs, Table};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 
 use crate::commands::contents::SpoolArgs;
 use crate::context::Context;
-use crate::error::{CommandError, Exit, Result};
 use crate::flags::{self, DryRun, FilterArgs};
-use crate::locations;
-use crate::output::{self, Format, OutputArgs, count};
+use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::locations;
+use backup_cli::output::{self, Format, OutputArgs, count};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -6,9 +6,10 @@ use clap::Args;
 
 use crate::commands::describe::sections;
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::output::{self, Description, joined};
-use crate::{flags, locations};
+use crate::flags;
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations;
+use backup_cli::output::{self, Description, joined};
 
 const EXAMPLES: &str = "\
 Examples:

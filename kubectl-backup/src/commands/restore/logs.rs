@@ -5,8 +5,8 @@ use backup_core::records;
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
 use crate::flags;
+use backup_cli::error::{Exit, Result};
 
 const EXAMPLES: &str = "\
 Examples:

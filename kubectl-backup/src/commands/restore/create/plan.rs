@@ -5,8 +5,8 @@ use backup_core::location::Location;
 use backup_core::restore::{self, Action, RestoreOptions, Step};
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::output::{self, Format, OutputArgs, Table, count};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, OutputArgs, Table, count};
 
 /// Rows that are aligned together.
 const CHUNK: usize = 500;
@@ -69,7 +69,7 @@ pub(super) async fn show(
             let plan = serde_json::json!({"kind": "RestorePlan", "backup": options.backup.as_str(), "steps": steps, "warnings": warnings});
             output::print(ui, output.output, &plan)?;
         }
-        _ if table.len() > 0 => ui.table(&table)?,
+        _ if !table.is_empty() => ui.table(&table)?,
         _ => {}
     }
     for warning in &warnings {

@@ -9,24 +9,20 @@ use crate::ui::clean;
 
 /// Text that grows line by line.
 #[derive(Debug, Default)]
-pub(crate) struct Description {
+pub struct Description {
     text: String,
 }
 
 impl Description {
     /// `Key:  value`; columns of lines that follow each other are aligned.
-    pub(crate) fn field(&mut self, depth: usize, key: &str, value: impl AsRef<str>) {
+    pub fn field(&mut self, depth: usize, key: &str, value: impl AsRef<str>) {
         let value = clean(value.as_ref()).replace(['\n', '\t'], " ");
         let value = if value.is_empty() { "<none>" } else { &value };
         let _ = writeln!(self.text, "{}{}:\t{value}", "  ".repeat(depth), clean(key));
     }
 
     /// Keys and values below a heading, one per line.
-    pub(crate) fn map<'a>(
-        &mut self,
-        key: &str,
-        map: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) {
+    pub fn map<'a>(&mut self, key: &str, map: impl IntoIterator<Item = (&'a String, &'a String)>) {
         let mut key = Some(key);
         for (name, value) in map {
             let title = key.take().map_or_else(String::new, |key| format!("{key}:"));
@@ -39,23 +35,23 @@ impl Description {
     }
 
     /// An empty line, which also ends an alignment.
-    pub(crate) fn gap(&mut self) {
+    pub fn gap(&mut self) {
         self.text.push('\n');
     }
 
     /// `Heading:` by itself.
-    pub(crate) fn heading(&mut self, text: &str) {
+    pub fn heading(&mut self, text: &str) {
         let _ = writeln!(self.text, "{}:", clean(text));
     }
 
     /// A line under a heading.
-    pub(crate) fn item(&mut self, depth: usize, text: &str) {
+    pub fn item(&mut self, depth: usize, text: &str) {
         let text = clean(text).replace(['\n', '\t'], " ");
         let _ = writeln!(self.text, "{}{text}", "  ".repeat(depth));
     }
 
     /// The text, without the last line's end.
-    pub(crate) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         let mut writer = TabWriter::new(Vec::new()).minwidth(0).padding(2);
         // A vector takes everything.
         let _ = writer.write_all(self.text.as_bytes());

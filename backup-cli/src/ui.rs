@@ -21,7 +21,7 @@ const MOST_REMEMBERED: usize = 10_000;
 
 /// `--color`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Color {
+pub enum Color {
     /// Where it is a terminal.
     #[default]
     Auto,
@@ -48,7 +48,7 @@ impl Color {
 
 /// The terminal, or what stands in its place.
 #[derive(Debug)]
-pub(crate) struct Ui {
+pub struct Ui {
     color_out: bool,
     color_err: bool,
     terminal_out: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Ui {
 
 impl Ui {
     /// The process's own streams.
-    pub(crate) fn new(color: Color, quiet: bool) -> Self {
+    pub fn new(color: Color, quiet: bool) -> Self {
         let terminal_out = io::stdout().is_terminal();
         let terminal_err = io::stderr().is_terminal();
         Self {
@@ -80,7 +80,7 @@ impl Ui {
     ///
     /// # Errors
     /// When it can not be written; a closed pipe is none, see [`Ui::is_broken`].
-    pub(crate) fn line(&self, text: &str) -> Result<()> {
+    pub fn line(&self, text: &str) -> Result<()> {
         self.out(format!("{}\n", clean(text)).as_bytes())
     }
 
@@ -88,7 +88,7 @@ impl Ui {
     ///
     /// # Errors
     /// As [`Ui::line`].
-    pub(crate) fn lines(&self, log: &[u8]) -> Result<()> {
+    pub fn lines(&self, log: &[u8]) -> Result<()> {
         let mut log = clean(&String::from_utf8_lossy(log)).into_owned();
         if !log.is_empty() && !log.ends_with('\n') {
             log.push('\n');
@@ -100,7 +100,7 @@ impl Ui {
     ///
     /// # Errors
     /// As [`Ui::line`].
-    pub(crate) fn table(&self, table: &crate::output::Table) -> Result<()> {
+    pub fn table(&self, table: &crate::output::Table) -> Result<()> {
         self.out(table.render(self.color_out).as_bytes())
     }
 
@@ -108,7 +108,7 @@ impl Ui {
     ///
     /// # Errors
     /// As [`Ui::line`].
-    pub(crate) fn data(&self, bytes: &[u8]) -> Result<()> {
+    pub fn data(&self, bytes: &[u8]) -> Result<()> {
         if self.terminal_out {
             self.out(clean(&String::from_utf8_lossy(bytes)).as_bytes())
         } else {
@@ -117,7 +117,7 @@ impl Ui {
     }
 
     /// Whether the reader of standard output went away: long output may stop.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
 
@@ -137,14 +137,14 @@ impl Ui {
     }
 
     /// What the user may like to know, on standard error; not with `--quiet`.
-    pub(crate) fn note(&self, text: &str) {
+    pub fn note(&self, text: &str) {
         if !self.quiet {
             self.err("", Style::new(), text);
         }
     }
 
     /// What the user should know, on standard error; a warning that came while the work went on is not repeated after it.
-    pub(crate) fn warn(&self, text: &str) {
+    pub fn warn(&self, text: &str) {
         let is_new = self.warned.lock().is_ok_and(|mut warned| {
             warned.len() >= MOST_REMEMBERED || warned.insert(text.to_owned())
         });
@@ -155,12 +155,12 @@ impl Ui {
     }
 
     /// What the user must be told even with `--quiet`, on standard error.
-    pub(crate) fn say(&self, text: &str) {
+    pub fn say(&self, text: &str) {
         self.err("", Style::new(), text);
     }
 
     /// An error with its causes and its hint, on standard error.
-    pub(crate) fn error(&self, error: &CommandError) {
+    pub fn error(&self, error: &CommandError) {
         for (label, text) in error.lines() {
             // kubectl's own wording of a refusal stands by itself.
             if let (Label::Error, Some(rest)) = (label, text.strip_prefix("error from server")) {
@@ -199,7 +199,7 @@ impl Ui {
     ///
     /// # Errors
     /// Where there is nobody to ask, and where the answer is no.
-    pub(crate) fn confirm(&self, yes: bool, question: &str) -> Result<()> {
+    pub fn confirm(&self, yes: bool, question: &str) -> Result<()> {
         if yes {
             return Ok(());
         }
@@ -221,7 +221,7 @@ impl Ui {
 }
 
 /// What clap has to say: help on standard output, a refused command line on standard error.
-pub(crate) fn print_usage(refused: &clap::Error) -> Exit {
+pub fn print_usage(refused: &clap::Error) -> Exit {
     let wrong = refused.use_stderr();
     let terminal = if wrong {
         io::stderr().is_terminal()
@@ -245,7 +245,7 @@ pub(crate) fn print_usage(refused: &clap::Error) -> Exit {
 
 /// Text without what a terminal would obey: control characters but for line ends and tabs, and the marks that turn
 /// the direction of writing.
-pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+pub fn clean(text: &str) -> Cow<'_, str> {
     let bad = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

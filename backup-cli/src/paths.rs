@@ -7,7 +7,7 @@ const OURS: &str = "kubectl-backup";
 
 /// This plugin's folders; none of them need exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Paths {
+pub struct Paths {
     config: PathBuf,
     data: PathBuf,
     cache: PathBuf,
@@ -16,7 +16,7 @@ pub(crate) struct Paths {
 
 impl Paths {
     /// From the environment; a relative XDG value is ignored, as the XDG specification asks.
-    pub(crate) fn new(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub fn new(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let home = variable("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
         let folder = |name: &str, default: &str| {
             variable(name)
@@ -34,27 +34,27 @@ impl Paths {
     }
 
     /// The file with the configured locations.
-    pub(crate) fn locations(&self) -> PathBuf {
+    pub fn locations(&self) -> PathBuf {
         self.config.join("locations.yaml")
     }
 
     /// The folder with a sub-folder of backups per cluster, used with nothing configured.
-    pub(crate) fn backups(&self) -> &Path {
+    pub fn backups(&self) -> &Path {
         &self.data
     }
 
     /// Which context was seen with which cluster; labels listings and decides nothing.
-    pub(crate) fn clusters(&self) -> PathBuf {
+    pub fn clusters(&self) -> PathBuf {
         self.cache.join("clusters.json")
     }
 
     /// Where foreign archives are rewritten.
-    pub(crate) fn spool(&self) -> &Path {
+    pub fn spool(&self) -> &Path {
         &self.cache
     }
 
     /// Journals of restores from read-only locations.
-    pub(crate) fn state(&self) -> &Path {
+    pub fn state(&self) -> &Path {
         &self.state
     }
 }

@@ -18,7 +18,7 @@ const BLINK: Duration = Duration::from_millis(250);
 const LINE: Duration = Duration::from_secs(10);
 
 /// Watches one piece of work, until it is dropped.
-pub(crate) struct Bar<'a> {
+pub struct Bar<'a> {
     ui: &'a Ui,
     seen: Arc<Seen>,
     bar: ProgressBar,
@@ -64,7 +64,7 @@ impl Seen {
 
 impl Ui {
     /// Starts to watch a piece of work.
-    pub(crate) fn progress(&self) -> Bar<'_> {
+    pub fn progress(&self) -> Bar<'_> {
         let seen = Arc::new(Seen {
             step: Mutex::default(),
             expected: AtomicU64::new(0),

@@ -14,7 +14,7 @@ use crate::output;
 ///
 /// # Errors
 /// When it can not be read, or holds something else.
-pub(crate) fn read(path: &Path) -> Result<Source> {
+pub fn read(path: &Path) -> Result<Source> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -43,7 +43,7 @@ pub(crate) fn read(path: &Path) -> Result<Source> {
 ///
 /// # Errors
 /// When it can not be written; then the old one stands.
-pub(crate) fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<()> {
+pub fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<()> {
     let mut text = String::new();
     for location in locations {
         text.push_str("---\n");
@@ -58,7 +58,7 @@ pub(crate) fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<
 }
 
 /// Puts these bytes in the place of a file, readable by its owner only.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     private_folder(folder)?;
     let mut beside = path.as_os_str().to_owned();
@@ -77,7 +77,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// A new file that only its owner may read.
-pub(crate) fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
+pub fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

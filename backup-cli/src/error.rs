@@ -8,7 +8,7 @@ use backup_core::{Error, Kind};
 
 /// How the process ends: kept stable, scripts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// All was done.
     Done = 0,
     /// It failed.
@@ -28,18 +28,18 @@ impl From<Exit> for ExitCode {
 }
 
 /// Result of a command.
-pub(crate) type Result<T, E = CommandError> = std::result::Result<T, E>;
+pub type Result<T, E = CommandError> = std::result::Result<T, E>;
 
 /// An error on its way to the user.
 #[derive(Debug)]
-pub(crate) struct CommandError {
+pub struct CommandError {
     error: Error,
     exit: Exit,
 }
 
 impl CommandError {
     /// The command line asks for something that can not be.
-    pub(crate) fn usage(error: Error) -> Self {
+    pub fn usage(error: Error) -> Self {
         Self {
             error,
             exit: Exit::Usage,
@@ -47,23 +47,23 @@ impl CommandError {
     }
 
     /// The exit code that goes with it.
-    pub(crate) fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         self.exit
     }
 
     /// Whether it says that something is not there.
-    pub(crate) fn is_not_found(&self) -> bool {
+    pub fn is_not_found(&self) -> bool {
         self.error.kind() == Kind::NotFound
     }
 
     /// The error below.
-    pub(crate) fn error(&self) -> &Error {
+    pub fn error(&self) -> &Error {
         &self.error
     }
 
     /// Title, causes and hint, a line each; a cause whose text stands above already is left out, for many libraries
     /// print their source and expose it too.
-    pub(crate) fn lines(&self) -> Vec<(Label, String)> {
+    pub fn lines(&self) -> Vec<(Label, String)> {
         let mut seen = self.error.to_string();
         let mut lines = vec![(Label::Error, seen.clone())];
         let mut next = self.error.source();
@@ -85,7 +85,7 @@ impl CommandError {
 
 /// What a line of an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Label {
+pub enum Label {
     /// `error: `
     Error,
     /// `  caused by: `
@@ -96,7 +96,7 @@ pub(crate) enum Label {
 
 impl Label {
     /// The text before the line.
-    pub(crate) fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Error => "error: ",
             Self::Cause => "  caused by: ",

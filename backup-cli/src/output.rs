@@ -18,11 +18,11 @@ use backup_core::Error;
 use crate::error::Result;
 use crate::ui::{Ui, clean};
 
-pub(crate) use description::Description;
+pub use description::Description;
 
 /// `-o`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// A row per object.
     #[default]
     Table,
@@ -38,25 +38,25 @@ pub(crate) enum Format {
 
 /// How a result is printed.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct OutputArgs {
+pub struct OutputArgs {
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub(crate) output: Format,
+    pub output: Format,
     /// Leave out the titles of columns
     #[arg(long)]
-    pub(crate) no_headers: bool,
+    pub no_headers: bool,
 }
 
 /// Rows under titles, three spaces between columns as kubectl has them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Table {
+pub struct Table {
     titles: Option<Vec<&'static str>>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// An empty table; without titles where the user does not want them.
-    pub(crate) fn new(titles: &[&'static str], no_headers: bool) -> Self {
+    pub fn new(titles: &[&'static str], no_headers: bool) -> Self {
         Self {
             titles: (!no_headers).then(|| titles.to_vec()),
             rows: Vec::new(),
@@ -64,12 +64,12 @@ impl Table {
     }
 
     /// Appends a row; an empty cell becomes `<none>`.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.push(cells.into());
     }
 
     /// Appends a row whose number of cells is known at run time only.
-    pub(crate) fn push(&mut self, cells: Vec<String>) {
+    pub fn push(&mut self, cells: Vec<String>) {
         self.rows.push(
             cells
                 .into_iter()
@@ -81,19 +81,24 @@ impl Table {
         );
     }
 
+    /// Whether it has no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// How many rows wait to be printed.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Drops rows and titles: what follows goes on below what was printed.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.rows.clear();
         self.titles = None;
     }
 
     /// The text of the table.
-    pub(crate) fn render(&self, color: bool) -> String {
+    pub fn render(&self, color: bool) -> String {
         let mut writer = TabWriter::new(Vec::new())
             .minwidth(6)
             .padding(3)
@@ -131,7 +136,7 @@ fn paint(cell: &str, color: bool) -> String {
 }
 
 /// Objects as `-o json|yaml` shows them: one by itself, several as a `List`.
-pub(crate) fn objects(mut items: Vec<Value>, single: bool) -> Value {
+pub fn objects(mut items: Vec<Value>, single: bool) -> Value {
     if single && items.len() == 1 {
         items.remove(0)
     } else {
@@ -143,7 +148,7 @@ pub(crate) fn objects(mut items: Vec<Value>, single: bool) -> Value {
 ///
 /// # Errors
 /// When it can not be written.
-pub(crate) fn print(ui: &Ui, format: Format, value: &impl Serialize) -> Result<()> {
+pub fn print(ui: &Ui, format: Format, value: &impl Serialize) -> Result<()> {
     let text = if format == Format::Json {
         let mut text = serde_json::to_string_pretty(value)
             .map_err(|e| Error::other("the result can not be written as JSON").because(e))?;
@@ -159,7 +164,7 @@ pub(crate) fn print(ui: &Ui, format: Format, value: &impl Serialize) -> Result<(
 ///
 /// # Errors
 /// When it can not be written as YAML.
-pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Error> {
+pub fn yaml(value: &impl Serialize) -> Result<String, Error> {
     // Folded scalars would re-wrap long lines; one line stays one line.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(value, options)
@@ -167,7 +172,7 @@ pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Error> {
 }
 
 /// The rule of kubectl's ages (apimachinery's HumanDuration): two units at most, fewer as it grows.
-pub(crate) fn duration(age: Duration) -> String {
+pub fn duration(age: Duration) -> String {
     let seconds = age.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let years = days / 365;
@@ -189,7 +194,7 @@ pub(crate) fn duration(age: Duration) -> String {
 }
 
 /// How long a piece of work took: with a decimal below a minute.
-pub(crate) fn took(time: Duration) -> String {
+pub fn took(time: Duration) -> String {
     if time < Duration::from_secs(60) {
         format!("{:.1}s", time.as_secs_f64())
     } else {
@@ -198,7 +203,7 @@ pub(crate) fn took(time: Duration) -> String {
 }
 
 /// Time since then, as kubectl writes it; up to two seconds ahead is now, for clocks differ.
-pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
+pub fn age(then: Timestamp, now: Timestamp) -> String {
     match now.as_second() - then.as_second() {
         past @ 0.. => duration(Duration::from_secs(past.unsigned_abs())),
         -1 => "0s".to_owned(),
@@ -207,7 +212,7 @@ pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
 }
 
 /// Time until then, or for how long it has been over.
-pub(crate) fn until(then: Timestamp, now: Timestamp) -> String {
+pub fn until(then: Timestamp, now: Timestamp) -> String {
     let seconds = then.as_second() - now.as_second();
     let text = duration(Duration::from_secs(seconds.unsigned_abs()));
     if seconds < 0 {
@@ -218,7 +223,7 @@ pub(crate) fn until(then: Timestamp, now: Timestamp) -> String {
 }
 
 /// A moment in Velero's and kubectl's writing: `2026-11-21 02:00:00 +0000 UTC`.
-pub(crate) fn time(moment: Option<Timestamp>) -> String {
+pub fn time(moment: Option<Timestamp>) -> String {
     moment.map_or_else(
         || "<n/a>".to_owned(),
         |moment| moment.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
@@ -226,7 +231,7 @@ pub(crate) fn time(moment: Option<Timestamp>) -> String {
 }
 
 /// Bytes for people: `512 B`, `1.2 MiB`.
-pub(crate) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let mut unit = 0;
     let mut whole = bytes;
     let mut rest = 0;
@@ -244,7 +249,7 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// A number with thousands apart: `26,000`.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
@@ -257,13 +262,13 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// `1 object`, `2 objects`; the plural is the noun with an s.
-pub(crate) fn counted(number: u64, noun: &str) -> String {
+pub fn counted(number: u64, noun: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{} {noun}{s}", count(number))
 }
 
 /// A list for people, or `<none>`.
-pub(crate) fn joined(items: &[String], none: &str) -> String {
+pub fn joined(items: &[String], none: &str) -> String {
     if items.is_empty() {
         none.to_owned()
     } else {

@@ -1,7 +1,7 @@
 //! Which location is meant: an ordered list of sources is asked, and with nothing configured there is a folder per cluster.
 //! The choice is pure; the client's own file is in [`file`].
 
-pub(crate) mod file;
+pub mod file;
 
 use std::path::{Path, PathBuf};
 
@@ -12,20 +12,20 @@ use backup_core::location::url;
 use crate::error::{CommandError, Result};
 
 /// Names the file with a location's credentials; the secret itself is never in the client's file.
-pub(crate) const CREDENTIALS_FILE: &str = "kubectl-backup/credentials-file";
+pub const CREDENTIALS_FILE: &str = "kubectl-backup/credentials-file";
 
 /// One place where locations are defined.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
+pub struct Source {
     /// What it is, for messages.
-    pub(crate) title: String,
+    pub title: String,
     /// Its locations.
-    pub(crate) locations: Vec<BackupStorageLocation>,
+    pub locations: Vec<BackupStorageLocation>,
 }
 
 /// What the look-up came to.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Choice {
+pub enum Choice {
     /// This location.
     One(Box<BackupStorageLocation>),
     /// Nothing is configured: a folder per cluster.
@@ -36,7 +36,7 @@ pub(crate) enum Choice {
 ///
 /// # Errors
 /// A name that no source has; a URL that can not be meant.
-pub(crate) fn choose(asked: Option<&str>, sources: &[Source]) -> Result<Choice> {
+pub fn choose(asked: Option<&str>, sources: &[Source]) -> Result<Choice> {
     let Some(asked) = asked else {
         let default = sources
             .iter()
@@ -70,7 +70,7 @@ pub(crate) fn choose(asked: Option<&str>, sources: &[Source]) -> Result<Choice> 
 }
 
 /// A folder as a location.
-pub(crate) fn folder(path: &Path) -> BackupStorageLocation {
+pub fn folder(path: &Path) -> BackupStorageLocation {
     let mut location = BackupStorageLocation {
         api_version: API_VERSION.to_owned(),
         kind: "BackupStorageLocation".to_owned(),
@@ -86,7 +86,7 @@ pub(crate) fn folder(path: &Path) -> BackupStorageLocation {
 ///
 /// # Errors
 /// When the folder can not be read.
-pub(crate) fn per_cluster(backups: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub fn per_cluster(backups: &Path) -> Result<Vec<(String, PathBuf)>> {
     let read = match std::fs::read_dir(backups) {
         Ok(read) => read,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -111,7 +111,7 @@ pub(crate) fn per_cluster(backups: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// Where a location is, for people.
-pub(crate) fn place(location: &BackupStorageLocation) -> String {
+pub fn place(location: &BackupStorageLocation) -> String {
     let spec = &location.spec;
     let prefix = spec
         .object_storage
