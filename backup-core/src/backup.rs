@@ -134,7 +134,11 @@ pub async fn create(
     };
     match sealed.await {
         Ok((marker, report)) => {
-            claim.put_marker(marker).await?;
+            if let Err(e) = claim.put_marker(marker).await {
+                // Takes nothing back once the marker was sent.
+                claim.withdraw().await;
+                return Err(e);
+            }
             claim.release().await;
             Ok(report)
         }

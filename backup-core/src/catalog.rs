@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
-use crate::api::Backup;
+use crate::api::{Backup, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys};
 use crate::location::Store;
@@ -170,12 +170,15 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// Whether the backup has our index.
+/// Whether we wrote the backup and it has its index. An index alone says nothing: a run of ours may have died, and Velero taken the name.
 ///
 /// # Errors
 /// The store's.
-pub async fn is_ours(store: &Store, name: &Name) -> Result<bool> {
-    match store.head(&BackupKeys::new(name).index()).await {
+pub async fn is_ours(store: &Store, entry: &Entry) -> Result<bool> {
+    if !names_us(&entry.backup) {
+        return Ok(false);
+    }
+    match store.head(&BackupKeys::new(&entry.name).index()).await {
         Ok(_) => Ok(true),
         Err(e) if crate::location::store::is_absent(&e) => Ok(false),
         Err(e) => Err(e),
@@ -188,6 +191,17 @@ pub fn names_us(backup: &Backup) -> bool {
     annotations
         .keys()
         .any(|key| key.starts_with("kubectl-backup/"))
+}
+
+/// Whether the marker is another tool's that says of itself that it will be written again: Velero puts it down before volumes are done.
+pub fn is_at_work(backup: &Backup) -> bool {
+    let last = match &backup.status.phase {
+        Phase::Completed | Phase::PartiallyFailed | Phase::Failed | Phase::FailedValidation => true,
+        // A deletion that died halfway is finished by deleting again.
+        Phase::Deleting => true,
+        Phase::New | Phase::InProgress | Phase::Other(_) => false,
+    };
+    !last && !names_us(backup)
 }
 
 /// What a Velero backup's deletion would leave elsewhere (volume snapshots, pod volume backups, CSI), a sentence each.

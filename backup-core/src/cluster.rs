@@ -18,8 +18,11 @@ pub const LARGEST_ANSWER: usize = 256 << 20;
 /// What is set aside at once for an answer of unknown length; it is not touched before it is filled.
 const LARGEST_PIECE: usize = 12 << 20;
 
-/// How long a connection may be silent before the request is given up.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long a connection may be silent before the request is given up: longer than a server takes to say so itself (60 s), whose word is better.
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// How long a server that lives takes to tell its version.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// Attempts of a request that the server asked to repeat, or whose connection broke.
 const ATTEMPTS: u32 = 8;
@@ -49,6 +52,8 @@ pub struct ApiError {
     pub hint: Option<String>,
     /// The answer grew beyond the bound that the caller gave.
     pub too_big: bool,
+    /// Nothing came for [`SILENCE`].
+    pub silent: bool,
 }
 
 impl ApiError {
@@ -278,10 +283,16 @@ impl Cluster {
         let mut pause = Duration::from_millis(100);
         let mut attempt = 1;
         loop {
-            let (error, wait) = match self.once(call, most).await {
+            let (mut error, wait) = match self.once(call, most).await {
                 Ok(body) => return Ok(body),
                 Err(failure) => failure,
             };
+            if error.silent && attempt > 1 && self.is_alive().await {
+                // One path hangs, such as an aggregated API whose server is stuck: not the end of everything.
+                error.kind = None;
+                error.hint = None;
+                return Err(error);
+            }
             let broken = error.code == 0
                 && error.kind == Some(Kind::Unreachable)
                 && call.repeatable
@@ -319,7 +330,7 @@ impl Cluster {
         let answer = match tokio::time::timeout(SILENCE, self.client.send(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return Err((self.unreached(&e), None)),
-            Err(_) => return Err((self.silent(), None)),
+            Err(_) => return Err((self.silent(call.path), None)),
         };
         let (head, body) = answer.into_parts();
         let failed = !head.status.is_success();
@@ -351,7 +362,7 @@ impl Cluster {
                     collected.extend_from_slice(&chunk);
                 }
                 Ok(Some(Err(e))) => return Err((self.unreached(&e), None)),
-                Err(_) => return Err((self.silent(), None)),
+                Err(_) => return Err((self.silent(call.path), None)),
             }
         }
         let collected = collected.freeze();
@@ -366,10 +377,24 @@ impl Cluster {
         Ok(collected)
     }
 
-    fn silent(&self) -> ApiError {
+    /// Whether the server still answers what costs it nothing.
+    async fn is_alive(&self) -> bool {
+        let asked = Call::get("/version");
+        let answer = self.once(&asked, 1 << 20);
+        matches!(tokio::time::timeout(SIGN_OF_LIFE, answer).await, Ok(Ok(_)))
+    }
+
+    fn silent(&self, path: &str) -> ApiError {
+        let path = path.split('?').next().unwrap_or_default();
         ApiError {
-            message: format!("{} did not answer for {} s", self.server, SILENCE.as_secs()),
+            message: format!(
+                "{} did not answer {path} for {} s",
+                self.server,
+                SILENCE.as_secs()
+            ),
             kind: Some(Kind::Unreachable),
+            hint: Some("check the network, the VPN and the API server's health".to_owned()),
+            silent: true,
             ..ApiError::default()
         }
     }
@@ -473,5 +498,49 @@ fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
             .continue_token
             .filter(|token| !token.is_empty()),
         ..ApiError::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+
+    use super::*;
+
+    /// A server that never answers some paths, and how often it was asked for them.
+    fn hanging(hangs: impl Fn(&str) -> bool + Clone + Send + 'static) -> Cluster {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let hang = hangs(request.uri().path());
+            async move {
+                if hang {
+                    std::future::pending::<()>().await;
+                }
+                let answer = Body::from(br#"{"gitVersion":"v1.36.3"}"#.to_vec());
+                Ok::<_, std::convert::Infallible>(Response::new(answer))
+            }
+        });
+        Cluster::new(
+            kube::Client::new(service, "default"),
+            "test",
+            "https://server",
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_path_that_hangs_is_named_and_is_not_the_whole_server() {
+        let cluster = hanging(|path| path.starts_with("/apis/metrics"));
+        let refused = cluster.get("/apis/metrics.k8s.io/v1/pods?limit=1").await;
+        let refused = refused.unwrap_err();
+        assert!(refused.kind.is_none(), "{refused:?}");
+        assert_eq!(
+            refused.to_string(),
+            "https://server did not answer /apis/metrics.k8s.io/v1/pods for 75 s"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_nothing_is_unreachable() {
+        let refused = hanging(|_| true).get("/api/v1/pods").await.unwrap_err();
+        assert_eq!(refused.kind, Some(Kind::Unreachable));
     }
 }

@@ -201,6 +201,20 @@ impl Filter {
         }
     }
 
+    /// Whether every kind of an API group is left out by name of the group (`*.metrics.k8s.io`), so that nothing is missed when nobody can say which
+    /// kinds it has.
+    pub fn excludes_group(&self, group: &str) -> bool {
+        // No kind has such a name: what matches it matches every kind.
+        let every = format!("any kind at all.{group}");
+        let covered = |kinds: &[String]| {
+            kinds
+                .iter()
+                .any(|kind| glob::is_glob(kind) && glob::matches(&kind.to_lowercase(), &every))
+        };
+        covered(&self.not_resources)
+            || (covered(&self.not_namespaced_resources) && covered(&self.not_cluster_resources))
+    }
+
     fn is_new_style(&self) -> bool {
         !self.cluster_resources.is_empty()
             || !self.not_cluster_resources.is_empty()

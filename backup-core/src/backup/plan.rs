@@ -154,7 +154,9 @@ pub(super) fn plan(gathered: &Gathered, single_namespace: bool) -> Plan {
     }
     let every_kind = gathered.filter.includes_unnamed_kinds() || !gathered.unknown_kinds.is_empty();
     for gap in &gathered.served.gaps {
-        let (outcome, why) = if every_kind {
+        let (outcome, why) = if gathered.filter.excludes_group(&gap.group) {
+            (Outcome::Excluded, "exclude-resources".to_owned())
+        } else if every_kind {
             (Outcome::Failed, gap.reason.clone())
         } else {
             (Outcome::Excluded, "include-resources".to_owned())

@@ -216,10 +216,13 @@ async fn is_expired(store: &Store, name: &Name, clocks: &Clocks) -> Result<bool>
         Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
         entry => entry?,
     };
-    let Some(expiration) = entry.and_then(|entry| entry.backup.status.expiration) else {
+    let Some(entry) = entry else {
         return Ok(false);
     };
-    Ok(expiration < clocks.now.min(clocks.theirs) && is_ours(store, name).await?)
+    let Some(expiration) = entry.backup.status.expiration else {
+        return Ok(false);
+    };
+    Ok(expiration < clocks.now.min(clocks.theirs) && is_ours(store, &entry).await?)
 }
 
 /// Removes dead runs' claims. Where a marker stands, those alone; else first what the runs wrote. Tells what it left, if anything.

@@ -20,7 +20,7 @@ fn gz(text: &str) -> Bytes {
 fn marker(name: &str, expires: Option<Timestamp>) -> String {
     let expires = expires.map_or(String::new(), |at| format!(r#","expiration":"{at}""#));
     format!(
-        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}"}},"status":{{"phase":"Completed","startTimestamp":"2026-11-2{}T00:00:00Z"{expires}}}}}"#,
+        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}","annotations":{{"kubectl-backup/version":"0.1.0"}}}},"status":{{"phase":"Completed","startTimestamp":"2026-11-2{}T00:00:00Z"{expires}}}}}"#,
         name.len() % 10
     )
 }
@@ -231,6 +231,14 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
         )
         .await
         .unwrap();
+    // A run of ours died after its index, and Velero took the name.
+    let theirs = marker("taken", Some(now - hour)).replace("kubectl-backup/", "other/");
+    for (key, text) in [
+        (BackupKeys::new(&name("taken")).index(), "index"),
+        (BackupKeys::new(&name("taken")).marker(), theirs.as_str()),
+    ] {
+        store.put(&key, text.to_owned().into()).await.unwrap();
+    }
     let would = prune(&location, now, "here", true).await.unwrap();
     assert_eq!(would, [Pruned::Expired(name("expired"))]);
     assert_eq!(left(store, "expired").await.len(), 5);
@@ -238,7 +246,7 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
     let early = now + SignedDuration::from_secs(120);
     assert_eq!(prune(&location, early, "here", false).await.unwrap(), would);
     assert!(left(store, "expired").await.is_empty());
-    for text in ["later", "soon", "never", "velero"] {
+    for text in ["later", "soon", "never", "velero", "taken"] {
         assert!(!left(store, text).await.is_empty(), "{text}");
     }
     assert_eq!(prune(&location, now, "here", false).await.unwrap(), []);
@@ -252,6 +260,24 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
     .unwrap_err();
     assert!(error.to_string().contains("differ by"), "{error}");
     assert!(store.entries("plugins/", 10).await.unwrap().is_empty());
+}
+
+#[test]
+fn a_backup_that_velero_will_write_again_is_at_work_and_ours_never_is() {
+    let of = |text: &str| serde_json::from_str::<Backup>(text).unwrap();
+    let ours = marker("one", None).replace("Completed", "Finalizing");
+    assert!(!is_at_work(&of(&ours)));
+    let theirs = ours.replace("kubectl-backup/", "velero.io/");
+    assert!(is_at_work(&of(&theirs)));
+    assert!(is_at_work(&of(
+        &theirs.replace("Finalizing", "WaitingForPluginOperations")
+    )));
+    for last in ["Completed", "PartiallyFailed", "Failed", "Deleting"] {
+        assert!(
+            !is_at_work(&of(&theirs.replace("Finalizing", last))),
+            "{last}"
+        );
+    }
 }
 
 #[tokio::test]

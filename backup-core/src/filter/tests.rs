@@ -437,3 +437,33 @@ proptest! {
         prop_assert!(super::glob::matches(&pattern, &text));
     }
 }
+
+#[test]
+fn a_group_is_left_out_by_its_name_and_by_a_glob_over_groups() {
+    let without = |pattern: &str| Filter {
+        not_resources: vec![pattern.to_owned()],
+        ..Filter::default()
+    };
+    for pattern in ["*.metrics.k8s.io", "*.k8s.io", "*.*"] {
+        assert!(
+            without(pattern).excludes_group("metrics.k8s.io"),
+            "{pattern}"
+        );
+    }
+    for pattern in [
+        "pods.metrics.k8s.io",
+        "po*.metrics.k8s.io",
+        "*.apps",
+        "metrics.k8s.io",
+    ] {
+        assert!(
+            !without(pattern).excludes_group("metrics.k8s.io"),
+            "{pattern}"
+        );
+    }
+    let namespaced_only = Filter {
+        not_namespaced_resources: vec!["*.metrics.k8s.io".to_owned()],
+        ..Filter::default()
+    };
+    assert!(!namespaced_only.excludes_group("metrics.k8s.io"));
+}

@@ -128,6 +128,7 @@ impl Claim {
             key,
             file: Mutex::new(file),
             written: std::sync::Mutex::default(),
+            finished: std::sync::Mutex::default(),
             refreshed: AtomicU64::new(began.as_millis() as u64),
             lost: AtomicBool::new(false),
             in_doubt: AtomicU64::new(0),
@@ -233,6 +234,12 @@ impl Claim {
                     format!("backup {} was written by somebody else meanwhile", self.name),
                 )
                 .hint("something that knows no claims, such as a Velero server, writes to this location under the same names"));
+            }
+            if let Some(key) = self.lease.missing(&now.files) {
+                return Err(Error::other(format!(
+                    "{key} was written by this run and is not there any more, or not as it was written"
+                ))
+                .hint("a person, a lifecycle rule of the bucket or another run removed it; the backup is given up; run the command again"));
             }
             // A claim that was refreshed since is not dead.
             let Some(other) = now.claims.iter().find(|other| !dead.contains(other)) else {
@@ -364,8 +371,9 @@ impl Claim {
             lease.remove(&key).await?;
         }
         if !in_doubt {
-            store.delete(&lease.key).await?;
+            // While the claim stands: afterwards what no listing shows may be the next run's.
             self.sweep().await?;
+            store.delete(&lease.key).await?;
         }
         Ok(())
     }

@@ -212,7 +212,7 @@ impl Upload {
         match &self.lease {
             Some(lease) => {
                 lease
-                    .complete(&self.key, &id, || self.complete(&id, &parts))
+                    .complete(&self.key, &id, self.bytes, || self.complete(&id, &parts))
                     .await
             }
             None => self

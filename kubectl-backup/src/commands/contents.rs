@@ -74,7 +74,7 @@ pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
     let archive = store.source(keys.archive());
-    if catalog::is_ours(store, &entry.name).await? {
+    if catalog::is_ours(store, &entry).await? {
         let archive = Archive::open(archive, store.source(keys.index())).await?;
         return show(context, &args, &archive).await;
     }

@@ -38,7 +38,16 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     for name in &args.names {
         let name = flags::known_name(name)?;
         // Nothing is deleted before every name was found.
-        catalog::get(&location.store, &name).await?;
+        let entry = catalog::get(&location.store, &name).await?;
+        if !args.force && catalog::is_at_work(&entry.backup) {
+            return Err(Error::other(format!(
+                "backup {:?} is in phase {}: Velero is at work on it and would write parts of it anew",
+                name.as_str(),
+                entry.backup.status.phase
+            ))
+            .hint("wait until `kubectl backup get` shows it finished; --force where that Velero is gone")
+            .into());
+        }
         if !names.contains(&name) {
             names.push(name);
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use backup_core::archive::index::Index;
 use backup_core::archive::row::ResourceRow;
-use backup_core::catalog;
+use backup_core::catalog::{self, Entry};
 use backup_core::layout::BackupKeys;
 use backup_core::location::Store;
 use backup_core::location::claim::STALE;
@@ -65,7 +65,7 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
     );
     sections::asked(&mut text, &entry.backup, &place.location);
     sections::times(&mut text, &entry.backup, context.now);
-    let rows = outcomes(store, &name).await?;
+    let rows = outcomes(store, &entry).await?;
     let list = if args.details || rows.is_empty() {
         records::resource_list(store, &keys.resource_list()).await?
     } else {
@@ -91,11 +91,11 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
 }
 
 /// What became of each resource type; nothing is known of another tool's backups.
-async fn outcomes(store: &Store, name: &Name) -> Result<Vec<ResourceRow>> {
-    if !catalog::is_ours(store, name).await? {
+async fn outcomes(store: &Store, entry: &Entry) -> Result<Vec<ResourceRow>> {
+    if !catalog::is_ours(store, entry).await? {
         return Ok(Vec::new());
     }
-    let index = Index::open(store.source(BackupKeys::new(name).index())).await?;
+    let index = Index::open(store.source(BackupKeys::new(&entry.name).index())).await?;
     Ok(index.resources().to_vec())
 }
 

@@ -35,7 +35,7 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
     // A backup of ours stays one when damage took its index or its digests: what is missing is a finding then.
-    let indexed = catalog::is_ours(store, &entry.name).await?;
+    let indexed = catalog::is_ours(store, &entry).await?;
     let ours = indexed || catalog::names_us(&entry.backup);
     let bar = ui.progress();
     let (mut problems, mut unlisted) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! What keeps a claim: its object, its refresher, and the fence that every write of its run passes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
 use super::super::backend::Failure;
-use super::super::store::{Patience, Store, repeat};
+use super::super::store::{Entry, Patience, Store, is_absent, repeat};
 use super::Purpose;
 use crate::error::{Error, Result};
 use crate::layout::BackupKeys;
@@ -66,6 +66,8 @@ pub(crate) struct Lease {
     pub(super) file: Mutex<ClaimFile>,
     /// Keys this run wrote or began to write.
     pub(super) written: std::sync::Mutex<BTreeSet<String>>,
+    /// Those that were answered for, with their bytes: what a backup may not lack when its marker is written.
+    pub(super) finished: std::sync::Mutex<BTreeMap<String, u64>>,
     /// [`awake_or_asleep`] in milliseconds, from before the last refresh that was answered.
     pub(super) refreshed: AtomicU64,
     pub(super) lost: AtomicBool,
@@ -111,9 +113,17 @@ impl Lease {
             .into()
     }
 
-    /// Writes the claim anew. The lock keeps two of them from overtaking each other.
+    /// Writes the claim anew. The lock keeps two of them from overtaking each other. A claim that somebody removed is not brought back: a machine that
+    /// was stopped for hours does not know by its own clock that others took it for dead.
     async fn refresh(&self, file: &ClaimFile) -> Result<()> {
         self.alive()?;
+        if let Err(e) = self.store.head(&self.key).await {
+            if is_absent(&e) {
+                self.lost.store(true, Ordering::SeqCst);
+                return self.alive();
+            }
+            return Err(e);
+        }
         let began = awake_or_asleep();
         let fence = || self.alive();
         self.store
@@ -153,13 +163,39 @@ impl Lease {
     pub(crate) async fn write(&self, key: &str, bytes: Bytes) -> Result<()> {
         self.alive()?;
         self.remember(key);
+        let size = bytes.len() as u64;
         let fence = || self.alive();
         self.in_doubt.fetch_add(1, Ordering::SeqCst);
         let sent = self
             .store
             .put_fenced(key, bytes, false, Patience::Long, Some(&fence))
             .await;
-        settle(self, sent).map(|_| ())
+        settle(self, sent)?;
+        self.finish(key, size);
+        Ok(())
+    }
+
+    fn finish(&self, key: &str, size: u64) {
+        self.finished
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(key.to_owned(), size);
+    }
+
+    /// A file that was answered for and that the folder lacks, or has with another size.
+    pub(super) fn missing(&self, files: &[Entry]) -> Option<String> {
+        let finished = self
+            .finished
+            .lock()
+            .expect("nobody panics while holding it");
+        finished
+            .iter()
+            .find(|(key, size)| {
+                !files
+                    .iter()
+                    .any(|file| file.key == **key && file.size == **size)
+            })
+            .map(|(key, _)| key.clone())
     }
 
     /// Makes an upload visible; from then on the claim does not name it.
@@ -167,6 +203,7 @@ impl Lease {
         &self,
         key: &str,
         id: &str,
+        size: u64,
         complete: impl FnOnce() -> F,
     ) -> Result<()>
     where
@@ -176,6 +213,7 @@ impl Lease {
         self.in_doubt.fetch_add(1, Ordering::SeqCst);
         let sent = complete().await;
         settle(self, sent)?;
+        self.finish(key, size);
         let mut file = self.file.lock().await;
         file.uploads
             .retain(|upload| upload.key != key || upload.id != id);

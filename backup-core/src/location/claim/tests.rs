@@ -347,6 +347,37 @@ async fn a_claim_that_somebody_removed_is_lost() {
 }
 
 #[tokio::test]
+async fn a_claim_that_somebody_removed_is_not_brought_back_by_its_refresher() {
+    let store = Store::in_memory();
+    let claim = take(&store).await.unwrap();
+    store.delete(&claim.lease.key).await.unwrap();
+    let refused = claim.lease.add_upload(&keys().archive(), "1").await;
+    assert!(refused.is_err());
+    assert_eq!(keys_in(&store).await, Vec::<String>::new());
+    assert!(claim.put(&keys().logs(), "x".into()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_that_vanished_before_the_marker_stops_the_run() {
+    for (left, what) in [(None, "removed"), (Some("short"), "replaced")] {
+        let store = Store::in_memory();
+        let claim = take(&store).await.unwrap();
+        claim.put(&keys().logs(), "the log".into()).await.unwrap();
+        match left {
+            None => store.delete(&keys().logs()).await.unwrap(),
+            Some(other) => store.put(&keys().logs(), other.into()).await.unwrap(),
+        }
+        let refused = claim.put_marker("{}".into()).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("-logs.gz"),
+            "{what}: {refused}"
+        );
+        claim.withdraw().await;
+        assert_eq!(keys_in(&store).await, Vec::<String>::new(), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn another_claim_or_marker_at_the_end_stops_the_run() {
     let store = Store::in_memory();
     let claim = take(&store).await.unwrap();
