@@ -1,8 +1,11 @@
 //! Removing backups: one by name, or what is expired and what dead runs left. Everything happens under a claim, the marker goes first and
 //! the claim last, so that a run that dies halfway leaves no backup that looks whole, and `prune` can finish its work.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
+use super::restores::being_restored;
 use super::{absent, is_ours, read_entry};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
@@ -98,13 +101,14 @@ pub async fn prune(
         ))
         .hint("set both clocks by NTP, then run it again"));
     }
+    let restoring = being_restored(store, theirs).await?;
     let clocks = Clocks { now, theirs };
     let mut done = Vec::new();
     for folder in store.folders(BACKUPS).await? {
         let Ok(name) = Name::foreign(&folder) else {
             continue;
         };
-        match consider(store, &name, &clocks, host, dry_run).await {
+        match consider(store, &name, &clocks, &restoring, host, dry_run).await {
             Ok(Some(pruned)) => done.push(pruned),
             Ok(None) => {}
             // One backup that can not be removed does not keep the others.
@@ -144,6 +148,7 @@ async fn consider(
     store: &Store,
     name: &Name,
     clocks: &Clocks,
+    restoring: &BTreeMap<String, Name>,
     host: &str,
     dry_run: bool,
 ) -> Result<Option<Pruned>> {
@@ -167,6 +172,14 @@ async fn consider(
     let expired = folder.marker.is_some() && is_expired(store, name, clocks).await?;
     if !stale && !expired {
         return Ok(None);
+    }
+    if expired && let Some(restore) = restoring.get(name.as_str()) {
+        return Ok(Some(Pruned::Kept(
+            name.clone(),
+            format!(
+                "it is expired, and restore {restore} has begun to read it and is not finished"
+            ),
+        )));
     }
     let outcome = |marker: bool| match (expired, marker) {
         (true, _) => Pruned::Expired(name.clone()),

@@ -1,6 +1,10 @@
 //! The restores of a location: finished ones by their marker, others by what lies in their folder.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{near, read_all};
 use crate::api::{API_VERSION, Phase, Restore};
@@ -8,6 +12,10 @@ use crate::error::{Error, Kind, Result};
 use crate::layout::{RESTORES, RestoreKeys};
 use crate::location::Store;
 use crate::name::Name;
+use crate::restore::journal::Header;
+
+/// A restore at work writes its journal every few seconds; an interrupted one is expected to go on within this.
+const QUIET: SignedDuration = SignedDuration::from_hours(24);
 
 /// A record is a few kilobytes.
 const LARGEST_RECORD: u64 = 4 << 20;
@@ -97,6 +105,59 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
         Phase::InProgress
     };
     Ok(Some(restore))
+}
+
+/// The backups that unfinished restores read, each with such a restore. One that left no sign of itself for a day, by the store's clock, reads no more.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn being_restored(
+    store: &Store,
+    now: Timestamp,
+) -> Result<BTreeMap<String, Name>> {
+    #[derive(Default)]
+    struct Seen {
+        finished: bool,
+        newest: Option<Timestamp>,
+    }
+    let mut restores: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut listed = store.list(RESTORES);
+    while let Some(entry) = listed.next().await {
+        let entry = entry?;
+        let Some((name, _)) = entry
+            .key
+            .strip_prefix(RESTORES)
+            .and_then(|rest| rest.split_once('/'))
+        else {
+            continue;
+        };
+        let Ok(name) = Name::foreign(name) else {
+            continue;
+        };
+        let seen = restores.entry(name.as_str().to_owned()).or_default();
+        seen.finished |= entry.key == RestoreKeys::new(&name).marker();
+        seen.newest = seen.newest.max(Some(entry.modified));
+    }
+    let mut found = BTreeMap::new();
+    for (name, seen) in restores {
+        let quiet = seen.newest.map(|newest| now.duration_since(newest));
+        if seen.finished || quiet.is_none_or(|quiet| quiet > QUIET) {
+            continue;
+        }
+        let Ok(name) = Name::foreign(&name) else {
+            continue;
+        };
+        let first = store
+            .find(&RestoreKeys::new(&name).journal(0), LARGEST_RECORD)
+            .await;
+        // What is no journal of ours says nothing about a backup.
+        if let Ok(Some(first)) = first
+            && let Ok(header) = Header::read(&first)
+        {
+            found.insert(header.backup, name);
+        }
+    }
+    Ok(found)
 }
 
 /// A file of a restore as written (gzip), at most 64 MiB.

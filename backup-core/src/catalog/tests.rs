@@ -3,6 +3,7 @@ use std::io::Write;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
+use crate::layout::RestoreKeys;
 use crate::location::claim::{Claim, Purpose};
 use crate::location::trial::{Fate, Trial};
 use crate::location::{Location, sha256};
@@ -260,6 +261,39 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
     .unwrap_err();
     assert!(error.to_string().contains("differ by"), "{error}");
     assert!(store.entries("plugins/", 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
+    let memory = Store::in_memory();
+    let trial = Trial::of(&memory);
+    let mut location = Location::in_memory("x");
+    location.store = trial.store();
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    write(&location.store, "one", expired).await;
+    let header = format!(
+        r#"{{"format":"{}","backup":"one","optionsHash":"x","started":"{now}","spec":{{"backupName":"one"}}}}"#,
+        crate::restore::journal::FORMAT
+    );
+    let packed = zstd::encode_all(header.as_bytes(), 1).unwrap();
+    let journal = "restores/r/journal-000000.jsonl.zst";
+    memory.put(journal, packed.into()).await.unwrap();
+
+    let done = prune(&location, now, "here", false).await.unwrap();
+    assert!(
+        matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("restore r")),
+        "{done:?}"
+    );
+    // One that gave no sign of itself for a day keeps nothing, nor does a finished one.
+    trial.age(journal, SignedDuration::from_hours(25));
+    let would = prune(&location, now, "here", true).await.unwrap();
+    assert_eq!(would, [Pruned::Expired(name("one"))]);
+    trial.age(journal, SignedDuration::ZERO);
+    let marker = RestoreKeys::new(&name("r")).marker();
+    memory.put(&marker, "{}".into()).await.unwrap();
+    let done = prune(&location, now, "here", false).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("one"))]);
 }
 
 #[test]
