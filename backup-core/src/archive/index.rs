@@ -317,6 +317,9 @@ fn check_format(format: &str) -> Result<()> {
 
 type Frames = (BTreeMap<String, Vec<usize>>, Vec<(u64, usize)>);
 
+/// More than etcd's largest database has room for; what is kept per object while one verifies stays bounded by it.
+const MOST_OBJECTS: u64 = 50_000_000;
+
 /// Checks that frames tile the index, that sizes are bounded and that sums agree.
 fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
     let mut objects: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -339,7 +342,7 @@ fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
         }
         match frame.kind.as_str() {
             "objects" => {
-                object_lines += frame.lines;
+                object_lines = object_lines.saturating_add(frame.lines);
                 objects
                     .entry(frame.resource.clone())
                     .or_default()
@@ -347,7 +350,7 @@ fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
             }
             "members" => {
                 members.push((member_lines, number));
-                member_lines += frame.lines;
+                member_lines = member_lines.saturating_add(frame.lines);
             }
             // These are held whole.
             "resources" => {
@@ -358,6 +361,9 @@ fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
             }
             _ => {}
         }
+    }
+    if object_lines > MOST_OBJECTS || member_lines > MOST_OBJECTS {
+        return Err(damaged("it has more objects than any cluster"));
     }
     if at != end || object_lines != contents.objects || member_lines != contents.members {
         return Err(overflow());
