@@ -4,4 +4,5 @@ mod existing;
 mod interrupted;
 mod owners;
 mod parts;
+mod volumes;
 pub(crate) mod whole;

@@ -59,6 +59,8 @@ pub mod spool;
 pub mod verify;
 pub mod write;
 
+pub(crate) use path::is_dns_label;
+
 mod entries;
 mod feed;
 mod path;

@@ -57,7 +57,7 @@ impl ApiResource {
         };
         match namespace {
             Some(namespace) if self.namespaced => {
-                format!("{root}/namespaces/{namespace}/{}", self.plural)
+                format!("{root}/namespaces/{}/{}", escaped(namespace), self.plural)
             }
             _ => format!("{root}/{}", self.plural),
         }
@@ -67,10 +67,7 @@ impl ApiResource {
     pub fn object_path(&self, namespace: Option<&str>, name: &str) -> String {
         let mut path = self.path(namespace);
         path.push('/');
-        path.extend(
-            url::form_urlencoded::byte_serialize(name.as_bytes())
-                .map(|part| part.replace('+', "%20")),
-        );
+        path.push_str(&escaped(name));
         path
     }
 
@@ -78,6 +75,13 @@ impl ApiResource {
     pub fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)
     }
+}
+
+/// A name as one segment of a path.
+fn escaped(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes())
+        .map(|part| part.replace('+', "%20"))
+        .collect()
 }
 
 /// A group (or one of its versions) that could not be asked.

@@ -1,17 +1,21 @@
 //! Restores a backup: gather what the archive holds and the target has, plan object by object, apply wave by wave, report.
 
 mod apply;
+mod bodies;
 mod gather;
 pub mod journal;
 mod merge;
+mod naming;
 mod order;
 mod owners;
+mod patience;
 mod plan;
 mod report;
 mod rewrite;
 mod target;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod waves;
 
 use std::collections::BTreeMap;
@@ -20,12 +24,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::api::{
-    API_VERSION, AccessMode, LabelSelector, Meta, Phase, Progress as ApiProgress, Restore,
-    RestoreSpec, RestoreStatus,
+    API_VERSION, AccessMode, Backup, Meta, Phase, Progress as ApiProgress, Restore, RestoreStatus,
 };
 use crate::archive::read::{Archive, Source};
 use crate::archive::spool::{self, Spooled};
@@ -39,11 +41,18 @@ use crate::location::{Location, Store};
 use crate::name::Name;
 use crate::progress::Progress;
 
-use apply::Applier;
+use apply::{Applier, Notices};
 use gather::Survey;
-use journal::{Earlier, Header, Journal, Place};
+#[cfg(test)]
+use journal::Place;
+use journal::{Header, Journal};
+pub use naming::decide_name;
+#[cfg(test)]
+use naming::{choose_name, hash_of};
+use naming::{fresh_name, options_hash, other_options, places, spec};
 use report::Record;
 use rewrite::Rewrite;
+use volumes::Volumes;
 use waves::{State, Waves};
 
 /// No marker is larger.
@@ -74,6 +83,8 @@ pub struct RestoreOptions {
     pub existing: ExistingPolicy,
     /// Keep all node ports.
     pub preserve_node_ports: bool,
+    /// Whether the data of volumes is asked for; `false`: claims come back empty, and that is no error.
+    pub restore_volumes: Option<bool>,
     /// Where a foreign archive is rewritten.
     pub spool_dir: PathBuf,
     /// Where the journal goes when the location is read-only.
@@ -116,6 +127,16 @@ pub struct Step {
     pub reason: String,
 }
 
+impl Step {
+    /// `namespace/name`, or `name`.
+    fn path(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct RestoreReport {
@@ -149,93 +170,23 @@ pub async fn plan(
     };
     let run = Run {
         cluster,
+        location,
         options,
         name: &name,
         resumed: false,
         progress,
     };
     let source = open(location, options, progress).await?;
-    let (record, mut warnings) = match source {
-        Opened::Ours(archive) => run.go(&archive, None, None, Some(show)).await,
+    let (ended, mut warnings) = match source {
+        Opened::Ours(archive) => run.go(&archive, None, None, Some(show)).await?,
         Opened::Foreign(archive, warnings) => {
-            run.go(&archive, None, None, Some(show))
-                .await
-                .map(|(ended, mut more)| {
-                    more.extend(warnings);
-                    (ended, more)
-                })
+            let (ended, mut more) = run.go(&archive, None, None, Some(show)).await?;
+            more.extend(warnings);
+            (ended, more)
         }
-    }?;
-    warnings.extend(record.result.err().map(|e| e.to_string()));
+    };
+    warnings.extend(ended.result.err().map(|e| e.to_string()));
     Ok(warnings)
-}
-
-/// Decides the restore's name before anything is done: a given one, the unfinished one of equal options, or a new one. Tells whether it goes on.
-///
-/// # Errors
-/// `Invalid`, when the given name belongs to a restore of other options.
-pub async fn decide_name(
-    cluster: &Cluster,
-    store: &Store,
-    options: &RestoreOptions,
-) -> Result<(Name, bool)> {
-    check(options)?;
-    let hash = options_hash(cluster, store, options).await?;
-    choose_name(&places(store, options), options, &hash).await
-}
-
-async fn choose_name(
-    places: &[Place],
-    options: &RestoreOptions,
-    hash: &str,
-) -> Result<(Name, bool)> {
-    match &options.name {
-        Some(name) => match journal::earlier(places, name).await? {
-            Some(earlier) if earlier.options_hash != hash => Err(other_options(&earlier)),
-            earlier => Ok((name.clone(), earlier.is_some())),
-        },
-        None => match journal::unfinished(places, hash).await? {
-            Some(earlier) => Ok((earlier.name, true)),
-            None => Ok((fresh_name(places, options).await?, false)),
-        },
-    }
-}
-
-fn other_options(earlier: &Earlier) -> Error {
-    Error::invalid(format!(
-        "restore {} of {} had other options, another backup or another cluster",
-        earlier.name, earlier.started
-    ))
-    .hint(
-        "give this restore another name, or none; to go on with the earlier one repeat its options",
-    )
-}
-
-/// `<backup>-<time>`, as Velero makes it; with a number where that is taken.
-async fn fresh_name(places: &[Place], options: &RestoreOptions) -> Result<Name> {
-    let time = options.now.strftime("%Y%m%d%H%M%S").to_string();
-    let mut stem = options.backup.as_str();
-    if stem.len() > 44 {
-        stem = stem.get(..44).unwrap_or(stem);
-    }
-    let stem = stem.trim_end_matches(['-', '.']);
-    for number in 1..100 {
-        let name = match number {
-            1 => format!("{stem}-{time}"),
-            n => format!("{stem}-{time}-{n}"),
-        };
-        let name: Name = name.parse()?;
-        match journal::earlier(places, &name).await {
-            Ok(None) => return Ok(name),
-            Err(e) if e.kind() != Kind::AlreadyExists => return Err(e),
-            _ => {}
-        }
-    }
-    Err(Error::new(
-        Kind::AlreadyExists,
-        "no free name was found for this restore",
-    )
-    .hint("give it a name"))
 }
 
 /// Restores. The name must have been decided.
@@ -273,18 +224,18 @@ pub async fn restore(
         started: earlier.as_ref().map_or(options.now, |e| e.started),
         spec: spec(options),
     };
-    let (journal, trouble) = begin(location, name, options, &header, resumed).await?;
     let run = Run {
         cluster,
+        location,
         options,
         name,
         resumed,
         progress,
     };
     let (mut ended, mut warnings) = match source {
-        Opened::Ours(archive) => run.go(&archive, Some(journal), Some(cancel), None).await?,
+        Opened::Ours(archive) => run.go(&archive, Some(&header), Some(cancel), None).await?,
         Opened::Foreign(archive, warnings) => {
-            let (ended, mut more) = run.go(&archive, Some(journal), Some(cancel), None).await?;
+            let (ended, mut more) = run.go(&archive, Some(&header), Some(cancel), None).await?;
             more.extend(warnings);
             (ended, more)
         }
@@ -294,7 +245,6 @@ pub async fn restore(
     };
     journal.flush(true).await;
     ended.result?;
-    warnings.extend(trouble);
     warnings.extend(
         journal
             .trouble
@@ -316,8 +266,19 @@ pub async fn restore(
 
 /// Refuses what can not be meant.
 fn check(options: &RestoreOptions) -> Result<()> {
-    options.filter.validate()?;
+    options.validate()?;
     plan::refuse_never(&options.filter)
+}
+
+impl RestoreOptions {
+    /// Refuses what can not be meant, whatever the backup holds.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn validate(&self) -> Result<()> {
+        self.filter.validate()?;
+        plan::refuse_mappings(&self.filter, &self.namespace_mappings)
+    }
 }
 
 /// The backup, ready to be read object by object.
@@ -364,14 +325,6 @@ async fn marker(store: &Store, options: &RestoreOptions) -> Result<Bytes> {
     })
 }
 
-/// Where the journal may be.
-fn places(store: &Store, options: &RestoreOptions) -> [Place; 2] {
-    [
-        Place::Store(store.clone()),
-        Place::Folder(options.state_dir.clone()),
-    ]
-}
-
 /// Begins the journal in the location or, where that takes no writes, in the user's own folder.
 async fn begin(
     location: &Location,
@@ -400,81 +353,10 @@ async fn begin(
     }
 }
 
-/// What was asked for, as a Restore says it.
-fn spec(options: &RestoreOptions) -> RestoreSpec {
-    let filter = &options.filter;
-    let all = |list: &[Vec<String>]| list.concat();
-    let mut selectors: Vec<LabelSelector> = filter.selectors.iter().map(|s| s.0.clone()).collect();
-    let single = if selectors.len() == 1 {
-        selectors.pop()
-    } else {
-        None
-    };
-    let mut spec = RestoreSpec {
-        backup_name: options.backup.to_string(),
-        included_namespaces: filter.namespaces.clone(),
-        excluded_namespaces: filter.not_namespaces.clone(),
-        included_resources: all(&[
-            filter.resources.clone(),
-            filter.cluster_resources.clone(),
-            filter.namespaced_resources.clone(),
-        ]),
-        excluded_resources: all(&[
-            filter.not_resources.clone(),
-            filter.not_cluster_resources.clone(),
-            filter.not_namespaced_resources.clone(),
-        ]),
-        namespace_mapping: options.namespace_mappings.clone(),
-        label_selector: single,
-        or_label_selectors: selectors,
-        include_cluster_resources: filter.include_cluster_resources,
-        existing_resource_policy: match options.existing {
-            ExistingPolicy::None => None,
-            ExistingPolicy::Update => Some("update".to_owned()),
-        },
-        preserve_node_ports: options.preserve_node_ports.then_some(true),
-        ..RestoreSpec::default()
-    };
-    if !filter.objects.is_empty() {
-        spec.rest.insert("objects".into(), json!(filter.objects));
-    }
-    if spec.included_namespaces.is_empty() {
-        spec.included_namespaces.push("*".to_owned());
-    }
-    spec
-}
-
-/// Digest of everything that decides what is restored, and where. Fields may be added, never renamed: unfinished restores would be forgotten.
-async fn options_hash(
-    cluster: &Cluster,
-    store: &Store,
-    options: &RestoreOptions,
-) -> Result<String> {
-    let marker = marker(store, options).await?;
-    let target = match cluster.identity().await? {
-        Some(uid) => uid,
-        None => cluster.server().to_owned(),
-    };
-    Ok(hash_of(&marker, &target, options))
-}
-
-fn hash_of(marker: &[u8], target: &str, options: &RestoreOptions) -> String {
-    let filter = &options.filter;
-    let text = json!({
-        "backup": options.backup.as_str(),
-        "marker": rewrite::sha256(marker),
-        "target": target,
-        "spec": spec(options),
-        "scoped": [filter.cluster_resources, filter.not_cluster_resources,
-            filter.namespaced_resources, filter.not_namespaced_resources],
-        "skipNoise": filter.skip_noise,
-    });
-    rewrite::sha256(text.to_string().as_bytes())
-}
-
 /// One run over an archive.
 struct Run<'r> {
     cluster: &'r Cluster,
+    location: &'r Location,
     options: &'r RestoreOptions,
     name: &'r Name,
     resumed: bool,
@@ -489,20 +371,38 @@ struct Ended {
 }
 
 impl Run<'_> {
-    /// Restores; without a journal it only tells what it would do. Gives back warnings about the whole.
+    /// Restores; without a header for its journal it only tells what it would do. Gives back warnings about the whole.
     async fn go<S: Source>(
         &self,
         archive: &Archive<S>,
-        journal: Option<Journal>,
+        header: Option<&Header>,
         cancel: Option<watch::Receiver<bool>>,
         show: Option<&mut (dyn FnMut(Step) + Send)>,
     ) -> Result<(Ended, Vec<String>)> {
         self.progress.step("looking at the target");
         let served: Served = discovery::discover(self.cluster).await?;
-        let filter = &self.options.filter;
-        let survey = Survey::take(archive, filter, &served).await?;
+        let (filter, mut warnings) =
+            gather::bind(&self.options.filter, archive.index.resources(), &served);
+        let filter = &filter;
+        let store = &self.location.store;
+        warnings.extend(unfinished_backup(&marker(store, self.options).await?));
+        let volumes = Volumes::read(store, &self.options.backup).await?;
+        let survey = Survey::take(archive, filter, &served, volumes).await?;
+        let mappings = &self.options.namespace_mappings;
+        gather::refuse_shared(archive, filter, &survey, mappings).await?;
+        warnings.extend(survey.warnings.iter().cloned());
+        warnings.extend(target::asking(self.cluster).await);
+        // Nothing is written before all of that is known to be sound.
+        let journal = match header {
+            Some(header) => {
+                let begun = begin(self.location, self.name, self.options, header, self.resumed);
+                let (journal, trouble) = begun.await?;
+                warnings.extend(trouble);
+                Some(journal)
+            }
+            None => None,
+        };
         self.progress.expect(survey.total());
-        let mut warnings = Vec::new();
         if survey.total() == 0 {
             warnings.push("nothing in the backup is what was asked for".to_owned());
         }
@@ -517,6 +417,8 @@ impl Run<'_> {
             },
             existing: self.options.existing,
             dry: journal.is_none(),
+            volumes: survey.volumes.clone(),
+            notices: Notices::default(),
         };
         let mut waves = Waves {
             archive,
@@ -531,9 +433,16 @@ impl Run<'_> {
             cancel,
             concurrency: self.options.concurrency,
             resumed: self.resumed,
+            data_wanted: self.options.restore_volumes != Some(false),
             state: State::default(),
         };
+        if waves.data_wanted {
+            for unread in &survey.volumes.unread {
+                waves.record.fail(None, unread.clone())?;
+            }
+        }
         let result = waves.run().await;
+        warnings.extend(waves.applier.notices.sentences());
         let ended = Ended {
             record: waves.record,
             journal: waves.journal,
@@ -541,6 +450,17 @@ impl Run<'_> {
         };
         Ok((ended, warnings))
     }
+}
+
+/// What a backup's marker says of how it ended, unless that was well.
+fn unfinished_backup(marker: &[u8]) -> Option<String> {
+    let backup: Backup = serde_json::from_slice(marker).ok()?;
+    (backup.status.phase != Phase::Completed).then(|| {
+        format!(
+            "backup {} is {}: not everything that it was to hold is in it",
+            backup.metadata.name, backup.status.phase
+        )
+    })
 }
 
 /// Writes the side files and, last, the record.

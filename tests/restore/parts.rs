@@ -112,6 +112,44 @@ fn a_namespace_is_restored_beside_the_old_one_under_another_name() {
 }
 
 #[test]
+fn two_namespaces_that_would_become_one_are_refused() {
+    let place = Place::new();
+    let namespaces = ["one", "two"].map(|name| place.cluster.create_namespace(name));
+    for namespace in &namespaces {
+        place
+            .cluster
+            .kubectl(&["-n", namespace, "create", "configmap", "x"]);
+    }
+    let [one, two] = &namespaces;
+    let both = namespaces.join(",");
+    place
+        .run(&["create", "b", "--include-namespaces", &both])
+        .ok();
+    let refused = |mapping: &str, code: i32| {
+        let restore = [
+            "restore",
+            "create",
+            "--from-backup",
+            "b",
+            "--namespace-mappings",
+        ];
+        place.run(&restore).arg(mapping).code(code).stderr
+    };
+    let together = refused(&format!("{one}:{one}-new,{two}:{one}-new"), 2);
+    assert!(together.contains("would both be restored"), "{together}");
+    // Whether the other one is wanted, the backup tells.
+    let onto = refused(&format!("{one}:{two}"), 1);
+    assert!(onto.contains("would both be restored"), "{onto}");
+    for bad in ["", "Upper", "a/b"] {
+        let text = refused(&format!("{one}:{bad}"), 2);
+        assert!(
+            text.contains("can not be the name of a namespace"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn kinds_labels_and_single_objects_can_be_chosen() {
     let (place, namespace) = saved();
     let restore = |copy: &str, arguments: &[&str]| {

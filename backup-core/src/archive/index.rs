@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::path::{self, check_segment};
+use super::path::{self, check_namespace, check_segment};
 use super::read::Source;
 use super::row::{Contents, FrameRow, HeaderRow, MemberRow, ResourceRow, Row};
 use super::write::{TRAILER, TRAILER_END, TRAILER_MAGIC};
@@ -372,11 +372,8 @@ fn check_contents(contents: &Contents, end: u64) -> Result<Frames> {
 }
 
 fn check_row(resource: &str, row: &Row, members: u64) -> Result<()> {
-    let checked = check_segment("name", &row.name).and_then(|()| {
-        row.namespace
-            .as_deref()
-            .map_or(Ok(()), |ns| check_segment("namespace", ns))
-    });
+    let checked = check_segment("name", &row.name)
+        .and_then(|()| row.namespace.as_deref().map_or(Ok(()), check_namespace));
     if let Err(e) = checked {
         return Err(damaged(&format!("a row of {resource} can not be")).because(e));
     }

@@ -105,6 +105,27 @@ pub(super) fn check_segment(what: &str, text: &str) -> Result<()> {
     )))
 }
 
+/// Whether it can be the name of a namespace.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Checks a namespace read from an archive: it becomes a part of a URL.
+pub(super) fn check_namespace(text: &str) -> Result<()> {
+    if is_dns_label(text) {
+        return Ok(());
+    }
+    let shown: String = text.chars().take(300).collect();
+    Err(Error::invalid(format!(
+        "{shown:?} can not be the name of a namespace"
+    )))
+}
+
 /// Checks a path read from an archive and takes a leading `./` off.
 pub(super) fn check_path(path: &[u8]) -> Result<&str> {
     let shown = String::from_utf8_lossy(&path[..path.len().min(300)]).into_owned();

@@ -19,7 +19,7 @@ use super::entries::{Entries, Entry};
 use super::feed::{Feed, Gunzip, feed};
 use super::index::Index;
 use super::pack::{Item, LEVEL, Packed, pack_bodies};
-use super::path::{self, Copy, ObjectPath, check_segment};
+use super::path::{self, Copy, ObjectPath, check_namespace, check_segment};
 use super::read::{Archive, Source};
 use super::row::{Facts, Outcome, ResourceRow};
 use super::write::{ArchiveWriter, IndexWriter, Sink};
@@ -274,13 +274,12 @@ impl Reader {
         let Some(place) = ObjectPath::parse(&entry.path) else {
             return Ok(());
         };
-        for part in [place.resource, place.name]
+        let names = [place.resource, place.name];
+        names
             .into_iter()
-            .chain(place.namespace)
-        {
-            check_segment("name", part)
-                .map_err(|e| bad(entry, "has a name that can not be").because(e))?;
-        }
+            .try_for_each(|name| check_segment("name", name))
+            .and_then(|()| place.namespace.map_or(Ok(()), check_namespace))
+            .map_err(|e| bad(entry, "has a name that can not be").because(e))?;
         if !self.types.contains_key(place.resource) {
             if self.types.len() >= MOST_TYPES {
                 return Err(Error::corrupt(format!(

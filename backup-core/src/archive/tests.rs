@@ -1028,6 +1028,23 @@ fn names_that_could_leave_their_folder_are_not_packed() {
 }
 
 #[test]
+fn a_namespace_that_can_be_none_is_not_read_from_an_archive() {
+    for name in ["a?b", "a%2e", "a#b", "a/b", "A", "-a", "a.b", "..", ""] {
+        assert!(super::path::check_namespace(name).is_err(), "{name:?}");
+    }
+    assert!(super::path::check_namespace(&"a".repeat(63)).is_ok());
+    assert!(super::path::check_namespace(&"a".repeat(64)).is_err());
+    run(async {
+        let maps = config_maps();
+        let (archive, index, _) =
+            write(&[(maps.clone(), vec![item(&maps, Some("n?x=y"), "a", 0)])]).await;
+        let opened = Archive::open(archive, index).await.unwrap();
+        let refused = opened.index.rows("configmaps", 0).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Corrupt);
+    });
+}
+
+#[test]
 fn many_open_types_hold_little_and_their_rows_stay_in_order() {
     run(async {
         let types: Vec<_> = (0..65)

@@ -112,3 +112,17 @@ async fn a_resource_whose_name_could_leave_its_path_is_a_gap() {
     assert!(served.all.iter().all(|r| r.group != "evil.example.com"));
     assert_eq!(served.gaps[0].group, "evil.example.com");
 }
+
+#[test]
+fn names_are_one_segment_of_a_path_whatever_they_hold() {
+    let resource = ApiResource {
+        version: "v1".into(),
+        plural: "secrets".into(),
+        namespaced: true,
+        ..ApiResource::default()
+    };
+    assert_eq!(
+        resource.object_path(Some("a/../b?c"), "x?y#%2f z"),
+        "/api/v1/namespaces/a%2F..%2Fb%3Fc/secrets/x%3Fy%23%252f%20z"
+    );
+}

@@ -1,6 +1,9 @@
 //! Brings one object into the target: creates it, or does what the policy says with the one that stands there. Asked only to tell (`dry`), it
 //! reads the same and changes nothing.
 
+mod claims;
+mod notices;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +12,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::gather::Resource;
+use super::patience::{Absence, patiently};
 use super::rewrite::{
     LABEL_BACKUP, LABEL_RESTORE, MANAGER, Managers, Rewrite, Shaped, Side, UNFINISHED,
 };
 use super::target::{self, METADATA, Metadata, Seen};
+use super::volumes::Volumes;
 use super::{Action, ExistingPolicy, merge, order, plan};
 use crate::archive::read::Object;
 use crate::cluster::{ApiError, Call, Cluster};
@@ -20,8 +25,8 @@ use crate::discovery::ApiResource;
 use crate::error::{Error, Kind, Result};
 use crate::raw::RawObject;
 
-/// Attempts of a create whose answer was lost.
-const ATTEMPTS: u32 = 5;
+pub(super) use notices::Notices;
+
 /// How long a namespace may take to go.
 const TERMINATING: Duration = Duration::from_secs(600);
 
@@ -103,6 +108,10 @@ pub(super) struct Applier {
     pub(super) rewrite: Rewrite,
     pub(super) existing: ExistingPolicy,
     pub(super) dry: bool,
+    /// Volumes whose data the backup has.
+    pub(super) volumes: Arc<Volumes>,
+    /// What objects ask for and is not done.
+    pub(super) notices: Notices,
 }
 
 /// How a step ends early.
@@ -147,11 +156,14 @@ impl Applier {
     }
 
     async fn attempt(&self, job: &Job) -> Result<Done, Stop> {
-        if let Some(reason) = plan::left_out(&job.resource.name, &job.object.body)? {
+        let row = &job.object.row;
+        if let Some(reason) = plan::left_out(&job.resource.name, &job.object.body, &self.volumes)? {
             return Ok(Done::new(Action::Skipped, reason));
         }
-        if let Known::There(Seen { mine: true, uid }) = job.known {
-            return Ok(restored_before(uid));
+        if let Known::There(seen) = job.known
+            && seen.is_made_from(&row.uid)
+        {
+            return Ok(restored_before(seen.uid));
         }
         if !job.target.can("create") {
             return Ok(Done::new(
@@ -159,11 +171,33 @@ impl Applier {
                 "the target's API has no way to create it",
             ));
         }
-        let keeps = self.volume_that_stands(job).await?;
-        let rewrite = keeps.as_ref().unwrap_or(&self.rewrite);
-        let mut wanted = rewrite.shape(&job.resource.name, &job.object.body, Side::Backup)?;
+        let shaped = self
+            .rewrite
+            .shape(&job.resource.name, &job.object.body, Side::Backup)?;
+        // The server would take the body's word for the name, and everything else here goes by the row's.
+        if shaped.name != row.name || shaped.namespace != row.namespace.as_deref().unwrap_or("") {
+            return Ok(Done::new(
+                Action::Failed,
+                format!(
+                    "the archive holds another object under this name: {:?} of namespace {:?}",
+                    shaped.name, shaped.namespace
+                ),
+            ));
+        }
+        self.notices.look(job, &shaped)?;
+        let bound = self.binding(job).await?;
+        let (rewrite, mut wanted) = match &bound.rewrite {
+            Some(rewrite) => {
+                let body = &job.object.body;
+                (
+                    rewrite,
+                    rewrite.shape(&job.resource.name, body, Side::Backup)?,
+                )
+            }
+            None => (&self.rewrite, shaped),
+        };
         rewrite.stamp(&mut wanted)?;
-        match job.known {
+        let done = match job.known {
             Known::Absent | Known::Unasked if !self.dry => self.create(job, rewrite, &wanted).await,
             Known::Absent => Ok(Done::new(Action::Created, "")),
             _ => match self.find(job).await? {
@@ -171,45 +205,14 @@ impl Applier {
                 None if self.dry => Ok(Done::new(Action::Created, "")),
                 None => self.create(job, rewrite, &wanted).await,
             },
-        }
-    }
-
-    /// A claim keeps naming its volume only where the target has it, free or promised to this claim: volumes come before claims, so one that
-    /// is restored stands by now. Else the claim would wait for ever. (A plan, and who may not read volumes, goes by what is restored.)
-    async fn volume_that_stands(&self, job: &Job) -> Result<Option<Rewrite>, Stop> {
-        if job.resource.name != "persistentvolumeclaims" {
-            return Ok(None);
-        }
-        let body: Value = serde_json::from_slice(&job.object.body)
-            .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
-        let Some(name) = body["spec"]["volumeName"].as_str() else {
-            return Ok(None);
-        };
-        let volumes = ApiResource {
-            version: "v1".into(),
-            plural: "persistentvolumes".into(),
-            ..ApiResource::default()
-        };
-        let keeps = match target::find(&self.cluster, &volumes, None, name).await {
-            Ok(Some(live)) => {
-                let live: Value = serde_json::from_slice(&live).unwrap_or_default();
-                let claim = &live["spec"]["claimRef"];
-                claim.is_null()
-                    || (claim["namespace"].as_str() == job.namespace.as_deref()
-                        && claim["name"].as_str() == Some(&job.name))
-            }
-            Ok(None) if !self.dry => false,
-            Ok(None) => return Ok(None),
-            Err(e) if e.is_forbidden() => return Ok(None),
-            Err(e) => return Err(e.into()),
-        };
-        let mut rewrite = self.rewrite.clone();
-        if keeps {
-            rewrite.kept_volumes.insert(name.to_owned());
-        } else {
-            rewrite.kept_volumes.remove(name);
-        }
-        Ok(Some(rewrite))
+        }?;
+        Ok(match bound.warning {
+            Some(warning) if done.action == Action::Created => Done {
+                reason: warning,
+                ..done.warn()
+            },
+            _ => done,
+        })
     }
 
     async fn find(&self, job: &Job) -> Result<Option<Bytes>, ApiError> {
@@ -238,8 +241,8 @@ impl Applier {
             job.target.path(job.namespace.as_deref())
         );
         let body = Bytes::from(wanted.object.to_vec());
-        let mut pause = Duration::from_millis(200);
-        let mut attempt = 1;
+        let mut absence = Absence::default();
+        let mut lost = false;
         loop {
             let call = Call {
                 accept: METADATA,
@@ -252,11 +255,9 @@ impl Applier {
                 }
                 Err(error) => error,
             };
-            if error.code == 0 && attempt < ATTEMPTS {
+            if absence.passes(&error).await {
                 // Nobody knows whether it was carried out: asked again, the server says AlreadyExists, and the object tells whose it is.
-                tokio::time::sleep(pause).await;
-                pause *= 3;
-                attempt += 1;
+                lost = true;
                 continue;
             }
             // Admission is asked before the server looks whether the name is taken.
@@ -278,7 +279,7 @@ impl Applier {
                 Err(e) => return Err(e.into()),
             };
             let metadata = Metadata::read(&live);
-            if attempt > 1 && metadata.is_of(&rewrite.restore) {
+            if lost && metadata.is_of(&rewrite.restore, &wanted.uid) {
                 let uid = Uuid::parse_str(&metadata.uid).ok();
                 return Ok(self.give_managers(job, wanted).await.uid(uid));
             }
@@ -330,7 +331,7 @@ impl Applier {
             accept: METADATA,
             ..Call::merge_patch(&path, patch.into())
         };
-        self.cluster.send(&call).await
+        patiently(|| self.cluster.send(&call)).await
     }
 
     /// An object of that name stands in the target.
@@ -354,7 +355,7 @@ impl Applier {
                 Done::new(Action::Failed, "an object of that name is being deleted").again(),
             );
         }
-        if metadata.is_of(&rewrite.restore) {
+        if metadata.is_of(&rewrite.restore, &wanted.uid) {
             if metadata.is_unfinished() && !self.dry {
                 return Ok(self.give_managers(job, wanted).await.uid(uid));
             }

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::bodies::Bodies;
 use super::order::{self, Place};
 use super::plan::{self, Wanted};
+use super::volumes::Volumes;
 use crate::archive::read::{Archive, Source};
-use crate::archive::row::{ResourceRow, Row};
+use crate::archive::row::{Outcome, ResourceRow, Row};
 use crate::discovery::{ApiResource, Served};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 
 const VOLUMES: &str = "persistentvolumes";
@@ -53,6 +54,10 @@ pub(super) struct Survey {
     pub(super) namespaces: BTreeSet<String>,
     /// Volumes that are restored as they are.
     pub(super) kept_volumes: HashSet<String>,
+    /// Volumes whose data the backup has.
+    pub(super) volumes: Arc<Volumes>,
+    /// What the backup lacks of what is wanted, and what it asks for in vain; a sentence each.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Survey {
@@ -69,15 +74,27 @@ impl Survey {
         archive: &Archive<S>,
         filter: &Filter,
         served: &Served,
+        mut volumes: Volumes,
     ) -> Result<Self> {
         let mut survey = Self::default();
         let mut missing: BTreeSet<&str> = filter.objects.iter().map(String::as_str).collect();
         let mut resources: BTreeMap<String, Resource> = BTreeMap::new();
         for row in archive.index.resources() {
-            if row.count == 0 || plan::is_never(&row.resource) {
+            if plan::is_never(&row.resource) {
                 continue;
             }
             let api = describe(row, served);
+            if row.outcome == Outcome::Failed && wants(filter, row, &api) {
+                survey.warnings.push(format!(
+                    "the backup has a gap: {} could not be read{} when it was made: {}",
+                    row.resource,
+                    if row.count > 0 { " whole" } else { "" },
+                    row.why
+                ));
+            }
+            if row.count == 0 {
+                continue;
+            }
             let resource = Resource {
                 name: row.resource.clone(),
                 place: order::place(&row.resource),
@@ -113,9 +130,13 @@ impl Survey {
                     .await?;
             }
         }
-        if let Some(volumes) = resources.get(VOLUMES) {
-            survey.kept_volumes = kept_volumes(archive, filter, volumes).await?;
+        if let Some(claims) = resources.get(CLAIMS) {
+            for_each_body(archive, filter, claims, |body| volumes.learn(body)).await?;
         }
+        if let Some(resource) = resources.get(VOLUMES) {
+            survey.kept_volumes = kept_volumes(archive, filter, resource, &volumes).await?;
+        }
+        survey.volumes = Arc::new(volumes);
         survey.resources = resources
             .into_values()
             .filter(|r| r.count > 0)
@@ -136,6 +157,7 @@ impl Survey {
         missing: &mut BTreeSet<&str>,
     ) -> Result<()> {
         (resource.count, resource.frames, resource.children) = (0, Vec::new(), Vec::new());
+        let mut asking = Vec::new();
         for frame in 0..archive.index.frames(&resource.name) {
             let (mut any, mut children) = (false, false);
             for row in archive.index.rows(&resource.name, frame).await? {
@@ -144,6 +166,19 @@ impl Survey {
                 }
                 any = true;
                 resource.count += 1;
+                if resource.name == "configmaps"
+                    && let Some(asks) = plan::asks(&row.labels)
+                {
+                    asking.push(format!(
+                        "configmaps {} in the backup asks {asks}, which is not done",
+                        row.namespace
+                            .iter()
+                            .chain([&row.name])
+                            .cloned()
+                            .collect::<Vec<_>>()
+                            .join("/"),
+                    ));
+                }
                 missing.retain(|object| !plan::names(filter, object, &row));
                 for owner in &row.owners {
                     children = true;
@@ -165,6 +200,7 @@ impl Survey {
                 resource.children.push(frame);
             }
         }
+        self.warnings.append(&mut asking);
         Ok(())
     }
 
@@ -236,9 +272,13 @@ async fn for_each_body<S: Source>(
 ) -> Result<()> {
     for frame in &resource.frames {
         let rows = rows(archive, filter, resource, *frame).await?;
-        let mut objects = archive.objects(rows);
-        while let Some(object) = objects.try_next().await? {
-            look(&object.body)?;
+        let mut bodies = Bodies::new(archive, rows);
+        while let Some((_, object)) = bodies.next().await {
+            match object.and_then(|object| look(&object.body)) {
+                // Named when it should be created.
+                Err(e) if e.kind() == Kind::Corrupt => {}
+                other => other?,
+            }
         }
     }
     Ok(())
@@ -247,11 +287,12 @@ async fn for_each_body<S: Source>(
 async fn kept_volumes<S: Source>(
     archive: &Archive<S>,
     filter: &Filter,
-    volumes: &Resource,
+    resource: &Resource,
+    volumes: &Volumes,
 ) -> Result<HashSet<String>> {
     let mut kept = HashSet::new();
-    for_each_body(archive, filter, volumes, |body| {
-        if plan::left_out(VOLUMES, body)?.is_none()
+    for_each_body(archive, filter, resource, |body| {
+        if plan::left_out(VOLUMES, body, volumes)?.is_none()
             && let Some(name) = Specified::read(body)?.metadata.remove("name")
             && let Some(name) = name.as_str()
         {
@@ -276,6 +317,81 @@ pub(super) async fn rows<S: Source>(
     let mut rows = archive.index.rows(&resource.name, frame).await?;
     rows.retain(|row| resource.wanted.has(filter, &resource.api, row));
     Ok(rows)
+}
+
+/// Whether a gap of the backup is one of what is wanted.
+fn wants(filter: &Filter, row: &ResourceRow, api: &ApiResource) -> bool {
+    // A whole group: what it served is not known.
+    if row.resource.starts_with('*') {
+        return filter.objects.is_empty() && filter.includes_unnamed_kinds();
+    }
+    // Of single objects each one that is missing is an error.
+    filter.objects.is_empty() && Wanted::of(filter, api).by_filter
+}
+
+/// Namespaces of the target that two of the backup would share: their objects would take each other's places.
+///
+/// # Errors
+/// `Invalid`, naming the three.
+pub(super) async fn refuse_shared<S: Source>(
+    archive: &Archive<S>,
+    filter: &Filter,
+    survey: &Survey,
+    mappings: &BTreeMap<String, String>,
+) -> Result<()> {
+    if mappings.is_empty() {
+        return Ok(());
+    }
+    let mut wanted = survey.namespaces.clone();
+    if let Some(resource) = survey
+        .resources
+        .iter()
+        .find(|r| r.name == order::NAMESPACES)
+    {
+        for frame in &resource.frames {
+            let rows = rows(archive, filter, resource, *frame).await?;
+            wanted.extend(rows.into_iter().map(|row| row.name));
+        }
+    }
+    let mut taken: HashMap<&str, &str> = HashMap::new();
+    for old in &wanted {
+        let new = mappings.get(old).unwrap_or(old);
+        if let Some(other) = taken.insert(new, old) {
+            return Err(plan::shared(other, old, new));
+        }
+    }
+    Ok(())
+}
+
+/// The filter with every bare kind bound to one resource, as Velero binds it: the core group's, else the first of the target's, else the
+/// backup's. Beside it, the kinds to include that the backup has nothing of.
+pub(super) fn bind(
+    filter: &Filter,
+    rows: &[ResourceRow],
+    served: &Served,
+) -> (Filter, Vec<String>) {
+    let held: Vec<Arc<ApiResource>> = rows
+        .iter()
+        .filter(|row| !row.resource.starts_with('*'))
+        .map(|row| Arc::new(describe(row, served)))
+        .collect();
+    let mut all: Vec<Arc<ApiResource>> = served.preferred();
+    all.extend(held.iter().cloned());
+    all.sort_by_key(|api| !api.group.is_empty());
+    let (bound, _) = filter.resolve(&all);
+    let includes = Filter {
+        resources: bound.resources.clone(),
+        cluster_resources: bound.cluster_resources.clone(),
+        namespaced_resources: bound.namespaced_resources.clone(),
+        ..Filter::default()
+    };
+    let (_, unknown) = includes.resolve(&held);
+    let unknown = unknown
+        .iter()
+        .filter(|kind| *kind != "*")
+        .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
+        .collect();
+    (bound, unknown)
 }
 
 /// A resource of the backup as filters match it; short names are the target's, where it serves the same resource.

@@ -8,6 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::patience::{back_off, patiently};
 use super::rewrite::MANAGER;
 use super::target::{self, Metadata};
 use crate::cluster::{ApiError, Call, Cluster};
@@ -15,8 +16,8 @@ use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Result};
 use crate::raw::RawObject;
 
-/// Attempts where somebody else changes the object meanwhile.
-const ATTEMPTS: u32 = 6;
+/// Attempts after the first where somebody else changes the object meanwhile: about a quarter of a minute.
+const ATTEMPTS: u32 = 8;
 
 /// An owner's old uid, and the namespace it was looked for in.
 type Asked = (String, Option<String>);
@@ -37,6 +38,8 @@ pub(super) struct Child {
     pub(super) target: Arc<ApiResource>,
     pub(super) namespace: Option<String>,
     pub(super) name: String,
+    /// Its uid in the backup.
+    pub(super) uid: String,
     /// Its owner references in the backup, a JSON list.
     pub(super) references: String,
 }
@@ -113,7 +116,8 @@ impl Owners {
                 .target
                 .object_path(child.namespace.as_deref(), &child.name)
         );
-        for _ in 0..ATTEMPTS {
+        let mut attempt = 0;
+        loop {
             let live = target::find_metadata(
                 &self.cluster,
                 &child.target,
@@ -123,7 +127,7 @@ impl Owners {
             .await?;
             let Some(live) = live else { break };
             let metadata = Metadata::read(&live);
-            if !metadata.is_of(&self.restore) {
+            if !metadata.is_of(&self.restore, &child.uid) {
                 break;
             }
             let object = RawObject::from_slice(&live)?;
@@ -146,12 +150,15 @@ impl Owners {
                 accept: target::METADATA,
                 ..Call::merge_patch(&path, patch.to_vec().into())
             };
-            match self.cluster.send(&call).await {
+            match patiently(|| self.cluster.send(&call)).await {
                 Ok(_) => {
                     rewired.patched = true;
                     break;
                 }
-                Err(e) if e.is_conflict() => {}
+                Err(e) if e.is_conflict() && attempt < ATTEMPTS => {
+                    attempt += 1;
+                    back_off(attempt).await;
+                }
                 Err(e) if e.is_not_found() => break,
                 Err(e) => return Err(e.into()),
             }

@@ -1,11 +1,13 @@
 //! Decides, without asking anybody, what is restored: by resource, by object, and by what an object's body says. Pure.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::order;
+use super::volumes::Volumes;
+use crate::archive::is_dns_label;
 use crate::archive::row::Row;
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
@@ -54,6 +56,64 @@ pub(super) fn refuse_never(filter: &Filter) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What ConfigMaps with these labels ask Velero to do in every restore.
+const ASKS: [(&str, &str); 4] = [
+    (
+        "velero.io/change-storage-class",
+        "for other storage classes",
+    ),
+    ("velero.io/change-image-name", "for other images"),
+    (
+        "velero.io/change-pvc-node-selector",
+        "for other nodes of claims",
+    ),
+    ("velero.io/change-pvc-node", "for other nodes of claims"),
+];
+
+/// What an object of these labels asks a restore for, and is not done.
+pub(super) fn asks(labels: &BTreeMap<String, String>) -> Option<&'static str> {
+    let asked = ASKS.iter().find(|(label, _)| labels.contains_key(*label));
+    asked.map(|(_, what)| *what)
+}
+
+/// Refuses mappings that can not be meant: names that no namespace has, and two namespaces that are wanted and go to one.
+///
+/// # Errors
+/// `Invalid`, naming them.
+pub(super) fn refuse_mappings(filter: &Filter, mappings: &BTreeMap<String, String>) -> Result<()> {
+    let mut taken = BTreeMap::new();
+    let named = filter.named_namespaces().unwrap_or_default();
+    let unmapped = named
+        .iter()
+        .filter(|name| !mappings.contains_key(*name))
+        .map(|name| (name, name));
+    for (old, new) in mappings.iter().chain(unmapped) {
+        for name in [old, new] {
+            if !is_dns_label(name) {
+                return Err(Error::invalid(format!(
+                    "namespace mapping {old}:{new}: {name:?} can not be the name of a namespace"
+                ))
+                .hint("write OLD:NEW, both of lower-case letters, digits and '-', at most 63 characters"));
+            }
+        }
+        if !filter.namespace(old) {
+            continue;
+        }
+        if let Some(other) = taken.insert(new, old) {
+            return Err(shared(other, old, new));
+        }
+    }
+    Ok(())
+}
+
+/// Two namespaces of the backup would become one.
+pub(super) fn shared(one: &str, other: &str, target: &str) -> Error {
+    Error::invalid(format!(
+        "namespaces {one} and {other} would both be restored as {target}"
+    ))
+    .hint("map them to different namespaces, or restore them one after the other with --include-namespaces")
 }
 
 /// What of one API resource is wanted.
@@ -118,11 +178,11 @@ pub(super) fn names(filter: &Filter, object: &str, row: &Row) -> bool {
     }
 }
 
-/// Why this object is not restored, for what its body says.
+/// Why this object is not restored, for what its body says, or for where a volume's data lives.
 ///
 /// # Errors
 /// `Corrupt`, when the body is no Kubernetes object.
-pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
+pub(super) fn left_out(resource: &str, body: &[u8], volumes: &Volumes) -> Result<Option<String>> {
     if !matches!(
         resource,
         "endpointslices.discovery.k8s.io"
@@ -137,6 +197,13 @@ pub(super) fn left_out(resource: &str, body: &[u8]) -> Result<Option<String>> {
     }
     let body: Peek = serde_json::from_slice(body)
         .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
+    let claim = |key: &str| body.spec["claimRef"][key].as_str().unwrap_or_default();
+    if resource == "persistentvolumes"
+        && let Some(reason) =
+            volumes.elsewhere(&body.metadata.name, (claim("namespace"), claim("name")))
+    {
+        return Ok(Some(reason));
+    }
     let annotation = |key: &str| body.metadata.annotations[key].as_str();
     Ok(match resource {
         "pods" if annotation("kubernetes.io/config.mirror").is_some() => {
@@ -201,8 +268,11 @@ mod tests {
 
     #[test]
     fn what_a_cluster_makes_itself_is_left_out() {
-        let out =
-            |resource: &str, body: &str| left_out(resource, body.as_bytes()).unwrap().is_some();
+        let out = |resource: &str, body: &str| {
+            left_out(resource, body.as_bytes(), &Volumes::default())
+                .unwrap()
+                .is_some()
+        };
         assert!(out(
             "pods",
             r#"{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}}}"#

@@ -81,10 +81,7 @@ impl Record {
             Action::Failed => (3, "failed"),
         };
         self.counts[slot] += 1;
-        let path = match &step.namespace {
-            Some(namespace) => format!("{namespace}/{}", step.name),
-            None => step.name.clone(),
-        };
+        let path = step.path();
         let text = format!("{} {path}: {}", step.kind, step.reason);
         let level = if step.action == Action::Failed {
             self.errors.add(step.namespace.as_deref(), text);

@@ -72,6 +72,10 @@ pub(super) struct Shaped<'a> {
     pub(super) object: RawObject<'a>,
     /// The uid it had.
     pub(super) uid: String,
+    /// Its namespace, as it was; empty where it has none.
+    pub(super) namespace: String,
+    /// Its name, as it was.
+    pub(super) name: String,
     /// Who managed its fields.
     pub(super) managers: Managers,
 }
@@ -106,10 +110,12 @@ impl Rewrite {
         let mut object = RawObject::from_slice(body)?;
         kinds::act(self, resource, &mut object, side)?;
         object.remove("status");
-        let mut uid = String::new();
+        let (mut uid, mut namespace, mut name) = (String::new(), String::new(), String::new());
         let mut managers = Managers::One(MANAGER.to_owned());
         edit(&mut object, "metadata", |metadata| {
             uid = metadata.read("uid")?.unwrap_or_default();
+            namespace = metadata.read("namespace")?.unwrap_or_default();
+            name = metadata.read("name")?.unwrap_or_default();
             managers = read_managers(metadata)?;
             for key in RESET {
                 metadata.remove(key);
@@ -129,6 +135,8 @@ impl Rewrite {
         Ok(Shaped {
             object,
             uid,
+            namespace,
+            name,
             managers,
         })
     }

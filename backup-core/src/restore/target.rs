@@ -1,13 +1,15 @@
 //! What the target has: names and marks of existing objects by metadata-only lists, one object by a GET.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::patience::patiently;
+use super::plan;
 use super::rewrite::{ANNOTATION_UID, LABEL_RESTORE, UNFINISHED};
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
@@ -21,13 +23,20 @@ pub(super) const METADATA: &str =
 /// Objects per page: metadata is small.
 const PAGE: usize = 1000;
 
-/// An object of the target, in 40 bytes.
+/// An object of the target, small.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     /// Its uid, where it is a UUID.
     pub(super) uid: Option<Uuid>,
-    /// Whether this restore made it, whole.
-    pub(super) mine: bool,
+    /// The uid in the backup of the object from which this restore made it, whole.
+    pub(super) made_from: Option<Uuid>,
+}
+
+impl Seen {
+    /// Whether this restore made it of the object that had this uid in the backup.
+    pub(super) fn is_made_from(&self, old: &str) -> bool {
+        self.made_from.is_some() && self.made_from == Uuid::parse_str(old).ok()
+    }
 }
 
 /// The objects of one resource, by a digest of namespace and name.
@@ -80,10 +89,11 @@ impl Metadata {
         serde_json::from_slice::<Object>(body).map_or_else(|_| Self::default(), |o| o.metadata)
     }
 
-    /// Whether the restore of this label value made it. The label alone is not enough: controllers copy labels to what they make.
-    pub(super) fn is_of(&self, restore: &str) -> bool {
+    /// Whether the restore of this label value made it of the object that had this uid in the backup. The label alone is not enough:
+    /// controllers copy labels to what they make, and two objects of a backup may be meant to go to one place.
+    pub(super) fn is_of(&self, restore: &str, old: &str) -> bool {
         let label = self.labels.as_ref().and_then(|l| l.get(LABEL_RESTORE));
-        label.is_some_and(|label| label == restore) && self.old_uid().is_some()
+        label.is_some_and(|label| label == restore) && self.old_uid() == Some(old)
     }
 
     /// Whether a run ended between the object's creation and the return of its managed fields.
@@ -120,7 +130,7 @@ pub(super) async fn look(
             accept: LIST,
             ..Call::get(&path)
         };
-        let body = match cluster.send(&call).await {
+        let body = match patiently(|| cluster.send(&call)).await {
             Ok(body) => body,
             Err(e) if e.is_expired() && expired < 3 => {
                 expired += 1;
@@ -175,22 +185,22 @@ fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<Stri
         ..ApiError::default()
     })?;
     for Item { metadata } in page.items.unwrap_or_default() {
-        let mine = metadata
+        let labelled = metadata
             .labels
-            .and_then(|l| l.get(LABEL_RESTORE).map(|value| value == restore))
-            .unwrap_or(false)
-            && metadata
-                .annotations
-                .is_some_and(|a| a.contains_key(ANNOTATION_UID))
-            && !metadata
-                .managed_fields
-                .iter()
-                .flatten()
-                .any(|entry| entry.manager == UNFINISHED);
+            .is_some_and(|l| l.get(LABEL_RESTORE).is_some_and(|value| value == restore));
+        let finished = !metadata
+            .managed_fields
+            .iter()
+            .flatten()
+            .any(|entry| entry.manager == UNFINISHED);
+        let made_from = metadata
+            .annotations
+            .filter(|_| labelled && finished)
+            .and_then(|a| Uuid::parse_str(a.get(ANNOTATION_UID)?).ok());
         let namespace = metadata.namespace.filter(|n| !n.is_empty());
         let seen = Seen {
             uid: metadata.uid.and_then(|uid| Uuid::parse_str(&uid).ok()),
-            mine,
+            made_from,
         };
         into.0
             .insert(key(namespace.as_deref(), &metadata.name), seen);
@@ -212,7 +222,8 @@ pub(super) async fn find(
     namespace: Option<&str>,
     name: &str,
 ) -> Result<Option<Bytes>, ApiError> {
-    absent(cluster.get(&api.object_path(namespace, name)).await)
+    let path = api.object_path(namespace, name);
+    absent(patiently(|| cluster.get(&path)).await)
 }
 
 /// One object's metadata, as an object of its own; nothing where it is absent.
@@ -230,7 +241,46 @@ pub(super) async fn find_metadata(
         accept: METADATA,
         ..Call::get(&path)
     };
-    absent(cluster.send(&call).await)
+    absent(patiently(|| cluster.send(&call)).await)
+}
+
+/// ConfigMaps of the target that ask Velero for changes in every restore, a sentence each. Who may not see them has none.
+pub(super) async fn asking(cluster: &Cluster) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    struct Page {
+        #[serde(default)]
+        items: Option<Vec<Item>>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        metadata: Named,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(default)]
+        namespace: String,
+        name: String,
+        #[serde(default)]
+        labels: Option<BTreeMap<String, String>>,
+    }
+    let call = Call {
+        accept: LIST,
+        ..Call::get("/api/v1/configmaps?labelSelector=velero.io%2Fplugin-config&limit=100")
+    };
+    let Ok(body) = cluster.send(&call).await else {
+        return Vec::new();
+    };
+    let page: Page = serde_json::from_slice(&body).unwrap_or_default();
+    let items = page.items.unwrap_or_default().into_iter();
+    items
+        .filter_map(|Item { metadata }| {
+            let asks = plan::asks(&metadata.labels.unwrap_or_default())?;
+            Some(format!(
+                "configmaps {}/{} in the target asks {asks}, which is not done",
+                metadata.namespace, metadata.name
+            ))
+        })
+        .collect()
 }
 
 fn absent(answer: Result<Bytes, ApiError>) -> Result<Option<Bytes>, ApiError> {

@@ -1,5 +1,9 @@
 //! Objects applied to an API server that answers as scripted, and names on a folder.
 
+mod fake;
+mod promises;
+mod whole;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -86,6 +90,8 @@ async fn apply(
         },
         existing,
         dry: false,
+        volumes: Arc::default(),
+        notices: Notices::default(),
     };
     let job = Job {
         resource: Arc::new(resource),
@@ -93,7 +99,12 @@ async fn apply(
         namespace: Some("n".into()),
         name: "c".into(),
         object: Object {
-            row: Row::default(),
+            row: Row {
+                namespace: Some("n".into()),
+                name: "c".into(),
+                uid: "old".into(),
+                ..Row::default()
+            },
             body: Bytes::from_static(BODY.as_bytes()),
         },
         known,
@@ -178,6 +189,30 @@ async fn what_this_restore_made_is_not_touched() {
 }
 
 #[tokio::test]
+async fn what_this_restore_made_of_another_object_is_not_taken_for_this_one() {
+    let other = BODY.replace(
+        r#""uid":"old""#,
+        r#""uid":"new","labels":{"velero.io/restore-name":"r"},"annotations":{"kubectl-backup/uid":"another"}"#,
+    );
+    let other = other.replace("\"1\"", "\"another's\"");
+    for known in [Known::Absent, Known::Unasked] {
+        let (done, _) = apply(&[(409, EXISTS), (200, &other)], ExistingPolicy::None, known).await;
+        assert_eq!((done.action, done.mine), (Action::Skipped, false));
+        assert!(done.warning && done.reason.contains("differs"), "{done:?}");
+    }
+    let (uid, old) = (
+        "00000000-0000-0000-0000-00000000000a",
+        "00000000-0000-0000-0000-00000000000b",
+    );
+    let seen = target::Seen {
+        uid: uid.parse().ok(),
+        made_from: old.parse().ok(),
+    };
+    let (done, _) = apply(&[(200, &other)], ExistingPolicy::None, Known::There(seen)).await;
+    assert!(!done.mine && done.warning, "{done:?}");
+}
+
+#[tokio::test]
 async fn a_quota_refuses_once_and_the_object_is_worth_another_try() {
     let (done, _) = apply(&[(403, QUOTA)], ExistingPolicy::None, Known::Absent).await;
     assert_eq!((done.action, done.again), (Action::Failed, true));
@@ -218,6 +253,7 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         namespace_mappings: BTreeMap::new(),
         existing: ExistingPolicy::None,
         preserve_node_ports: false,
+        restore_volumes: None,
         spool_dir: folder.to_owned(),
         state_dir: folder.to_owned(),
         concurrency: 4,

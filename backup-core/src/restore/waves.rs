@@ -1,12 +1,12 @@
 //! Restores wave by wave: reads the archive in order, keeps a bounded number of objects in flight, settles them in order, and gives what failed
 //! another chance when everything else stands.
 
+mod again;
 mod foundations;
 mod rewiring;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{Semaphore, watch};
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::apply::{Applier, Done, Job, Known};
+use super::bodies::Bodies;
 use super::gather::{self, Resource, Survey};
 use super::journal::Journal;
 use super::report::Record;
@@ -34,8 +35,6 @@ const FEW: u64 = 50;
 const FEW_NAMESPACES: usize = 8;
 /// Failures kept for another try.
 const FAILURES: usize = 100_000;
-/// Rounds of trying again; each must get further than the one before.
-const ROUNDS: u32 = 3;
 
 /// A task that ends with its handle.
 struct Task<T>(JoinHandle<T>);
@@ -65,13 +64,9 @@ struct Ticket {
     name: String,
     /// Its uid in the backup, where others name it as their owner.
     owner: Option<Uuid>,
+    /// What of its data is in the backup and does not come back.
+    lost: Option<String>,
     bytes: u64,
-}
-
-/// Objects of one frame that are tried again.
-struct Frame {
-    resource: Arc<Resource>,
-    positions: BTreeSet<usize>,
 }
 
 struct Failure {
@@ -94,6 +89,8 @@ pub(super) struct Waves<'a, S> {
     pub(super) concurrency: usize,
     /// An earlier run of this restore may have made objects.
     pub(super) resumed: bool,
+    /// The data of volumes is asked for.
+    pub(super) data_wanted: bool,
     pub(super) state: State,
 }
 
@@ -300,31 +297,20 @@ impl<S: Source> Waves<'_, S> {
             };
             let known = self.known(&ticket, look);
             if let Known::There(seen) = known
-                && seen.mine
+                && seen.is_made_from(&row.uid)
             {
                 let mut done = Done::new(Action::Skipped, "this restore made it in an earlier run");
                 (done.uid, done.mine) = (seen.uid, true);
                 self.settle(&ticket, done).await?;
                 continue;
             }
-            bodies.push(row.clone());
-            todo.push_back((ticket, target.clone(), known, row));
+            bodies.push(row);
+            todo.push_back((ticket, target.clone(), known));
         }
-        let archive = self.archive;
-        let mut objects = archive.objects(bodies);
-        while let Some((ticket, target, known, row)) = todo.pop_front() {
-            let object = match objects.next().await {
-                Some(Ok(object)) => Ok(object),
-                // Only this object is lost: the others are read one by one.
-                Some(Err(e)) if e.kind() == Kind::Corrupt => {
-                    objects = futures::stream::empty().boxed();
-                    Err(e)
-                }
-                Some(Err(e)) => return Err(e),
-                None => archive.body(&row).await.map(|body| Object {
-                    row: row.clone(),
-                    body,
-                }),
+        let mut bodies = Bodies::new(self.archive, bodies);
+        while let Some((ticket, target, known)) = todo.pop_front() {
+            let Some((_, object)) = bodies.next().await else {
+                return Err(Error::other("the restore lost count of its objects"));
             };
             let object = match object {
                 Ok(object) => object,
@@ -365,6 +351,10 @@ impl<S: Source> Waves<'_, S> {
             owner: Uuid::parse_str(&row.uid)
                 .ok()
                 .filter(|uid| self.survey.owners.contains(uid)),
+            lost: self
+                .survey
+                .volumes
+                .lost(&resource.name, row.namespace.as_deref(), &row.name),
             bytes: row.length,
         }
     }
@@ -479,7 +469,16 @@ impl<S: Source> Waves<'_, S> {
         self.note(ticket, done).await
     }
 
-    async fn note(&mut self, ticket: &Ticket, done: Done) -> Result<()> {
+    async fn note(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
+        // What stands and was left alone has its own data.
+        let made = done.action == Action::Created || (done.mine && done.action == Action::Skipped);
+        let lost = ticket.lost.as_ref().filter(|_| made);
+        if let Some(lost) = lost {
+            if !done.reason.is_empty() {
+                done.reason.push_str("; ");
+            }
+            done.reason.push_str(lost);
+        }
         let step = Step {
             kind: format!(
                 "{}/{}",
@@ -492,6 +491,10 @@ impl<S: Source> Waves<'_, S> {
             reason: done.reason,
         };
         self.record.step(&step, done.mine, done.warning)?;
+        if let Some(lost) = lost.filter(|_| self.data_wanted) {
+            let text = format!("{} {}: {lost}", step.kind, step.path());
+            self.record.fail(step.namespace.as_deref(), text)?;
+        }
         if let Some(journal) = &mut self.journal {
             if step.action != Action::Skipped {
                 journal.note(&step)?;
@@ -501,75 +504,6 @@ impl<S: Source> Waves<'_, S> {
         self.progress.done(1, ticket.bytes);
         if let Some(show) = &mut self.show {
             show(step);
-        }
-        Ok(())
-    }
-
-    /// Tries again what failed, as long as that gets any further.
-    async fn again(&mut self) -> Result<()> {
-        for round in 0..ROUNDS {
-            let before = self.state.failures.len();
-            if before == 0 {
-                return Ok(());
-            }
-            self.progress
-                .step(&format!("trying {before} objects again that failed"));
-            // Quotas and service accounts are counted and made by controllers, a little later.
-            tokio::time::sleep(Duration::from_millis(500) * (round + 1) * (round + 1)).await;
-            let failures = std::mem::take(&mut self.state.failures);
-            // In the order of restoring, frame by frame.
-            let mut frames: BTreeMap<_, Frame> = BTreeMap::new();
-            for Failure { ticket, .. } in failures {
-                let key = (
-                    ticket.resource.place,
-                    ticket.resource.name.clone(),
-                    ticket.frame,
-                );
-                frames
-                    .entry(key)
-                    .or_insert_with(|| Frame {
-                        resource: ticket.resource.clone(),
-                        positions: BTreeSet::new(),
-                    })
-                    .positions
-                    .extend(ticket.position);
-            }
-            let mut wave = None;
-            for (
-                (place, _, frame),
-                Frame {
-                    resource,
-                    positions,
-                },
-            ) in frames
-            {
-                if let Some(before) = wave.replace(place.wave)
-                    && before != place.wave
-                {
-                    self.drain().await?;
-                    if before == order::WAVE_CRDS {
-                        self.defined().await?;
-                    }
-                }
-                let rows = gather::rows(self.archive, self.filter, &resource, frame).await?;
-                let rows = rows
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(position, _)| positions.contains(position))
-                    .collect();
-                self.feed(&resource, frame, rows, None).await?;
-            }
-            self.drain().await?;
-            if wave == Some(order::WAVE_CRDS) {
-                self.defined().await?;
-            }
-            if self.state.failures.len() >= before {
-                break;
-            }
-        }
-        for Failure { ticket, reason } in std::mem::take(&mut self.state.failures) {
-            self.note(&ticket, Done::new(Action::Failed, reason))
-                .await?;
         }
         Ok(())
     }

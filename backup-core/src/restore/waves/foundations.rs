@@ -16,7 +16,7 @@ use crate::archive::read::{Object, Source};
 use crate::archive::row::{ResourceRow, Row};
 use crate::cluster::Cluster;
 use crate::discovery::{self, ApiResource};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// How long a definition may take to be served.
 const ESTABLISHED: Duration = Duration::from_secs(600);
@@ -65,7 +65,11 @@ impl<S: Source> Waves<'_, S> {
             .collect();
         let until = Instant::now() + Duration::from_secs(30);
         loop {
-            self.served = discovery::discover(&self.applier.cluster).await?;
+            match discovery::discover(&self.applier.cluster).await {
+                Ok(served) => self.served = served,
+                Err(e) if e.kind() == Kind::Unreachable && Instant::now() < until => {}
+                Err(e) => return Err(e),
+            }
             if wanted.iter().all(|r| self.target(r).is_some()) || Instant::now() >= until {
                 return Ok(());
             }

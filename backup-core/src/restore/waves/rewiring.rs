@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use futures::StreamExt;
-
+use super::super::bodies::Bodies;
 use super::super::gather;
 use super::super::owners::{Child, Owners, Rewired};
 use super::{Task, Ticket, Waves};
@@ -37,27 +36,28 @@ impl<S: Source> Waves<'_, S> {
             for frame in &resource.children {
                 let mut rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
                 rows.retain(|row| !row.owners.is_empty());
-                let archive = self.archive;
-                let mut objects = archive.objects(rows);
-                while let Some(object) = objects.next().await {
-                    let object = match object {
-                        Ok(object) => object,
-                        // Named when it should have been created.
-                        Err(e) if e.kind() == Kind::Corrupt => break,
+                let mut bodies = Bodies::new(self.archive, rows);
+                while let Some((row, object)) = bodies.next().await {
+                    let ticket = self.ticket(resource, *frame, None, &row);
+                    let read = object.and_then(|object| references(&object.body));
+                    let references = match read {
+                        Ok(Some(references)) => references,
+                        Ok(None) => continue,
+                        Err(e) if e.kind() == Kind::Corrupt => {
+                            self.rewired(&ticket, Err(e))?;
+                            continue;
+                        }
                         Err(e) => return Err(e),
                     };
                     if self.cancel.as_ref().is_some_and(|stop| *stop.borrow()) {
                         return Err(Error::new(Kind::Interrupted, "the restore was stopped")
                             .hint("the same command goes on with it"));
                     }
-                    let Some(references) = references(&object.body)? else {
-                        continue;
-                    };
-                    let ticket = self.ticket(resource, *frame, None, &object.row);
                     let child = Child {
                         target: target.clone(),
                         namespace: ticket.namespace.clone(),
                         name: ticket.name.clone(),
+                        uid: row.uid,
                         references,
                     };
                     if flight.len() >= self.concurrency.max(1)

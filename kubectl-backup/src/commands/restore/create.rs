@@ -60,6 +60,9 @@ pub(crate) struct CreateArgs {
     /// Keep all node ports of services
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     preserve_nodeports: Option<bool>,
+    /// Whether the data of volumes is wanted; with =false claims come back empty, and that is no error
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    restore_volumes: Option<bool>,
     /// Print what would be done, object by object, and do nothing
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
     dry_run: DryRun,
@@ -127,8 +130,7 @@ fn scope(args: &CreateArgs) -> String {
 fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
     let mut filter = args.filter.filter()?;
     filter.objects.clone_from(&args.objects);
-    filter.validate().map_err(CommandError::usage)?;
-    Ok(RestoreOptions {
+    let options = RestoreOptions {
         name: args.name.as_deref().map(flags::new_name).transpose()?,
         backup: flags::known_name(&args.from_backup)?,
         filter,
@@ -138,11 +140,14 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
             Existing::Update => ExistingPolicy::Update,
         },
         preserve_node_ports: args.preserve_nodeports == Some(true),
+        restore_volumes: args.restore_volumes,
         spool_dir: args.spool.folder(context),
         state_dir: context.paths.state().to_owned(),
         concurrency: usize::from(args.concurrency),
         now: context.now,
-    })
+    };
+    options.validate().map_err(CommandError::usage)?;
+    Ok(options)
 }
 
 fn print(context: &Context, args: &CreateArgs, report: &RestoreReport) -> Result<()> {

@@ -1,0 +1,196 @@
+//! An API server in memory: a few kinds, and the verbs that a restore uses.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+
+/// What it serves: group and version, plural, kind, whether it lives in namespaces.
+const SERVED: [(&str, &str, &str, bool); 7] = [
+    ("v1", "configmaps", "ConfigMap", true),
+    ("v1", "namespaces", "Namespace", false),
+    (
+        "v1",
+        "persistentvolumeclaims",
+        "PersistentVolumeClaim",
+        true,
+    ),
+    ("v1", "persistentvolumes", "PersistentVolume", false),
+    ("v1", "pods", "Pod", true),
+    ("v1", "services", "Service", true),
+    ("serving.knative.dev/v1", "services", "Service", true),
+];
+
+/// What it holds and was asked.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) objects: BTreeMap<String, Value>,
+    pub(super) asked: Vec<String>,
+    /// So many requests find nobody, from the first of this one on.
+    pub(super) away: Option<(&'static str, usize)>,
+    /// Answers that stand for a verb on a path that ends so.
+    pub(super) refuses: Vec<(&'static str, &'static str, u16, &'static str)>,
+    made: u64,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Fake(pub(super) Arc<Mutex<State>>);
+
+impl Fake {
+    pub(super) fn cluster(&self) -> Cluster {
+        let state = self.0.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let state = state.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let (verb, path) = (head.method.to_string(), head.uri.path().to_owned());
+                let mut state = state.lock().unwrap();
+                state.asked.push(format!("{verb} {path}"));
+                let begun = state
+                    .away
+                    .is_some_and(|(from, _)| state.asked.iter().any(|line| line == from));
+                if let Some((_, left)) = state.away.as_mut().filter(|(_, left)| begun && *left > 0)
+                {
+                    *left -= 1;
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+                }
+                let (code, answer) = state.answer(&verb, &path, &body);
+                Ok(Response::builder()
+                    .status(code)
+                    .header("Retry-After", "0")
+                    .body(Body::from(answer.to_string().into_bytes()))
+                    .unwrap())
+            }
+        });
+        Cluster::new(
+            kube::Client::new(service, "default"),
+            "test",
+            "https://test",
+        )
+    }
+
+    pub(super) fn put(&self, path: &str, object: Value) {
+        self.0
+            .lock()
+            .unwrap()
+            .objects
+            .insert(path.to_owned(), object);
+    }
+
+    pub(super) fn get(&self, path: &str) -> Value {
+        self.0
+            .lock()
+            .unwrap()
+            .objects
+            .get(path)
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+fn refusal(code: u16, reason: &str) -> (u16, Value) {
+    (code, json!({"reason": reason, "message": "refused"}))
+}
+
+impl State {
+    fn answer(&mut self, verb: &str, path: &str, body: &[u8]) -> (u16, Value) {
+        if let Some((.., code, reason)) = self
+            .refuses
+            .iter()
+            .find(|(v, end, ..)| *v == verb && path.ends_with(end))
+        {
+            return refusal(*code, reason);
+        }
+        let lists = |version: &str| {
+            let resources: Vec<Value> = SERVED
+                .iter()
+                .filter(|(v, ..)| *v == version)
+                .map(|(_, plural, kind, namespaced)| {
+                    json!({"name": plural, "kind": kind, "namespaced": namespaced,
+                        "singularName": kind.to_lowercase(), "verbs": ["get", "list", "create", "patch"]})
+                })
+                .collect();
+            (
+                200,
+                json!({"kind": "APIResourceList", "resources": resources}),
+            )
+        };
+        match path {
+            "/api" => return (200, json!({"kind": "APIVersions", "versions": ["v1"]})),
+            "/apis" => {
+                return (
+                    200,
+                    json!({"kind": "APIGroupList", "groups": [
+                    {"name": "serving.knative.dev", "versions": [{"version": "v1"}]}]}),
+                );
+            }
+            "/api/v1" => return lists("v1"),
+            "/apis/serving.knative.dev/v1" => return lists("serving.knative.dev/v1"),
+            _ => {}
+        }
+        let segments = path.trim_start_matches('/').split('/').collect::<Vec<_>>();
+        let depth = if segments[0] == "api" { 2 } else { 3 };
+        let object = matches!(
+            segments[depth..],
+            ["namespaces", _] | [_, _] | ["namespaces", _, _, _]
+        );
+        match verb {
+            "GET" if object => match self.objects.get(path) {
+                Some(found) => (200, found.clone()),
+                None => refusal(404, "NotFound"),
+            },
+            "GET" => {
+                let items: Vec<&Value> = self
+                    .objects
+                    .iter()
+                    .filter(|(key, _)| key.rsplit_once('/').is_some_and(|(to, _)| to == path))
+                    .map(|(_, object)| object)
+                    .collect();
+                (200, json!({"items": items, "metadata": {}}))
+            }
+            "POST" => {
+                let mut made: Value = serde_json::from_slice(body).unwrap();
+                let key = format!("{path}/{}", made["metadata"]["name"].as_str().unwrap());
+                if self.objects.contains_key(&key) {
+                    return refusal(409, "AlreadyExists");
+                }
+                self.made += 1;
+                made["metadata"]["uid"] =
+                    format!("00000000-0000-0000-0000-{:012}", self.made).into();
+                self.objects.insert(key, made.clone());
+                (201, made)
+            }
+            "PATCH" => match self.objects.get_mut(path) {
+                Some(found) => {
+                    merge(found, &serde_json::from_slice(body).unwrap());
+                    (200, found.clone())
+                }
+                None => refusal(404, "NotFound"),
+            },
+            other => panic!("{other} {path}"),
+        }
+    }
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in fields {
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut target[key.as_str()], value);
+        }
+    }
+}
