@@ -31,6 +31,7 @@ use crate::api::{
 };
 use crate::archive::read::{Archive, Source};
 use crate::archive::spool::{self, Spooled};
+use crate::catalog::names_us;
 use crate::cluster::Cluster;
 use crate::discovery::{self, Served};
 use crate::error::{Error, Kind, Result};
@@ -294,23 +295,25 @@ async fn open(
 ) -> Result<Opened> {
     let keys = BackupKeys::new(&options.backup);
     let store = &location.store;
-    marker(store, options).await?;
+    let marker = marker(store, options).await?;
+    // An index beside another tool's marker is what a dead run of ours left.
+    let foreign = serde_json::from_slice::<Backup>(&marker).is_ok_and(|backup| !names_us(&backup));
     let archive = store.source(keys.archive());
     match store.head(&keys.index()).await {
-        Ok(_) => {
+        Ok(_) if !foreign => {
             progress.step("reading the index");
             Ok(Opened::Ours(
                 Archive::open(archive, store.source(keys.index())).await?,
             ))
         }
-        Err(e) if e.kind() == Kind::NotFound => {
+        Err(e) if e.kind() != Kind::NotFound => Err(e),
+        _ => {
             progress.step("rewriting the archive of another tool for reading");
             let (archive, report) = spool::spool(&archive, &options.spool_dir, progress)
                 .await
                 .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
             Ok(Opened::Foreign(archive, report.warnings))
         }
-        Err(e) => Err(e),
     }
 }
 

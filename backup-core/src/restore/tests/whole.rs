@@ -96,7 +96,7 @@ impl Saved {
         let location = Location::in_memory("x");
         let keys = BackupKeys::new(&"b".parse().unwrap());
         let (archive, index) = packed(objects, rows).await;
-        let marker = json!({"apiVersion": "velero.io/v1", "kind": "Backup", "metadata": {"name": "b"}, "status": {"phase": phase}});
+        let marker = json!({"apiVersion": "velero.io/v1", "kind": "Backup", "metadata": {"name": "b", "annotations": {"kubectl-backup/version": "0.1.0"}}, "status": {"phase": phase}});
         let store = &location.store;
         store.put(&keys.archive(), archive).await.unwrap();
         store.put(&keys.index(), index).await.unwrap();
