@@ -194,7 +194,7 @@ async fn begin(
             )
             .hint(format!(
                 "use another location or prefix; `kubectl backup location adopt {}` hands it to this cluster",
-                location.name
+                crate::error::quoted(&location.name)
             )));
         }
     }

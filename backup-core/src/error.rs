@@ -7,6 +7,15 @@ use std::fmt;
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A word as a shell takes it, for commands that hints suggest.
+pub fn quoted(word: &str) -> std::borrow::Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', "'\\''")).into()
+}
+
 /// What sort of failure it is, as far as a caller may act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -117,5 +126,20 @@ impl StdError for Error {
         self.source
             .as_deref()
             .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_tear_it_apart() {
+        for plain in ["a", "/x/y-1_2.yaml", "s3://b/p", "user@cluster:1"] {
+            assert_eq!(quoted(plain), plain);
+        }
+        assert_eq!(quoted("s3://b?a=1&b=2"), "'s3://b?a=1&b=2'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 }

@@ -201,6 +201,19 @@ impl Filter {
         }
     }
 
+    /// Whether kinds are chosen, and all that are chosen are among these.
+    pub fn names_only(&self, kinds: &[String]) -> bool {
+        let mut chosen = [
+            &self.resources,
+            &self.cluster_resources,
+            &self.namespaced_resources,
+        ]
+        .into_iter()
+        .flatten()
+        .peekable();
+        chosen.peek().is_some() && chosen.all(|kind| kinds.contains(kind))
+    }
+
     /// Whether every kind of an API group is left out by name of the group (`*.metrics.k8s.io`), so that nothing is missed when nobody can say which
     /// kinds it has.
     pub fn excludes_group(&self, group: &str) -> bool {

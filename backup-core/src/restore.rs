@@ -30,6 +30,7 @@ use crate::api::{
     API_VERSION, AccessMode, Backup, Meta, Phase, Progress as ApiProgress, Restore, RestoreStatus,
 };
 use crate::archive::read::{Archive, Source};
+use crate::archive::row::ResourceRow;
 use crate::archive::spool::{self, Spooled};
 use crate::catalog::names_us;
 use crate::cluster::Cluster;
@@ -282,6 +283,33 @@ impl RestoreOptions {
     }
 }
 
+/// Some names, and how many more.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let mut text = names[..names.len().min(MOST)].join(", ");
+    if names.len() > MOST {
+        text.push_str(&format!(" and {} more", names.len() - MOST));
+    }
+    text
+}
+
+/// A restore that would do nothing at all is a mistake in its filters, or in the backup.
+fn nothing(backup: &Name, resources: &[ResourceRow], warnings: Vec<String>) -> Error {
+    if resources.iter().all(|row| row.count == 0) {
+        return Error::not_found(format!("backup {backup} holds no object")).hint(format!(
+            "`kubectl backup describe {backup}` tells what was saved and why not"
+        ));
+    }
+    let mut what = format!("nothing in backup {backup} is what was asked for");
+    for warning in warnings {
+        what.push_str("; ");
+        what.push_str(&warning);
+    }
+    Error::not_found(what).hint(format!(
+        "`kubectl backup contents {backup}` lists what it holds"
+    ))
+}
+
 /// The backup, ready to be read object by object.
 enum Opened {
     Ours(Archive<StoreSource>),
@@ -384,9 +412,13 @@ impl Run<'_> {
     ) -> Result<(Ended, Vec<String>)> {
         self.progress.step("looking at the target");
         let served: Served = discovery::discover(self.cluster).await?;
-        let (filter, mut warnings) =
+        let (filter, unknown) =
             gather::bind(&self.options.filter, archive.index.resources(), &served);
         let filter = &filter;
+        let mut warnings: Vec<String> = unknown
+            .iter()
+            .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
+            .collect();
         let store = &self.location.store;
         warnings.extend(unfinished_backup(&marker(store, self.options).await?));
         let volumes = Volumes::read(store, &self.options.backup).await?;
@@ -394,6 +426,10 @@ impl Run<'_> {
         let mappings = &self.options.namespace_mappings;
         gather::refuse_shared(archive, filter, &survey, mappings).await?;
         warnings.extend(survey.warnings.iter().cloned());
+        if survey.total() == 0 || filter.names_only(&unknown) {
+            let resources = archive.index.resources();
+            return Err(nothing(&self.options.backup, resources, warnings));
+        }
         warnings.extend(target::asking(self.cluster).await);
         // Nothing is written before all of that is known to be sound.
         let journal = match header {
@@ -406,9 +442,6 @@ impl Run<'_> {
             None => None,
         };
         self.progress.expect(survey.total());
-        if survey.total() == 0 {
-            warnings.push("nothing in the backup is what was asked for".to_owned());
-        }
         let applier = Applier {
             cluster: self.cluster.clone(),
             rewrite: Rewrite {
@@ -446,6 +479,13 @@ impl Run<'_> {
         }
         let result = waves.run().await;
         warnings.extend(waves.applier.notices.sentences());
+        let empty = &waves.state.empty_claims;
+        if waves.data_wanted && !empty.is_empty() {
+            warnings.push(format!(
+                "volumes come back empty, for their data is not in the backup: {}",
+                listed(empty)
+            ));
+        }
         let ended = Ended {
             record: waves.record,
             journal: waves.journal,

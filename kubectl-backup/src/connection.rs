@@ -12,7 +12,8 @@ use kube::config::{
     NamedContext,
 };
 
-use backup_cli::error::Result;
+use backup_cli::error::{CommandError, Result};
+use backup_core::error::quoted;
 
 /// kubectl's flags for the connection, with kubectl's meaning.
 #[derive(Clone, Debug, Default, Args)]
@@ -156,6 +157,21 @@ pub(crate) struct ConnectionArgs {
     pub(crate) request_timeout: Option<Duration>,
 }
 
+/// What the HTTP client below takes for granted.
+fn check_server(server: &str) -> Result<()> {
+    let url = server.parse::<http::Uri>().ok();
+    let is_web = |url: &http::Uri| matches!(url.scheme_str(), Some("https" | "http"));
+    if url.is_some_and(|url| is_web(&url) && url.host().is_some_and(|host| !host.is_empty())) {
+        return Ok(());
+    }
+    Err(CommandError::usage(
+        Error::invalid(format!(
+            "--server {server:?} is no address of an API server"
+        ))
+        .hint("it looks like https://10.0.0.1:6443"),
+    ))
+}
+
 fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
     match text.parse::<u64>() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
@@ -192,7 +208,42 @@ impl ConnectionArgs {
         Ok(Cluster::new(client, context, server))
     }
 
+    /// The flags that name the same cluster and user again, but for secrets.
+    pub(crate) fn again(&self) -> String {
+        let file = self.kubeconfig.as_ref().map(|f| f.display().to_string());
+        let given = [
+            ("kubeconfig", &file),
+            ("context", &self.context),
+            ("cluster", &self.cluster),
+            ("user", &self.user),
+            ("server", &self.server),
+            ("as", &self.impersonate),
+        ];
+        let mut flags = String::new();
+        for (flag, value) in given {
+            if let Some(value) = value {
+                flags.push_str(&format!(" --{flag} {}", quoted(value)));
+            }
+        }
+        for group in &self.impersonate_group {
+            flags.push_str(&format!(" --as-group {}", quoted(group)));
+        }
+        flags
+    }
+
+    /// Whether the user said which cluster is meant: then another one is not shown in its place.
+    pub(crate) fn is_explicit(&self) -> bool {
+        self.kubeconfig.is_some()
+            || self.context.is_some()
+            || self.cluster.is_some()
+            || self.user.is_some()
+            || self.server.is_some()
+    }
+
     async fn config(&self) -> Result<(Config, String)> {
+        if let Some(server) = &self.server {
+            check_server(server)?;
+        }
         let found = self.read()?;
         if found.is_none() && self.server.is_none() {
             if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {

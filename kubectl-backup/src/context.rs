@@ -19,6 +19,7 @@ use backup_cli::error::{Exit, Result};
 use backup_cli::locations::{self, CREDENTIALS_FILE, Choice, Source, file};
 use backup_cli::paths::Paths;
 use backup_cli::ui::Ui;
+use backup_core::error::quoted;
 
 pub(crate) use lookup::Place;
 
@@ -103,14 +104,13 @@ impl Context {
             .into_owned()
     }
 
-    /// The flag that names the same location again, for commands that messages suggest.
-    pub(crate) fn location_flag(&self) -> String {
-        match &self.global.location.location {
-            // A URL's parameters would be torn apart by a shell.
-            Some(asked) if asked.contains(['?', '&', ' ']) => format!(" --location '{asked}'"),
-            Some(asked) => format!(" --location {asked}"),
-            None => String::new(),
+    /// The flags that name the same location and the same cluster again, for commands that messages suggest.
+    pub(crate) fn flags_again(&self) -> String {
+        let mut flags = self.global.connection.again();
+        if let Some(asked) = &self.global.location.location {
+            flags.push_str(&format!(" --location {}", quoted(asked)));
         }
+        flags
     }
 
     /// Credentials and CA as the flags give them, for `location create`.
@@ -254,7 +254,7 @@ impl Context {
             )
             .hint(format!(
                 "use another prefix for this cluster, or hand the location over: {} location adopt {}",
-                self.program, location.name
+                self.program, quoted(&location.name)
             ))
             .into()),
             Guard::Unknown if yes => Ok(()),
@@ -271,12 +271,14 @@ impl Context {
     }
 
     /// The first Ctrl-C (or SIGTERM) asks the work to stop; the second one stops at once.
-    pub(crate) fn cancel(&self) -> watch::Receiver<bool> {
+    pub(crate) fn cancel(&self, stays: &'static str) -> watch::Receiver<bool> {
         let (stop, stopped) = watch::channel(false);
         let ui = Arc::clone(&self.ui);
         tokio::spawn(async move {
             if interrupted().await {
-                ui.say("stopping; nothing half-written stays (press Ctrl-C again to stop at once)");
+                ui.say(&format!(
+                    "stopping; {stays} (press Ctrl-C again to stop at once)"
+                ));
                 // The work may be over already.
                 let _ = stop.send(true);
             }

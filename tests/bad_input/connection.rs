@@ -133,3 +133,55 @@ fn kubectl_finds_the_plugin() {
         .ok();
     assert!(run.stdout.contains("0.1.0"), "{}", run.stdout);
 }
+
+#[test]
+fn a_server_that_is_no_address_is_refused_as_usage() {
+    let place = Place::new();
+    for wrong in ["not-a-url", "ftp://x", "https://"] {
+        let run = place.run(&["create", "b", "--server", wrong]).code(2);
+        assert!(
+            run.stderr.contains(wrong) && run.stderr.contains("https://"),
+            "{}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_kubeconfig_that_was_named_and_is_not_there_is_not_passed_over() {
+    let place = Place::new();
+    let named = place.run(&["create", "b", "-n", "default"]).ok();
+    assert!(named.stderr.contains("restore create"), "{}", named.stderr);
+    let home = Folder::new("home");
+    let wrong = ["get", "--kubeconfig", "/nowhere/config"];
+    // With nothing configured there is a folder per cluster, and this one can not be told.
+    kubectl_backup(&["create", "b", "-n", "default"])
+        .home(home.path())
+        .kubeconfig(place.cluster.kubeconfig())
+        .ok();
+    let run = kubectl_backup(&wrong).home(home.path()).code(1);
+    assert!(run.stderr.contains("/nowhere/config"), "{}", run.stderr);
+    assert!(run.stdout.is_empty(), "{}", run.stdout);
+}
+
+#[test]
+fn what_is_suggested_next_names_the_same_cluster_again() {
+    let place = Place::new();
+    let config = place.cluster.kubeconfig();
+    let config = config.to_str().unwrap();
+    let flags = ["--kubeconfig", config, "--context", "test"];
+    let run = place
+        .run(&["create", "b", "-n", "default"])
+        .args(&flags)
+        .ok();
+    let next = run
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("bring it back:"))
+        .unwrap_or_else(|| panic!("{}", run.stderr));
+    assert!(
+        next.contains(&format!("--kubeconfig {config} --context test")),
+        "{next}"
+    );
+}

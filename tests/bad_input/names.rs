@@ -108,3 +108,43 @@ fn kinds_that_are_never_restored_can_not_be_asked_for() {
     assert!([1, 2].contains(&run.code), "{}", run.stderr);
     assert!(run.stderr.contains("nodes"), "{}", run.stderr);
 }
+
+#[test]
+fn kinds_and_namespaces_that_match_nothing_are_no_success() {
+    let place = Place::new();
+    let run = place
+        .run(&["create", "a", "--include-resources", "foos,bars"])
+        .code(1);
+    assert!(
+        run.stderr.contains("bars, foos") && run.stderr.contains("api-resources"),
+        "{}",
+        run.stderr
+    );
+    assert!(place.files("a").is_empty());
+    place
+        .run(&[
+            "create",
+            "b",
+            "-n",
+            "default",
+            "--include-resources",
+            "cm,foos",
+        ])
+        .ok();
+    for wrong in [
+        ["--include-resources", "foos"],
+        ["--include-namespaces", "nosuch"],
+        ["--selector", "no=such"],
+    ] {
+        let restore = ["restore", "create", "--from-backup", "b"];
+        let run = place.run(&restore).args(&wrong).code(1);
+        assert!(
+            run.stderr.contains("what was asked for") && run.stderr.contains("contents b"),
+            "{}",
+            run.stderr
+        );
+        assert!(!run.stderr.contains("same command again"), "{}", run.stderr);
+    }
+    let restores = place.run(&["restore", "get", "-o", "name"]).ok();
+    assert_eq!(restores.stdout, "");
+}

@@ -110,3 +110,29 @@ fn a_claim_gets_the_volume_back_that_was_kept_when_it_went() {
         "{bound}"
     );
 }
+
+#[test]
+fn a_claim_that_comes_back_empty_is_told() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("empty");
+    let name = format!("{namespace}-pv");
+    let claims = volume(&name, &namespace).replace("Retain", "Delete");
+    place.cluster.apply(&claims);
+    let restore = ["restore", "create", "--from-backup", "b"];
+    place
+        .run(&["create", "b", "--include-namespaces", &namespace])
+        .ok();
+    let cluster = place.cluster;
+    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=true"]);
+    cluster.kubectl(&["delete", "pv", &name, "--wait=true"]);
+    let run = place.run(&restore).ok();
+    assert!(
+        run.stderr.contains("come back empty") && run.stderr.contains(&format!("{namespace}/data")),
+        "{}",
+        run.stderr
+    );
+    // Said to be meant.
+    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=true"]);
+    let run = place.run(&restore).args(&["--restore-volumes=false"]).ok();
+    assert!(!run.stderr.contains("come back empty"), "{}", run.stderr);
+}

@@ -60,6 +60,13 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         Err(e) => return Err(Error::from(e).context("can not list namespaces")),
     };
     let (filter, unknown_kinds) = options.filter.resolve(&served.all);
+    if served.gaps.is_empty() && options.filter.names_only(&unknown_kinds) {
+        return Err(Error::not_found(format!(
+            "the server has none of the kinds to back up: {}",
+            unknown_kinds.join(", ")
+        ))
+        .hint("`kubectl api-resources` lists those it has"));
+    }
     let named = filter.named_namespaces();
     let mut missing_namespaces = Vec::new();
     match (&namespaces, &named) {

@@ -239,6 +239,11 @@ fn warn_of_revisions(
         return;
     }
     if revision.is_none() {
+        // One list is of one moment by itself.
+        let lists = rows.iter().filter(|row| row.count > 0).count();
+        if lists < 2 {
+            return;
+        }
         warnings.add(
             About::Backup,
             "no common revision was found: the types were read one after the other".to_owned(),

@@ -467,3 +467,17 @@ fn a_group_is_left_out_by_its_name_and_by_a_glob_over_groups() {
     };
     assert!(!namespaced_only.excludes_group("metrics.k8s.io"));
 }
+
+#[test]
+fn a_filter_whose_kinds_are_all_unknown_is_told_from_one_that_chooses_none() {
+    let of = |kinds: &[&str]| Filter {
+        resources: kinds.iter().map(ToString::to_string).collect(),
+        ..Filter::default()
+    };
+    let unknown = ["bars".to_owned(), "foos".to_owned()];
+    assert!(of(&["foos"]).names_only(&unknown));
+    assert!(of(&["foos", "bars"]).names_only(&unknown));
+    assert!(!of(&["foos", "pods"]).names_only(&unknown));
+    assert!(!of(&[]).names_only(&unknown));
+    assert!(!of(&[]).names_only(&[]));
+}

@@ -133,7 +133,7 @@ fn meaning(
             return (
                 Kind::Unauthorized,
                 say(
-                    "the secret key is wrong: check aws_secret_access_key in the location's credentials file",
+                    "the secret key is wrong: check aws_secret_access_key in the location's credentials file, or AWS_SECRET_ACCESS_KEY",
                 ),
             );
         }
@@ -141,7 +141,7 @@ fn meaning(
             return (
                 Kind::Unauthorized,
                 say(
-                    "the store does not know this key: check aws_access_key_id in the location's credentials file, and config.profile",
+                    "the store does not know this key: check aws_access_key_id in the location's credentials file (and config.profile), or AWS_ACCESS_KEY_ID",
                 ),
             );
         }
@@ -149,7 +149,7 @@ fn meaning(
             return (
                 Kind::Unauthorized,
                 say(
-                    "the session token has expired or is wrong: renew aws_session_token in the location's credentials file",
+                    "the session token has expired or is wrong: renew aws_session_token in the location's credentials file, or AWS_SESSION_TOKEN",
                 ),
             );
         }

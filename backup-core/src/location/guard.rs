@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Location;
 use super::store::Created;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::GUARD;
 
 /// The guard is one uid.
@@ -55,7 +55,7 @@ async fn owner(location: &Location) -> Result<Option<String>> {
         ))
         .hint(format!(
             "it says which cluster may write there; write it anew with `kubectl backup location adopt {}`",
-            location.name
+            quoted(&location.name)
         ))
     };
     let bytes = match location.store.find(GUARD, LARGEST).await {
@@ -91,7 +91,7 @@ pub async fn write(location: &Location, cluster: &str, adopt: bool) -> Result<()
             Kind::AlreadyExists,
             format!(
                 "location {} belongs to another cluster (kube-system {owner})",
-                location.name
+                quoted(&location.name)
             ),
         )
         .hint(format!(

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 
 const VOLUMES: &str = "persistentvolumes";
-const CLAIMS: &str = "persistentvolumeclaims";
+pub(super) const CLAIMS: &str = "persistentvolumeclaims";
 const PRIORITIES: &str = "priorityclasses.scheduling.k8s.io";
 
 /// One API resource of the backup and what is wanted of it.
@@ -385,12 +385,8 @@ pub(super) fn bind(
         namespaced_resources: bound.namespaced_resources.clone(),
         ..Filter::default()
     };
-    let (_, unknown) = includes.resolve(&held);
-    let unknown = unknown
-        .iter()
-        .filter(|kind| *kind != "*")
-        .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
-        .collect();
+    let (_, mut unknown) = includes.resolve(&held);
+    unknown.retain(|kind| kind != "*");
     (bound, unknown)
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Volumes {
     volumes: HashMap<String, Held>,
     /// Volumes of pods that have no claim, a sentence each.
     pods: HashMap<Key, Vec<String>>,
+    /// Claims whose data was not saved at all, with the volume they were bound to, as far as it is known.
+    unsaved: HashMap<Key, String>,
     /// Files that would tell and can not be read.
     pub(super) unread: Vec<String>,
 }
@@ -201,6 +203,10 @@ impl Volumes {
             ));
         }
         if info.skipped || info.backup_method.is_empty() {
+            if !info.pvc_name.is_empty() {
+                let key = (info.pvc_namespace, info.pvc_name);
+                self.unsaved.insert(key, info.pv_name);
+            }
             return;
         }
         let failed = info.result == "failed";
@@ -279,6 +285,15 @@ impl Volumes {
             annotations.flatten().any(|(name, _)| name == key)
         };
         let volume = object.spec.volume.unwrap_or_default();
+        let key = (
+            object.metadata.namespace.clone(),
+            object.metadata.name.clone(),
+        );
+        if let Some(bound) = self.unsaved.get_mut(&key)
+            && bound.is_empty()
+        {
+            bound.clone_from(&volume);
+        }
         let held = if let Some(held) = self.volumes.get(&volume) {
             held.clone()
         } else if has("velero.io/data-upload-name") {
@@ -314,6 +329,13 @@ impl Volumes {
             "pods" if !self.pods.is_empty() => Some(self.pods.get(&key())?.join("; ")),
             _ => None,
         }
+    }
+
+    /// Whether a claim that is made comes back empty, because its data was never saved and its volume is not kept.
+    pub(super) fn is_empty(&self, namespace: &str, name: &str, kept: &HashSet<String>) -> bool {
+        self.unsaved
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .is_some_and(|volume| !volume.is_empty() && !kept.contains(volume))
     }
 
     /// Why a volume is not restored as it is, for where its data lives; with the claim it is promised to.

@@ -66,6 +66,8 @@ struct Ticket {
     owner: Option<Uuid>,
     /// What of its data is in the backup and does not come back.
     lost: Option<String>,
+    /// It is a claim whose data was never saved.
+    empty: bool,
     bytes: u64,
 }
 
@@ -103,6 +105,8 @@ pub(super) struct State {
     fresh: HashSet<String>,
     /// Namespaces that could not be made, and why.
     lost: HashMap<String, String>,
+    /// Claims that were made and whose volumes are empty, for their data was never saved.
+    pub(super) empty_claims: Vec<String>,
     /// Definitions this restore made.
     definitions: BTreeSet<String>,
     flight: VecDeque<(Ticket, Task<Result<Done>>)>,
@@ -355,6 +359,12 @@ impl<S: Source> Waves<'_, S> {
                 .survey
                 .volumes
                 .lost(&resource.name, row.namespace.as_deref(), &row.name),
+            empty: resource.name == gather::CLAIMS
+                && self.survey.volumes.is_empty(
+                    row.namespace.as_deref().unwrap_or_default(),
+                    &row.name,
+                    &self.survey.kept_volumes,
+                ),
             bytes: row.length,
         }
     }
@@ -491,6 +501,9 @@ impl<S: Source> Waves<'_, S> {
             reason: done.reason,
         };
         self.record.step(&step, done.mine, done.warning)?;
+        if made && ticket.empty {
+            self.state.empty_claims.push(step.path());
+        }
         if let Some(lost) = lost.filter(|_| self.data_wanted) {
             let text = format!("{} {}: {lost}", step.kind, step.path());
             self.record.fail(step.namespace.as_deref(), text)?;

@@ -128,7 +128,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         locations::place(&location.spec)
     ));
     let began = Instant::now();
-    let cancel = context.cancel();
+    let cancel = context.cancel("nothing half-written stays");
     let bar = ui.progress();
     let mut made = backup::create(cluster, &location, &options, cancel.clone(), &bar).await;
     if args.name.is_none() && matches!(&made, Err(e) if e.kind() == Kind::AlreadyExists) {

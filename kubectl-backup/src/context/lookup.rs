@@ -47,6 +47,13 @@ impl Context {
                     all.retain(|place| place.cluster.as_ref() == Some(&own));
                     return Ok((all, false));
                 }
+                // Who names a cluster does not mean all of them.
+                Err(e)
+                    if self.global.connection.is_explicit()
+                        && e.error().kind() != Kind::Unreachable =>
+                {
+                    return Err(e);
+                }
                 Err(e) => self.ui.note(&format!(
                     "showing the backups of all clusters: {}",
                     e.error()
@@ -133,7 +140,7 @@ impl Context {
                 "see what there is: {} {}get{}",
                 self.program,
                 if kind == "restore" { "restore " } else { "" },
-                self.location_flag()
+                self.flags_again()
             ))
             .into()
     }

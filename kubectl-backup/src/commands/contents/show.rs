@@ -220,7 +220,7 @@ fn missing(
         context.program,
         args.name,
         resource.resource,
-        context.location_flag()
+        context.flags_again()
     ))
     .into()
 }

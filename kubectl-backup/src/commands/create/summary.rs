@@ -61,7 +61,7 @@ pub(super) fn print(
             report.volumes_not_saved.join(", ")
         ));
     }
-    let (program, flag) = (&context.program, context.location_flag());
+    let (program, flag) = (&context.program, context.flags_again());
     ui.note(&format!(
         "look at it:    {program} describe {name} --details{flag}"
     ));

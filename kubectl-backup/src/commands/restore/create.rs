@@ -2,6 +2,7 @@
 
 mod plan;
 
+use backup_core::Kind;
 use backup_core::restore::{self, ExistingPolicy, RestoreOptions, RestoreReport};
 use clap::{Args, ValueEnum};
 
@@ -24,13 +25,13 @@ Examples:
 enum Existing {
     /// Leave it alone.
     None,
-    /// Merge the backup's fields into it.
+    /// Make it as it was in the backup; fields added since are removed.
     Update,
 }
 
 /// Restore a backup, or a part of it
 ///
-/// Objects that exist are left alone, and nothing is ever deleted. A restore that was interrupted goes on where it stopped
+/// Objects that exist are left alone, and no object is ever deleted. A restore that was interrupted goes on where it stopped
 /// when the same command is given again. Any backup may be restored into any cluster.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -100,14 +101,17 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         "restore {name} {how}: {scope} of backup {} from {from} into {target}",
         options.backup
     ));
-    let cancel = context.cancel();
+    let cancel = context.cancel("what was restored stays, and the same command goes on");
     let bar = ui.progress();
     let done = restore::restore(cluster, &place.location, &name, &options, cancel, &bar).await;
     drop(bar);
-    let report = done.inspect_err(|_| {
-        ui.note(&format!(
-            "give the same command again and restore {name} goes on"
-        ));
+    let report = done.inspect_err(|e| {
+        // What can not be meant fails again.
+        if !matches!(e.kind(), Kind::Invalid | Kind::NotFound) {
+            ui.note(&format!(
+                "give the same command again and restore {name} goes on"
+            ));
+        }
     })?;
     print(context, &args, &report)?;
     let whole = report.errors.is_empty() && report.counts[3] == 0;
@@ -173,7 +177,7 @@ fn print(context: &Context, args: &CreateArgs, report: &RestoreReport) -> Result
     for warning in &report.warnings {
         ui.warn(warning);
     }
-    let (program, flag) = (&context.program, context.location_flag());
+    let (program, flag) = (&context.program, context.flags_again());
     ui.note(&format!(
         "look at it: {program} restore describe {name} --details{flag}"
     ));

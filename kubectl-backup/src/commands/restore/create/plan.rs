@@ -77,7 +77,11 @@ pub(super) async fn show(
     }
     let [create, update, skip, fail] = counts.map(count);
     ui.note(&format!("would create {create}, update {update}, skip {skip}; {fail} would fail; nothing was changed"));
-    Ok(Exit::Done)
+    Ok(if counts[Action::Failed as usize] == 0 {
+        Exit::Done
+    } else {
+        Exit::Incomplete
+    })
 }
 
 fn would(action: Action) -> &'static str {
