@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 ## build: the release binaries, under target/release
 build:
-	cargo build --release --locked -p kubectl-backup
+	cargo build --release --locked -p kubectl-backup -p etcd-launcher
 
 ## demo: a control plane is brought up, filled, backed up to a folder, damaged, restored and compared
 demo: build

@@ -3,6 +3,7 @@
 //! [`ui`] is the only place that prints. No module here knows a command.
 
 pub mod error;
+pub mod interrupt;
 pub mod locations;
 pub mod output;
 pub mod paths;

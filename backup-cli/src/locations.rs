@@ -2,6 +2,7 @@
 //! The choice is pure; the client's own file is in [`file`].
 
 pub mod file;
+mod flags;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,8 @@ use backup_core::api::{API_VERSION, BackupStorageLocation};
 use backup_core::location::url;
 
 use crate::error::{CommandError, Result};
+
+pub use flags::LocationArgs;
 
 /// Names the file with a location's credentials; the secret itself is never in the client's file.
 pub const CREDENTIALS_FILE: &str = "kubectl-backup/credentials-file";

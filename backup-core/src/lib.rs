@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod cluster;
 pub mod discovery;
 pub mod error;
+pub mod etcd;
 pub mod filter;
 pub mod layout;
 pub mod location;

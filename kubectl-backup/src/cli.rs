@@ -1,7 +1,7 @@
 //! The command line: its commands and the flags that all of them share. Parsing touches nothing but the arguments.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -10,6 +10,7 @@ use crate::commands::{
     version,
 };
 use crate::connection::ConnectionArgs;
+use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 
 const AFTER: &str = "\
@@ -56,42 +57,6 @@ pub(crate) struct GlobalArgs {
     /// Print results, warnings and errors only
     #[arg(short, long, global = true, help_heading = "Terminal")]
     pub(crate) quiet: bool,
-}
-
-/// Where backups live.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Location")]
-pub(crate) struct LocationArgs {
-    /// Location of backups: a name from `location get`, or a URL (s3://bucket/prefix?endpoint=..&region=.., file:///folder)
-    #[arg(
-        long,
-        visible_alias = "storage-location",
-        global = true,
-        value_name = "NAME|URL",
-        env = "KUBECTL_BACKUP_LOCATION",
-        hide_env_values = true
-    )]
-    pub(crate) location: Option<String>,
-    /// File with the location's credentials, in Velero's format
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "KUBECTL_BACKUP_CREDENTIALS_FILE",
-        hide_short_help = true,
-        hide_env_values = true
-    )]
-    pub(crate) credentials_file: Option<PathBuf>,
-    /// CA to trust for the location besides the system's, PEM
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "KUBECTL_BACKUP_CACERT",
-        hide_short_help = true,
-        hide_env_values = true
-    )]
-    pub(crate) cacert: Option<PathBuf>,
 }
 
 /// What to do.

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use backup_core::api::{AccessMode, BackupStorageLocation};
 use backup_core::cluster::Cluster;
+use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
-use backup_core::location::{self, Credentials, Location};
 use backup_core::{Error, Kind};
 use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
 use crate::cli::GlobalArgs;
 use backup_cli::error::{Exit, Result};
-use backup_cli::locations::{self, CREDENTIALS_FILE, Choice, Source, file};
+use backup_cli::interrupt::interrupted;
+use backup_cli::locations::{self, Choice, LocationArgs, Source, file};
 use backup_cli::paths::Paths;
 use backup_cli::ui::Ui;
 use backup_core::error::quoted;
@@ -114,7 +115,7 @@ impl Context {
     }
 
     /// Credentials and CA as the flags give them, for `location create`.
-    pub(crate) fn location_args(&self) -> &crate::cli::LocationArgs {
+    pub(crate) fn location_args(&self) -> &LocationArgs {
         &self.global.location
     }
 
@@ -131,44 +132,7 @@ impl Context {
     /// # Errors
     /// Settings or files that can not be used.
     pub(crate) fn open(&self, spec: &BackupStorageLocation) -> Result<Location> {
-        let args = &self.global.location;
-        let path = args.credentials_file.clone().or_else(|| {
-            spec.metadata
-                .annotations
-                .get(CREDENTIALS_FILE)
-                .map(Into::into)
-        });
-        let read = |path: &std::path::Path, what: &str| {
-            std::fs::read(path).map_err(|e| {
-                Error::invalid(format!(
-                    "can not read {what} {} of location {:?}",
-                    path.display(),
-                    spec.metadata.name
-                ))
-                .because(e)
-            })
-        };
-        let credentials = Credentials {
-            file: path
-                .as_deref()
-                .map(|p| read(p, "the credentials file"))
-                .transpose()?,
-            environment: if path.is_some() {
-                Vec::new()
-            } else {
-                std::env::vars_os()
-                    .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                    .filter(|(name, _)| name.starts_with("AWS_"))
-                    .collect()
-            },
-            ca_pem: args
-                .cacert
-                .as_deref()
-                .map(|p| read(p, "the CA file"))
-                .transpose()?,
-            path,
-        };
-        Ok(location::open(spec, &credentials)?)
+        self.global.location.open(spec)
     }
 
     /// The location to write to; with nothing configured the folder of this cluster, which the first write makes.
@@ -317,21 +281,4 @@ impl Context {
                 .map(|bytes| file::replace(&self.paths.clusters(), &bytes));
         }
     }
-}
-
-/// Waits for Ctrl-C or SIGTERM; false where neither can be waited for.
-pub(crate) async fn interrupted() -> bool {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminated) = signal(SignalKind::terminate()) else {
-            return false;
-        };
-        tokio::select! {
-            interrupt = tokio::signal::ctrl_c() => interrupt.is_ok(),
-            terminate = terminated.recv() => terminate.is_some(),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.is_ok()
 }

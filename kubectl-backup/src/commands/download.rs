@@ -9,9 +9,10 @@ use clap::Args;
 use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::context::{Context, interrupted};
+use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{Exit, Result};
+use backup_cli::interrupt::interrupted;
 use backup_cli::locations::file;
 use backup_cli::output;
 

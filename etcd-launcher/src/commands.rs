@@ -1,0 +1,20 @@
+//! The commands, and nothing but the way to them.
+
+pub(crate) mod version;
+
+use backup_cli::error::Exit;
+use backup_cli::ui::Ui;
+
+use crate::cli::{Cli, Command};
+
+/// Runs one command; an error is told here.
+pub(crate) async fn run(cli: Cli) -> Exit {
+    let ui = Ui::new(cli.global.color, cli.global.quiet);
+    let ended = match cli.command {
+        Command::Version(args) => version::run(&ui, &args),
+    };
+    ended.unwrap_or_else(|error| {
+        ui.error(&error);
+        error.exit()
+    })
+}

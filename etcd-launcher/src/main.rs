@@ -1,0 +1,23 @@
+//! `etcd-launcher`: the parent process of etcd, or a tool on a control-plane node. Starts the runtime, runs one command, ends with its
+//! exit code.
+
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Databases pass through in large pieces on many threads; this one gives them back.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Fails only where a provider stands already, and then one is there.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match cli::Cli::try_parse() {
+        Ok(cli) => commands::run(cli).await.into(),
+        Err(refused) => backup_cli::ui::print_usage(&refused).into(),
+    }
+}

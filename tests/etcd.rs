@@ -1,0 +1,1 @@
+//! Reading, taking and restoring snapshots of etcd.
