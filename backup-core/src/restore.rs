@@ -165,7 +165,7 @@ pub async fn plan(
     progress: &dyn Progress,
     show: &mut (dyn FnMut(Step) + Send),
 ) -> Result<Vec<String>> {
-    check(options)?;
+    options.validate()?;
     let name = match &options.name {
         Some(name) => name.clone(),
         None => fresh_name(&places(&location.store, options), options).await?,
@@ -203,7 +203,7 @@ pub async fn restore(
     cancel: watch::Receiver<bool>,
     progress: &dyn Progress,
 ) -> Result<RestoreReport> {
-    check(options)?;
+    options.validate()?;
     let hash = options_hash(cluster, &location.store, options).await?;
     let places = places(&location.store, options);
     let earlier = journal::earlier(&places, name).await?;
@@ -266,12 +266,6 @@ pub async fn restore(
         })
 }
 
-/// Refuses what can not be meant.
-fn check(options: &RestoreOptions) -> Result<()> {
-    options.validate()?;
-    plan::refuse_never(&options.filter)
-}
-
 impl RestoreOptions {
     /// Refuses what can not be meant, whatever the backup holds.
     ///
@@ -279,6 +273,7 @@ impl RestoreOptions {
     /// `Invalid`.
     pub fn validate(&self) -> Result<()> {
         self.filter.validate()?;
+        plan::refuse_never(&self.filter)?;
         plan::refuse_mappings(&self.filter, &self.namespace_mappings)
     }
 }
