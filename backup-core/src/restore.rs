@@ -194,7 +194,7 @@ pub async fn plan(
 /// Restores. The name must have been decided.
 ///
 /// # Errors
-/// When it could not be done at all; single objects that fail are in the report.
+/// When it could not be done at all; single objects that fail are in the report. `AlreadyExists`, when another restore took the name since.
 pub async fn restore(
     cluster: &Cluster,
     location: &Location,
@@ -210,7 +210,11 @@ pub async fn restore(
     if let Some(earlier) = &earlier
         && earlier.options_hash != hash
     {
-        return Err(other_options(earlier));
+        // A name that was made was free a moment ago.
+        return Err(match &options.name {
+            Some(_) => other_options(earlier),
+            None => journal::taken_just_now(name),
+        });
     }
     if let Some(finished) = earlier.as_ref().and_then(|e| e.finished) {
         progress.step(&format!(
