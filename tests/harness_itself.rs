@@ -2,6 +2,8 @@
 
 mod cleanup;
 mod comparison;
+mod etcd;
 mod faults;
+mod node;
 mod parts;
 mod witness;

@@ -8,11 +8,13 @@ mod admin;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Condvar, Mutex, OnceLock};
-use std::thread::{self, ThreadId};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::etcd::Etcd;
 use crate::http_client::Endpoint;
+use crate::permit::{Permit, Permits};
 use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::{Folder, Process};
@@ -24,6 +26,8 @@ pub use admin::Kubeconfig;
 const READY: Duration = Duration::from_secs(120);
 /// How often a start is tried with new ports, when somebody took one in between.
 const STARTS: usize = 4;
+/// Tests with clusters of their own at one time: a cluster takes half a gigabyte and most of a core to start.
+static PERMITS: Permits = Permits::new(3);
 
 /// Which controllers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct ClusterBuilder {
     controllers: Controllers,
     fsync: bool,
     api_server_flags: Vec<String>,
+    /// The flags of the API server that lead to an etcd of somebody else.
+    etcd_flags: Option<Vec<String>>,
 }
 
 impl ClusterBuilder {
@@ -76,6 +82,17 @@ impl ClusterBuilder {
         self
     }
 
+    /// Keeps its objects in this etcd, which the test starts and stops as it likes, and has none of its own.
+    pub fn on_etcd(mut self, etcd: &Etcd) -> Self {
+        let mut flags = vec![format!("--etcd-servers={}", etcd.endpoints().join(","))];
+        let names = ["--etcd-cafile", "--etcd-certfile", "--etcd-keyfile"];
+        for (name, file) in names.iter().zip(etcd.client_files().into_iter().flatten()) {
+            flags.push(format!("{name}={}", file.display()));
+        }
+        self.etcd_flags = Some(flags);
+        self
+    }
+
     /// One more flag for kube-apiserver, as `--flag=value`.
     pub fn api_server_flag(mut self, flag: &str) -> Self {
         self.api_server_flags.push(flag.to_owned());
@@ -83,7 +100,7 @@ impl ClusterBuilder {
     }
 
     pub fn start(self) -> Cluster {
-        let permit = Permit::take();
+        let permit = PERMITS.take();
         self.start_with(Some(permit))
     }
 
@@ -159,6 +176,7 @@ impl Cluster {
             controllers: Controllers::All,
             fsync: false,
             api_server_flags: Vec::new(),
+            etcd_flags: None,
         }
     }
 
@@ -178,6 +196,7 @@ impl Cluster {
         format!("https://127.0.0.1:{}", self.ports.api.number)
     }
 
+    /// The client URL of its own etcd.
     pub fn etcd_endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.etcd.number)
     }
@@ -283,7 +302,9 @@ impl Cluster {
     fn try_start_processes(&mut self) -> Result<(), String> {
         let admin = self.kubeconfig_for(&self.api_url(), &self.admin);
         self.folder.write(&self.kubeconfig, admin);
-        self.etcd = Some(self.spawn_etcd());
+        if self.builder.etcd_flags.is_none() {
+            self.etcd = Some(self.spawn_etcd());
+        }
         *self.api_server.lock().unwrap() = Some(self.spawn_api_server());
         self.wait_for_api_server()?;
         if let Some(list) = self.builder.controllers.list() {
@@ -328,7 +349,6 @@ impl Cluster {
         command
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             .arg(format!("--secure-port={}", self.ports.api.number))
-            .arg(format!("--etcd-servers={}", self.etcd_endpoint()))
             .arg(format!("--tls-cert-file={}", file("server.crt")))
             .arg(format!("--tls-private-key-file={}", file("server.key")))
             .arg(format!("--client-ca-file={}", file("ca.crt")))
@@ -347,6 +367,10 @@ impl Cluster {
         if self.builder.controllers == Controllers::None {
             command.arg("--disable-admission-plugins=ServiceAccount");
         }
+        match &self.builder.etcd_flags {
+            Some(flags) => command.args(flags),
+            None => command.arg(format!("--etcd-servers={}", self.etcd_endpoint())),
+        };
         command.args(&self.builder.api_server_flags);
         Process::start("kube-apiserver", &self.folder, &command)
     }
@@ -392,47 +416,5 @@ impl Cluster {
             }
             thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-/// The right to run clusters beside those of other tests.
-///
-/// A test that holds one may start more without waiting: tests that wait for each other's second cluster would
-/// wait for ever.
-struct Permit(ThreadId);
-
-static RUNNING: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
-static ENDED: Condvar = Condvar::new();
-/// Tests with clusters of their own at one time: a cluster takes half a gigabyte and most of a core to start.
-const AT_ONCE: usize = 3;
-
-impl Permit {
-    fn take() -> Self {
-        let me = thread::current().id();
-        let running = RUNNING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut running = ENDED
-            .wait_while(running, |running| {
-                let mut others = running.clone();
-                others.sort_unstable_by_key(|id| format!("{id:?}"));
-                others.dedup();
-                others.len() >= AT_ONCE && !others.contains(&me)
-            })
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        running.push(me);
-        Self(me)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut running = RUNNING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(index) = running.iter().position(|id| *id == self.0) {
-            running.remove(index);
-        }
-        ENDED.notify_all();
     }
 }
