@@ -1,1 +1,2 @@
 //! Reading, taking and restoring snapshots of etcd.
+mod reading;

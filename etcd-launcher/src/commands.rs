@@ -1,5 +1,7 @@
 //! The commands, and nothing but the way to them.
 
+pub(crate) mod describe;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use backup_cli::error::Exit;
@@ -11,6 +13,8 @@ use crate::cli::{Cli, Command};
 pub(crate) async fn run(cli: Cli) -> Exit {
     let ui = Ui::new(cli.global.color, cli.global.quiet);
     let ended = match cli.command {
+        Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
+        Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
         Command::Version(args) => version::run(&ui, &args),
     };
     ended.unwrap_or_else(|error| {
