@@ -62,7 +62,7 @@ fn a_node_runs_its_control_plane_as_static_pods() {
     let sleeper = || {
         node.pids().into_iter().find(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line == b"sleep\01234567\0"
+            line == b"sleep\x001234567\x00"
         })
     };
     let running = node.inside(&["sleep", "1234567"]).spawn();
