@@ -296,3 +296,6 @@ async fn store(taker: &mut Taker, sink: &mut Sink) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
