@@ -1,10 +1,10 @@
 //! Snapshots of etcd: what a database file says of itself, taking one, and where they lie in a location. Starts no program and
 //! changes no database.
 
-pub mod catalog;
-pub mod client;
 mod bolt;
 mod buckets;
+pub mod catalog;
+pub mod client;
 pub mod database;
 pub mod digest;
 mod entry;
