@@ -4,8 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::snapshot;
-use crate::commands::version;
+use crate::commands::{describe, snapshot, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -52,6 +51,8 @@ pub(crate) struct GlobalArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     Snapshot(snapshot::SnapshotArgs),
+    Describe(describe::DescribeArgs),
+    Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
 }
 

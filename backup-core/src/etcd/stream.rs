@@ -13,7 +13,7 @@ mod notes;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::bolt::file::{TRAILER, no_database, split};
-use super::bolt::{META, Meta, PAGE_SIZES};
+use super::bolt::{META, Meta, PAGE_SIZES, newest};
 use super::database::wrong_trailer;
 use super::facts::Facts;
 use crate::error::Result;
@@ -92,6 +92,14 @@ impl Walk {
             self.pass(&passing)?;
         }
         Ok(())
+    }
+
+    /// Bytes that the database has by its own word, without a trailer, as soon as its first page told; not to be relied on.
+    #[must_use]
+    pub fn claimed(&self) -> Option<u64> {
+        let pages = self.pages.as_ref()?;
+        let meta = newest(pages.metas[0], pages.metas[1])?;
+        meta.high_water.checked_mul(u64::from(meta.page_size))
     }
 
     /// After the last byte: judges what is reachable.

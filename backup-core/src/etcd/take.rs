@@ -236,11 +236,7 @@ async fn stream(
     } else {
         "a follower"
     };
-    progress.step(&format!(
-        "saving {} MiB of {} ({role})",
-        found.status.bytes.div_ceil(1 << 20),
-        found.connection.endpoint()
-    ));
+    progress.step(&format!("saving {} ({role})", found.connection.endpoint()));
     let mut messages = found.connection.snapshot().await?;
     let how = How {
         compression: &options.compression,

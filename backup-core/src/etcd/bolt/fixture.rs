@@ -251,7 +251,8 @@ impl Build {
             return nodes.len() - 1;
         }
         while level.len() > 1 {
-            let fan = self.most.max(2);
+            // As many as fit a page: their keys have 18 bytes at most.
+            let fan = self.most.min((page - HEADER) / (ELEMENT + 18)).max(2);
             level = level
                 .chunks(fan)
                 .map(|chunk| {

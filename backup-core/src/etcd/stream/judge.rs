@@ -89,7 +89,7 @@ pub(super) fn judge(mut pages: Candidates, bytes: u64) -> Result<(Facts, Vec<&'s
     for small in &SMALL {
         let found = buckets
             .iter()
-            .find(|(name, _)| name == small.name.as_bytes());
+            .find(|(name, _)| name.as_slice() == small.name.as_bytes());
         let Some((_, bucket)) = found else { continue };
         if !read_small(&pages, bucket, &mut |key, value| {
             (small.take)(&mut facts, key, value)
@@ -102,7 +102,7 @@ pub(super) fn judge(mut pages: Candidates, bytes: u64) -> Result<(Facts, Vec<&'s
     let mut count = Count::default();
     let mut inline = None;
     for (name, bucket) in &buckets {
-        let is_key = name == KEY_BUCKET;
+        let is_key = name.as_slice() == KEY_BUCKET;
         match bucket {
             Bucket::Tree(root) if is_key => {
                 judge.tree(*root, 0, &mut |id, kind, note| {
@@ -115,7 +115,10 @@ pub(super) fn judge(mut pages: Candidates, bytes: u64) -> Result<(Facts, Vec<&'s
         }
     }
     let reached = judge.reached;
-    if !buckets.iter().any(|(name, _)| name == KEY_BUCKET) {
+    if !buckets
+        .iter()
+        .any(|(name, _)| name.as_slice() == KEY_BUCKET)
+    {
         return Err(damaged("it has no bucket \"key\""));
     }
     if let Some(page) = inline {

@@ -119,7 +119,7 @@ fn a_bucket_of_buckets_of_many_pages_and_members_on_pages_of_their_own_are_found
         free: 30,
         ..build(&history(50))
     };
-    for id in 100..140_u64 {
+    for id in 100..125_u64 {
         let member = format!(
             r#"{{"id":{id},"peerURLs":["http://{}"],"name":"n"}}"#,
             "x".repeat(60)
@@ -131,7 +131,7 @@ fn a_bucket_of_buckets_of_many_pages_and_members_on_pages_of_their_own_are_found
     let walked = walk(&bytes, 4096).unwrap();
     assert_eq!(walked.missed, ["members"]);
     let facts = open(&bytes).unwrap().facts(&Silent).unwrap();
-    assert_eq!(facts.members.len(), 41);
+    assert_eq!(facts.members.len(), 26);
     assert_eq!(
         Facts {
             members: facts.members.clone(),
@@ -168,7 +168,7 @@ fn what_is_being_compacted_is_not_counted() {
 fn a_stream_that_was_cut_altered_or_is_something_else_is_refused() {
     let whole = build(&history(300)).bytes();
     let refused = |bytes: &[u8]| walk(bytes, 1000).unwrap_err();
-    for cut in (512..whole.len()).step_by(512) {
+    for cut in (512..whole.len() - 32).step_by(512) {
         let error = refused(&whole[..cut]);
         assert_eq!(error.kind(), Kind::Corrupt, "{cut}: {error}");
     }
@@ -177,7 +177,7 @@ fn a_stream_that_was_cut_altered_or_is_something_else_is_refused() {
     }
     assert!(refused(b"").to_string().contains("is empty"));
     assert!(
-        refused(&vec![b'x'; 32 << 20])
+        refused(&vec![b'x'; 17 << 20])
             .to_string()
             .contains("no database")
     );
@@ -205,8 +205,8 @@ fn claims_inside_a_value_do_not_hide_what_is_around_it() {
         if page[..64].iter().all(|byte| *byte == 0) {
             page[..8].copy_from_slice(&(id as u64).to_le_bytes());
             page[8..16].copy_from_slice(&[2, 0, 1, 0, 0xFF, 0x3F, 0, 0]);
-            page[16..32].copy_from_slice(&[0, 0, 0, 0, 16, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0xFF, 0]);
-            page[40] = b'_';
+            // One element, far away.
+            page[16..32].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 2, 17, 0, 0, 0, 1, 0, 0, 0]);
         }
     }
     seal(&mut bytes);

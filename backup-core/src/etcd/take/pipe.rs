@@ -81,6 +81,7 @@ pub(super) async fn pass(
         )));
     }
     sink.room_for(total + TRAILER, how.compression)?;
+    how.progress.expect_bytes(total + TRAILER);
     let hold = Arc::new(Hold::new(total, how.hold_limit));
     let (to_walk, blocks) = mpsc::channel(WAITING);
     let (to_pack, packed) = mpsc::channel(WAITING);
