@@ -248,7 +248,9 @@ async fn stream(
     };
     let passed = pass(&mut messages, sink, &how).await?;
     let facts = &passed.walked.facts;
-    if facts.revision.max(facts.scheduled_compact_revision) < found.status.revision {
+    // An etcd without a key is at revision 1, of which its database knows nothing.
+    let ends = facts.revision.max(facts.scheduled_compact_revision).max(1);
+    if ends < found.status.revision {
         return Err(Error::corrupt(format!(
             "the snapshot ends at revision {}, and the member had {} before it began",
             facts.revision, found.status.revision
