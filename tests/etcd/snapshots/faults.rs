@@ -178,7 +178,7 @@ fn a_slow_store_may_not_hold_etcd_up_unless_a_spool_takes_what_it_does_not() {
     let began = Instant::now();
     let run = call("a", &[]).code(1);
     assert!(
-        run.stderr.contains("too slow") && run.stderr.contains("--spool-dir"),
+        run.stderr.contains("does not keep up") && run.stderr.contains("--spool-dir"),
         "{}",
         run.stderr
     );
@@ -219,7 +219,7 @@ fn a_store_that_dies_in_mid_upload_shows_no_snapshot() {
         .credentials_of(&minio)
         .env("AWS_ENDPOINT_URL", proxy.url())
         .code(1);
-    assert!(run.stderr.contains("too slow"), "{}", run.stderr);
+    assert!(run.stderr.contains("does not keep up"), "{}", run.stderr);
     assert!(
         run.stderr.contains("could not be removed"),
         "{}",

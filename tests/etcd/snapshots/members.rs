@@ -206,7 +206,8 @@ fn certificates_that_do_not_fit_are_told_with_the_flag_that_helps() {
         .unwrap()
         .map(|file| file.display().to_string());
     let call = |flags: &[&str]| {
-        harness::run::etcd_launcher(&["snapshot", &format!("--endpoints={}", etcd.endpoint())])
+        harness::run::etcd_launcher(&["snapshot"])
+            .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
             .args(flags)
             .arg(&file)
             .code(1)
