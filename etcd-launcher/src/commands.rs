@@ -1,6 +1,7 @@
 //! The commands, and nothing but the way to them.
 
 pub(crate) mod describe;
+pub(crate) mod snapshot;
 pub(crate) mod verify;
 pub(crate) mod version;
 
@@ -11,8 +12,9 @@ use crate::cli::{Cli, Command};
 
 /// Runs one command; an error is told here.
 pub(crate) async fn run(cli: Cli) -> Exit {
-    let ui = Ui::new(cli.global.color, cli.global.quiet);
+    let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
+        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
         Command::Version(args) => version::run(&ui, &args),
