@@ -4,7 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::version;
+use crate::commands::{restore, rollback, status, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -49,6 +49,9 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    Restore(Box<restore::RestoreArgs>),
+    Rollback(Box<rollback::RollbackArgs>),
+    Status(status::StatusArgs),
     Version(version::VersionArgs),
 }
 

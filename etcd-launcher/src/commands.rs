@@ -1,5 +1,9 @@
 //! The commands, and nothing but the way to them.
 
+mod data_dir;
+pub(crate) mod restore;
+pub(crate) mod rollback;
+pub(crate) mod status;
 pub(crate) mod version;
 
 use backup_cli::error::Exit;
@@ -11,6 +15,9 @@ use crate::cli::{Cli, Command};
 pub(crate) async fn run(cli: Cli) -> Exit {
     let ui = Ui::new(cli.global.color, cli.global.quiet);
     let ended = match cli.command {
+        Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
+        Command::Rollback(args) => rollback::run(&ui, *args).await,
+        Command::Status(args) => status::run(&ui, &args),
         Command::Version(args) => version::run(&ui, &args),
     };
     ended.unwrap_or_else(|error| {
