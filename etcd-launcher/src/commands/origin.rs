@@ -38,8 +38,13 @@ impl Origin {
             Some(cluster) if !text.contains('/') => Self::named(text, cluster, location).await,
             _ => {
                 let source = Source::parse(text, location)?;
+                let shown = match &source {
+                    // The same command from another folder means the same file.
+                    Source::File(path) => std::path::absolute(path)?.display().to_string(),
+                    Source::Object { .. } => source.to_string(),
+                };
                 Ok(Self {
-                    shown: source.to_string(),
+                    shown,
                     source,
                     expected: Expected::default(),
                     cluster: None,

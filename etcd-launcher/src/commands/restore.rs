@@ -363,13 +363,16 @@ pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> 
             plan.target_revision
         ))?;
     }
-    if plan.old != Carried::Absent {
-        ui.line(&format!(
-            "the old state ({}) is kept in {}; to go back: etcd-launcher rollback --data-dir {}",
-            plan.old,
-            taken.dir.side(id).display(),
+    let kept = dir_of(taken, id);
+    match (&plan.old, &plan.purpose) {
+        (Carried::Absent, _) => {}
+        (old, Purpose::Restore) => ui.line(&format!(
+            "the old state ({old}) is kept in {kept}; to go back: etcd-launcher rollback --data-dir {}",
             quoted(&shown)
-        ))?;
+        ))?,
+        (old, Purpose::Rollback { .. }) => {
+            ui.line(&format!("what was there before ({old}) is kept in {kept}"))?;
+        }
     }
     let others: Vec<&Peer> = plan
         .members
@@ -393,4 +396,8 @@ pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> 
     }
     ui.line("start etcd with its usual arguments; an --initial-cluster-token of its own does not matter any more")?;
     Ok(Exit::Done)
+}
+
+fn dir_of(taken: &Taken, id: &AttemptId) -> String {
+    taken.dir.side(id).display().to_string()
 }
