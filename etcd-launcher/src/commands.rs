@@ -1,7 +1,12 @@
 //! The commands, and nothing but the way to them.
 
+mod data_dir;
 pub(crate) mod describe;
+mod origin;
+pub(crate) mod restore;
+pub(crate) mod rollback;
 pub(crate) mod snapshot;
+pub(crate) mod status;
 pub(crate) mod verify;
 pub(crate) mod version;
 
@@ -14,6 +19,9 @@ use crate::cli::{Cli, Command};
 pub(crate) async fn run(cli: Cli) -> Exit {
     let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
+        Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
+        Command::Rollback(args) => rollback::run(&ui, *args).await,
+        Command::Status(args) => status::run(&ui, &args),
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,

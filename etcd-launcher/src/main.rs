@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod members;
+mod restore;
 mod source;
 
 use std::process::ExitCode;
