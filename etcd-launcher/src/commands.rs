@@ -1,5 +1,6 @@
 //! The commands, and nothing but the way to them.
 
+pub(crate) mod snapshot;
 pub(crate) mod version;
 
 use backup_cli::error::Exit;
@@ -9,8 +10,9 @@ use crate::cli::{Cli, Command};
 
 /// Runs one command; an error is told here.
 pub(crate) async fn run(cli: Cli) -> Exit {
-    let ui = Ui::new(cli.global.color, cli.global.quiet);
+    let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
+        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Version(args) => version::run(&ui, &args),
     };
     ended.unwrap_or_else(|error| {

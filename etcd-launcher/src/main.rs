@@ -3,6 +3,8 @@
 
 mod cli;
 mod commands;
+mod members;
+mod source;
 
 use std::process::ExitCode;
 
