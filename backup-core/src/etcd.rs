@@ -9,6 +9,7 @@ pub mod facts;
 pub mod hashkv;
 pub mod manifest;
 pub mod names;
+pub mod readback;
 pub mod stream;
 pub mod take;
 

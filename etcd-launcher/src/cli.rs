@@ -4,6 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::crds;
 use crate::commands::snapshot;
 use crate::commands::version;
 
@@ -51,6 +52,7 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    Crds(crds::CrdsArgs),
     Snapshot(snapshot::SnapshotArgs),
     Version(version::VersionArgs),
 }
