@@ -4,9 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::crds;
-use crate::commands::snapshot;
-use crate::commands::version;
+use crate::commands::{crds, describe, snapshot, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -54,6 +52,8 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum Command {
     Crds(crds::CrdsArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Describe(describe::DescribeArgs),
+    Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
 }
 
