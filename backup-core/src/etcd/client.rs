@@ -243,7 +243,8 @@ impl Connection {
         Ok(HashKv {
             hash: answer.hash(),
             revision,
-            compact_revision: answer.compact_version(),
+            // etcd has -1 where nothing was compacted yet.
+            compact_revision: answer.compact_version().max(0),
         })
     }
 
