@@ -2,5 +2,6 @@
 
 mod reading;
 mod restoring;
+mod objects;
 mod snapshots;
 mod wire;

@@ -4,7 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{describe, restore, rollback, snapshot, status, verify, version};
+use crate::commands::{crds, describe, restore, rollback, snapshot, status, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Restore(Box<restore::RestoreArgs>),
     Rollback(Box<rollback::RollbackArgs>),
     Status(status::StatusArgs),
+    Crds(crds::CrdsArgs),
     Snapshot(snapshot::SnapshotArgs),
     Describe(describe::DescribeArgs),
     Verify(verify::VerifyArgs),

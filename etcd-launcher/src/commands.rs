@@ -1,6 +1,7 @@
 //! The commands, and nothing but the way to them.
 
 mod data_dir;
+pub(crate) mod crds;
 pub(crate) mod describe;
 mod origin;
 pub(crate) mod restore;
@@ -22,6 +23,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
         Command::Rollback(args) => rollback::run(&ui, *args).await,
         Command::Status(args) => status::run(&ui, &args),
+        Command::Crds(args) => crds::run(&ui, args).await,
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
