@@ -1,0 +1,233 @@
+//! The exchange and its undoing: the only moves of a state that a member has served. Each is made where the folders ask for it and
+//! nowhere else; see the rules in `restore.rs`.
+
+use std::io;
+
+use backup_core::{Error, Result};
+
+use super::dir::DataDir;
+use super::entry::{Attempt, Entry, Former};
+use super::fence::Stopped;
+use super::files::Kind;
+use super::plan::AttemptId;
+use super::slots::{self, Goal, Move, Truth};
+use super::step::Step;
+
+/// Puts the proven side of an attempt in the place of `member`, or finishes that. `former` is what the old state was, where it
+/// could be read.
+///
+/// # Errors
+/// When the folders hold something else, or an etcd started meanwhile: then the old state is back.
+pub(crate) fn exchange(
+    dir: &mut DataDir,
+    id: &AttemptId,
+    stopped: &dyn Stopped,
+    former: Option<Former>,
+) -> Result<()> {
+    let attempt = dir.attempt(id)?;
+    let is_done = attempt.may_be_exchanged && dir.truth(attempt)? == Truth::After;
+    if !(is_done && attempt.step == Step::Exchanging) {
+        let mut entry = Entry::new(id, Step::Exchanging);
+        entry.former = former;
+        dir.journal.append(&entry)?;
+    }
+    move_to(dir, id, Goal::New)?;
+    if let Err(e) = stopped.check() {
+        back(dir, id)?;
+        return Err(e.context("the exchange was undone: the old state is in place"));
+    }
+    dir.record(id, Step::Exchanged)
+}
+
+/// Puts the old state back, and removes the new one.
+///
+/// # Errors
+/// When the folders hold something else.
+pub(crate) fn back(dir: &mut DataDir, id: &AttemptId) -> Result<()> {
+    if dir.attempt(id)?.step != Step::RollingBack {
+        dir.record(id, Step::RollingBack)?;
+    }
+    move_to(dir, id, Goal::Old)?;
+    dir.record(id, Step::RolledBack)?;
+    tidy(dir, id)
+}
+
+/// Gives up an attempt that was not exchanged, and removes what it wrote.
+///
+/// # Errors
+/// When the folders say that it was exchanged.
+pub(crate) fn abandon(dir: &mut DataDir, id: &AttemptId, why: &str) -> Result<()> {
+    let attempt = dir.attempt(id)?;
+    if attempt.may_be_exchanged {
+        // In the middle of two renames the old state comes back first; and what is in place has to be so durably.
+        if dir.truth(attempt)? == Truth::After {
+            return Err(Error::other(format!(
+                "attempt {id} is in place and can not be abandoned"
+            )));
+        }
+        move_to(dir, id, Goal::Old)?;
+    }
+    let mut entry = Entry::new(id, Step::Abandoned);
+    entry.note = Some(why.to_owned());
+    dir.journal.append(&entry)?;
+    tidy(dir, id)
+}
+
+/// What the table says about the last attempt without asking what anybody wants: a rollback is finished, an exchange that happened
+/// is recorded, what was given up is removed.
+///
+/// # Errors
+/// When the folders can not be read or moved.
+pub(crate) fn recover(dir: &mut DataDir) -> Result<()> {
+    let Some(last) = dir.attempts().last() else {
+        return Ok(());
+    };
+    let (id, step) = (last.id().clone(), last.step);
+    match step {
+        Step::RollingBack => back(dir, &id),
+        Step::RolledBack | Step::Abandoned => tidy(dir, &id),
+        Step::Exchanging if dir.truth(last)? == Truth::After => {
+            // What the folders say may still be lost with the machine, or be the last but one of two renames.
+            move_to(dir, &id, Goal::New)?;
+            dir.record(&id, Step::Exchanged)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the side and the spool of an attempt that was given up or rolled back.
+fn tidy(dir: &DataDir, id: &AttemptId) -> Result<()> {
+    let attempt = dir.attempt(id)?;
+    let told =
+        |e: io::Error| Error::other(format!("can not remove what attempt {id} left")).because(e);
+    for name in spools(dir, id) {
+        if dir.files.kind(&name).map_err(told)? == Kind::File {
+            dir.files.remove_file(&name).map_err(told)?;
+        }
+    }
+    let folder = dir.side_folder(id);
+    if dir.files.kind(&folder).map_err(told)? == Kind::Absent {
+        return Ok(());
+    }
+    // The record says that nothing of value is there. Believed only where no folder says otherwise.
+    let old = attempt.plan.old.cluster();
+    let side = dir.carried_by(&dir.side(id))?.cluster();
+    let is_old = old.is_some() && side == old;
+    let is_aside = dir.files.kind(&dir.aside(id)).map_err(told)? != Kind::Absent;
+    if is_old || is_aside || !matches!(attempt.step, Step::RolledBack | Step::Abandoned) {
+        return Ok(());
+    }
+    dir.files.remove_tree(&folder).map_err(told)?;
+    dir.files.sync(dir.root()).map_err(told)
+}
+
+/// The files that an attempt may have left in the data dir.
+fn spools(dir: &DataDir, id: &AttemptId) -> [std::path::PathBuf; 2] {
+    let spool = dir.spool(id);
+    let mut part = spool.clone().into_os_string();
+    part.push(".part");
+    [spool, part.into()]
+}
+
+/// Removes the spool in the data dir once the side is proven.
+pub(super) fn remove_spool(dir: &DataDir, id: &AttemptId) -> io::Result<()> {
+    for name in spools(dir, id) {
+        if dir.files.kind(&name)? == Kind::File {
+            dir.files.remove_file(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves until `member` is what it is to be, and durably so.
+fn move_to(dir: &mut DataDir, id: &AttemptId, goal: Goal) -> Result<()> {
+    // At most three renames lead to either goal; a longer way means that somebody else moves too.
+    for _ in 0..4 {
+        let attempt = dir.attempt(id)?.clone();
+        let slots = dir.slots(&attempt)?;
+        let Ok(next) = slots::next(&slots, goal) else {
+            return Err(lost(dir, &attempt));
+        };
+        let told = |e: io::Error| {
+            Error::other(format!(
+                "can not exchange {} with the state of attempt {id}",
+                dir.member().display()
+            ))
+            .because(e)
+            .hint(format!(
+                "nothing is lost: `etcd-launcher status --data-dir {}` says what lies where",
+                backup_core::error::quoted(&dir.root().to_string_lossy())
+            ))
+        };
+        let went_aside = match next {
+            Some(by) => make(dir, id, by).map_err(told)?,
+            None => false,
+        };
+        sync_parents(dir, id).map_err(told)?;
+        if next.is_none() {
+            return Ok(());
+        }
+        if went_aside {
+            let mut entry = Entry::new(
+                id,
+                match goal {
+                    Goal::New => Step::Exchanging,
+                    Goal::Old => Step::RollingBack,
+                },
+            );
+            entry.note = Some("by two renames: the first is made".into());
+            dir.journal.append(&entry)?;
+        }
+    }
+    Err(lost(dir, &dir.attempt(id)?.clone()))
+}
+
+/// Makes one move; true where it was the first of two renames.
+fn make(dir: &DataDir, id: &AttemptId, by: Move) -> io::Result<bool> {
+    let (member, side, aside) = (dir.member(), dir.side(id), dir.aside(id));
+    let files = &dir.files;
+    match by {
+        Move::Exchange => match files.exchange(&member, &side) {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                files.rename(&member, &aside)?;
+                return Ok(true);
+            }
+            exchanged => exchanged?,
+        },
+        Move::SideIn => files.rename(&side, &member)?,
+        Move::AsideIn => files.rename(&aside, &member)?,
+        Move::MemberOut => files.rename(&member, &side)?,
+        Move::AsideToSide => files.rename(&aside, &side)?,
+    }
+    Ok(false)
+}
+
+fn sync_parents(dir: &DataDir, id: &AttemptId) -> io::Result<()> {
+    dir.files.sync(dir.root())?;
+    let folder = dir.side_folder(id);
+    if dir.files.kind(&folder)? == Kind::Folder {
+        dir.files.sync(&folder)?;
+    }
+    Ok(())
+}
+
+fn lost(dir: &DataDir, attempt: &Attempt) -> Error {
+    let at = |path: std::path::PathBuf| {
+        let carried = dir
+            .carried_by(&path)
+            .map_or_else(|_| "what can not be read".to_owned(), |c| c.to_string());
+        format!("{} holds {carried}", path.display())
+    };
+    let id = attempt.id();
+    Error::corrupt(format!(
+        "the folders of attempt {id} hold neither its old state ({}) nor its new one (cluster {}) where they were left; nothing was moved",
+        attempt.plan.old, attempt.plan.cluster_id
+    ))
+    .because(format!(
+        "{}; {}; {}",
+        at(dir.member()),
+        at(dir.side(id)),
+        at(dir.aside(id))
+    ))
+    .hint("somebody else moved or started something here: put the folders back by hand, then try again")
+}
