@@ -20,13 +20,13 @@ pub(crate) struct EtcdArgs {
 }
 
 impl EtcdArgs {
-    /// Reads a command line: the program, then its arguments. `variable` gives the environment.
+    /// Reads a command line: the program, then its arguments. `environment` gives a variable.
     ///
     /// # Errors
     /// `Invalid`: no program, an argument that is no UTF-8, a configuration file (it would hide flags from us).
     pub(crate) fn parse(
         line: &[OsString],
-        variable: impl Fn(&str) -> Option<OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
         let (program, rest) = line.split_first().ok_or_else(|| {
             Error::invalid("no command is given").hint(
@@ -43,8 +43,7 @@ impl EtcdArgs {
             .collect::<Result<Vec<_>>>()?;
         let mut settings = BTreeMap::new();
         for name in KNOWN {
-            let in_environment = format!("ETCD_{}", name.to_uppercase().replace('-', "_"));
-            if let Some(value) = variable(&in_environment).and_then(|value| value.into_string().ok())
+            if let Some(value) = environment(&variable(name)).and_then(|value| value.into_string().ok())
                 && !value.is_empty()
             {
                 settings.insert((*name).to_owned(), value);
@@ -81,6 +80,11 @@ impl EtcdArgs {
             .map(|part| part.trim().to_owned())
             .filter(|part| !part.is_empty())
             .collect()
+    }
+
+    /// Whether a flag or its variable is given, with whatever value but an empty one.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.setting(name).is_some()
     }
 
     fn is_on(&self, name: &str) -> bool {
@@ -131,6 +135,27 @@ impl EtcdArgs {
             .collect()
     }
 
+    /// `--initial-cluster` as it is written.
+    pub(crate) fn initial_cluster_text(&self) -> String {
+        self.setting("initial-cluster").map_or_else(
+            || format!("{}={}", self.name(), self.peer_urls().join(",")),
+            str::to_owned,
+        )
+    }
+
+    /// `--initial-cluster-token`
+    pub(crate) fn token(&self) -> &str {
+        self.setting("initial-cluster-token").unwrap_or("etcd-cluster")
+    }
+
+    /// Ports on which it listens for peers and for whoever measures, fenced or not.
+    pub(crate) fn ports_that_are_no_clients(&self) -> Vec<u16> {
+        let mut urls = self.list("listen-peer-urls", "http://localhost:2380");
+        urls.extend(self.list("listen-metrics-urls", ""));
+        let ports = urls.iter().filter_map(|url| url.rsplit_once(':')?.1.parse().ok());
+        ports.collect()
+    }
+
     /// `--initial-advertise-peer-urls`
     pub(crate) fn peer_urls(&self) -> Vec<String> {
         self.list("initial-advertise-peer-urls", "http://localhost:2380")
@@ -164,6 +189,28 @@ impl EtcdArgs {
         self.is_on("client-cert-auth")
     }
 
+    /// The arguments of an etcd that no client reaches but on this socket, with this membership. Flags are taken away in every form: one
+    /// that stayed would open a listener beside the socket, or compact away what the members are compared at.
+    pub(crate) fn fenced(&self, socket: &Path, initial_cluster: &str) -> Vec<String> {
+        let mut replaced: Vec<(&str, Option<String>)> =
+            FENCED.iter().map(|name| (*name, None)).collect();
+        replaced.extend([
+            (
+                "listen-client-urls",
+                Some(format!("unix://{}", socket.display())),
+            ),
+            ("auto-compaction-retention", Some("0".to_owned())),
+            ("initial-cluster", Some(initial_cluster.to_owned())),
+        ]);
+        self.with(&replaced)
+    }
+
+    /// Variables that the fence takes away: one beside its flag is fatal to etcd, and one without would be obeyed.
+    pub(crate) fn fenced_variables() -> impl Iterator<Item = String> {
+        let set = ["listen-client-urls", "auto-compaction-retention", "initial-cluster"];
+        FENCED.iter().copied().chain(set).map(variable)
+    }
+
     /// The arguments with these flags set to these values; a value of none takes the flag away.
     pub(crate) fn with(&self, replaced: &[(&str, Option<String>)]) -> Vec<String> {
         let mut kept = Vec::new();
@@ -186,6 +233,18 @@ impl EtcdArgs {
     }
 }
 
+/// What a fenced etcd is not given.
+const FENCED: &[&str] = &[
+    "listen-client-http-urls",
+    "initial-cluster-token",
+    "initial-cluster-state",
+    "auto-compaction-mode",
+];
+
+fn variable(name: &str) -> String {
+    format!("ETCD_{}", name.to_uppercase().replace('-', "_"))
+}
+
 /// Settings that are also read from the environment.
 const KNOWN: &[&str] = &[
     "advertise-client-urls",
@@ -195,10 +254,17 @@ const KNOWN: &[&str] = &[
     "client-key-file",
     "config-file",
     "data-dir",
+    "discovery",
+    "discovery-endpoints",
+    "discovery-srv",
+    "force-new-cluster",
     "initial-advertise-peer-urls",
     "initial-cluster",
+    "initial-cluster-token",
     "key-file",
     "listen-client-urls",
+    "listen-metrics-urls",
+    "listen-peer-urls",
     "name",
     "quota-backend-bytes",
     "trusted-ca-file",
@@ -296,6 +362,31 @@ mod tests {
             ["--snapshot-count=5", "--debug", "--listen-client-urls=unix://s"]
         );
         assert_eq!(args.with(&[]).len(), 7);
+    }
+
+    #[test]
+    fn a_fenced_etcd_is_given_no_listener_but_the_socket() {
+        let args = parse(
+            "etcd --name=a -listen-client-http-urls http://h:1 --listen-client-urls=https://h:2,https://h:3 --listen-peer-urls=http://h:4 --listen-metrics-urls http://h:5 --auto-compaction-mode=periodic --auto-compaction-retention 8 --initial-cluster-state new --initial-cluster a=http://h:4",
+            &[],
+        )
+        .unwrap();
+        assert_eq!(
+            args.fenced(Path::new("/d/s"), "a=http://h:4"),
+            [
+                "--name=a",
+                "--listen-peer-urls=http://h:4",
+                "--listen-metrics-urls",
+                "http://h:5",
+                "--listen-client-urls=unix:///d/s",
+                "--auto-compaction-retention=0",
+                "--initial-cluster=a=http://h:4"
+            ]
+        );
+        assert_eq!(args.ports_that_are_no_clients(), [4, 5]);
+        let variables: Vec<String> = EtcdArgs::fenced_variables().collect();
+        assert!(variables.contains(&"ETCD_LISTEN_CLIENT_HTTP_URLS".to_owned()));
+        assert!(variables.contains(&"ETCD_LISTEN_CLIENT_URLS".to_owned()));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::etcd_args::EtcdArgs;
 /// What etcd needs to end by itself when it can; what it has not done by then, its log does at the next start.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The socket's name in the data dir.
+pub(crate) const SOCKET: &str = ".restore-socket";
+
 /// Who can reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Listening {
@@ -35,7 +38,7 @@ pub(crate) struct Member {
 impl Member {
     /// A member that does not run yet.
     pub(crate) fn new(args: EtcdArgs) -> Self {
-        let socket = args.data_dir().join(".restore-socket");
+        let socket = args.data_dir().join(SOCKET);
         Self {
             args,
             socket,
@@ -63,39 +66,52 @@ impl Member {
         self.running.as_ref().and_then(|(child, _)| child.id())
     }
 
-    /// Starts it; fine where it runs in that way already. Returns once the process is there, not once it serves.
+    /// Starts it for whoever its command line says; fine where it runs so already. Returns once the process is there, not once it serves.
     ///
     /// # Errors
     /// When it runs in another way, and when it can not be started.
-    pub(crate) fn start(&mut self, listening: Listening) -> Result<()> {
+    pub(crate) fn start_usual(&mut self) -> Result<()> {
+        self.start(Listening::Usual, self.args.with(&[]))
+    }
+
+    /// Starts it for this process alone, with this membership.
+    ///
+    /// # Errors
+    /// As [`Member::start_usual`].
+    pub(crate) fn start_fenced(&mut self, initial_cluster: &str) -> Result<()> {
+        if self.listening().is_none() {
+            // A socket that a killed etcd left would be taken for one in use.
+            match std::fs::remove_file(&self.socket) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::other(format!(
+                        "can not remove {}",
+                        self.socket.display()
+                    ))
+                    .because(e));
+                }
+                _ => {}
+            }
+        }
+        let arguments = self.args.fenced(&self.socket, initial_cluster);
+        self.start(Listening::Fenced, arguments)
+    }
+
+    fn start(&mut self, listening: Listening, arguments: Vec<String>) -> Result<()> {
         match self.listening() {
             Some(now) if now == listening => return Ok(()),
             Some(_) => return Err(Error::other("etcd runs already, in another way")),
             None => {}
         }
-        let arguments = match listening {
-            Listening::Usual => self.args.with(&[]),
-            Listening::Fenced => {
-                // A socket that a killed etcd left would be taken for one in use.
-                match std::fs::remove_file(&self.socket) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::other(format!(
-                            "can not remove {}",
-                            self.socket.display()
-                        ))
-                        .because(e));
-                    }
-                    _ => {}
-                }
-                self.args.with(&[(
-                    "listen-client-urls",
-                    Some(format!("unix://{}", self.socket.display())),
-                )])
-            }
-        };
         let ours = std::env::current_exe()
             .map_err(|e| Error::other("can not tell where this program is").because(e))?;
-        let child = Command::new(ours)
+        let mut command = Command::new(ours);
+        if listening == Listening::Fenced {
+            for variable in EtcdArgs::fenced_variables() {
+                command.env_remove(variable);
+            }
+        }
+        // From a thread of the runtime, which lasts as long as the process: the child ends with the thread that started it.
+        let child = command
             .args(["exec", "--parent"])
             .arg(std::process::id().to_string())
             .arg("--")
@@ -126,25 +142,26 @@ impl Member {
         Ok(status)
     }
 
-    /// Stops it: TERM, and KILL after some seconds. Fine where it does not run.
+    /// Stops it: TERM, and KILL after some seconds; says whether TERM was enough. Fine where it does not run.
     ///
     /// # Errors
     /// When it does not end.
-    pub(crate) async fn stop(&mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<bool> {
         let Some((child, _)) = &mut self.running else {
-            return Ok(());
+            return Ok(true);
         };
         // Not reaped before `wait`: the number is still this child's.
         if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
             let _ = kill_process(pid, Signal::TERM);
         }
-        if tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+        let by_itself = tokio::time::timeout(PATIENCE, child.wait()).await.is_ok();
+        if !by_itself {
             child
                 .kill()
                 .await
                 .map_err(|e| Error::other("can not kill etcd").because(e))?;
         }
         self.running = None;
-        Ok(())
+        Ok(by_itself)
     }
 }
