@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod comparison;
+mod etcd;
 mod faults;
 mod parts;
 mod witness;

@@ -84,7 +84,7 @@ data: {greeting: hello}
 fn the_demo_ends_with_nothing_missing_and_nothing_different() {
     let run = harness::run::program(env!("CARGO_BIN_EXE_demo"), &[] as &[&str])
         .env("KUBECTL_BACKUP_BIN", harness::tools::plugin())
-        .env("KUBECTL_BACKUP_TOOLS", harness::tools::path("."))
+        .env("KUBECTL_BACKUP_TOOLS", harness::tools::folder())
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", std::env::var_os("HOME").unwrap())
         .ok();

@@ -56,6 +56,11 @@ impl CommandError {
         self.error.kind() == Kind::NotFound
     }
 
+    /// The error below, for a library that goes on with it.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+
     /// The error below.
     pub fn error(&self) -> &Error {
         &self.error

@@ -3,6 +3,7 @@
 
 mod cli;
 mod commands;
+mod restore;
 mod source;
 
 use std::process::ExitCode;

@@ -8,11 +8,12 @@ mod admin;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Condvar, Mutex, OnceLock};
-use std::thread::{self, ThreadId};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http_client::Endpoint;
+use crate::permit::{Permit, Permits};
 use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::{Folder, Process};
@@ -24,6 +25,8 @@ pub use admin::Kubeconfig;
 const READY: Duration = Duration::from_secs(120);
 /// How often a start is tried with new ports, when somebody took one in between.
 const STARTS: usize = 4;
+/// Tests with clusters of their own at one time: a cluster takes half a gigabyte and most of a core to start.
+static PERMITS: Permits = Permits::new(3);
 
 /// Which controllers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl ClusterBuilder {
     }
 
     pub fn start(self) -> Cluster {
-        let permit = Permit::take();
+        let permit = PERMITS.take();
         self.start_with(Some(permit))
     }
 
@@ -392,47 +395,5 @@ impl Cluster {
             }
             thread::sleep(Duration::from_millis(50));
         }
-    }
-}
-
-/// The right to run clusters beside those of other tests.
-///
-/// A test that holds one may start more without waiting: tests that wait for each other's second cluster would
-/// wait for ever.
-struct Permit(ThreadId);
-
-static RUNNING: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
-static ENDED: Condvar = Condvar::new();
-/// Tests with clusters of their own at one time: a cluster takes half a gigabyte and most of a core to start.
-const AT_ONCE: usize = 3;
-
-impl Permit {
-    fn take() -> Self {
-        let me = thread::current().id();
-        let running = RUNNING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut running = ENDED
-            .wait_while(running, |running| {
-                let mut others = running.clone();
-                others.sort_unstable_by_key(|id| format!("{id:?}"));
-                others.dedup();
-                others.len() >= AT_ONCE && !others.contains(&me)
-            })
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        running.push(me);
-        Self(me)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut running = RUNNING
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(index) = running.iter().position(|id| *id == self.0) {
-            running.remove(index);
-        }
-        ENDED.notify_all();
     }
 }

@@ -9,12 +9,15 @@
 
 pub mod cluster;
 pub mod compare;
+pub mod etcd;
 pub mod exceptions;
 mod guardian;
 pub mod http_client;
 mod http_server;
+mod kubectl;
 pub mod load;
 pub mod mock;
+mod permit;
 pub mod pki;
 mod ports;
 pub mod process;

@@ -280,7 +280,7 @@ fn post(client: &mut Client, path: &str, body: &Value) {
 }
 
 /// Lines of JSON, as configuration is: it compresses to about a quarter.
-fn text(random: &mut Random, length: usize) -> String {
+pub(crate) fn text(random: &mut Random, length: usize) -> String {
     const WORDS: [&str; 8] = [
         "timeout", "endpoint", "replicas", "enabled", "region", "level", "owner", "limit",
     ];
@@ -298,16 +298,16 @@ fn text(random: &mut Random, length: usize) -> String {
 }
 
 /// SplitMix64: small, quick, and the same everywhere.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream);
         random.next();
         random
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -58,22 +58,24 @@ impl Authority {
     /// A server's certificate for these names and addresses.
     pub fn server(&self, name: &str, hosts: &[&str]) -> Identity {
         let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
-        self.sign(
-            CertificateParams::new(hosts).unwrap(),
-            name,
-            &[],
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(CertificateParams::new(hosts).unwrap(), name, &[], usages)
+    }
+
+    /// A certificate for both ends of a connection: members of etcd are each other's clients, and each is its own.
+    pub fn peer(&self, name: &str, hosts: &[&str]) -> Identity {
+        let hosts: Vec<_> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
-        )
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.sign(CertificateParams::new(hosts).unwrap(), name, &[], usages)
     }
 
     /// A client's certificate: a user and the groups it is in.
     pub fn client(&self, user: &str, groups: &[&str]) -> Identity {
-        self.sign(
-            CertificateParams::default(),
-            user,
-            groups,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        )
+        let usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(CertificateParams::default(), user, groups, usages)
     }
 
     /// A client's certificate that has been of no use for years.
@@ -81,7 +83,8 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
-        self.sign(params, user, groups, ExtendedKeyUsagePurpose::ClientAuth)
+        let usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, user, groups, usages)
     }
 
     fn sign(
@@ -89,7 +92,7 @@ impl Authority {
         mut params: CertificateParams,
         name: &str,
         groups: &[&str],
-        usage: ExtendedKeyUsagePurpose,
+        usages: Vec<ExtendedKeyUsagePurpose>,
     ) -> Identity {
         let key = KeyPair::generate().unwrap();
         params.distinguished_name.remove(DnType::CommonName);
@@ -107,7 +110,7 @@ impl Authority {
             params.distinguished_name.push(spelling, group);
         }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         Identity {
             certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
             key: key.serialize_pem(),

@@ -158,6 +158,11 @@ pub struct Process {
 impl Process {
     /// Starts `command`, which must not be touched by anybody else; its two streams go to `<name>.log`.
     pub fn start(name: &str, folder: &Folder, command: &Command) -> Self {
+        Self::start_in(name, folder.path(), command)
+    }
+
+    /// The same in a folder that somebody else looks after.
+    pub(crate) fn start_in(name: &str, folder: &Path, command: &Command) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::options()
             .create(true)
@@ -175,14 +180,14 @@ impl Process {
         shell
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
-            .env("HOME", folder.path())
-            .env("TMPDIR", folder.path());
+            .env("HOME", folder)
+            .env("TMPDIR", folder);
         let given = command
             .get_envs()
             .filter_map(|(key, value)| Some((key, value?)));
         shell.envs(given);
         shell
-            .current_dir(command.get_current_dir().unwrap_or(folder.path()))
+            .current_dir(command.get_current_dir().unwrap_or(folder))
             .stdin(Stdio::piped())
             .stdout(file.try_clone().unwrap())
             .stderr(file);
@@ -218,6 +223,11 @@ impl Process {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// KILL, for its whole process group.
+    pub fn kill(mut self) {
+        self.group.end(Duration::ZERO);
     }
 
     /// TERM, and KILL for what is left of its process group after five seconds.

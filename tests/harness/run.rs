@@ -1,4 +1,4 @@
-//! Runs the plugin as a user would: as a program, in an environment that holds only what the test gives it.
+//! Runs the product as a user would: as a program, in an environment that holds only what the test gives it.
 //!
 //! Nothing of the developer's own settings leaks in: no home, no kubeconfig, no cloud credentials, no proxy.
 
@@ -30,6 +30,13 @@ pub fn through_kubectl<A: AsRef<OsStr>>(arguments: &[A]) -> Backup {
     let mut command = Command::new(tools::path("kubectl"));
     command.arg("backup").args(arguments);
     Backup::new(command, tools::plugin().parent())
+}
+
+/// A call of `etcd-launcher` with these arguments.
+pub fn etcd_launcher<A: AsRef<OsStr>>(arguments: &[A]) -> Backup {
+    let mut command = Command::new(tools::launcher());
+    command.args(arguments);
+    Backup::new(command, None)
 }
 
 /// Another program in the same clean environment, such as a shell that starts the plugin.

@@ -1,59 +1,99 @@
-//! Where the programs are that the tests run: the pinned peers, and the plugin itself.
+//! Where the programs are that the tests run: the pinned peers, and the two programs of the product.
 //!
 //! Nothing is looked up in PATH but the shell and cargo: the versions are part of what is tested.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// The pinned program of this name, built on first use.
 pub fn path(name: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build");
-        let output = Command::new(&script)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-        assert!(output.status.success(), "tests/tools/build failed");
-        let printed = String::from_utf8(output.stdout).expect("a path in UTF-8");
-        PathBuf::from(printed.lines().last().expect("the tools' folder"))
-    });
-    let path = folder.join(name);
+    static KNOWN: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    // Held while it is built: whoever asks meanwhile would only wait for the script's own lock.
+    let mut known = KNOWN
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    known
+        .entry(name.to_owned())
+        .or_insert_with(|| build_tool(name))
+        .clone()
+}
+
+/// The folder that holds them, for whoever looks them up there.
+pub fn folder() -> PathBuf {
+    path("etcd").parent().unwrap().to_owned()
+}
+
+fn build_tool(name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build");
+    let output = Command::new(&script)
+        .arg(name)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    assert!(output.status.success(), "tests/tools/build {name} failed");
+    let printed = String::from_utf8(output.stdout).expect("a path in UTF-8");
+    let folder = printed.lines().last().expect("the tools' folder");
+    let path = Path::new(folder).join(name);
     assert!(path.exists(), "no {}", path.display());
     path
 }
 
-/// The plugin under test, built on first use with the profile of `KUBECTL_BACKUP_PROFILE` (a name, default `dev`);
-/// `KUBECTL_BACKUP_BIN` names one that is built already.
+/// The plugin under test; `KUBECTL_BACKUP_BIN` names one that is built already.
 pub fn plugin() -> PathBuf {
-    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
-    PLUGIN
-        .get_or_init(|| match env::var_os("KUBECTL_BACKUP_BIN") {
-            Some(path) => PathBuf::from(path),
-            None => build_plugin(),
-        })
-        .clone()
+    env::var_os("KUBECTL_BACKUP_BIN").map_or_else(|| built().plugin.clone(), PathBuf::from)
 }
 
-fn build_plugin() -> PathBuf {
-    let profile = env::var("KUBECTL_BACKUP_PROFILE").unwrap_or_else(|_| "dev".to_owned());
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--package=kubectl-backup", "--bins"])
-        .args(["--message-format=json-render-diagnostics", "--profile"])
-        .arg(profile)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo");
-    assert!(output.status.success(), "the plugin does not build");
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "kubectl-backup")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo names the program it built")
+/// The launcher of etcd under test; `ETCD_LAUNCHER_BIN` names one that is built already.
+pub fn launcher() -> PathBuf {
+    env::var_os("ETCD_LAUNCHER_BIN").map_or_else(|| built().launcher.clone(), PathBuf::from)
+}
+
+struct Built {
+    plugin: PathBuf,
+    launcher: PathBuf,
+}
+
+/// Both programs, built together on first use with the profile of `KUBECTL_BACKUP_PROFILE` (a name, default `dev`).
+fn built() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let profile = env::var("KUBECTL_BACKUP_PROFILE").unwrap_or_else(|_| "dev".to_owned());
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--package=kubectl-backup",
+                "--package=etcd-launcher",
+            ])
+            .args([
+                "--bins",
+                "--message-format=json-render-diagnostics",
+                "--profile",
+            ])
+            .arg(profile)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo");
+        assert!(output.status.success(), "the programs do not build");
+        let messages: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let program = |name: &str| {
+            messages
+                .iter()
+                .filter(|message| message["target"]["name"] == name)
+                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+                .unwrap_or_else(|| panic!("cargo does not say where {name} is"))
+        };
+        Built {
+            plugin: program("kubectl-backup"),
+            launcher: program("etcd-launcher"),
+        }
+    })
 }

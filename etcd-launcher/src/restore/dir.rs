@@ -30,6 +30,7 @@ pub(crate) struct DataDir {
     pub(super) files: Arc<dyn Files>,
     pub(super) journal: Journal,
     lock: Option<OwnedFd>,
+    spools: PathBuf,
 }
 
 impl DataDir {
@@ -66,6 +67,7 @@ impl DataDir {
     pub(super) fn with(root: PathBuf, files: Arc<dyn Files>, lock: Option<OwnedFd>) -> Result<Self> {
         let journal = Journal::read(Arc::clone(&files), root.join(journal::NAME))?;
         Ok(Self {
+            spools: root.clone(),
             root,
             files,
             journal,
@@ -134,14 +136,29 @@ impl DataDir {
         self.side_folder(id).join(MEMBER)
     }
 
+    /// The folder in which a side is built; whatever lies in it may be removed at any time.
+    pub(crate) fn part(&self, id: &AttemptId) -> PathBuf {
+        self.root.join(format!(".restore-{id}.part"))
+    }
+
     /// Where a state waits between two renames.
     pub(super) fn aside(&self, id: &AttemptId) -> PathBuf {
         self.side_folder(id).join("aside")
     }
 
-    /// Where an attempt's snapshot is spooled by default.
+    /// Has snapshots spooled in another folder.
+    pub(crate) fn set_spool_folder(&mut self, folder: PathBuf) {
+        self.spools = folder;
+    }
+
+    /// Where an attempt's snapshot is spooled.
     pub(crate) fn spool(&self, id: &AttemptId) -> PathBuf {
-        self.root.join(format!(".restore-{id}.db"))
+        self.spools.join(format!(".restore-{id}.db"))
+    }
+
+    /// Where a copy of a kept state is run; whatever lies in it may be removed at any time.
+    pub(crate) fn copy(&self, id: &AttemptId) -> PathBuf {
+        self.root.join(format!(".restore-{id}.copy"))
     }
 
     /// What the folder `member` carries.

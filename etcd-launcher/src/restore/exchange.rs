@@ -33,22 +33,39 @@ pub(crate) fn exchange(
     }
     move_to(dir, id, Goal::New)?;
     if let Err(e) = stopped.check() {
-        back(dir, id)?;
+        undo(dir, id)?;
         return Err(e.context("the exchange was undone: the old state is in place"));
     }
     dir.record(id, Step::Exchanged)
 }
 
-/// Puts the old state back, and removes the new one.
-///
-/// # Errors
-/// When the folders hold something else.
-pub(crate) fn back(dir: &mut DataDir, id: &AttemptId) -> Result<()> {
-    if dir.attempt(id)?.step != Step::RollingBack {
-        dir.record(id, Step::RollingBack)?;
-    }
+/// Back to the old state, which nobody has started since.
+fn undo(dir: &mut DataDir, id: &AttemptId) -> Result<()> {
+    dir.record(id, Step::RollingBack)?;
     move_to(dir, id, Goal::Old)?;
     dir.record(id, Step::RolledBack)?;
+    tidy(dir, id)
+}
+
+/// Puts the old state back, and removes the new one. A journal that can not be written (a full disk) stops this only at its end: the
+/// folders are enough to go back by, and a later start sees from them that it was done.
+///
+/// # Errors
+/// When the folders hold something else, or an etcd started on the new state meanwhile: then that is in place again.
+pub(crate) fn back(dir: &mut DataDir, id: &AttemptId, stopped: &dyn Stopped) -> Result<()> {
+    let announced = if dir.attempt(id)?.step == Step::RollingBack {
+        Ok(())
+    } else {
+        dir.record(id, Step::RollingBack)
+    };
+    move_to(dir, id, Goal::Old)?;
+    if let Err(e) = stopped.check() {
+        move_to(dir, id, Goal::New)?;
+        return Err(e.context("the rollback was undone: the restored state is in place"));
+    }
+    let told = |e: Error| e.context("the old state is in place, but that could not be recorded");
+    announced.map_err(told)?;
+    dir.record(id, Step::RolledBack).map_err(told)?;
     tidy(dir, id)
 }
 
@@ -78,60 +95,76 @@ pub(crate) fn abandon(dir: &mut DataDir, id: &AttemptId, why: &str) -> Result<()
 ///
 /// # Errors
 /// When the folders can not be read or moved.
-pub(crate) fn recover(dir: &mut DataDir) -> Result<()> {
+pub(crate) fn recover(dir: &mut DataDir, stopped: &dyn Stopped) -> Result<()> {
     let Some(last) = dir.attempts().last() else {
         return Ok(());
     };
     let (id, step) = (last.id().clone(), last.step);
+    let truth = dir.truth(last)?;
     match step {
-        Step::RollingBack => back(dir, &id),
+        Step::RollingBack => back(dir, &id, stopped),
         Step::RolledBack | Step::Abandoned => tidy(dir, &id),
-        Step::Exchanging if dir.truth(last)? == Truth::After => {
+        Step::Exchanging if truth == Truth::After => {
             // What the folders say may still be lost with the machine, or be the last but one of two renames.
             move_to(dir, &id, Goal::New)?;
             dir.record(&id, Step::Exchanged)
+        }
+        // Undone while the journal could not be written.
+        Step::Exchanged | Step::Starting | Step::Verified if truth == Truth::Before => {
+            back(dir, &id, stopped)
         }
         _ => Ok(()),
     }
 }
 
-/// Removes the side and the spool of an attempt that was given up or rolled back.
+/// Removes the new state and the spool of an attempt that was given up or rolled back.
 fn tidy(dir: &DataDir, id: &AttemptId) -> Result<()> {
-    let attempt = dir.attempt(id)?;
-    let told =
-        |e: io::Error| Error::other(format!("can not remove what attempt {id} left")).because(e);
-    for name in spools(dir, id) {
-        if dir.files.kind(&name).map_err(told)? == Kind::File {
-            dir.files.remove_file(&name).map_err(told)?;
-        }
-    }
-    let folder = dir.side_folder(id);
-    if dir.files.kind(&folder).map_err(told)? == Kind::Absent {
-        return Ok(());
-    }
-    // The record says that nothing of value is there. Believed only where no folder says otherwise.
-    let old = attempt.plan.old.cluster();
-    let side = dir.carried_by(&dir.side(id))?.cluster();
-    let is_old = old.is_some() && side == old;
-    let is_aside = dir.files.kind(&dir.aside(id)).map_err(told)? != Kind::Absent;
-    if is_old || is_aside || !matches!(attempt.step, Step::RolledBack | Step::Abandoned) {
-        return Ok(());
-    }
-    dir.files.remove_tree(&folder).map_err(told)?;
-    dir.files.sync(dir.root()).map_err(told)
+    remove_spool(dir, id).map_err(|e| unremoved(id, e))?;
+    remove_new(dir, id)
 }
 
-/// The files that an attempt may have left in the data dir.
-fn spools(dir: &DataDir, id: &AttemptId) -> [std::path::PathBuf; 2] {
+fn unremoved(id: &AttemptId, e: io::Error) -> Error {
+    Error::other(format!("can not remove what attempt {id} left")).because(e)
+}
+
+/// Removes what an attempt built: the part, and the side where it carries the new id while `member` carries another one.
+///
+/// # Errors
+/// When it can not be removed.
+pub(super) fn remove_new(dir: &DataDir, id: &AttemptId) -> Result<()> {
+    let attempt = dir.attempt(id)?;
+    let (part, folder) = (dir.part(id), dir.side_folder(id));
+    let is_there = |path: &std::path::Path| {
+        let kind = dir.files.kind(path).map_err(|e| unremoved(id, e))?;
+        Ok::<_, Error>(kind != Kind::Absent)
+    };
+    for path in [&part, &dir.copy(id)] {
+        if is_there(path)? {
+            dir.files.remove_tree(path).map_err(|e| unremoved(id, e))?;
+        }
+    }
+    let new = Some(attempt.plan.cluster_id);
+    let is_new = dir.carried_by(&dir.side(id))?.cluster() == new
+        && dir.carried()?.cluster() != new
+        && !is_there(&dir.aside(id))?;
+    if is_new {
+        // Under the other name first: half removed it would not be recognised any more.
+        let removed = dir
+            .files
+            .rename(&folder, &part)
+            .and_then(|()| dir.files.sync(dir.root()))
+            .and_then(|()| dir.files.remove_tree(&part));
+        removed.map_err(|e| unremoved(id, e))?;
+    }
+    Ok(())
+}
+
+/// Removes the spool in the data dir.
+pub(super) fn remove_spool(dir: &DataDir, id: &AttemptId) -> io::Result<()> {
     let spool = dir.spool(id);
     let mut part = spool.clone().into_os_string();
     part.push(".part");
-    [spool, part.into()]
-}
-
-/// Removes the spool in the data dir once the side is proven.
-pub(super) fn remove_spool(dir: &DataDir, id: &AttemptId) -> io::Result<()> {
-    for name in spools(dir, id) {
+    for name in [spool, part.into()] {
         if dir.files.kind(&name)? == Kind::File {
             dir.files.remove_file(&name)?;
         }

@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 
 #[cfg(test)]
@@ -42,6 +42,9 @@ pub(crate) trait Files: Send + Sync {
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Writes into a file, made (for its owner only) where it is absent; it ends behind these bytes.
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Sets room aside behind a file's end, so that a disk which fills up does not stop what is written there next; where the file
+    /// system can not, nothing.
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()>;
     /// Makes a file's bytes, or a folder's names, survive a crash of the machine.
     fn sync(&self, path: &Path) -> io::Result<()>;
     /// Swaps two folders, both or neither; `Unsupported` where the file system can not.
@@ -126,9 +129,20 @@ impl Files for Disk {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
-        file.set_len(offset)?;
-        file.write_all_at(bytes, offset)?;
-        file.flush()
+        // Only where it is needed: cutting a file gives back what was reserved behind its end.
+        if file.metadata()?.len() > offset {
+            file.set_len(offset)?;
+        }
+        file.write_all_at(bytes, offset)
+    }
+
+    fn reserve(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        let end = file.metadata()?.len();
+        match fallocate(&file, FallocateFlags::KEEP_SIZE, end, bytes) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+            reserved => Ok(reserved?),
+        }
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
@@ -199,6 +213,7 @@ mod tests {
 
         let file = folder.path().join("j");
         Disk.write_at(&file, 0, b"0123456789").unwrap();
+        Disk.reserve(&file, 4096).unwrap();
         Disk.write_at(&file, 4, b"ab").unwrap();
         assert_eq!(Disk.read(&file, 3).unwrap(), b"012");
         assert_eq!(Disk.read(&file, 99).unwrap(), b"0123ab");

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_core::{Error, Kind as ErrorKind, Result};
+use backup_core::{Error, Result};
 
 use super::entry::{Attempt, Entry};
 use super::files::{Files, Kind};
@@ -18,6 +18,9 @@ pub(crate) const NAME: &str = ".restore-journal";
 
 /// Thousands of attempts; more is no journal of ours.
 const LONGEST: u64 = 16 << 20;
+
+/// Room for every record that a rollback needs, set aside with each plan.
+const RESERVED: u64 = 64 << 10;
 
 /// The lines, and where the next one goes.
 pub(crate) struct Journal {
@@ -110,18 +113,14 @@ impl Journal {
         let json = serde_json::to_string(entry)
             .map_err(|e| Error::other("can not write a record as JSON").because(e))?;
         let line = format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
-        self.write(line.as_bytes()).map_err(|e| {
-            let kind = if e.kind() == io::ErrorKind::StorageFull {
-                ErrorKind::Invalid
-            } else {
-                ErrorKind::Other
-            };
-            Error::new(
-                kind,
-                format!("can not write the journal {}", self.path.display()),
-            )
-            .because(e)
-        })?;
+        self.write(line.as_bytes(), entry.step == Step::Planned)
+            .map_err(|e| {
+                Error::other(format!(
+                    "can not write the journal {}",
+                    self.path.display()
+                ))
+                .because(e)
+            })?;
         self.end += line.len() as u64;
         self.is_named = true;
         self.attempts = attempts;
@@ -131,8 +130,11 @@ impl Journal {
         Ok(())
     }
 
-    fn write(&self, line: &[u8]) -> io::Result<()> {
+    fn write(&self, line: &[u8], reserve: bool) -> io::Result<()> {
         self.files.write_at(&self.path, self.end, line)?;
+        if reserve {
+            self.files.reserve(&self.path, RESERVED)?;
+        }
         self.files.sync(&self.path)?;
         // A crash may have left a name that is not durable yet.
         match self.path.parent() {

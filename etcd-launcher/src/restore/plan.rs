@@ -114,6 +114,18 @@ pub(crate) enum Purpose {
     },
 }
 
+/// Who moves an attempt on: nobody else may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum By {
+    /// Somebody at a terminal, with `restore` and `rollback`.
+    Offline,
+    /// `node`, on a control-plane node.
+    Node,
+    /// `run`, for a whole cluster.
+    Run,
+}
+
 /// Everything that is decided about an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -123,6 +135,8 @@ pub(crate) struct Plan {
     /// Why.
     #[serde(flatten)]
     pub(crate) purpose: Purpose,
+    /// Who moves it on.
+    pub(crate) by: By,
     /// What was asked for.
     pub(crate) asked: Asked,
     /// What `member` carried.
@@ -148,6 +162,8 @@ pub(crate) struct Inputs {
     pub(crate) attempt: AttemptId,
     /// Why.
     pub(crate) purpose: Purpose,
+    /// Who moves it on.
+    pub(crate) by: By,
     /// What was asked for.
     pub(crate) asked: Asked,
     /// What `member` carries.
@@ -168,6 +184,7 @@ pub(crate) fn plan(inputs: Inputs) -> Result<Plan> {
     let Inputs {
         attempt,
         purpose,
+        by,
         asked,
         old,
         token,
@@ -215,6 +232,7 @@ pub(crate) fn plan(inputs: Inputs) -> Result<Plan> {
     Ok(Plan {
         attempt,
         purpose,
+        by,
         member_id: me.id(&token),
         cluster_id,
         members: asked.members.clone(),
@@ -234,6 +252,7 @@ pub(super) mod tests {
         Inputs {
             attempt: AttemptId::random(),
             purpose: Purpose::Restore,
+            by: By::Offline,
             asked: Asked::example(),
             old: Carried::Absent,
             token: "tok".into(),

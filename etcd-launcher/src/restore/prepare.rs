@@ -6,7 +6,7 @@ use std::path::Path;
 use aws_lc_rs::digest;
 use backup_core::{Error, Kind as ErrorKind, Result};
 
-use super::dir::DataDir;
+use super::dir::{DataDir, MEMBER};
 use super::entry::{Attempt, Entry};
 use super::files::{self, Kind};
 use super::plan::{Carried, Plan};
@@ -33,7 +33,6 @@ pub(crate) enum Prepared {
 pub(crate) async fn prepare(
     dir: &mut DataDir,
     plan: &Plan,
-    spool: &Path,
     work: &mut impl Work,
 ) -> Result<Prepared> {
     let id = &plan.attempt;
@@ -41,6 +40,11 @@ pub(crate) async fn prepare(
         if attempt.may_be_exchanged {
             return Err(Error::other(format!(
                 "attempt {id} came to the exchange already"
+            )));
+        }
+        if attempt.plan.cluster_id != plan.cluster_id {
+            return Err(Error::other(format!(
+                "attempt {id} was planned with another token"
             )));
         }
         if attempt.step == Step::Proven && attempt.plan == *plan && !is_started(dir, attempt)? {
@@ -51,7 +55,8 @@ pub(crate) async fn prepare(
     planned.plan = Some(Box::new(plan.clone()));
     dir.journal.append(&planned)?;
 
-    let snapshot = work.fetch(plan, spool).await?;
+    let spool = dir.spool(id);
+    let snapshot = work.fetch(plan, &spool).await?;
     if revision::is_reached(plan.target_revision, snapshot.revision) {
         return Ok(Prepared::TargetTooLow(snapshot.revision));
     }
@@ -59,18 +64,17 @@ pub(crate) async fn prepare(
     fetched.snapshot = Some(snapshot.clone());
     dir.journal.append(&fetched)?;
 
-    let folder = dir.side_folder(id);
+    let root = dir.root().to_owned();
+    let (part, folder) = (dir.part(id), dir.side_folder(id));
     let told = |e: io::Error| {
-        Error::other(format!("can not write below {}", folder.display())).because(e)
+        Error::other(format!("can not write below {}", root.display())).because(e)
     };
-    if dir.files.kind(&folder).map_err(told)? != Kind::Absent {
-        dir.files.remove_tree(&folder).map_err(told)?;
-    }
-    dir.files.create_folder(&folder).map_err(told)?;
-    work.build(plan, &snapshot, spool, &folder).await?;
+    exchange::remove_new(dir, id)?;
+    dir.files.create_folder(&part).map_err(told)?;
+    work.build(plan, &snapshot, &spool, &part).await?;
     dir.record(id, Step::Built)?;
 
-    let member = dir.side(id);
+    let member = part.join(MEMBER);
     let carried = dir.carried_by(&member)?;
     let wanted = Carried::Cluster {
         cluster_id: plan.cluster_id,
@@ -89,10 +93,11 @@ pub(crate) async fn prepare(
         _ => dir.root().to_owned(),
     };
     files::give_tree(&*dir.files, &member, &like).map_err(told)?;
-    files::sync_tree(&*dir.files, &folder).map_err(told)?;
+    files::sync_tree(&*dir.files, &part).map_err(told)?;
+    dir.files.rename(&part, &folder).map_err(told)?;
     dir.files.sync(dir.root()).map_err(told)?;
     let mut proven = Entry::new(id, Step::Proven);
-    proven.print = Some(print(dir, &member).map_err(told)?);
+    proven.print = Some(print(dir, &dir.side(id)).map_err(told)?);
     dir.journal.append(&proven)?;
     exchange::remove_spool(dir, id).map_err(told)?;
     Ok(Prepared::Proven)

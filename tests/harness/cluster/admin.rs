@@ -9,9 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::Cluster;
 use crate::http_client::Client;
+use crate::kubectl;
 use crate::pki::Identity;
 use crate::process::Output;
-use crate::tools;
 
 /// The path of a kubeconfig file.
 pub type Kubeconfig = PathBuf;
@@ -69,22 +69,11 @@ impl Cluster {
     /// Applies manifests on the server's side, as the administrator.
     #[track_caller]
     pub fn apply(&self, yaml: &str) -> Output {
-        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-        Output::with_stdin(
-            self.kubectl_command().args(arguments),
-            Some(yaml.as_bytes()),
-        )
-        .ok()
+        kubectl::apply(&mut self.kubectl_command(), yaml)
     }
 
     fn kubectl_command(&self) -> Command {
-        let mut command = Command::new(tools::path("kubectl"));
-        command
-            .env_clear()
-            .env("HOME", self.folder.path())
-            .env("KUBECONFIG", &self.kubeconfig)
-            .current_dir(self.folder.path());
-        command
+        kubectl::command(&self.kubeconfig, self.folder.path())
     }
 
     /// A client of its own for the API, as the administrator.

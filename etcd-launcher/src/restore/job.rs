@@ -1,0 +1,164 @@
+//! The work of a restore from a snapshot: fetched by its source, checked, built by etcdutl, proven.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backup_core::etcd::Facts;
+use backup_core::progress::Progress;
+use backup_core::{Error, Result};
+
+use super::entry::Snapshot;
+use super::etcdutl::{self, Tool};
+use super::fit::{self, Target};
+use super::ids::Id;
+use super::plan::Plan;
+use super::work::Work;
+use super::{fence, proof};
+use crate::source::{Expected, Limits, Source};
+
+/// No byte for so long ends a download.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What both kinds of work need: a tool, and what the result has to fit.
+pub(crate) struct Builder<'a> {
+    /// `--etcdutl`
+    pub(crate) etcdutl: Option<PathBuf>,
+    /// Where else it is looked for.
+    pub(crate) search: Vec<PathBuf>,
+    /// What a snapshot has to fit.
+    pub(crate) target: Target,
+    /// The data dir, for its free space.
+    pub(crate) data_dir: PathBuf,
+    /// The data dir's lock, for the programs that work below it.
+    pub(crate) lock: Option<OwnedFd>,
+    /// Told how far it is.
+    pub(crate) progress: &'a dyn Progress,
+    /// What its user should know.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Builder<'_> {
+    /// Checks that a snapshot fits here, that etcdutl is there, and that there is room.
+    async fn check(&mut self, facts: &Facts, cluster: Option<Id>) -> Result<()> {
+        self.notes = fit::check(facts, cluster, &self.target)?;
+        self.tool(facts).await?;
+        fit::check_space(
+            facts.bytes,
+            fence::free_space(&self.data_dir)?,
+            &self.data_dir,
+        )
+    }
+
+    async fn tool(&self, facts: &Facts) -> Result<Tool> {
+        let line = self.target.line.unwrap_or_else(|| fit::line_of(facts));
+        etcdutl::choose(self.etcdutl.as_deref(), &self.search, Some(line)).await
+    }
+
+    /// The lock, for a child.
+    pub(super) fn lock(&self) -> Result<Option<OwnedFd>> {
+        let duplicate = self.lock.as_ref().map(OwnedFd::try_clone).transpose();
+        duplicate.map_err(|e| Error::other("can not hand on the lock").because(e))
+    }
+
+    /// Has etcdutl write the side.
+    pub(super) async fn build(
+        &mut self,
+        plan: &Plan,
+        snapshot: &Snapshot,
+        facts: &Facts,
+        spool: &Path,
+        side: &Path,
+    ) -> Result<()> {
+        let tool = self.tool(facts).await?;
+        self.progress.step(&format!(
+            "restoring with {} {}",
+            tool.path.display(),
+            tool.version
+        ));
+        etcdutl::restore(&tool, plan, snapshot, spool, side, self.lock()?).await
+    }
+
+    /// Looks into the side.
+    pub(super) fn prove(&self, plan: &Plan, snapshot: &Snapshot, member: &Path) -> Result<()> {
+        self.progress.step("comparing with the snapshot");
+        proof::built(plan, snapshot, member, self.progress)
+    }
+
+    pub(super) async fn fits(&mut self, facts: &Facts, cluster: Option<Id>) -> Result<()> {
+        self.check(facts, cluster).await
+    }
+}
+
+/// A restore from a snapshot.
+pub(crate) struct FromSnapshot<'a> {
+    /// What is the same whatever is restored.
+    pub(crate) builder: Builder<'a>,
+    /// Where the snapshot is.
+    pub(crate) source: Source,
+    /// What is promised about it.
+    pub(crate) expected: Expected,
+    /// Its cluster, as its manifest says.
+    pub(crate) cluster: Option<Id>,
+    /// The last one that was fetched.
+    pub(crate) fetched: Option<(PathBuf, Snapshot, Facts)>,
+}
+
+impl FromSnapshot<'_> {
+    /// Fetches and checks, with no plan yet; what is there already is not fetched again.
+    ///
+    /// # Errors
+    /// What is wrong with the snapshot, or with restoring it here.
+    pub(crate) async fn look(&mut self, spool: &Path) -> Result<(Snapshot, Facts)> {
+        if let Some((path, snapshot, facts)) = &self.fetched
+            && path == spool
+        {
+            return Ok((snapshot.clone(), facts.clone()));
+        }
+        let limits = Limits {
+            most: self.builder.target.quota,
+            keep_free: fit::needed(0),
+            stall: STALL,
+        };
+        let progress = self.builder.progress;
+        progress.step("fetching the snapshot");
+        let fetched = self
+            .source
+            .fetch(spool, &self.expected, &limits, progress)
+            .await
+            .map_err(backup_cli::error::CommandError::into_error)?;
+        let snapshot = Snapshot {
+            sha256: fetched.sha256,
+            bytes: fetched.facts.bytes,
+            trailer: fetched.has_trailer,
+            revision: fetched.facts.revision,
+            content: fetched.digest.into(),
+        };
+        self.builder.fits(&fetched.facts, self.cluster).await?;
+        self.fetched = Some((fetched.path, snapshot.clone(), fetched.facts.clone()));
+        Ok((snapshot, fetched.facts))
+    }
+}
+
+impl Work for FromSnapshot<'_> {
+    async fn fetch(&mut self, _plan: &Plan, spool: &Path) -> Result<Snapshot> {
+        Ok(self.look(spool).await?.0)
+    }
+
+    async fn build(
+        &mut self,
+        plan: &Plan,
+        snapshot: &Snapshot,
+        spool: &Path,
+        side: &Path,
+    ) -> Result<()> {
+        let (_, facts) = self.look(spool).await?;
+        self.builder
+            .build(plan, snapshot, &facts, spool, side)
+            .await
+    }
+
+    async fn prove(&mut self, plan: &Plan, snapshot: &Snapshot, member: &Path) -> Result<()> {
+        self.builder.prove(plan, snapshot, member)
+    }
+}
