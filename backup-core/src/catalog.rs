@@ -18,6 +18,7 @@ use crate::location::Store;
 use crate::name::Name;
 
 pub use digests::{Digests, Verified, verify_files};
+pub(crate) use remove::store_time;
 pub use remove::{Pruned, delete, prune};
 pub use restores::{RestoreFile, get_restore, list_restores, read_restore_file};
 
@@ -132,7 +133,7 @@ async fn absent(store: &Store, name: &Name) -> Error {
 }
 
 /// Names like the one that was asked for.
-fn near(what: &str, name: &str, names: &[String]) -> Option<String> {
+pub(crate) fn near(what: &str, name: &str, names: &[String]) -> Option<String> {
     if names.is_empty() {
         return Some(format!("this location has no {what} yet"));
     }

@@ -1,13 +1,18 @@
 //! Snapshots of etcd: what a database file says of itself, taking one, and where they lie in a location. Starts no program and
 //! changes no database.
 
+pub mod catalog;
+pub mod client;
 pub mod database;
 pub mod digest;
 pub mod facts;
 pub mod hashkv;
+pub mod manifest;
 pub mod stream;
+pub mod take;
 
 pub use database::{Database, Trailer};
 pub use digest::LiveDigest;
 pub use facts::{Alarm, Facts, Keys, Member};
 pub use hashkv::HashKv;
+pub use manifest::Manifest;

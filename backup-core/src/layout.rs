@@ -20,6 +20,9 @@ pub const RESTORES: &str = "restores/";
 /// Folder of objects that are written to try a location, or to read its clock, and removed at once.
 pub const PROBES: &str = "plugins/kubectl-backup/";
 
+/// Folder of all snapshots of etcd, with its slash: a folder per cluster in it, and in these one per snapshot.
+pub const ETCD_SNAPSHOTS: &str = "plugins/etcd-launcher/";
+
 /// The keys of one backup.
 #[derive(Clone, Debug)]
 pub struct BackupKeys {
@@ -191,5 +194,135 @@ impl RestoreKeys {
     /// Volumes, gzip JSON; Velero writes this one without `restore-`.
     pub fn volume_info(&self) -> String {
         self.file(&format!("{}-volumeinfo.json.gz", self.name))
+    }
+}
+
+/// The keys of one snapshot of etcd: `plugins/etcd-launcher/<cluster>/<snapshot>/`. A snapshot is what its manifest names; the manifest is
+/// written last and create-only, removed first, and never written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotKeys {
+    cluster: Name,
+    name: Name,
+}
+
+impl SnapshotKeys {
+    /// The keys of the snapshot of this name of this cluster.
+    pub fn new(cluster: &Name, name: &Name) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            name: name.clone(),
+        }
+    }
+
+    /// `plugins/etcd-launcher/<cluster>/`
+    pub fn cluster_folder(cluster: &Name) -> String {
+        format!("{ETCD_SNAPSHOTS}{cluster}/")
+    }
+
+    /// `plugins/etcd-launcher/<cluster>/<snapshot>/`
+    pub fn folder(&self) -> String {
+        format!("{ETCD_SNAPSHOTS}{}/{}/", self.cluster, self.name)
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &Name {
+        &self.cluster
+    }
+
+    /// The snapshot's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// A file of this folder.
+    pub fn file(&self, file: &str) -> String {
+        format!("{ETCD_SNAPSHOTS}{}/{}/{file}", self.cluster, self.name)
+    }
+
+    /// The manifest: its existence is the snapshot's. Plain JSON, see [`crate::etcd::manifest`].
+    pub fn manifest(&self) -> String {
+        self.file("manifest.json")
+    }
+
+    /// The name of the database that a run writes, in the manifest's folder: of its own, so that two runs never write the same object.
+    pub fn data_file(run: &str, compressed: bool) -> String {
+        format!("{run}.db{}", if compressed { ".zst" } else { "" })
+    }
+
+    /// What a run notes before it sends the first part of its data file, so that `sweep` can abort the upload when the run died:
+    /// `{"key", "id"}`. Removed when the run ends.
+    pub fn upload(&self, run: &str) -> String {
+        self.file(&format!("{run}{UPLOAD}"))
+    }
+
+    /// Whether this file name (without folder) is such a note.
+    pub fn is_upload(file: &str) -> bool {
+        file.strip_suffix(UPLOAD).is_some_and(is_run)
+    }
+
+    /// Whether this file name (without folder) is a run's data file, of any compression or encryption: `<run>.db` and what follows it.
+    pub fn is_data(file: &str) -> bool {
+        file.split_once('.').is_some_and(|(run, rest)| {
+            is_run(run)
+                && rest
+                    .strip_prefix("db")
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+}
+
+const UPLOAD: &str = ".upload.json";
+
+/// Run ids are UUIDs without dashes; only what carries one may be taken for a file that a run left.
+fn is_run(run: &str) -> bool {
+    run.len() == 32 && run.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_with_a_run_id_are_taken_for_what_a_run_left() {
+        let run = "0123456789abcdef0123456789abcdef";
+        for data in [".db", ".db.zst", ".db.zst.age"] {
+            assert!(SnapshotKeys::is_data(&format!("{run}{data}")), "{data}");
+        }
+        assert!(SnapshotKeys::is_data(&SnapshotKeys::data_file(run, true)));
+        assert!(SnapshotKeys::is_upload(&format!("{run}.upload.json")));
+        for other in [
+            "manifest.json",
+            "my.db.zst",
+            "0123.db.zst",
+            "0123456789abcdef0123456789abcdef.dbx",
+            "0123456789abcdef0123456789abcdef",
+            "0123456789abcdef0123456789abcdef.upload.json",
+            "0123456789ABCDEF0123456789ABCDEF.db",
+            ".upload.json",
+        ] {
+            assert!(!SnapshotKeys::is_data(other), "{other}");
+        }
+        assert!(!SnapshotKeys::is_upload("manifest.json"));
+    }
+
+    #[test]
+    fn the_keys_of_a_snapshot_lie_in_its_folder() {
+        let (cluster, name) = ("zvc78xnnz7".parse().unwrap(), "daily.1".parse().unwrap());
+        let keys = SnapshotKeys::new(&cluster, &name);
+        assert_eq!(keys.folder(), "plugins/etcd-launcher/zvc78xnnz7/daily.1/");
+        assert_eq!(
+            keys.manifest(),
+            "plugins/etcd-launcher/zvc78xnnz7/daily.1/manifest.json"
+        );
+        assert!(keys.upload("x").starts_with(&keys.folder()));
+        assert!(
+            keys.folder()
+                .starts_with(&SnapshotKeys::cluster_folder(&cluster))
+        );
+        assert!(
+            TOP_FOLDERS
+                .iter()
+                .any(|top| ETCD_SNAPSHOTS.starts_with(&format!("{top}/")))
+        );
     }
 }

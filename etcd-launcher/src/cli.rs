@@ -4,15 +4,17 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::version;
+use crate::commands::{exec, run, snapshot, version};
+use crate::commands::{exec, run, snapshot, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
 Flags beat their KUBECTL_BACKUP_* variables, and these beat the defaults.";
 
 /// Take snapshots of etcd, and restore them without losing what is there
+// `--cacert` is etcd's here, as etcdctl has it, and the location's goes by a longer name.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "etcd-launcher", version, after_help = AFTER, max_term_width = 100, disable_help_subcommand = true)]
+#[command(mut_arg("cacert", |arg| arg.long("location-cacert")), name = "etcd-launcher", version, after_help = AFTER, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Flags of every command.
     #[command(flatten)]
@@ -49,6 +51,9 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    Exec(exec::ExecArgs),
+    Run(run::RunArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Version(version::VersionArgs),
 }
 

@@ -1,5 +1,8 @@
 //! The commands, and nothing but the way to them.
 
+pub(crate) mod exec;
+pub(crate) mod run;
+pub(crate) mod snapshot;
 pub(crate) mod version;
 
 use backup_cli::error::Exit;
@@ -9,8 +12,11 @@ use crate::cli::{Cli, Command};
 
 /// Runs one command; an error is told here.
 pub(crate) async fn run(cli: Cli) -> Exit {
-    let ui = Ui::new(cli.global.color, cli.global.quiet);
+    let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
+        Command::Exec(args) => exec::run(&args).map(|never| match never {}),
+        Command::Run(args) => run::run(ui.clone(), args).await,
+        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Version(args) => version::run(&ui, &args),
     };
     ended.unwrap_or_else(|error| {

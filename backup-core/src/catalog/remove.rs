@@ -136,7 +136,7 @@ struct Clocks {
 }
 
 /// The time by the store's clock, from an object that is written and removed.
-async fn store_time(store: &Store) -> Result<Timestamp> {
+pub(crate) async fn store_time(store: &Store) -> Result<Timestamp> {
     let key = format!("{PROBES}clock-{}", uuid::Uuid::new_v4().simple());
     store.put(&key, "clock\n".into()).await?;
     let entry = store.head(&key).await;

@@ -241,7 +241,7 @@ fn meaning(
         return (
             Kind::Unreachable,
             say(
-                "the store's certificate is of a CA that is not trusted here: give it with --cacert, or as objectStorage.caCert (PEM in base64)",
+                "the store's certificate is of a CA that is not trusted here: give it with --cacert (etcd-launcher: --location-cacert), or as objectStorage.caCert (PEM in base64)",
             ),
         );
     }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
 use super::backend::{Failure, PART};
-use super::claim::Lease;
+use super::claim::{Lease, UploadId};
 use super::store::{Patience, Store, repeat};
 use crate::archive::write::Sink;
 use crate::error::{Error, Result};
@@ -246,15 +246,29 @@ impl Upload {
         .await
     }
 
+    /// Begins it in the store before any part is sent, and tells its id, so that the caller can note it where another run finds it.
+    pub(crate) async fn announce(&mut self) -> Result<UploadId> {
+        let id = self.begin().await?;
+        Ok(UploadId {
+            key: self.key.clone(),
+            id,
+        })
+    }
+
     /// Gives it up; nothing stays in the store.
-    pub async fn abort(mut self) {
+    pub async fn abort(self) {
+        // What can not be aborted now stays in the claim, and prune aborts it.
+        let _ = self.give_up().await;
+    }
+
+    /// The same; an error where something of it may stay.
+    pub(crate) async fn give_up(mut self) -> Result<()> {
         self.sending.shutdown().await;
-        if let Some(id) = &self.id {
-            // What can not be aborted now stays in the claim, and prune aborts it.
-            let _ = repeat(Patience::Quick, None, || {
-                self.store.backend.abort(&self.full, id)
-            })
-            .await;
-        }
+        let Some(id) = &self.id else { return Ok(()) };
+        repeat(Patience::Quick, None, || {
+            self.store.backend.abort(&self.full, id)
+        })
+        .await
+        .map_err(|failure| failure.error)
     }
 }

@@ -63,7 +63,7 @@ pub(crate) struct RunArgs {
 }
 
 /// Runs the command.
-pub(crate) async fn run(ui: Ui, args: RunArgs) -> Result<Exit> {
+pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
     let etcd = EtcdArgs::parse(&args.etcd, |name| std::env::var_os(name)).map_err(CommandError::usage)?;
     let peers = args
         .peers
@@ -99,7 +99,6 @@ pub(crate) async fn run(ui: Ui, args: RunArgs) -> Result<Exit> {
         etcdutl: args.etcdutl,
         hurry: args.hurry,
     };
-    let ui = Arc::new(ui);
     let said = move |text: &str| ui.say(text);
     run::run(settings, said, interrupted()).await?;
     Ok(Exit::Done)
