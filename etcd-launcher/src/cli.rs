@@ -5,7 +5,6 @@ use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{exec, run, snapshot, version};
-use crate::commands::{exec, run, snapshot, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.

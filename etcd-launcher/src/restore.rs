@@ -58,7 +58,7 @@
 mod asked;
 pub(crate) mod decide;
 pub(crate) mod dir;
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod etcdutl;
 mod exchange;
 pub(crate) mod fence;

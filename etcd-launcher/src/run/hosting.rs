@@ -273,7 +273,7 @@ impl Hosting {
         Ok(found.map(|set| SetView {
             version: set.resource_version().unwrap_or_default(),
             deleting: set.metadata.deletion_timestamp.is_some(),
-            replicas: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+            replicas: set.spec.replicas.unwrap_or(1),
             annotations: set.metadata.annotations.unwrap_or_default(),
         }))
     }
@@ -449,8 +449,9 @@ impl Hosting {
     pub(crate) async fn pods_of(&self, deployment: &Deployment) -> Result<usize> {
         let labels = deployment
             .spec
-            .as_ref()
-            .and_then(|spec| spec.selector.match_labels.clone())
+            .selector
+            .match_labels
+            .clone()
             .unwrap_or_default();
         if labels.is_empty() {
             return Ok(0);

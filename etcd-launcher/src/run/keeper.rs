@@ -476,9 +476,10 @@ impl Keeper {
             &self.config.tools,
             self.progress,
         );
+        let reference = restore.reference();
         let looked = tokio::select! {
             looked = looking => looked,
-            () = moved_on(&self.hosting, &restore.reference(), attempt) => return Ok(()),
+            () = moved_on(&self.hosting, &reference, attempt) => return Ok(()),
         };
         match looked {
             Ok(looked) => {

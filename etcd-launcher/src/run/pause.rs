@@ -18,7 +18,7 @@ pub(crate) fn reason(attempt: &str) -> String {
 }
 
 fn replicas(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    deployment.spec.replicas.unwrap_or(1)
 }
 
 fn paused_by(deployment: &Deployment) -> Option<&str> {
