@@ -8,6 +8,7 @@ pub mod digest;
 pub mod facts;
 pub mod hashkv;
 pub mod manifest;
+pub mod names;
 pub mod stream;
 pub mod take;
 
