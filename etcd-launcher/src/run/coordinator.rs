@@ -14,7 +14,7 @@ use super::hosting::{Hosting, RestoreView, SetView, Written};
 use super::keeper::{crash_at, sentence};
 use super::lease::Turn;
 use super::memory::RestoreRef;
-use super::pause;
+use super::pause::{self, Still};
 use super::peers::Peers;
 use super::plan;
 use super::records::{
@@ -320,7 +320,7 @@ impl Coordinator {
             return Ok(OFTEN);
         }
         let former = BTreeMap::new();
-        let unpaused = pause::unpause(&self.hosting, &active.attempt, &former, true, async || Ok(true)).await?;
+        let unpaused = pause::unpause(&self.hosting, &active.attempt, &former, true, &Still::Always).await?;
         if unpaused == Unpaused::No {
             return Ok(OFTEN);
         }
@@ -513,7 +513,7 @@ impl Coordinator {
             let former = attempt.former.clone().unwrap_or_default().replicas;
             let ended = since(self.seen.stepped) >= API_SERVER;
             unpaused =
-                pause::unpause(&self.hosting, &attempt.id, &former, ended, async || Ok(true)).await?;
+                pause::unpause(&self.hosting, &attempt.id, &former, ended, &Still::Always).await?;
         }
         Ok(Facts {
             active: cluster.as_ref().and_then(|cluster| cluster.active.as_ref()) == Some(&mine),
@@ -533,15 +533,6 @@ impl Coordinator {
         })
     }
 
-    /// Whether the decision is still the one that this was begun for.
-    async fn still(hosting: &Hosting, restore: &RestoreRef, attempt: &Attempt) -> Result<bool> {
-        let now = hosting.restore(restore).await?;
-        let now = now.and_then(|restore| restore.attempt);
-        Ok(now.is_some_and(|now| {
-            (&now.id, now.sequence, now.step()) == (&attempt.id, attempt.sequence, attempt.step())
-        }))
-    }
-
     async fn work(
         &mut self,
         work: Work,
@@ -549,9 +540,11 @@ impl Coordinator {
         attempt: &Attempt,
         facts: &Facts,
     ) -> Result<()> {
-        let reference = restore.reference();
-        let hosting = self.hosting.clone();
-        let still = async || Self::still(&hosting, &reference, attempt).await;
+        let still = Still::While {
+            hosting: Box::new(self.hosting.clone()),
+            restore: restore.reference(),
+            attempt: Box::new(attempt.clone()),
+        };
         match work {
             Work::Finalizer => {
                 let mut finalizers = restore.object.metadata.finalizers.clone().unwrap_or_default();
@@ -563,13 +556,13 @@ impl Coordinator {
             Work::Standing => {
                 if let Some(set) = self.hosting.set().await?
                     && set.cluster_id().is_empty()
-                    && still().await?
+                    && still.stands().await?
                 {
                     let annotations = json!({CLUSTER_ID: attempt.old_cluster_id});
                     self.hosting.annotate_set(&set, annotations).await?;
                 }
             }
-            Work::Pause => pause::pause(&self.hosting, attempt, still).await?,
+            Work::Pause => pause::pause(&self.hosting, attempt, &still).await?,
             Work::Watch => match watch_writers::watch(&self.args, WATCHED).await {
                 Ok(watched) => {
                     // What was seen belongs to this decision, and to no later one.
@@ -584,7 +577,7 @@ impl Coordinator {
             Work::Commit => {
                 if let Some(set) = self.hosting.set().await?
                     && set.end().is_none_or(|end| end.attempt != attempt.id)
-                    && still().await?
+                    && still.stands().await?
                 {
                     let mark = set.target_revision().max(attempt.target_revision);
                     let annotations = json!({
@@ -598,7 +591,7 @@ impl Coordinator {
             Work::RecordBack => {
                 if let Some(set) = self.hosting.set().await?
                     && set.end().is_none_or(|end| end.attempt != attempt.id)
-                    && still().await?
+                    && still.stands().await?
                 {
                     let annotations = json!({
                         OUTCOME: record(restore, attempt, Outcome::RolledBack)?,
@@ -610,7 +603,7 @@ impl Coordinator {
             Work::Unpause => {
                 let former = attempt.former.clone().unwrap_or_default().replicas;
                 let ended = since(self.seen.stepped) >= API_SERVER;
-                pause::unpause(&self.hosting, &attempt.id, &former, ended, still).await?;
+                pause::unpause(&self.hosting, &attempt.id, &former, ended, &still).await?;
             }
             Work::Release => self.release(restore).await?,
         }

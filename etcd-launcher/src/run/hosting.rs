@@ -38,6 +38,12 @@ pub(crate) struct Hosting {
     pub(crate) names: Names,
 }
 
+impl std::fmt::Debug for Hosting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hosting").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
 /// How a conditional write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::decide::Unpaused;
 use super::hosting::{Hosting, Written};
+use super::memory::RestoreRef;
 use super::records::{Attempt, FORMER_REPLICAS, Former, PAUSED_BY};
 
 /// `spec.pauseReason` of a cluster that this attempt paused.
@@ -27,6 +28,38 @@ fn paused_by(deployment: &Deployment) -> Option<&str> {
 
 fn former_of(deployment: &Deployment) -> Option<i32> {
     deployment.annotations().get(FORMER_REPLICAS)?.parse().ok()
+}
+
+/// The decision that an effect belongs to: looked at again between the read of an object and the write of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Still {
+    /// As long as this decision stands.
+    While {
+        hosting: Box<Hosting>,
+        restore: RestoreRef,
+        attempt: Box<Attempt>,
+    },
+    /// Always: its restore is gone.
+    Always,
+}
+
+impl Still {
+    /// Whether it is still the one.
+    pub(crate) async fn stands(&self) -> Result<bool> {
+        let Self::While {
+            hosting,
+            restore,
+            attempt,
+        } = self
+        else {
+            return Ok(true);
+        };
+        let now = hosting.restore(restore).await?;
+        let now = now.and_then(|restore| restore.attempt);
+        Ok(now.is_some_and(|now| {
+            (&now.id, now.sequence, now.step()) == (&attempt.id, attempt.sequence, attempt.step())
+        }))
+    }
 }
 
 /// How far the pause is.
@@ -105,11 +138,11 @@ fn wanted_later(deployment: &Deployment) -> i32 {
 pub(crate) async fn pause(
     hosting: &Hosting,
     attempt: &Attempt,
-    still: impl AsyncFn() -> Result<bool>,
+    still: &Still,
 ) -> Result<()> {
     if let Some(cluster) = hosting.cluster().await?
         && !cluster.paused
-        && still().await?
+        && still.stands().await?
     {
         let patch = json!({"spec": {"pause": true, "pauseReason": reason(&attempt.id)}});
         hosting.patch_cluster(&cluster, patch).await?;
@@ -120,7 +153,7 @@ pub(crate) async fn pause(
         if ours && replicas(&deployment) == 0 {
             continue;
         }
-        if !still().await? {
+        if !still.stands().await? {
             return Ok(());
         }
         let former = match (ours, former_of(&deployment)) {
@@ -145,13 +178,13 @@ pub(crate) async fn unpause(
     attempt: &str,
     former: &BTreeMap<String, i32>,
     patience_ended: bool,
-    still: impl AsyncFn() -> Result<bool>,
+    still: &Still,
 ) -> Result<Unpaused> {
     let mut not_ready = false;
     for (index, name) in hosting.names.control_plane.iter().enumerate() {
         let Some(deployment) = hosting.deployment(name).await? else { continue };
         if paused_by(&deployment) == Some(attempt) {
-            if !still().await? {
+            if !still.stands().await? {
                 return Ok(Unpaused::No);
             }
             let wanted = former_of(&deployment).or_else(|| former.get(name).copied());
@@ -175,7 +208,7 @@ pub(crate) async fn unpause(
     if let Some(cluster) = hosting.cluster().await?
         && cluster.pause_reason == reason(attempt)
     {
-        if !still().await? {
+        if !still.stands().await? {
             return Ok(Unpaused::No);
         }
         let patch = json!({"spec": {"pause": false, "pauseReason": Value::Null}});
