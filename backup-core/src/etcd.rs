@@ -3,16 +3,21 @@
 
 pub mod catalog;
 pub mod client;
+mod bolt;
+mod buckets;
 pub mod database;
 pub mod digest;
+mod entry;
 pub mod facts;
 pub mod hashkv;
 pub mod manifest;
 pub mod names;
+mod newest;
+mod resources;
 pub mod stream;
 pub mod take;
 
-pub use database::{Database, Trailer};
+pub use database::{Database, Examined, Trailer};
 pub use digest::LiveDigest;
 pub use facts::{Alarm, Facts, Keys, Member};
 pub use hashkv::HashKv;

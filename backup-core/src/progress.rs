@@ -8,6 +8,9 @@ pub trait Progress: Send + Sync {
     /// Work that became known: objects to do.
     fn expect(&self, _objects: u64) {}
 
+    /// Work that became known: bytes to read or to write.
+    fn expect_bytes(&self, _bytes: u64) {}
+
     /// Objects done since the last call, and the bytes they are.
     fn done(&self, _objects: u64, _bytes: u64) {}
 

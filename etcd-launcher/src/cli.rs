@@ -4,7 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{exec, run, snapshot, version};
+use crate::commands::{describe, exec, run, snapshot, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Exec(exec::ExecArgs),
     Run(run::RunArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Describe(describe::DescribeArgs),
+    Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
 }
 

@@ -3,6 +3,8 @@
 pub(crate) mod exec;
 pub(crate) mod run;
 pub(crate) mod snapshot;
+pub(crate) mod describe;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use backup_cli::error::Exit;
@@ -17,6 +19,8 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Exec(args) => exec::run(&args).map(|never| match never {}),
         Command::Run(args) => run::run(ui.clone(), args).await,
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
+        Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
+        Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
         Command::Version(args) => version::run(&ui, &args),
     };
     ended.unwrap_or_else(|error| {

@@ -1,17 +1,30 @@
 //! Where a snapshot comes from: a file, or an object in a store; plain, gzip or zstd by content. Brings it whole and checked onto the disk.
 //! Decides nothing about the snapshot but whether it is one.
-#![allow(dead_code, reason = "commands follow")]
+
+mod spool;
+mod unpack;
 
 use std::fmt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use backup_cli::error::Result;
+use aws_lc_rs::digest::{Context, SHA256};
+use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::LocationArgs;
-use backup_core::Error;
-use backup_core::etcd::{Facts, LiveDigest};
-use backup_core::location::Store;
+use backup_core::etcd::stream::{Walk, Walked};
+use backup_core::etcd::{Database, Facts, LiveDigest};
+use backup_core::location::{Store, hex, url};
 use backup_core::progress::Progress;
+use backup_core::{Error, Kind};
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncReadExt;
+
+pub(crate) use spool::{Part, unnamed};
+
+/// Bytes that are read from a file at a time.
+const CHUNK: usize = 256 << 10;
 
 /// Where a snapshot comes from.
 #[derive(Clone, Debug)]
@@ -78,13 +91,79 @@ pub(crate) struct Fetched {
     pub(crate) digest: LiveDigest,
 }
 
+/// What came by.
+#[derive(Clone, Debug)]
+pub(crate) struct Passed {
+    /// What it turned out to be.
+    pub(crate) walked: Walked,
+    /// SHA-256 of the bytes as they were stored, in hexadecimal digits.
+    pub(crate) stored_sha256: String,
+}
+
+/// A source that is being read.
+struct Opened {
+    /// Its bytes, where that is known before they come.
+    length: Option<u64>,
+    chunks: BoxStream<'static, backup_core::Result<Bytes>>,
+}
+
 impl Source {
     /// What a user named: a path, `file:///path`, `s3://bucket/key?endpoint=..&region=..`. Nothing is read yet.
     ///
     /// # Errors
     /// A usage error, for a URL that can not be meant.
-    pub(crate) fn parse(_text: &str, _location: &LocationArgs) -> Result<Self> {
-        Err(Error::other("not built yet").into())
+    pub(crate) fn parse(text: &str, location: &LocationArgs) -> Result<Self> {
+        let Some(mut spec) = url::parse(text).map_err(CommandError::usage)? else {
+            if text.is_empty() {
+                let error = Error::invalid("no snapshot is named").hint("name a file or a URL");
+                return Err(CommandError::usage(error));
+            }
+            return Ok(Self::File(PathBuf::from(text)));
+        };
+        let place = &mut spec.spec.object_storage;
+        if spec.spec.provider == "local" {
+            return Ok(Self::File(PathBuf::from(&place.bucket)));
+        }
+        let path = place.prefix.take().unwrap_or_default();
+        let ends_in_folder = text
+            .split('?')
+            .next()
+            .is_some_and(|text| text.ends_with('/'));
+        if path.is_empty() || ends_in_folder {
+            return Err(CommandError::usage(
+                Error::invalid(format!("{text:?} names no object")).hint(
+                    "name the snapshot itself, as in s3://bucket/folder/snapshot.db?region=eu-1",
+                ),
+            ));
+        }
+        let (folder, key) = path.rsplit_once('/').unwrap_or(("", &path));
+        place.prefix = Some(folder.to_owned()).filter(|folder| !folder.is_empty());
+        Ok(Self::Object {
+            key: key.to_owned(),
+            store: location.open(&spec)?.store,
+        })
+    }
+
+    /// A plain database in a file of this machine, to be read where it is. Nothing where it has to be unpacked or brought here.
+    ///
+    /// # Errors
+    /// `NotFound`, and a file that can not be read.
+    pub(crate) fn in_place(&self) -> Result<Option<Database>> {
+        let Self::File(path) = self else {
+            return Ok(None);
+        };
+        if !is_regular(path)? || unpack::is_packed(path)? {
+            return Ok(None);
+        }
+        Ok(Some(Database::open(path)?))
+    }
+
+    /// Reads the snapshot to its end and keeps nothing of it.
+    ///
+    /// # Errors
+    /// As [`Source::fetch`].
+    pub(crate) async fn pass(&self, limits: &Limits, progress: &dyn Progress) -> Result<Passed> {
+        self.through(limits, progress, |_, _| Ok(())).await
     }
 
     /// Brings the snapshot to `to`: unpacked into `<to>.part` beside it, synced, its trailer, structure and every promise checked, renamed.
@@ -94,12 +173,171 @@ impl Source {
     /// `NotFound` and the store's; `Corrupt` for what is no whole snapshot; too large, or no space, with numbers; a stall.
     pub(crate) async fn fetch(
         &self,
-        _to: &Path,
-        _expected: &Expected,
-        _limits: &Limits,
-        _progress: &dyn Progress,
+        to: &Path,
+        expected: &Expected,
+        limits: &Limits,
+        progress: &dyn Progress,
     ) -> Result<Fetched> {
-        Err(Error::other("not built yet").into())
+        let part = Part::create(to)?;
+        let passed = self.bring(part.writer()?, limits, progress).await?;
+        let Passed {
+            walked,
+            stored_sha256,
+        } = passed;
+        self.promised(
+            "stored file",
+            expected.stored_sha256.as_ref(),
+            &stored_sha256,
+        )?;
+        self.promised("database", expected.sha256.as_ref(), &walked.sha256)?;
+        let database = part.database(&self.to_string())?;
+        progress.step(&format!("checking {self}"));
+        let examined = blocking(|| database.examine(progress))?;
+        if let Some(first) = examined.problems.first() {
+            let more = match examined.problems.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            return Err(Error::corrupt(format!("{self} is damaged: {first}{more}"))
+                .hint("use another snapshot")
+                .into());
+        }
+        if let Some(digest) = &expected.digest
+            && !digest.same_keys(&examined.digest)
+        {
+            return Err(Error::corrupt(format!(
+                "{self} holds other keys than its manifest says: {} with digest {}, not {} with {}",
+                examined.digest.keys, examined.digest.sha256, digest.keys, digest.sha256
+            ))
+            .hint("use another snapshot")
+            .into());
+        }
+        part.keep()?;
+        Ok(Fetched {
+            path: to.to_owned(),
+            bytes: walked.bytes,
+            has_trailer: walked.has_trailer,
+            sha256: walked.sha256,
+            stored_sha256,
+            facts: examined.facts,
+            digest: examined.digest,
+        })
+    }
+
+    /// Unpacks the snapshot into a file; its trailer is checked, its structure only as far as it can be in passing.
+    ///
+    /// # Errors
+    /// As [`Source::fetch`].
+    pub(crate) async fn bring(
+        &self,
+        mut writer: spool::Writer,
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> Result<Passed> {
+        let keep_free = limits.keep_free;
+        self.through(limits, progress, move |bytes, claimed| {
+            writer.write(bytes, claimed, keep_free)
+        })
+        .await
+    }
+
+    fn promised(&self, what: &str, promised: Option<&String>, found: &str) -> Result<()> {
+        match promised {
+            Some(promised) if promised != found => Err(Error::corrupt(format!(
+                "{self} was altered: its manifest promises SHA-256 {promised} of the {what}, which has {found}"
+            ))
+            .hint("fetch it again, or use another snapshot")
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Unpacks, and gives each piece to `each` together with the size of the database by its own word.
+    async fn through(
+        &self,
+        limits: &Limits,
+        progress: &dyn Progress,
+        mut each: impl FnMut(&[u8], Option<u64>) -> backup_core::Result<()> + Send + 'static,
+    ) -> Result<Passed> {
+        let Opened { length, mut chunks } = self.open().await?;
+        progress.step(&format!("reading {self}"));
+        progress.expect_bytes(length.unwrap_or_default());
+        let (sender, feed) = unpack::feed();
+        let (name, most) = (self.to_string(), limits.most);
+        let worker = tokio::task::spawn_blocking(move || {
+            let mut walk = Walk::new();
+            unpack::unpack(feed, &name, &mut |piece| {
+                walk.feed(piece)?;
+                let claimed = walk.claimed();
+                let so_far = claimed.unwrap_or_default().max(walk.bytes());
+                if so_far > most {
+                    return Err(too_large(&name, so_far, most));
+                }
+                each(piece, claimed)
+            })?;
+            walk.finish().map_err(|error| error.of_snapshot(&name))
+        });
+        let mut stored = Context::new(&SHA256);
+        let reading = async {
+            while let Some(chunk) = tokio::time::timeout(limits.stall, chunks.next())
+                .await
+                .map_err(|_| self.stalled(limits.stall))?
+            {
+                let chunk = chunk?;
+                stored.update(&chunk);
+                progress.done(0, chunk.len() as u64);
+                // The other side is gone only when it failed; its error is the one that is told.
+                if sender.send(Some(chunk)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            let _ = sender.send(None).await;
+            Ok::<_, Error>(())
+        };
+        let read = reading.await;
+        drop(sender);
+        let worked = worker
+            .await
+            .map_err(|e| Error::other("unpacking stopped").because(e))?;
+        read?;
+        Ok(Passed {
+            walked: worked?,
+            stored_sha256: hex(stored.finish().as_ref()),
+        })
+    }
+
+    async fn open(&self) -> Result<Opened> {
+        match self {
+            Self::Object { store, key } => {
+                let length = store.head(key).await?.size;
+                Ok(Opened {
+                    length: Some(length),
+                    chunks: store.stream(key).await?,
+                })
+            }
+            Self::File(path) => {
+                let failed = |e| open_failed(path, e);
+                let length = is_regular(path)?
+                    .then(|| std::fs::metadata(path).map(|about| about.len()))
+                    .transpose()
+                    .map_err(failed)?;
+                let file = tokio::fs::File::open(path).await.map_err(failed)?;
+                let name = path.display().to_string();
+                Ok(Opened {
+                    length,
+                    chunks: chunks(file, name),
+                })
+            }
+        }
+    }
+
+    fn stalled(&self, stall: Duration) -> Error {
+        let seconds = stall.as_secs();
+        Error::new(
+            Kind::Unreachable,
+            format!("{self}: no byte came for {seconds} s"),
+        )
+        .hint("the store answers, and sends nothing; try again, or bring the snapshot here another way")
     }
 }
 
@@ -112,3 +350,81 @@ impl fmt::Display for Source {
         }
     }
 }
+
+/// Work that reads files and reckons; other tasks go on meanwhile where the runtime has threads for them.
+pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// Puts the snapshot's name into errors of a stream that has none.
+trait OfSnapshot {
+    fn of_snapshot(self, name: &str) -> Self;
+}
+
+impl OfSnapshot for Error {
+    fn of_snapshot(self, name: &str) -> Self {
+        let text = self.to_string();
+        match text.strip_prefix("the snapshot ") {
+            Some(rest) => {
+                let named = Self::new(self.kind(), format!("{name} {rest}"));
+                match self.hint_text() {
+                    Some(hint) => named.hint(hint),
+                    None => named,
+                }
+            }
+            None => self,
+        }
+    }
+}
+
+fn too_large(name: &str, bytes: u64, most: u64) -> Error {
+    Error::corrupt(format!(
+        "{name} is too large: a database of {} MiB, where at most {} MiB are allowed",
+        bytes.div_ceil(1 << 20),
+        most >> 20
+    ))
+    .hint("etcd would not start with it; raise the quota of the backend here and there")
+}
+
+/// Whether it is a file that can be read twice; a pipe can not.
+fn is_regular(path: &Path) -> Result<bool> {
+    let about = std::fs::metadata(path).map_err(|e| open_failed(path, e))?;
+    if about.is_dir() {
+        return Err(Error::invalid(format!("{} is a folder", path.display()))
+            .hint("name the snapshot itself; in a data directory the database is member/snap/db")
+            .into());
+    }
+    let kind = about.file_type();
+    if kind.is_block_device() || kind.is_char_device() && path != Path::new("/dev/stdin") {
+        return Err(Error::invalid(format!("{} is a device", path.display())).into());
+    }
+    Ok(about.is_file())
+}
+
+fn open_failed(path: &Path, error: std::io::Error) -> Error {
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        std::io::ErrorKind::PermissionDenied => Kind::Forbidden,
+        _ => Kind::Other,
+    };
+    Error::new(kind, format!("can not open {}", path.display())).because(error)
+}
+
+fn chunks(file: tokio::fs::File, name: String) -> BoxStream<'static, backup_core::Result<Bytes>> {
+    stream::try_unfold((file, name), |(mut file, name)| async move {
+        let mut buffer = BytesMut::with_capacity(CHUNK);
+        let got = file
+            .read_buf(&mut buffer)
+            .await
+            .map_err(|e| Error::other(format!("can not read {name}")).because(e))?;
+        Ok((got > 0).then(|| (buffer.freeze(), (file, name))))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests;

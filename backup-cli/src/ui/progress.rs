@@ -28,6 +28,7 @@ pub struct Bar<'a> {
 struct Seen {
     step: Mutex<String>,
     expected: AtomicU64,
+    expected_bytes: AtomicU64,
     objects: AtomicU64,
     bytes: AtomicU64,
     since: Instant,
@@ -55,7 +56,15 @@ impl Seen {
         } else if objects > 0 {
             line.push_str(&format!(": {} objects", output::count(objects)));
         }
-        if bytes > 0 {
+        let expected = self.expected_bytes.load(Ordering::Relaxed);
+        if bytes > 0 && expected >= bytes {
+            line.push_str(&format!(
+                ", {} of {} ({} %)",
+                output::size(bytes),
+                output::size(expected),
+                u128::from(bytes) * 100 / u128::from(expected)
+            ));
+        } else if bytes > 0 {
             line.push_str(&format!(", {}", output::size(bytes)));
         }
         line
@@ -68,6 +77,7 @@ impl Ui {
         let seen = Arc::new(Seen {
             step: Mutex::default(),
             expected: AtomicU64::new(0),
+            expected_bytes: AtomicU64::new(0),
             objects: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             since: Instant::now(),
@@ -126,6 +136,10 @@ impl Progress for Bar<'_> {
 
     fn expect(&self, objects: u64) {
         self.seen.expected.fetch_add(objects, Ordering::Relaxed);
+    }
+
+    fn expect_bytes(&self, bytes: u64) {
+        self.seen.expected_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn done(&self, objects: u64, bytes: u64) {
