@@ -4,7 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{describe, exec, run, snapshot, verify, version};
+use crate::commands::{describe, exec, restore, rollback, run, snapshot, status, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -55,6 +55,9 @@ pub(crate) enum Command {
     Snapshot(snapshot::SnapshotArgs),
     Describe(describe::DescribeArgs),
     Verify(verify::VerifyArgs),
+    Restore(Box<restore::RestoreArgs>),
+    Rollback(Box<rollback::RollbackArgs>),
+    Status(status::StatusArgs),
     Version(version::VersionArgs),
 }
 

@@ -5,6 +5,10 @@ pub(crate) mod run;
 pub(crate) mod snapshot;
 pub(crate) mod describe;
 pub(crate) mod verify;
+mod data_dir;
+pub(crate) mod restore;
+pub(crate) mod rollback;
+pub(crate) mod status;
 pub(crate) mod version;
 
 use backup_cli::error::Exit;
@@ -21,6 +25,9 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
+        Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
+        Command::Rollback(args) => rollback::run(&ui, *args).await,
+        Command::Status(args) => status::run(&ui, &args),
         Command::Version(args) => version::run(&ui, &args),
     };
     ended.unwrap_or_else(|error| {

@@ -55,12 +55,12 @@
 //! copy of the kept state is started alone on a unix socket so that its log is applied, stopped, compared with what was noted
 //! before the exchange, and restored with a target revision above all that was seen. The kept state itself is only read.
 
-mod asked;
+pub(crate) mod asked;
 pub(crate) mod decide;
 pub(crate) mod dir;
 pub(crate) mod entry;
 pub(crate) mod etcdutl;
-mod exchange;
+pub(crate) mod exchange;
 pub(crate) mod fence;
 pub(crate) mod files;
 pub(crate) mod fit;
@@ -69,11 +69,11 @@ pub(crate) mod job;
 mod journal;
 pub(crate) mod offline;
 pub(crate) mod plan;
-mod prepare;
+pub(crate) mod prepare;
 pub(crate) mod proof;
 pub(crate) mod replay;
 pub(crate) mod revision;
-mod slots;
+pub(crate) mod slots;
 pub(crate) mod step;
 pub(crate) mod version;
 mod wal;

@@ -11,9 +11,9 @@ use super::step::Step;
 
 /// An attempt as it was found, after [`super::exchange::recover`].
 #[derive(Clone, Debug)]
-pub(crate) struct Found<'a> {
+pub(crate) struct Found {
     /// What the journal tells.
-    pub(crate) attempt: &'a Attempt,
+    pub(crate) attempt: Attempt,
     /// What the folders tell.
     pub(crate) truth: Truth,
     /// Whether etcd ran on its new state; only asked where that is in place.
@@ -37,7 +37,7 @@ pub(crate) enum Restoring {
 ///
 /// # Errors
 /// Where somebody else's attempt is under way, or another one stands in the middle of its exchange.
-pub(crate) fn restore(last: Option<&Found<'_>>, asked: &Asked, mark: i64) -> Result<Restoring> {
+pub(crate) fn restore(last: Option<&Found>, asked: &Asked, mark: i64) -> Result<Restoring> {
     let Some(Found {
         attempt,
         truth,
@@ -91,8 +91,8 @@ pub(crate) enum RollingBack {
 /// # Errors
 /// Kind `NotFound` where there is nothing to roll back.
 pub(crate) fn rollback(
-    last: Option<&Found<'_>>,
-    in_effect: Option<&Found<'_>>,
+    last: Option<&Found>,
+    in_effect: Option<&Found>,
     named: Option<&AttemptId>,
 ) -> Result<RollingBack> {
     let nothing = |why: &str| Error::not_found(format!("there is nothing to roll back: {why}"));
@@ -104,20 +104,17 @@ pub(crate) fn rollback(
         Some(id) if last.attempt.id() == id => last,
         Some(id) => {
             if !last.attempt.step.is_final() && last.truth != Truth::After {
-                return Err(Error::invalid(format!(
-                    "attempt {} is unfinished",
-                    last.attempt.id()
-                ))
-                .hint("roll that one back first: `rollback` without --attempt"));
+                return Err(
+                    Error::invalid(format!("attempt {} is unfinished", last.attempt.id()))
+                        .hint("roll that one back first: `rollback` without --attempt"),
+                );
             }
             in_effect
                 .filter(|found| found.attempt.id() == id)
-                .ok_or_else(|| {
-                    nothing(&format!("attempt {id} is not the one that is in place"))
-                })?
+                .ok_or_else(|| nothing(&format!("attempt {id} is not the one that is in place")))?
         }
     };
-    let attempt = found.attempt;
+    let attempt = &found.attempt;
     let id = attempt.id().clone();
     if !attempt.step.is_final() {
         mine(attempt)?;
@@ -201,9 +198,9 @@ mod tests {
         Step::Exchanged,
     ];
 
-    fn found(attempt: &Attempt, truth: Truth, is_started: bool) -> Found<'_> {
+    fn found(attempt: &Attempt, truth: Truth, is_started: bool) -> Found {
         Found {
-            attempt,
+            attempt: attempt.clone(),
             truth,
             is_started,
         }
@@ -217,7 +214,7 @@ mod tests {
         let begun = attempt(Purpose::Restore, By::Offline, &EXCHANGED[..2]);
         let before = found(&begun, Truth::Before, false);
         let target = begun.plan.target_revision;
-        let of = |f: &Found<'_>, asked: &Asked, mark| restore(Some(f), asked, mark).unwrap();
+        let of = |f: &Found, asked: &Asked, mark| restore(Some(f), asked, mark).unwrap();
         assert_eq!(of(&before, &same, 5), Restoring::GoOn);
         assert_eq!(of(&before, &same, target), Restoring::AbandonFirst);
         assert_eq!(of(&before, &other, 5), Restoring::AbandonFirst);
@@ -235,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_rollback_undoes_what_nobody_saw_and_goes_forward_where_somebody_may_have() {
-        let of = |f: &Found<'_>| rollback(Some(f), None, None).unwrap();
+        let of = |f: &Found| rollback(Some(f), None, None).unwrap();
         let begun = attempt(Purpose::Restore, By::Offline, &EXCHANGED[..3]);
         let id = begun.id().clone();
         assert_eq!(
@@ -267,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_rollback_said_twice_is_done_once() {
-        let of = |f: &Found<'_>| rollback(Some(f), None, None).unwrap();
+        let of = |f: &Found| rollback(Some(f), None, None).unwrap();
         for last in [Step::RolledBack, Step::Abandoned] {
             let steps: &[Step] = match last {
                 Step::Abandoned => &[Step::Abandoned],

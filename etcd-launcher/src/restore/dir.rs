@@ -64,7 +64,11 @@ impl DataDir {
         Self::with(root, Arc::new(Disk), None)
     }
 
-    pub(super) fn with(root: PathBuf, files: Arc<dyn Files>, lock: Option<OwnedFd>) -> Result<Self> {
+    pub(super) fn with(
+        root: PathBuf,
+        files: Arc<dyn Files>,
+        lock: Option<OwnedFd>,
+    ) -> Result<Self> {
         let journal = Journal::read(Arc::clone(&files), root.join(journal::NAME))?;
         Ok(Self {
             spools: root.clone(),
@@ -158,7 +162,7 @@ impl DataDir {
 
     /// Where a copy of a kept state is run; whatever lies in it may be removed at any time.
     pub(crate) fn copy(&self, id: &AttemptId) -> PathBuf {
-        self.root.join(format!(".restore-{id}.copy"))
+        copy_in(&self.root, id)
     }
 
     /// What the folder `member` carries.
@@ -250,6 +254,11 @@ impl DataDir {
             .rev()
             .find(|a| a.may_be_exchanged && Some(a.plan.cluster_id) == cluster))
     }
+}
+
+/// As [`DataDir::copy`].
+pub(super) fn copy_in(root: &Path, id: &AttemptId) -> PathBuf {
+    root.join(format!(".restore-{id}.copy"))
 }
 
 fn opened(path: &Path) -> Result<(PathBuf, File)> {

@@ -45,7 +45,8 @@ impl Tool {
             .await
             .map_err(|e| failed().because(e))?
             .map_err(|e| failed().because(e))?;
-        let version = Version::printed(&String::from_utf8_lossy(&output.stdout)).ok_or_else(failed)?;
+        let version =
+            Version::printed(&String::from_utf8_lossy(&output.stdout)).ok_or_else(failed)?;
         Ok(Self {
             path: path.to_owned(),
             version,
@@ -63,7 +64,8 @@ pub(crate) async fn choose(
     search: &[PathBuf],
     line: Option<Line>,
 ) -> Result<Tool> {
-    let fits = |version: Version| version.can_bump() && line.is_none_or(|line| version.line == line);
+    let fits =
+        |version: Version| version.can_bump() && line.is_none_or(|line| version.line == line);
     let wanted = line.map_or_else(
         || "3.5.10 or later".to_owned(),
         |line| format!("{line}, as etcd is"),
@@ -94,11 +96,8 @@ pub(crate) async fn choose(
     } else {
         seen.join(", ")
     };
-    Err(
-        Error::invalid(format!("no etcdutl {wanted}: {seen}")).hint(
-            "name one with --etcdutl PATH; etcd's own release and image have it beside etcd",
-        ),
-    )
+    Err(Error::invalid(format!("no etcdutl {wanted}: {seen}"))
+        .hint("name one with --etcdutl PATH; etcd's own release and image have it beside etcd"))
 }
 
 fn candidates(search: &[PathBuf], line: Option<Line>) -> Vec<PathBuf> {
@@ -152,9 +151,7 @@ pub(crate) async fn restore(
         .kill_on_drop(true)
         .output()
         .await
-        .map_err(|e| {
-            Error::other(format!("can not run {}", tool.path.display())).because(e)
-        })?;
+        .map_err(|e| Error::other(format!("can not run {}", tool.path.display())).because(e))?;
     if output.status.success() {
         return Ok(());
     }

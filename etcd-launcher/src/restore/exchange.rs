@@ -25,8 +25,10 @@ pub(crate) fn exchange(
     former: Option<Former>,
 ) -> Result<()> {
     let attempt = dir.attempt(id)?;
+    let step = attempt.step;
     let is_done = attempt.may_be_exchanged && dir.truth(attempt)? == Truth::After;
-    if !(is_done && attempt.step == Step::Exchanging) {
+    remove_spool(dir, id).map_err(|e| unremoved(id, e))?;
+    if !(is_done && step == Step::Exchanging) {
         let mut entry = Entry::new(id, Step::Exchanging);
         entry.former = former;
         dir.journal.append(&entry)?;
@@ -106,6 +108,7 @@ pub(crate) fn recover(dir: &mut DataDir, stopped: &dyn Stopped) -> Result<()> {
         Step::RolledBack | Step::Abandoned => tidy(dir, &id),
         Step::Exchanging if truth == Truth::After => {
             // What the folders say may still be lost with the machine, or be the last but one of two renames.
+            remove_spool(dir, &id).map_err(|e| unremoved(&id, e))?;
             move_to(dir, &id, Goal::New)?;
             dir.record(&id, Step::Exchanged)
         }
@@ -120,7 +123,9 @@ pub(crate) fn recover(dir: &mut DataDir, stopped: &dyn Stopped) -> Result<()> {
 /// Removes the new state and the spool of an attempt that was given up or rolled back.
 fn tidy(dir: &DataDir, id: &AttemptId) -> Result<()> {
     remove_spool(dir, id).map_err(|e| unremoved(id, e))?;
-    remove_new(dir, id)
+    remove_new(dir, id)?;
+    // Only the last attempt is looked at by the next start: what is removed has to stay so before another one begins.
+    dir.files.sync(dir.root()).map_err(|e| unremoved(id, e))
 }
 
 fn unremoved(id: &AttemptId, e: io::Error) -> Error {

@@ -164,8 +164,14 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
 
 fn is_mount_point(path: &Path, found: &fs::Metadata) -> Result<bool> {
     // The attribute knows bind mounts of the same file system too; kernels before 5.8 do not have it.
-    if let Ok(stat) = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
-        && stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+    if let Ok(stat) = statx(
+        CWD,
+        path,
+        AtFlags::SYMLINK_NOFOLLOW,
+        StatxFlags::BASIC_STATS,
+    ) && stat
+        .stx_attributes_mask
+        .contains(StatxAttributes::MOUNT_ROOT)
     {
         return Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     }
@@ -181,7 +187,11 @@ fn is_mount_point(path: &Path, found: &fs::Metadata) -> Result<bool> {
 /// When it can not be asked.
 pub(crate) fn free_space(folder: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(folder).map_err(|e| {
-        Error::other(format!("can not ask for free space at {}", folder.display())).because(e)
+        Error::other(format!(
+            "can not ask for free space at {}",
+            folder.display()
+        ))
+        .because(e)
     })?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

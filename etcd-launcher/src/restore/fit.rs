@@ -124,7 +124,9 @@ pub(crate) fn check(facts: &Facts, cluster: Option<Id>, target: &Target) -> Resu
         return Err(Error::invalid(format!(
             "the snapshot is of etcd {line}, newer than the etcd {etcd} that is to run on it"
         ))
-        .hint("etcd itself would start on it and break: upgrade etcd first, and name it with --etcd"));
+        .hint(
+            "etcd itself would start on it and break: upgrade etcd first, and name it with --etcd",
+        ));
     }
     if facts.bytes > target.quota {
         return Err(Error::invalid(format!(
@@ -184,9 +186,7 @@ pub(crate) fn check(facts: &Facts, cluster: Option<Id>, target: &Target) -> Resu
 
 /// Bytes that the new state needs beside the old one: the database, and the log that is built and the one etcd allocates when it starts.
 pub(crate) fn needed(database: u64) -> u64 {
-    database
-        .saturating_add(2 * SEGMENT)
-        .saturating_add(SPARE)
+    database.saturating_add(2 * SEGMENT).saturating_add(SPARE)
 }
 
 /// Checks that a data dir has room.
@@ -254,7 +254,10 @@ mod tests {
         (old.storage_version, old.cluster_version) = (None, None);
         assert!(check(&old, None, &target).is_ok());
         old.cluster_version = Some("3.6.0".into());
-        assert!(check(&old, None, &target).is_err(), "etcd 3.5 refuses it too");
+        assert!(
+            check(&old, None, &target).is_err(),
+            "etcd 3.5 refuses it too"
+        );
     }
 
     #[test]

@@ -115,11 +115,8 @@ impl Journal {
         let line = format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()));
         self.write(line.as_bytes(), entry.step == Step::Planned)
             .map_err(|e| {
-                Error::other(format!(
-                    "can not write the journal {}",
-                    self.path.display()
-                ))
-                .because(e)
+                Error::other(format!("can not write the journal {}", self.path.display()))
+                    .because(e)
             })?;
         self.end += line.len() as u64;
         self.is_named = true;
@@ -236,9 +233,7 @@ mod tests {
         let files = files();
         let line = r#"{"step":"Teleported"}"#;
         let line = format!("{:08x} {line}\n", crc32c::crc32c(line.as_bytes()));
-        files
-            .write_at(Path::new(PATH), 0, line.as_bytes())
-            .unwrap();
+        files.write_at(Path::new(PATH), 0, line.as_bytes()).unwrap();
         assert!(journal(&files).is_err());
     }
 

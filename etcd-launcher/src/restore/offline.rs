@@ -103,7 +103,9 @@ async fn prepare_all(
             }
         }
     }
-    Err(Error::other("the snapshot's revision changed while it was read"))
+    Err(Error::other(
+        "the snapshot's revision changed while it was read",
+    ))
 }
 
 fn plan_of(
@@ -126,9 +128,11 @@ fn plan_of(
 }
 
 /// What is known of revisions, with what earlier attempts aimed at.
-fn marks(dir: &DataDir, known: &[i64]) -> Vec<i64> {
+pub(crate) fn marks(dir: &DataDir, known: &[i64]) -> Vec<i64> {
     let attempts = dir.attempts().iter();
-    let former = attempts.clone().filter_map(|a| Some(a.former.as_ref()?.revision));
+    let former = attempts
+        .clone()
+        .filter_map(|a| Some(a.former.as_ref()?.revision));
     let targets = attempts.map(|a| a.plan.target_revision);
     known.iter().copied().chain(former).chain(targets).collect()
 }
@@ -137,10 +141,10 @@ fn marks(dir: &DataDir, known: &[i64]) -> Vec<i64> {
 ///
 /// # Errors
 /// When they can not be read.
-pub(crate) fn found<'a>(dir: &DataDir, attempt: &'a Attempt) -> Result<Found<'a>> {
+pub(crate) fn found(dir: &DataDir, attempt: &Attempt) -> Result<Found> {
     let truth = dir.truth(attempt)?;
     Ok(Found {
-        attempt,
+        attempt: attempt.clone(),
         truth,
         is_started: truth == Truth::After && prepare::is_started(dir, attempt)?,
     })
@@ -156,29 +160,10 @@ pub(crate) fn rollback(
     stopped: &dyn Stopped,
     named: Option<&AttemptId>,
 ) -> Result<RollingBack> {
-    let last = dir.attempts().last().cloned();
-    let in_effect = dir.in_effect()?.cloned();
-    let found = |attempt: &Option<Attempt>| -> Result<Option<(Attempt, Truth, bool)>> {
-        let Some(attempt) = attempt else {
-            return Ok(None);
-        };
-        let seen = found(dir, attempt)?;
-        Ok(Some((attempt.clone(), seen.truth, seen.is_started)))
-    };
-    let (last, in_effect) = (found(&last)?, found(&in_effect)?);
-    let borrowed = |seen: &'_ Option<(Attempt, Truth, bool)>| {
-        seen.as_ref()
-            .map(|(attempt, truth, is_started)| Found {
-                attempt,
-                truth: *truth,
-                is_started: *is_started,
-            })
-    };
-    let decided = decide::rollback(
-        borrowed(&last).as_ref(),
-        borrowed(&in_effect).as_ref(),
-        named,
-    )?;
+    let seen = |attempt: Option<&Attempt>| attempt.map(|a| found(dir, a)).transpose();
+    let last = seen(dir.attempts().last())?;
+    let in_effect = seen(dir.in_effect()?)?;
+    let decided = decide::rollback(last.as_ref(), in_effect.as_ref(), named)?;
     match &decided {
         RollingBack::Abandon(id) => exchange::abandon(dir, id, "it was rolled back")?,
         RollingBack::Back(id) => exchange::back(dir, id, stopped)?,

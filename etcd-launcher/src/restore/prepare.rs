@@ -66,9 +66,8 @@ pub(crate) async fn prepare(
 
     let root = dir.root().to_owned();
     let (part, folder) = (dir.part(id), dir.side_folder(id));
-    let told = |e: io::Error| {
-        Error::other(format!("can not write below {}", root.display())).because(e)
-    };
+    let told =
+        |e: io::Error| Error::other(format!("can not write below {}", root.display())).because(e);
     exchange::remove_new(dir, id)?;
     dir.files.create_folder(&part).map_err(told)?;
     work.build(plan, &snapshot, &spool, &part).await?;

@@ -69,7 +69,11 @@ pub(crate) fn built(
     progress: &dyn Progress,
 ) -> Result<()> {
     let database = Database::open(&member.join("snap").join("db"))?;
-    let wrong = |what: String| Err(Error::corrupt(format!("what etcdutl wrote is wrong: {what}")));
+    let wrong = |what: String| {
+        Err(Error::corrupt(format!(
+            "what etcdutl wrote is wrong: {what}"
+        )))
+    };
     if let Some(problem) = database.verify(progress)?.into_iter().next() {
         return wrong(problem);
     }

@@ -18,7 +18,7 @@ use super::entry::{Content, Former, Snapshot};
 use super::job::Builder;
 use super::plan::Plan;
 use super::work::Work;
-use super::{etcdutl, fence, fit, proof};
+use super::{dir, etcdutl, fence, fit, proof};
 
 /// A log takes no longer to be applied: 10,000 to 100,000 entries.
 const START: Duration = Duration::from_secs(120);
@@ -39,8 +39,8 @@ pub(crate) struct FromKept<'a> {
     pub(crate) kept: PathBuf,
     /// What was noted before it was replaced.
     pub(crate) former: Option<Former>,
-    /// The copy's place, which may be removed at any time.
-    pub(crate) copy: PathBuf,
+    /// The data dir.
+    pub(crate) root: PathBuf,
     /// What the copy became.
     pub(crate) facts: Option<Facts>,
 }
@@ -49,14 +49,13 @@ impl Work for FromKept<'_> {
     async fn fetch(&mut self, plan: &Plan, spool: &Path) -> Result<Snapshot> {
         let progress = self.builder.progress;
         progress.step("copying the kept state");
-        self.copy()?;
+        let copy = dir::copy_in(&self.root, &plan.attempt);
+        self.copy(&copy)?;
         progress.step("applying its log");
-        run(&self.etcd, &plan.name, &self.copy, self.builder.lock()?).await?;
-        let db = self.copy.join("member").join("snap").join("db");
-        let moved = fs::rename(&db, spool).and_then(|()| fs::remove_dir_all(&self.copy));
-        moved.map_err(|e| {
-            Error::other(format!("can not move {}", db.display())).because(e)
-        })?;
+        run(&self.etcd, &plan.name, &copy, self.builder.lock()?).await?;
+        let db = copy.join("member").join("snap").join("db");
+        let moved = fs::rename(&db, spool).and_then(|()| fs::remove_dir_all(&copy));
+        moved.map_err(|e| Error::other(format!("can not move {}", db.display())).because(e))?;
         progress.step("comparing with what was noted");
         let (snapshot, facts) = proof::snapshot(spool, progress)?;
         if let Some(former) = &self.former {
@@ -120,12 +119,12 @@ fn compare(
 
 impl FromKept<'_> {
     /// Copies what etcd needs of the kept state.
-    fn copy(&self) -> Result<()> {
+    fn copy(&self, copy: &Path) -> Result<()> {
         let failed = |e: io::Error| {
             Error::other(format!(
                 "can not copy {} to {}",
                 self.kept.display(),
-                self.copy.display()
+                copy.display()
             ))
             .because(e)
         };
@@ -138,12 +137,12 @@ impl FromKept<'_> {
             free.saturating_sub(bytes),
             &self.builder.data_dir,
         )?;
-        if self.copy.exists() {
-            fs::remove_dir_all(&self.copy).map_err(failed)?;
+        if copy.exists() {
+            fs::remove_dir_all(copy).map_err(failed)?;
         }
         for (file, _) in files {
-            let to = self.copy.join("member").join(&file);
-            let folder = to.parent().unwrap_or(&self.copy);
+            let to = copy.join("member").join(&file);
+            let folder = to.parent().unwrap_or(copy);
             fs::DirBuilder::new()
                 .recursive(true)
                 .create(folder)
@@ -153,7 +152,7 @@ impl FromKept<'_> {
         // etcd insists on folders that only their owner may enter.
         for folder in ["", "member", "member/snap", "member/wal"] {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            fs::set_permissions(self.copy.join(folder), mode).map_err(failed)?;
+            fs::set_permissions(copy.join(folder), mode).map_err(failed)?;
         }
         Ok(())
     }
@@ -213,7 +212,8 @@ async fn run(etcd: &Path, name: &str, copy: &Path, lock: Option<OwnedFd>) -> Res
 async fn serves(child: &mut Child, copy: &Path) -> Result<()> {
     let folder = File::open(copy)
         .map_err(|e| Error::other(format!("can not open {}", copy.display())).because(e))?;
-    let socket = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(SOCKET);
+    let socket =
+        PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(SOCKET);
     let deadline = Instant::now() + START;
     loop {
         if let Ok(true) = is_healthy(&socket).await {

@@ -1,6 +1,8 @@
 //! The three places where the old and the new state can be, and the next move towards a goal: pure and total, so that it can be asked again
 //! after any crash. What is in a place is read from folders by `dir.rs`.
 
+use serde::Serialize;
+
 /// What one place holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -52,7 +54,8 @@ pub(crate) enum Move {
 }
 
 /// Where the two states are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Truth {
     /// `member` is as it was.
     Before,
@@ -171,7 +174,11 @@ mod tests {
         for exchanges in [true, false] {
             for had_old in [true, false] {
                 let start = Slots {
-                    member: if had_old { Content::Old } else { Content::Absent },
+                    member: if had_old {
+                        Content::Old
+                    } else {
+                        Content::Absent
+                    },
                     side: Content::New,
                     aside: Content::Absent,
                     had_old,

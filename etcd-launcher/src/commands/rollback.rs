@@ -1,0 +1,216 @@
+//! `rollback`: brings back what a restore replaced: by the exchange undone while nobody can have seen the new state, else by a new restore
+//! from the kept one.
+
+use std::path::PathBuf;
+
+use backup_cli::error::{Exit, Result};
+use backup_cli::interrupt::interrupted;
+use backup_cli::ui::Ui;
+use backup_core::error::quoted;
+use backup_core::{Error, Kind};
+use clap::Args;
+use jiff::Timestamp;
+
+use super::data_dir::{DataDirArgs, Taken, ToolArgs};
+use super::restore;
+use crate::restore::asked::Asked;
+use crate::restore::decide::RollingBack;
+use crate::restore::entry::Attempt;
+use crate::restore::etcdutl::Tool;
+use crate::restore::fit;
+use crate::restore::offline::{self, Restored, Wish};
+use crate::restore::plan::{AttemptId, Carried, Purpose};
+use crate::restore::proof;
+use crate::restore::replay::FromKept;
+use crate::restore::step::Step;
+
+const EXAMPLES: &str = "\
+Examples:
+  etcd-launcher rollback --data-dir /var/lib/etcd";
+
+/// Bring back the state that a restore replaced, with etcd stopped
+///
+/// An unfinished restore is given up. A restored state that no etcd has run on is exchanged back. Where one has, clients have seen its
+/// revisions, and etcd would leave them hanging on lower ones: the kept state is restored as a snapshot is, above all revisions.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RollbackArgs {
+    #[command(flatten)]
+    data_dir: DataDirArgs,
+    #[command(flatten)]
+    tools: ToolArgs,
+    /// The attempt to roll back, from `status`; default: the last one
+    #[arg(long, value_name = "ID")]
+    attempt: Option<AttemptId>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(ui: &Ui, args: RollbackArgs) -> Result<Exit> {
+    let path = &args.data_dir.data_dir;
+    ui.confirm(
+        args.yes,
+        &format!("roll back the restore in {}?", path.display()),
+    )?;
+    let mut taken = Taken::take(ui, path, args.tools.spool_dir.as_deref())?;
+    let old = taken.old.clone();
+    let decided = offline::rollback(&mut taken.dir, &taken.fence, args.attempt.as_ref())
+        .map_err(|e| restore::failed(&mut taken, &old, e))?;
+    match decided {
+        RollingBack::Abandon(id) => ui.line(&format!(
+            "attempt {id} was given up before its exchange: {} holds {} as before",
+            taken.dir.root().display(),
+            taken.dir.carried()?
+        ))?,
+        RollingBack::Back(id) => ui.line(&format!(
+            "attempt {id} was rolled back: {} holds {} again, as it was",
+            taken.dir.root().display(),
+            taken.dir.carried()?
+        ))?,
+        RollingBack::Finish(id) => {
+            return restore::tell(ui, &taken, &Restored::Now(id));
+        }
+        RollingBack::Done(id) => tell_done(ui, &taken, &id)?,
+        RollingBack::Forward { of, .. } => return forward(ui, &args, taken, &of).await,
+    }
+    Ok(Exit::Done)
+}
+
+fn tell_done(ui: &Ui, taken: &Taken, id: &AttemptId) -> Result<()> {
+    let attempt = taken.dir.attempt(id)?;
+    let what = match attempt.step {
+        Step::Abandoned => "was given up already",
+        Step::RolledBack => "was rolled back already",
+        _ => "was the rollback, and is in place already",
+    };
+    ui.line(&format!(
+        "attempt {id} {what}: {} holds {}",
+        taken.dir.root().display(),
+        taken.dir.carried()?
+    ))?;
+    if let Some(earlier) = taken.dir.in_effect()?
+        && earlier.id() != id
+    {
+        ui.line(&format!(
+            "that is the state of attempt {0}; to roll it back: etcd-launcher rollback --data-dir {1} --attempt {0}",
+            earlier.id(),
+            quoted(&taken.dir.root().to_string_lossy())
+        ))?;
+    }
+    Ok(())
+}
+
+/// Restores what an attempt replaced.
+async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId) -> Result<Exit> {
+    let attempt = taken.dir.attempt(of)?.clone();
+    let kept = check_kept(&taken, &attempt)?;
+    ui.note(&format!(
+        "etcd has run on the restored state: the kept one ({}) is restored above its revisions",
+        attempt.plan.old
+    ));
+    let bar = ui.progress();
+    let builder = args.tools.builder(&taken, true, &bar).await?;
+    let etcd = find_etcd(args, &kept, &bar).await?;
+    let spool_of = |asked: Asked| Asked {
+        snapshot: kept.display().to_string(),
+        token: None,
+        target_revision: None,
+        another_cluster: true,
+        ..asked
+    };
+    let wish = Wish {
+        asked: spool_of(attempt.plan.asked.clone()),
+        purpose: Purpose::Rollback { of: of.clone() },
+        token: format!("etcd-launcher-{}", AttemptId::random()),
+        marks: taken.former.iter().map(|former| former.revision).collect(),
+        former: taken.former.clone(),
+        now_ms: Timestamp::now().as_millisecond(),
+    };
+    let mut work = FromKept {
+        builder,
+        etcd,
+        former: attempt.former.clone(),
+        root: taken.dir.root().to_owned(),
+        kept,
+        facts: None,
+    };
+    let old = taken.old.clone();
+    let restored = tokio::select! {
+        restored = offline::restore(&mut taken.dir, &taken.fence, wish, &mut work) => restored,
+        true = interrupted() => Err(Error::new(Kind::Interrupted, "interrupted")),
+    };
+    drop(work);
+    drop(bar);
+    match restored {
+        Ok(restored) => restore::tell(ui, &taken, &restored),
+        Err(e) => Err(restore::failed(&mut taken, &old, e)),
+    }
+}
+
+/// The kept state of an attempt, where it is the one that was replaced.
+fn check_kept(taken: &Taken, attempt: &Attempt) -> Result<PathBuf> {
+    let kept = taken.dir.side(attempt.id());
+    if attempt.plan.old == Carried::Absent {
+        return Err(Error::not_found(format!(
+            "there is nothing to roll back to: {} was empty before attempt {}",
+            taken.dir.root().display(),
+            attempt.id()
+        ))
+        .into());
+    }
+    let carried = taken.dir.carried_by(&kept)?;
+    if !carried.is_same(&attempt.plan.old) {
+        return Err(Error::not_found(format!(
+            "{} holds {carried}, not the {} that attempt {} replaced",
+            kept.display(),
+            attempt.plan.old,
+            attempt.id()
+        ))
+        .hint("the kept state was moved or removed: restore a snapshot instead")
+        .into());
+    }
+    if attempt.plan.members.len() > 1 {
+        let db = kept.join("snap").join("db");
+        return Err(Error::invalid(format!(
+            "the cluster has {} members, and all have to start from the same state",
+            attempt.plan.members.len()
+        ))
+        .hint(format!(
+            "choose one member's kept state and restore it on all: etcd-launcher restore {} ..",
+            quoted(&db.to_string_lossy())
+        ))
+        .into());
+    }
+    Ok(kept)
+}
+
+/// The etcd of the release line that wrote a state: the one that was named, else beside this program, else in PATH.
+async fn find_etcd(
+    args: &RollbackArgs,
+    kept: &std::path::Path,
+    progress: &dyn backup_core::progress::Progress,
+) -> Result<PathBuf> {
+    if let Some(path) = &args.tools.etcd {
+        return Ok(path.clone());
+    }
+    let (_, facts) = proof::former(kept, progress)?;
+    let line = fit::line_of(&facts);
+    for folder in ToolArgs::search() {
+        for name in [format!("etcd-{line}"), "etcd".to_owned()] {
+            let path = folder.join(name);
+            if path.is_file()
+                && let Ok(tool) = Tool::ask(&path, "--version").await
+                && tool.version.line == line
+            {
+                return Ok(path);
+            }
+        }
+    }
+    Err(Error::invalid(format!(
+        "no etcd {line} was found, which is needed to apply the log of the kept state"
+    ))
+    .hint("name it with --etcd PATH")
+    .into())
+}
