@@ -1,1 +1,4 @@
 //! Reading, taking and restoring snapshots of etcd.
+
+mod snapshots;
+mod wire;

@@ -4,6 +4,7 @@ pub(crate) mod exec;
 pub(crate) mod run;
 pub(crate) mod snapshot;
 pub(crate) mod describe;
+pub(crate) mod snapshot;
 pub(crate) mod verify;
 mod data_dir;
 pub(crate) mod restore;

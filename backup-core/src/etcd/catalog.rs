@@ -260,3 +260,6 @@ async fn remove(store: &Store, key: &str, is_upload: bool) -> Result<()> {
     }
     store.delete(key).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,6 +151,7 @@ pub async fn take(
     let created_at = Timestamp::now();
     let work = async {
         let passed = stream(&found, &mut begun.sink, options, progress).await?;
+        knows_itself(&passed.walked, target, progress)?;
         let hash_kv = hash_kv(&found, &passed.walked.facts, options, progress).await;
         let facts = complete_facts(&found, &passed.walked).await?;
         Ok((passed, hash_kv, facts))
@@ -235,11 +236,7 @@ async fn stream(
     } else {
         "a follower"
     };
-    progress.step(&format!(
-        "saving {} MiB of {} ({role})",
-        found.status.bytes.div_ceil(1 << 20),
-        found.connection.endpoint()
-    ));
+    progress.step(&format!("saving {} ({role})", found.connection.endpoint()));
     let mut messages = found.connection.snapshot().await?;
     let how = How {
         compression: &options.compression,
@@ -257,6 +254,24 @@ async fn stream(
         .hint("the member sent something else than its own data; look at its log"));
     }
     Ok(passed)
+}
+
+/// A manifest that names the wrong revision would be worse than none.
+fn knows_itself(walked: &Walked, target: &Target, progress: &dyn Progress) -> Result<()> {
+    if !walked
+        .missed
+        .iter()
+        .any(|bucket| ["key", "meta"].contains(bucket))
+    {
+        return Ok(());
+    }
+    let what = "the database has pages that can not be read in passing, so its revision is not known for certain";
+    if matches!(target, Target::Snapshot { .. }) {
+        return Err(Error::other(what)
+            .hint("save it into a file, where `etcd-launcher describe` reads it again"));
+    }
+    progress.warn(what);
+    Ok(())
 }
 
 /// The member's own HashKV, where it is to be asked. Not to have it is no failure.

@@ -17,7 +17,6 @@ use crate::error::{Error, Kind, Result};
 use crate::etcd::client::{Message, Messages};
 use crate::etcd::manifest::{Compression, Snapshot, TRAILER};
 use crate::etcd::stream::{Walk, Walked};
-use crate::location::hex;
 use crate::progress::Progress;
 
 /// Bytes that go from stage to stage together.
@@ -82,12 +81,13 @@ pub(super) async fn pass(
         )));
     }
     sink.room_for(total + TRAILER, how.compression)?;
+    how.progress.expect_bytes(total + TRAILER);
     let hold = Arc::new(Hold::new(total, how.hold_limit));
     let (to_walk, blocks) = mpsc::channel(WAITING);
     let (to_pack, packed) = mpsc::channel(WAITING);
     let (giver, mut taker) = queue(Arc::clone(&hold), how.spool);
     let compression = how.compression.clone();
-    let walking = tokio::task::spawn_blocking(move || walk(blocks, total));
+    let walking = tokio::task::spawn_blocking(move || walk(blocks, total + TRAILER));
     let packing =
         tokio::task::spawn_blocking(move || pack(packed, giver, &compression, total + TRAILER));
     let received = receive(
@@ -101,17 +101,15 @@ pub(super) async fn pass(
             progress: how.progress,
         },
     );
-    let (trailer, walked, (), ()) = tokio::try_join!(
+    let ((), walked, (), ()) = tokio::try_join!(
         own(received),
         own(joined(walking)),
         own(joined(packing)),
         own(store(&mut taker, sink)),
     )?;
-    if hex(&trailer) != walked.sha256 {
-        return Err(Error::corrupt(
-            "the snapshot does not have the digest that the member sent with it: it was altered on the way",
-        )
-        .hint("take it again; if it stays so, something between here and the member alters the stream"));
+    // What is walked ends with etcd's digest, and is compared with it.
+    if !walked.has_trailer || walked.bytes != total + TRAILER {
+        return Err(cut("its digest at the end is missing"));
     }
     Ok(Passed {
         snapshot: Snapshot {
@@ -155,48 +153,33 @@ struct Stages<'a> {
 }
 
 impl Stages<'_> {
-    /// Hands a block on; it begins at byte `at` of the stream. Only the database is walked, all of it is packed.
-    async fn hand_on(&self, block: Bytes, at: u64) -> Result<(), Fault> {
-        let database = self.total.saturating_sub(at).min(block.len() as u64);
-        self.hold.received(database);
-        self.progress.done(0, database);
-        if database > 0 {
-            let part = block.slice(..database as usize);
-            let sent = self.to_walk.send(part).await;
-            sent.map_err(|_| Fault::Neighbours)?;
-        }
+    async fn hand_on(&self, block: Bytes) -> Result<(), Fault> {
+        let length = block.len() as u64;
+        let sent = self.to_walk.send(block.clone()).await;
+        sent.map_err(|_| Fault::Neighbours)?;
         let sent = self.to_pack.send(block).await;
-        sent.map_err(|_| Fault::Neighbours)
+        sent.map_err(|_| Fault::Neighbours)?;
+        self.hold.received(length);
+        self.progress.done(0, length);
+        Ok(())
     }
 }
 
-/// Takes all messages; gives the trailer.
-async fn receive(
-    source: &mut dyn Source,
-    first: Message,
-    stages: Stages<'_>,
-) -> Result<Vec<u8>, Fault> {
+/// Takes all messages, which are to be `total` bytes and the trailer.
+async fn receive(source: &mut dyn Source, first: Message, stages: Stages<'_>) -> Result<(), Fault> {
     let whole = stages.total + TRAILER;
-    let mut trailer = Vec::new();
     let mut block = BytesMut::with_capacity(BLOCK);
-    let (mut handed, mut received) = (0, 0);
+    let mut received = 0;
     let mut next = Some(first);
     while let Some(message) = next {
         let bytes = message.bytes;
-        let begins = received;
         received += bytes.len() as u64;
         if received > whole {
             return Err(cut("it sent more than it announced").into());
         }
-        if received > stages.total {
-            let from = stages.total.saturating_sub(begins) as usize;
-            trailer.extend_from_slice(&bytes[from..]);
-        }
         if block.len() + bytes.len() > BLOCK && !block.is_empty() {
             let full = std::mem::replace(&mut block, BytesMut::with_capacity(BLOCK));
-            let length = full.len() as u64;
-            stages.hand_on(full.freeze(), handed).await?;
-            handed += length;
+            stages.hand_on(full.freeze()).await?;
         }
         block.extend_from_slice(&bytes);
         next = source.next().await?;
@@ -204,21 +187,17 @@ async fn receive(
     // The member is free, whatever the stages still have to do.
     stages.hold.release();
     if received < stages.total {
-        return Err(cut(&format!(
-            "it ended after {received} of {} bytes",
-            stages.total
-        ))
-        .into());
+        let total = stages.total;
+        return Err(cut(&format!("it ended after {received} of {total} bytes")).into());
     }
     if received < whole {
         return Err(cut("its digest at the end is missing").into());
     }
-    stages.hand_on(block.freeze(), handed).await?;
-    Ok(trailer)
+    stages.hand_on(block.freeze()).await
 }
 
-/// Hashes and walks the database, without its trailer, on a thread of its own.
-fn walk(mut blocks: mpsc::Receiver<Bytes>, total: u64) -> Result<Walked, Fault> {
+/// Hashes and walks on a thread of its own.
+fn walk(mut blocks: mpsc::Receiver<Bytes>, whole: u64) -> Result<Walked, Fault> {
     let mut walk = Walk::new();
     let mut seen = 0;
     while let Some(block) = blocks.blocking_recv() {
@@ -226,7 +205,7 @@ fn walk(mut blocks: mpsc::Receiver<Bytes>, total: u64) -> Result<Walked, Fault> 
         walk.feed(&block).map_err(damaged)?;
     }
     // Half a database is not judged: why it is half is another stage's to tell.
-    if seen != total {
+    if seen != whole {
         return Err(Fault::Neighbours);
     }
     Ok(walk.finish().map_err(damaged)?)
@@ -296,3 +275,6 @@ async fn store(taker: &mut Taker, sink: &mut Sink) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -264,3 +264,6 @@ async fn drop_note(target: &Target, run: &str) {
         let _ = tokio::time::timeout(CLEAN, store.delete(&keys.upload(run))).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

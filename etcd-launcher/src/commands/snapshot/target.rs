@@ -1,6 +1,6 @@
 //! Where a snapshot goes, from what the user named: a file, the URL of an object, or a location with the names in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use backup_cli::error::Result;
 use backup_cli::locations::{self, Choice, LocationArgs, file};
