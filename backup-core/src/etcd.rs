@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod names;
 mod newest;
 mod resources;
+pub mod readback;
 pub mod stream;
 pub mod take;
 

@@ -4,7 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{describe, exec, restore, rollback, run, snapshot, status, verify, version};
+use crate::commands::{crate, crds, describe, exec, restore, rollback, run, snapshot, status, use, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -52,6 +52,7 @@ pub(crate) struct GlobalArgs {
 pub(crate) enum Command {
     Exec(exec::ExecArgs),
     Run(run::RunArgs),
+    Crds(crds::CrdsArgs),
     Snapshot(snapshot::SnapshotArgs),
     Describe(describe::DescribeArgs),
     Verify(verify::VerifyArgs),

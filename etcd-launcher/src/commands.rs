@@ -2,6 +2,7 @@
 
 pub(crate) mod exec;
 pub(crate) mod run;
+pub(crate) mod crds;
 pub(crate) mod snapshot;
 pub(crate) mod describe;
 pub(crate) mod snapshot;
@@ -23,6 +24,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
     let ended = match cli.command {
         Command::Exec(args) => exec::run(&args).map(|never| match never {}),
         Command::Run(args) => run::run(ui.clone(), args).await,
+        Command::Crds(args) => crds::run(&ui, args).await,
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,

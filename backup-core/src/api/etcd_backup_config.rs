@@ -46,8 +46,7 @@ pub struct EtcdBackupConfigSpec {
             .message("the cluster can not be changed: make another object")
     )]
     pub cluster: ClusterReference,
-    /// When: five cron fields such as '0 1 * * *', one of @hourly, @daily, @weekly, @monthly, @yearly, or '@every 20m'; in UTC, unless a
-    /// prefix such as 'CRON_TZ=Europe/Berlin ' or timeZone says otherwise. Without it there is one snapshot, at once
+    /// When: five cron fields such as '0 1 * * *', @daily and the like, or '@every 20m'; in UTC where no time zone is named. Without it there is one snapshot, at once
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     #[x_kube(
