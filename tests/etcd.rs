@@ -1,4 +1,5 @@
 //! Reading, taking and restoring snapshots of etcd.
 
+mod running;
 mod snapshots;
 mod wire;

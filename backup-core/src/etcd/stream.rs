@@ -94,6 +94,12 @@ impl Walk {
         Ok(())
     }
 
+    /// Bytes that came so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Bytes that the database has by its own word, without a trailer, as soon as its first page told; not to be relied on.
     #[must_use]
     pub fn claimed(&self) -> Option<u64> {

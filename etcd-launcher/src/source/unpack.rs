@@ -94,7 +94,7 @@ pub(super) fn unpack(
     }
     known(&begin, name)?;
     let (is_gzip, is_zstd) = (begin.starts_with(GZIP), begin.starts_with(ZSTD));
-    let whole = Cursor::new(begin).chain(feed);
+    let whole = Read::chain(Cursor::new(begin), feed);
     if is_gzip {
         copy(MultiGzDecoder::new(whole), "gzip", name, out)
     } else if is_zstd {
