@@ -33,7 +33,7 @@ fn a_snapshot_in_a_bucket_is_what_etcdctl_saves_and_is_restored_without_us() {
         run.stdout
     );
     for told in [&revision.to_string(), "Keys:", "SHA-256:", "6.", "etcd-0"] {
-        assert!(run.stdout.contains(told.as_str()), "{told}: {}", run.stdout);
+        assert!(run.stdout.contains(told), "{told}: {}", run.stdout);
     }
     // Two files, and nothing else.
     let (manifest, packed) = bucket.saved("nightly");

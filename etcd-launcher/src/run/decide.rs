@@ -500,7 +500,12 @@ fn verified(view: &View<'_>) -> Result<(), String> {
         // The hash alone: how far a compaction has come in the background is told beside it, and changes.
         let expected = attempt.expected.as_ref().map(|expected| expected.hash_kv_at_t.hash);
         if expected != Some(started.hash_kv_at_t.hash) {
-            return Err(format!("member {name} holds something else than what was built"));
+            return Err(format!(
+                "member {name} holds something else than what was built: its hash at revision {} is {}, not {}",
+                attempt.target_revision,
+                started.hash_kv_at_t.hash,
+                expected.unwrap_or_default()
+            ));
         }
     }
     Ok(())

@@ -179,7 +179,7 @@ impl Socket<'_> {
     /// etcd's hash at a revision.
     pub(crate) async fn hash_kv(&self, revision: i64) -> Result<HashKv> {
         let asked = json!({ "revision": revision.to_string() });
-        let hash = self.call("/v3/maintenance/hash", &asked, HASHING).await?;
+        let hash = self.call("/v3/maintenance/hashkv", &asked, HASHING).await?;
         Ok(HashKv {
             hash: u32::try_from(number(&hash["hash"]))
                 .map_err(|e| Error::other("etcd's hash is none").because(e))?,
