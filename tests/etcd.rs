@@ -1,7 +1,8 @@
 //! Reading, taking and restoring snapshots of etcd.
 
+mod objects;
 mod reading;
 mod restoring;
-mod objects;
+mod running;
 mod snapshots;
 mod wire;

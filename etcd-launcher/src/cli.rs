@@ -4,7 +4,9 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{crds, describe, restore, rollback, snapshot, status, verify, version};
+use crate::commands::{
+    crds, describe, exec, restore, rollback, run, snapshot, status, verify, version,
+};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -50,12 +52,14 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    Crds(crds::CrdsArgs),
+    Describe(describe::DescribeArgs),
+    Exec(exec::ExecArgs),
     Restore(Box<restore::RestoreArgs>),
     Rollback(Box<rollback::RollbackArgs>),
-    Status(status::StatusArgs),
-    Crds(crds::CrdsArgs),
+    Run(Box<run::RunArgs>),
     Snapshot(snapshot::SnapshotArgs),
-    Describe(describe::DescribeArgs),
+    Status(status::StatusArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),
 }

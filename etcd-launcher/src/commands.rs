@@ -1,11 +1,14 @@
 //! The commands, and nothing but the way to them.
 
 mod data_dir;
+mod origin;
+
 pub(crate) mod crds;
 pub(crate) mod describe;
-mod origin;
+pub(crate) mod exec;
 pub(crate) mod restore;
 pub(crate) mod rollback;
+pub(crate) mod run;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod verify;
@@ -20,12 +23,14 @@ use crate::cli::{Cli, Command};
 pub(crate) async fn run(cli: Cli) -> Exit {
     let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
+        Command::Crds(args) => crds::run(&ui, args).await,
+        Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
+        Command::Exec(args) => exec::run(&args).map(|never| match never {}),
         Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
         Command::Rollback(args) => rollback::run(&ui, *args).await,
-        Command::Status(args) => status::run(&ui, &args),
-        Command::Crds(args) => crds::run(&ui, args).await,
+        Command::Run(args) => run::run(ui.clone(), *args).await,
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
-        Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
+        Command::Status(args) => status::run(&ui, &args),
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
         Command::Version(args) => version::run(&ui, &args),
     };

@@ -3,8 +3,13 @@
 
 mod cli;
 mod commands;
+mod destination;
+mod etcd_args;
+mod health;
+mod member;
 mod members;
 mod restore;
+mod run;
 mod source;
 
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ pub mod etcd;
 pub mod exceptions;
 mod guardian;
 pub mod http_client;
+pub mod hosted;
 mod http_server;
 mod kubectl;
 pub mod load;

@@ -29,6 +29,11 @@ impl Keys {
         }
     }
 
+    /// Keys of a member that somebody else started.
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self::new(endpoint)
+    }
+
     /// Puts one key and returns the revision of that.
     pub fn put(&mut self, key: &str, value: &[u8]) -> i64 {
         self.try_put(key, value)

@@ -1,0 +1,105 @@
+//! `run`: reads the command line and the environment of a pod, and runs what [`crate::run`] describes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::interrupt::interrupted;
+use backup_cli::ui::Ui;
+use backup_core::Error;
+use clap::Args;
+
+use crate::etcd_args::EtcdArgs;
+use crate::run::hosting::Names;
+use crate::run::{self, Settings};
+
+/// Run etcd as its parent, and restore it when an EtcdRestore asks for it
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name of the Cluster whose etcd this is
+    #[arg(long, value_name = "NAME")]
+    cluster: String,
+    /// Namespace of its control plane [default: cluster-NAME]
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env_values = true)]
+    namespace: Option<String>,
+    /// File with the way to the hosting API; without it, the one of this pod
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// This pod's name, for messages
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env_values = true)]
+    pod_name: Option<String>,
+    /// StatefulSet of etcd
+    #[arg(long, value_name = "NAME", default_value = "etcd")]
+    statefulset: String,
+    /// Deployments that are scaled to 0 during a restore, the API server first
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "apiserver,controller-manager,scheduler"
+    )]
+    control_plane: Vec<String>,
+    /// Where probes and the other launchers ask: /livez, /readyz, /state
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2378")]
+    listen: SocketAddr,
+    /// Launcher of another member, as name=host:port [default: the host of its peer URL, with the port of --listen]
+    #[arg(long = "peer", value_name = "NAME=ADDRESS")]
+    peers: Vec<String>,
+    /// Found a new empty cluster where there is none yet; never twice
+    #[arg(long)]
+    new_cluster: bool,
+    /// etcdutl to restore with [default: the one beside etcd or this program]
+    #[arg(long, value_name = "PATH")]
+    etcdutl: Option<PathBuf>,
+    /// For tests: wait so many times less long
+    #[arg(long, hide = true, default_value_t = 1)]
+    hurry: u32,
+    /// etcd's own command line
+    #[arg(last = true, required = true, value_name = "ETCD")]
+    etcd: Vec<OsString>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
+    let etcd = EtcdArgs::parse(&args.etcd, |name| std::env::var_os(name)).map_err(CommandError::usage)?;
+    let peers = args
+        .peers
+        .iter()
+        .map(|peer| {
+            peer.split_once('=')
+                .map(|(name, address)| {
+                    let address = address.trim_start_matches("http://").trim_end_matches('/');
+                    (name.to_owned(), address.to_owned())
+                })
+                .ok_or_else(|| {
+                    CommandError::usage(Error::invalid(format!("--peer {peer:?} is not NAME=ADDRESS")))
+                })
+        })
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    let settings = Settings {
+        etcd,
+        names: Names {
+            namespace: args
+                .namespace
+                .unwrap_or_else(|| format!("cluster-{}", args.cluster)),
+            cluster: args.cluster,
+            set: args.statefulset,
+            control_plane: args.control_plane.into_iter().filter(|name| !name.is_empty()).collect(),
+        },
+        kubeconfig: args.kubeconfig,
+        pod_uid: args
+            .pod_name
+            .map_or_else(|| uuid::Uuid::new_v4().to_string(), |name| format!("{name}/{}", std::process::id())),
+        listen: args.listen,
+        peers,
+        new_cluster: args.new_cluster,
+        etcdutl: args.etcdutl,
+        hurry: args.hurry,
+    };
+    let said = move |text: &str| ui.say(text);
+    run::run(settings, said, interrupted()).await?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,311 @@
+//! Where a hosted cluster's snapshots lie: a BackupStorageLocation and its Secret in the hosting API become a location; a name becomes one
+//! snapshot in it. Reads objects and the bucket; writes nothing.
+//!
+//! A destination is the location of that name in the object's own namespace, else one elsewhere whose annotation
+//! `kubectl-backup/allowed-namespaces` lists that namespace. KKP's `backupDownloadCredentialsSecret` (ACCESS_KEY_ID, SECRET_ACCESS_KEY,
+//! BUCKET_NAME, ENDPOINT) names a bucket by itself.
+
+use std::collections::BTreeMap;
+
+use backup_core::api::BackupStorageLocation;
+use backup_core::api::hosted::ALLOWED_NAMESPACES;
+use backup_core::etcd::{catalog, manifest, names};
+use backup_core::location::{self, Credentials, Location};
+use backup_core::name::Name;
+use backup_core::{Error, Kind, Result};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+
+use crate::run::hosting::told;
+use crate::source::{Expected, Source};
+
+/// What is asked of a destination.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// Namespace of the object that asks.
+    pub(crate) namespace: &'a str,
+    /// `spec.destination`; empty where it names none.
+    pub(crate) destination: &'a str,
+    /// `spec.backupDownloadCredentialsSecret`; empty where it names none.
+    pub(crate) secret: &'a str,
+}
+
+/// A snapshot that was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// How to read it.
+    pub(crate) source: Source,
+    /// What its manifest promises.
+    pub(crate) expected: Expected,
+    /// Its manifest, where it has one.
+    pub(crate) manifest: Option<manifest::Manifest>,
+}
+
+fn locations(client: &Client, namespace: Option<&str>) -> Api<DynamicObject> {
+    let resource = ApiResource {
+        group: "velero.io".into(),
+        version: "v1".into(),
+        api_version: "velero.io/v1".into(),
+        kind: "BackupStorageLocation".into(),
+        plural: "backupstoragelocations".into(),
+    };
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+/// Opens the destination; nothing is sent to the store yet.
+///
+/// # Errors
+/// `NotFound` where there is none of that name, listing those there are; what the location or its Secret lacks.
+pub(crate) async fn open(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
+    if wanted.destination.is_empty() {
+        if wanted.secret.is_empty() {
+            return Err(Error::invalid("the object names no destination")
+                .hint("set spec.destination to the name of a BackupStorageLocation"));
+        }
+        let secret = read_secret(client, wanted.namespace, wanted.secret).await?;
+        return from_kkp(wanted.secret, &secret);
+    }
+    let doing = format!("read BackupStorageLocation {}", wanted.destination);
+    let own = locations(client, Some(wanted.namespace));
+    let found = match own.get(wanted.destination).await {
+        Ok(found) => Some(found),
+        Err(kube::Error::Api(status)) if status.code == 404 => allowed(client, wanted).await?,
+        Err(e) => return Err(told(&doing, e)),
+    };
+    let Some(found) = found else {
+        let listed = own.list(&ListParams::default()).await;
+        let there: Vec<String> = listed
+            .map(|list| list.items.into_iter().filter_map(|one| one.metadata.name).collect())
+            .unwrap_or_default();
+        let error = Error::not_found(format!(
+            "destination {:?} is not there: no BackupStorageLocation in namespace {} has this name",
+            wanted.destination, wanted.namespace
+        ));
+        return Err(if there.is_empty() {
+            error.hint("make a BackupStorageLocation, with its credentials in a Secret")
+        } else {
+            error.hint(format!("there are: {}", there.join(", ")))
+        });
+    };
+    let namespace = found.metadata.namespace.clone().unwrap_or_default();
+    let spec: BackupStorageLocation = serde_json::to_value(&found)
+        .and_then(serde_json::from_value)
+        .map_err(|e| {
+            Error::invalid(format!(
+                "BackupStorageLocation {} can not be read",
+                wanted.destination
+            ))
+            .because(e)
+        })?;
+    let mut credentials = Credentials::default();
+    if let Some(reference) = spec.spec.rest.get("credential") {
+        let text = |field: &str| reference.get(field).and_then(|value| value.as_str());
+        let (Some(name), Some(key)) = (text("name"), text("key")) else {
+            return Err(Error::invalid(format!(
+                "spec.credential of BackupStorageLocation {} names no Secret and key",
+                wanted.destination
+            )));
+        };
+        let mut secret = read_secret(client, &namespace, name).await?;
+        credentials.file = Some(secret.remove(key).ok_or_else(|| {
+            Error::invalid(format!("Secret {name} has no key {key}"))
+                .hint("spec.credential.key of the location names the key with the credentials file")
+        })?);
+    }
+    location::open(&spec, &credentials)
+}
+
+/// One in another namespace that may be used from here.
+async fn allowed(client: &Client, wanted: &Wanted<'_>) -> Result<Option<DynamicObject>> {
+    let params = ListParams::default().fields(&format!("metadata.name={}", wanted.destination));
+    let listed = match locations(client, None).list(&params).await {
+        Ok(listed) => listed,
+        // Who may not look elsewhere has what is here.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => return Ok(None),
+        Err(e) => return Err(told("list BackupStorageLocations", e)),
+    };
+    let mut found = listed.items.into_iter().filter(|one| {
+        let annotations = one.metadata.annotations.as_ref();
+        let allowed = annotations.and_then(|annotations| annotations.get(ALLOWED_NAMESPACES));
+        allowed.is_some_and(|list| {
+            list.split(',').any(|namespace| namespace.trim() == wanted.namespace)
+        })
+    });
+    match (found.next(), found.next()) {
+        (Some(_), Some(_)) => Err(Error::invalid(format!(
+            "destination {:?} is not the name of one BackupStorageLocation: several namespaces allow it",
+            wanted.destination
+        ))),
+        (found, _) => Ok(found),
+    }
+}
+
+async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = secrets
+        .get(name)
+        .await
+        .map_err(|e| told(&format!("read Secret {name} in namespace {namespace}"), e))?;
+    let data = secret.data.unwrap_or_default();
+    Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
+}
+
+/// KKP's own form of a bucket and its keys.
+fn from_kkp(name: &str, secret: &BTreeMap<String, Vec<u8>>) -> Result<Location> {
+    let text = |key: &str| {
+        secret
+            .get(key)
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| Error::invalid(format!("Secret {name} has no {key}")))
+    };
+    let endpoint = text("ENDPOINT")?;
+    let mut spec = BackupStorageLocation::default();
+    spec.metadata.name = name.to_owned();
+    spec.spec.provider = "aws".to_owned();
+    spec.spec.object_storage.bucket = text("BUCKET_NAME")?.to_owned();
+    let url = if endpoint.contains("://") {
+        endpoint.to_owned()
+    } else {
+        format!("https://{endpoint}")
+    };
+    spec.spec.config = [
+        ("s3Url", url.as_str()),
+        ("region", "us-east-1"),
+        ("s3ForcePathStyle", "true"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let file = format!(
+        "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
+        text("ACCESS_KEY_ID")?,
+        text("SECRET_ACCESS_KEY")?
+    );
+    let credentials = Credentials {
+        file: Some(file.into_bytes()),
+        ..Credentials::default()
+    };
+    location::open(&spec, &credentials)
+}
+
+/// Finds the one snapshot that is meant: ours in the cluster's folder, else KKP's in the bucket's root.
+///
+/// # Errors
+/// `NotFound` and `Invalid` with candidates; the store's.
+pub(crate) async fn find(location: &Location, cluster: &str, asked: &str) -> Result<Found> {
+    let wanted = names::Asked::parse(asked, cluster)?;
+    let store = &location.store;
+    let folder = Name::foreign(cluster)?;
+    let known = catalog::names(store, &folder).await?;
+    let texts: Vec<&str> = known.iter().map(Name::as_str).collect();
+    let ours = wanted.choose(&texts, |name| name);
+    match ours {
+        Ok(name) => {
+            let entry = catalog::get(store, &folder, &Name::foreign(name)?).await?;
+            let manifest = entry.manifest.clone();
+            Ok(Found {
+                source: Source::Object {
+                    store: store.clone(),
+                    key: entry.data(),
+                },
+                expected: Expected {
+                    stored_sha256: Some(manifest.data.sha256.clone()),
+                    sha256: Some(manifest.snapshot.sha256.clone()),
+                    digest: manifest.digest.clone(),
+                },
+                manifest: Some(manifest),
+            })
+        }
+        Err(absent) if absent.kind() == Kind::NotFound => {
+            match kkp_key(location, cluster, asked).await? {
+                Some(key) => Ok(Found {
+                    source: Source::Object {
+                        store: store.clone(),
+                        key,
+                    },
+                    expected: Expected::default(),
+                    manifest: None,
+                }),
+                None => Err(absent.context(format!(
+                    "no snapshot of cluster {cluster} at {} is called {asked:?}",
+                    store.place()
+                ))),
+            }
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The key of a snapshot that KKP took: `<cluster>-<name>.db.gz`, right in the bucket.
+async fn kkp_key(location: &Location, cluster: &str, asked: &str) -> Result<Option<String>> {
+    for key in kkp_keys(cluster, asked) {
+        match location.store.head(&key).await {
+            Ok(_) => return Ok(Some(key)),
+            Err(e) if e.kind() == Kind::NotFound && e.hint_text().is_none() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+fn kkp_keys(cluster: &str, asked: &str) -> Vec<String> {
+    let before = format!("{cluster}-");
+    let bare = asked.strip_prefix(&before).unwrap_or(asked);
+    let (bare, ending) = match bare.find(".db") {
+        Some(at) => bare.split_at(at),
+        None => (bare, ""),
+    };
+    // The time is written `2026-01-02T03:04:05` by people and `2026-01-02t03-04-05` by KKP.
+    let lower = bare.to_lowercase().replace(':', "-");
+    let mut keys = Vec::new();
+    for name in [bare, lower.as_str()] {
+        for ending in [ending, ".db.gz", ".db"] {
+            let key = format!("{before}{name}{ending}");
+            if !ending.is_empty() && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_as_kkp_writes_it() {
+        let usual = "zvc78xnnz7-daily-2026-01-02t03-04-05.db.gz";
+        for asked in [
+            "daily-2026-01-02t03-04-05.db.gz",
+            "daily-2026-01-02T03:04:05",
+            usual,
+        ] {
+            let keys = kkp_keys("zvc78xnnz7", asked);
+            assert!(keys.iter().any(|key| key == usual), "{asked}: {keys:?}");
+            assert!(keys.len() <= 6);
+        }
+    }
+
+    #[test]
+    fn kkps_secret_is_a_bucket_and_a_missing_key_is_named() {
+        let mut secret: BTreeMap<String, Vec<u8>> = [
+            ("ACCESS_KEY_ID", "a"),
+            ("SECRET_ACCESS_KEY", "s"),
+            ("BUCKET_NAME", "b"),
+            ("ENDPOINT", "127.0.0.1:9000"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec()))
+        .into();
+        let location = from_kkp("x", &secret).unwrap();
+        assert_eq!(location.spec.spec.config["s3Url"], "https://127.0.0.1:9000");
+        secret.remove("BUCKET_NAME");
+        let refused = from_kkp("x", &secret).unwrap_err();
+        assert!(refused.to_string().contains("BUCKET_NAME"), "{refused}");
+    }
+}

@@ -1,0 +1,167 @@
+//! etcd as a child of this process: started as usual or fenced, stopped, watched. Knows nothing of restores, and decides nothing.
+//!
+//! Fenced means that no client but this process can reach it: etcd listens for clients on a unix socket only, while it advertises its
+//! usual URL and talks to its peers as usual.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use backup_core::{Error, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::etcd_args::EtcdArgs;
+
+/// What etcd needs to end by itself when it can; what it has not done by then, its log does at the next start.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The socket's name in the data dir.
+pub(crate) const SOCKET: &str = ".restore-socket";
+
+/// Who can reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listening {
+    /// Whoever its command line says.
+    Usual,
+    /// This process.
+    Fenced,
+}
+
+/// One member, running or not.
+pub(crate) struct Member {
+    args: EtcdArgs,
+    socket: PathBuf,
+    running: Option<(Child, Listening)>,
+}
+
+impl Member {
+    /// A member that does not run yet.
+    pub(crate) fn new(args: EtcdArgs) -> Self {
+        let socket = args.data_dir().join(SOCKET);
+        Self {
+            args,
+            socket,
+            running: None,
+        }
+    }
+
+    /// How etcd is started.
+    pub(crate) fn args(&self) -> &EtcdArgs {
+        &self.args
+    }
+
+    /// Where it listens while it is fenced.
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// How it listens; nothing where it does not run.
+    pub(crate) fn listening(&self) -> Option<Listening> {
+        self.running.as_ref().map(|(_, listening)| *listening)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.running.as_ref().and_then(|(child, _)| child.id())
+    }
+
+    /// Starts it for whoever its command line says; fine where it runs so already. Returns once the process is there, not once it serves.
+    ///
+    /// # Errors
+    /// When it runs in another way, and when it can not be started.
+    pub(crate) fn start_usual(&mut self) -> Result<()> {
+        self.start(Listening::Usual, self.args.with(&[]))
+    }
+
+    /// Starts it for this process alone, with this membership.
+    ///
+    /// # Errors
+    /// As [`Member::start_usual`].
+    pub(crate) fn start_fenced(&mut self, initial_cluster: &str) -> Result<()> {
+        if self.listening().is_none() {
+            // A socket that a killed etcd left would be taken for one in use.
+            match std::fs::remove_file(&self.socket) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::other(format!(
+                        "can not remove {}",
+                        self.socket.display()
+                    ))
+                    .because(e));
+                }
+                _ => {}
+            }
+        }
+        let arguments = self.args.fenced(&self.socket, initial_cluster);
+        self.start(Listening::Fenced, arguments)
+    }
+
+    fn start(&mut self, listening: Listening, arguments: Vec<String>) -> Result<()> {
+        match self.listening() {
+            Some(now) if now == listening => return Ok(()),
+            Some(_) => return Err(Error::other("etcd runs already, in another way")),
+            None => {}
+        }
+        let ours = std::env::current_exe()
+            .map_err(|e| Error::other("can not tell where this program is").because(e))?;
+        let mut command = Command::new(ours);
+        if listening == Listening::Fenced {
+            for variable in EtcdArgs::fenced_variables() {
+                command.env_remove(variable);
+            }
+        }
+        // From a thread of the runtime, which lasts as long as the process: the child ends with the thread that started it.
+        let child = command
+            .args(["exec", "--parent"])
+            .arg(std::process::id().to_string())
+            .arg("--")
+            .arg(self.args.program())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(|e| {
+                Error::other(format!("can not start {}", self.args.program().display())).because(e)
+            })?;
+        self.running = Some((child, listening));
+        Ok(())
+    }
+
+    /// Waits until it ends by itself; for ever where it does not run.
+    ///
+    /// # Errors
+    /// When its end can not be learnt.
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
+        let Some((child, _)) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let status = child
+            .wait()
+            .await
+            .map_err(|e| Error::other("can not wait for etcd").because(e))?;
+        self.running = None;
+        Ok(status)
+    }
+
+    /// Stops it: TERM, and KILL after some seconds; says whether TERM was enough. Fine where it does not run.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub(crate) async fn stop(&mut self) -> Result<bool> {
+        let Some((child, _)) = &mut self.running else {
+            return Ok(true);
+        };
+        // Not reaped before `wait`: the number is still this child's.
+        if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let by_itself = tokio::time::timeout(PATIENCE, child.wait()).await.is_ok();
+        if !by_itself {
+            child
+                .kill()
+                .await
+                .map_err(|e| Error::other("can not kill etcd").because(e))?;
+        }
+        self.running = None;
+        Ok(by_itself)
+    }
+}

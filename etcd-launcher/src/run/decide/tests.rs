@@ -1,0 +1,415 @@
+//! Every decision there is, over the whole product of what can be seen, for two members: the rules of `run.rs` hold in each.
+
+use super::super::records::{
+    Expected, Fit, Listening, Offline, PlannedMember, SnapshotFacts, Started, Voter,
+};
+use super::*;
+use backup_core::etcd::{HashKv, LiveDigest};
+
+const T: i64 = 2_000_000_000_000;
+
+fn hash(hash: u32) -> HashKv {
+    HashKv {
+        hash,
+        revision: T,
+        compact_revision: T,
+    }
+}
+
+fn digest() -> LiveDigest {
+    LiveDigest {
+        revision: 5,
+        keys: 1,
+        sha256: "d".into(),
+    }
+}
+
+fn member(name: &str) -> PlannedMember {
+    PlannedMember {
+        name: name.into(),
+        peer_urls: vec![format!("http://{name}:1")],
+        new_member_id: format!("new-{name}"),
+        old_member_id: format!("old-{name}"),
+        ..PlannedMember::default()
+    }
+}
+
+fn attempt(step: Step, outcome: Option<Outcome>) -> Attempt {
+    let voters = ["a", "b"].map(|name| Voter {
+        id: format!("old-{name}"),
+        name: name.into(),
+        peer_urls: vec![format!("http://{name}:1")],
+    });
+    Attempt {
+        id: "attempt".into(),
+        sequence: 5,
+        step: Some(step),
+        outcome,
+        voters: voters.to_vec(),
+        members: vec![member("a"), member("b")],
+        order: vec!["a".into(), "b".into()],
+        old_cluster_id: "old".into(),
+        new_cluster_id: "new".into(),
+        target_revision: T,
+        snapshot: Some(SnapshotFacts {
+            digest: digest(),
+            ..SnapshotFacts::default()
+        }),
+        expected: Some(Expected {
+            digest: digest(),
+            hash_kv_at_t: hash(7),
+        }),
+        message: "why".into(),
+        ..Attempt::default()
+    }
+}
+
+fn report(name: &str, state: State, sequence: i64) -> Report {
+    Report {
+        attempt: "attempt".into(),
+        sequence,
+        state,
+        cluster_id: "new".into(),
+        fit: Some(Fit {
+            peer_urls: vec![format!("http://{name}:1")],
+            voters: attempt(Step::Preflight, None).voters,
+            voters_known: true,
+            ..Fit::default()
+        }),
+        offline: Some(Offline {
+            revision: 9,
+            exact: true,
+        }),
+        built: Some(Expected {
+            digest: digest(),
+            hash_kv_at_t: hash(7),
+        }),
+        started: Some(Started {
+            cluster_id: "new".into(),
+            leader: true,
+            members: vec!["new-a".into(), "new-b".into()],
+            alarms: Vec::new(),
+            revision: T,
+            hash_kv_at_t: hash(7),
+        }),
+        listening: Listening::Usual,
+        message: "m".into(),
+        ..Report::default()
+    }
+}
+
+struct Case {
+    attempt: Attempt,
+    reports: BTreeMap<String, Report>,
+    silent: BTreeMap<String, Duration>,
+    stalled: Duration,
+    leaving: bool,
+    facts: Facts,
+}
+
+impl Case {
+    fn decide(&self) -> Decision {
+        decide(&View {
+            attempt: &self.attempt,
+            reports: &self.reports,
+            silent: &self.silent,
+            watched_for: Duration::ZERO,
+            stalled: self.stalled,
+            leaving: self.leaving,
+            facts: &self.facts,
+            patience: Patience::default(),
+        })
+    }
+}
+
+fn usual(step: Step, outcome: Option<Outcome>, a: State, b: State) -> Case {
+    let reports = [("a", a), ("b", b)]
+        .map(|(name, state)| (name.to_owned(), report(name, state, 5)))
+        .into();
+    Case {
+        attempt: attempt(step, outcome),
+        reports,
+        silent: [("a".to_owned(), Duration::ZERO), ("b".to_owned(), Duration::ZERO)].into(),
+        stalled: Duration::ZERO,
+        leaving: false,
+        facts: Facts::default(),
+    }
+}
+
+fn every(mut each: impl FnMut(&Case)) {
+    let outcomes = [
+        None,
+        Some(Outcome::Failed),
+        Some(Outcome::RolledBack),
+        Some(Outcome::Committed),
+    ];
+    let end = |outcome: Outcome| {
+        Some(EndRecord {
+            attempt: "attempt".into(),
+            outcome: Some(outcome),
+            ..EndRecord::default()
+        })
+    };
+    for &step in Step::ALL {
+        for outcome in outcomes {
+            for &a in State::ALL {
+                for &b in State::ALL {
+                    for number in 0..1024_u32 {
+                        let bit = |at: u32| number >> at & 1 == 1;
+                        let mut case = usual(step, outcome, a, b);
+                        case.leaving = bit(0);
+                        case.stalled = Duration::from_secs(if bit(1) { 3600 } else { 0 });
+                        if bit(2) {
+                            case.silent.insert("b".into(), Duration::from_secs(3600));
+                        }
+                        if bit(3) {
+                            case.reports.insert("b".into(), report("b", b, 4));
+                        }
+                        case.facts.finalizer = bit(4);
+                        case.facts.paused = bit(5);
+                        case.facts.touched = bit(5);
+                        case.facts.cluster_id = if bit(6) { "new" } else { "old" }.into();
+                        case.facts.end = match (bit(7), bit(6)) {
+                            (false, _) => None,
+                            (true, true) => end(Outcome::Committed),
+                            (true, false) => end(Outcome::RolledBack),
+                        };
+                        case.facts.watched = match (bit(8), bit(1)) {
+                            (false, _) => Watched::Unknown,
+                            (true, false) => Watched::Quiet,
+                            (true, true) => Watched::Writer("pods a/b".into()),
+                        };
+                        case.facts.unpaused = if bit(9) { Unpaused::Yes } else { Unpaused::No };
+                        each(&case);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_leads_back_from_a_commit_and_nothing_to_it_but_two_members_that_agree() {
+    every(|case| {
+        let from = &case.attempt;
+        let Decision::Go(next) = case.decide() else { return };
+        let to = Attempt {
+            step: Some(next.step),
+            outcome: next.outcome.or(from.outcome),
+            ..from.clone()
+        };
+        if from.is_forward() {
+            assert!(to.is_forward(), "{:?} {:?} to {next:?}", from.step, from.outcome);
+        }
+        if to.is_forward() && !from.is_forward() {
+            assert_eq!((from.step(), to.step()), (Step::Starting, Step::Committed));
+            assert!(case.reports.values().all(|row| {
+                row.state == State::Started && row.sequence == from.sequence
+            }));
+            assert!(!case.leaving);
+        }
+    });
+}
+
+#[test]
+fn nothing_ends_before_the_control_plane_is_back() {
+    every(|case| {
+        let from = case.attempt.step();
+        let Decision::Go(next) = case.decide() else { return };
+        if next.step.is_end() {
+            let untouched = next.step == Step::Failed
+                && from <= Step::Planned
+                && !case.facts.finalizer
+                && !case.facts.touched;
+            let unpaused = from == Step::Unpausing && case.facts.unpaused == Unpaused::Yes;
+            assert!(untouched || unpaused, "{from:?} to {next:?}");
+            // The outcome outlives the restore before the restore may go.
+            if unpaused && case.facts.finalizer && case.attempt.outcome != Some(Outcome::Committed) {
+                assert!(case.facts.end.is_some(), "{next:?}");
+            }
+        }
+        let ends = match next.step {
+            Step::Completed => Some(Outcome::Committed),
+            Step::RolledBack => Some(Outcome::RolledBack),
+            Step::Failed => Some(Outcome::Failed),
+            _ => return,
+        };
+        assert_eq!(next.outcome, ends, "{from:?}");
+    });
+}
+
+#[test]
+fn steps_come_in_their_order_and_whoever_waits_says_for_what() {
+    every(|case| {
+        let from = case.attempt.step();
+        match case.decide() {
+            Decision::Go(next) => {
+                let follows = match next.step {
+                    Step::Pausing => from == Step::Planned,
+                    Step::Watching => from == Step::Pausing,
+                    Step::Stopping => from == Step::Watching,
+                    Step::Swapping => from == Step::Stopping,
+                    Step::Starting => from == Step::Swapping,
+                    Step::Committed => from == Step::Starting,
+                    Step::Restarting => from == Step::Committed,
+                    Step::RollingBack => {
+                        matches!(from, Step::Stopping | Step::Swapping | Step::Starting)
+                    }
+                    Step::Unpausing => {
+                        from <= Step::Watching || matches!(from, Step::Restarting | Step::RollingBack)
+                    }
+                    Step::Completed | Step::RolledBack => from == Step::Unpausing,
+                    Step::Failed => from <= Step::Watching || from == Step::Unpausing,
+                    Step::Preflight | Step::Planned => false,
+                };
+                assert!(follows, "{from:?} to {next:?}");
+                assert!(!next.message.is_empty());
+            }
+            Decision::Wait(message) => assert!(!message.is_empty(), "{from:?}"),
+            Decision::Do(work) => {
+                let fits = match work {
+                    Work::Finalizer | Work::Standing => from == Step::Planned,
+                    Work::Pause => from == Step::Pausing,
+                    Work::Watch => from == Step::Watching,
+                    Work::Commit => from == Step::Committed,
+                    Work::RecordBack => {
+                        from == Step::Unpausing && case.attempt.outcome != Some(Outcome::Committed)
+                    }
+                    Work::Unpause => from == Step::Unpausing,
+                    Work::Release => from.is_end(),
+                };
+                assert!(fits, "{work:?} at {from:?}");
+            }
+            Decision::Plan(_) => assert_eq!(from, Step::Preflight),
+        }
+    });
+}
+
+#[test]
+fn who_is_deleted_or_stalls_before_the_commit_goes_back_and_after_it_on() {
+    every(|case| {
+        let from = case.attempt.step();
+        if !(case.leaving || case.stalled > Duration::from_secs(600)) {
+            return;
+        }
+        let decision = case.decide();
+        match from {
+            Step::Stopping | Step::Swapping | Step::Starting if case.leaving => {
+                assert!(
+                    matches!(&decision, Decision::Go(next) if next.step == Step::RollingBack),
+                    "{decision:?}"
+                );
+            }
+            Step::Planned | Step::Pausing | Step::Watching if case.leaving => {
+                assert!(
+                    matches!(&decision, Decision::Go(next) if matches!(next.step, Step::Unpausing | Step::Failed)),
+                    "{decision:?}"
+                );
+            }
+            _ => {}
+        }
+    });
+}
+
+#[test]
+fn the_usual_way_leads_through_every_step() {
+    let go = |case: &Case| match case.decide() {
+        Decision::Go(next) => next.step,
+        other => panic!("{other:?}"),
+    };
+    let both = |step, state| usual(step, None, state, state);
+    let mut planned = both(Step::Planned, State::Built);
+    planned.facts.cluster_id = String::new();
+    assert_eq!(planned.decide(), Decision::Do(Work::Finalizer));
+    planned.facts.finalizer = true;
+    assert_eq!(planned.decide(), Decision::Do(Work::Standing));
+    planned.facts.cluster_id = "old".into();
+    assert_eq!(go(&planned), Step::Pausing);
+    let mut pausing = both(Step::Pausing, State::Built);
+    assert_eq!(pausing.decide(), Decision::Do(Work::Pause));
+    pausing.facts.paused = true;
+    assert_eq!(go(&pausing), Step::Watching);
+    let mut watching = both(Step::Watching, State::Built);
+    assert_eq!(watching.decide(), Decision::Do(Work::Watch));
+    watching.facts.watched = Watched::Quiet;
+    assert_eq!(go(&watching), Step::Stopping);
+    assert_eq!(go(&both(Step::Stopping, State::Stopped)), Step::Swapping);
+    assert_eq!(go(&both(Step::Swapping, State::Swapped)), Step::Starting);
+    assert_eq!(go(&both(Step::Starting, State::Started)), Step::Committed);
+    let mut committed = usual(Step::Committed, Some(Outcome::Committed), State::Started, State::Started);
+    assert_eq!(committed.decide(), Decision::Do(Work::Commit));
+    committed.facts.cluster_id = "new".into();
+    committed.facts.end = Some(EndRecord {
+        outcome: Some(Outcome::Committed),
+        ..EndRecord::default()
+    });
+    assert_eq!(go(&committed), Step::Restarting);
+}
+
+#[test]
+fn members_that_differ_are_not_committed() {
+    type Change = fn(&mut Report);
+    let changes: [Change; 6] = [
+        |row| row.started.as_mut().unwrap().hash_kv_at_t = hash(8),
+        |row| row.started.as_mut().unwrap().cluster_id = "old".into(),
+        |row| row.started.as_mut().unwrap().leader = false,
+        |row| row.started.as_mut().unwrap().members.push("x".into()),
+        |row| row.started.as_mut().unwrap().alarms.push("CORRUPT".into()),
+        |row| row.started.as_mut().unwrap().revision = T - 1,
+    ];
+    for change in changes {
+        let mut case = usual(Step::Starting, None, State::Started, State::Started);
+        change(case.reports.get_mut("b").unwrap());
+        assert!(
+            matches!(case.decide(), Decision::Go(next) if next.step == Step::RollingBack && next.message.contains('b'))
+        );
+    }
+    let mut case = usual(Step::Planned, None, State::Built, State::Built);
+    case.reports.get_mut("b").unwrap().built.as_mut().unwrap().digest.sha256 = "x".into();
+    assert!(matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed));
+}
+
+#[test]
+fn a_writer_is_named_and_a_hosting_api_that_went_back_decides_nothing() {
+    let mut case = usual(Step::Watching, None, State::Built, State::Built);
+    case.facts.watched = Watched::Writer("pods a/b".into());
+    assert!(matches!(case.decide(), Decision::Go(next) if next.message.contains("pods a/b")));
+    let mut case = usual(Step::Swapping, None, State::Swapped, State::Swapped);
+    case.reports.get_mut("b").unwrap().sequence = 6;
+    assert!(matches!(case.decide(), Decision::Wait(message) if message.contains("went back")));
+}
+
+#[test]
+fn who_is_at_work_is_waited_for_who_is_silent_is_left_out_and_too_few_are_refused() {
+    let three = || {
+        let voters: Vec<Voter> = ["a", "b", "c"]
+            .map(|name| Voter {
+                id: name.into(),
+                name: name.into(),
+                peer_urls: vec![format!("http://{name}:1")],
+            })
+            .into();
+        let mut case = usual(Step::Preflight, None, State::Fit, State::Fit);
+        case.attempt.members.clear();
+        for row in case.reports.values_mut() {
+            row.fit.as_mut().unwrap().voters.clone_from(&voters);
+        }
+        case
+    };
+    let mut case = three();
+    case.reports.insert("c".into(), report("c", State::Working, 5));
+    case.silent.insert("c".into(), Duration::ZERO);
+    assert!(matches!(case.decide(), Decision::Wait(message) if message.contains('c')));
+    case.silent.insert("c".into(), Duration::from_secs(61));
+    assert!(matches!(case.decide(), Decision::Plan(membership) if membership.voters.len() == 3));
+    case.reports.get_mut("c").unwrap().state = State::Unfit;
+    assert!(matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed));
+    let mut case = three();
+    case.reports.remove("b");
+    for name in ["b", "c"] {
+        case.silent.insert(name.into(), Duration::from_secs(61));
+    }
+    assert!(
+        matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed && next.message.contains("1 of 3"))
+    );
+}

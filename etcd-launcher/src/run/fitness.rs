@@ -1,0 +1,299 @@
+//! Whether this member could be restored: everything that would stop it later is looked for now, while etcd serves. Stops nothing, writes nothing
+//! but the spool.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use backup_core::etcd::{Database, Facts};
+use backup_core::progress::Progress;
+use backup_core::{Error, Result};
+
+use super::door;
+use super::hosting::{Hosting, RestoreView};
+use super::records::{Before, Data, Fit, SnapshotFacts, Voter};
+use crate::destination::{self, Wanted};
+use crate::etcd_args::EtcdArgs;
+use crate::restore::dir::DataDir;
+use crate::restore::etcdutl::Tool;
+use crate::restore::fence;
+use crate::restore::fit::{Lineage, Target};
+use crate::restore::job::{Builder, FromSnapshot};
+use crate::restore::plan::{AttemptId, Carried};
+use crate::restore::proof;
+
+/// A path to a unix socket is no longer than this.
+const LONGEST_SOCKET: usize = 107;
+/// etcd's own default quota.
+const QUOTA: u64 = 2 << 30;
+/// etcd is given so long to tell what it is; it may have been started a moment ago.
+const ANSWERS: Duration = Duration::from_secs(20);
+
+/// What was found, and the snapshot at hand for the build.
+pub(crate) struct Looked {
+    pub(crate) fit: Fit,
+    pub(crate) cluster_id: String,
+    pub(crate) work: FromSnapshot<'static>,
+}
+
+/// Where programs are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tools {
+    /// `--etcdutl`
+    pub(crate) etcdutl: Option<PathBuf>,
+}
+
+/// Looks.
+///
+/// # Errors
+/// The reason why not.
+pub(crate) async fn look(
+    dir: &DataDir,
+    args: &EtcdArgs,
+    restore: &RestoreView,
+    attempt: &AttemptId,
+    hosting: &Hosting,
+    tools: &Tools,
+    progress: &'static dyn Progress,
+) -> Result<Looked> {
+    check_arguments(args)?;
+    fence::check_layout(dir)?;
+    let carried = dir.carried()?;
+    let data = match &carried {
+        Carried::Cluster { .. } => Data::Old,
+        Carried::Unreadable { .. } => Data::Unreadable,
+        Carried::Absent => Data::None,
+    };
+    let etcd = Tool::ask(args.program(), "--version").await?;
+    let live = if data == Data::Old { live(args).await } else { None };
+    let database = dir.member().join("snap").join("db");
+    // etcd may be writing to it: what is read is a hint where etcd answers, and the truth where it is down.
+    let offline = match (&live, data) {
+        (None, Data::Old | Data::Unreadable) => Database::open(&database)
+            .and_then(|database| database.facts(progress))
+            .ok(),
+        _ => None,
+    };
+    let (voters, voters_known) = voters(args, live.as_ref(), offline.as_ref())?;
+    let mark = match (&live, &offline) {
+        (Some(live), _) => live.revision,
+        (None, Some(facts)) => facts.revision.saturating_add(super::decide::SLACK),
+        (None, None) => 0,
+    };
+    let mut lineage_facts = offline.clone().unwrap_or_default();
+    if let Some(live) = &live {
+        lineage_facts.members = live
+            .voters
+            .iter()
+            .map(|voter| backup_core::etcd::Member {
+                id: voter.id.clone(),
+                name: voter.name.clone(),
+                peer_urls: voter.peer_urls.clone(),
+                ..Default::default()
+            })
+            .collect();
+    }
+    let found = find(hosting, restore).await?;
+    let cluster = found
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.etcd.cluster_id.parse().ok());
+    let manifest_mark = found.manifest.as_ref().map_or(0, |manifest| {
+        manifest.target_revision.unwrap_or(0).max(manifest.facts.revision)
+    });
+    let lineage = Lineage::of(dir, &carried, Some(&lineage_facts));
+    let shown = found.source.to_string();
+    let mut work = FromSnapshot {
+        builder: Builder {
+            etcdutl: tools.etcdutl.clone(),
+            search: args.program().parent().map(PathBuf::from).into_iter().collect(),
+            target: Target {
+                line: Some(etcd.version.line),
+                quota: match args.quota_bytes() {
+                    0 => QUOTA,
+                    quota => quota,
+                },
+                lineage,
+                another_cluster: false,
+            },
+            data_dir: dir.root().to_owned(),
+            lock: dir.lock_for_child()?,
+            progress,
+            notes: Vec::new(),
+        },
+        source: found.source,
+        expected: found.expected,
+        cluster,
+        fetched: None,
+    };
+    let (snapshot, facts) = work.look(&dir.spool(attempt)).await?;
+    check_snapshot(&facts, &voters)?;
+    let kept = dir
+        .attempts()
+        .iter()
+        .flat_map(|attempt| [attempt.plan.target_revision, attempt.former.as_ref().map_or(0, |f| f.revision)])
+        .max();
+    let (member_id, cluster_id) = match &carried {
+        Carried::Cluster {
+            member_id,
+            cluster_id,
+        } => (member_id.to_string(), cluster_id.to_string()),
+        _ => (String::new(), String::new()),
+    };
+    let mut peer_urls = args.peer_urls();
+    peer_urls.sort();
+    Ok(Looked {
+        fit: Fit {
+            peer_urls,
+            member_id,
+            before: Before {
+                data,
+                serving: live.as_ref().is_some_and(|live| live.leader),
+            },
+            leads: live.as_ref().is_some_and(|live| live.leads),
+            etcd_version: etcd.version.line.to_string(),
+            voters,
+            voters_known,
+            mark: mark.max(manifest_mark).max(kept.unwrap_or(0)),
+            snapshot: SnapshotFacts {
+                source: shown,
+                sha256: snapshot.sha256,
+                digest: backup_core::etcd::LiveDigest {
+                    revision: snapshot.revision,
+                    keys: snapshot.content.keys,
+                    sha256: snapshot.content.sha256,
+                },
+                revision: snapshot.revision,
+            },
+        },
+        cluster_id,
+        work,
+    })
+}
+
+async fn find(hosting: &Hosting, restore: &RestoreView) -> Result<destination::Found> {
+    let reference = restore.reference();
+    let wanted = Wanted {
+        namespace: &reference.namespace,
+        destination: restore.text("destination"),
+        secret: restore.text("backupDownloadCredentialsSecret"),
+    };
+    let location = destination::open(&hosting.client, &wanted).await?;
+    destination::find(&location, &hosting.names.cluster, restore.text("backupName")).await
+}
+
+fn check_arguments(args: &EtcdArgs) -> Result<()> {
+    for flag in ["force-new-cluster", "discovery", "discovery-srv", "discovery-endpoints"] {
+        if args.has(flag) {
+            return Err(Error::invalid(format!(
+                "etcd is started with --{flag}, and can not be restored so"
+            ))
+            .hint("take it out of etcd's command line, and out of its ETCD_* variables"));
+        }
+    }
+    if let Some(foreign) = args.foreign_wal_dir() {
+        return Err(Error::invalid(format!(
+            "etcd keeps its log at {}, outside of its data dir",
+            foreign.display()
+        ))
+        .hint("move it to member/wal in the data dir, and start etcd without --wal-dir"));
+    }
+    let socket = args.data_dir().join(crate::member::SOCKET);
+    if socket.as_os_str().len() > LONGEST_SOCKET {
+        return Err(Error::invalid(format!(
+            "the path {} is too long for a socket",
+            socket.display()
+        ))
+        .hint("choose a shorter data dir"));
+    }
+    Ok(())
+}
+
+fn check_snapshot(facts: &Facts, voters: &[Voter]) -> Result<()> {
+    if facts.auth_enabled {
+        return Err(Error::invalid(
+            "the snapshot has etcd's authentication on, and nobody could compare the restored members then",
+        )
+        .hint("restore it offline, with `etcd-launcher restore`"));
+    }
+    // Ids change with every restore; where the members are reached does not.
+    let mut urls = facts.members.iter().flat_map(|member| &member.peer_urls).peekable();
+    if urls.peek().is_some()
+        && !urls.any(|url| voters.iter().any(|voter| voter.peer_urls.contains(url)))
+    {
+        return Err(Error::invalid(
+            "the snapshot is of another cluster: none of its members is one of this one",
+        )
+        .hint("a snapshot of another cluster is restored offline, with --another-cluster"));
+    }
+    Ok(())
+}
+
+struct Live {
+    revision: i64,
+    leader: bool,
+    leads: bool,
+    voters: Vec<Voter>,
+}
+
+/// What the running etcd says; nothing where it has no leader for some time.
+async fn live(args: &EtcdArgs) -> Option<Live> {
+    let until = tokio::time::Instant::now() + ANSWERS;
+    loop {
+        let asked = async {
+            let said = door::usual_status(args).await?;
+            let revision = door::usual_read(args).await?.max(said.revision);
+            let members = door::usual_members(args).await?;
+            Ok::<_, Error>((said, revision, members))
+        };
+        match asked.await {
+            Ok((said, revision, members)) if said.has_leader() => {
+                return Some(Live {
+                    revision,
+                    leader: true,
+                    leads: said.leader == said.member_id,
+                    voters: members.into_iter().map(|(voter, _)| voter).collect(),
+                });
+            }
+            _ if tokio::time::Instant::now() >= until => return None,
+            _ => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+fn voters(args: &EtcdArgs, live: Option<&Live>, offline: Option<&Facts>) -> Result<(Vec<Voter>, bool)> {
+    if let Some(live) = live {
+        return Ok((live.voters.clone(), true));
+    }
+    if let Some(facts) = offline.filter(|facts| !facts.members.is_empty()) {
+        let voters = facts.members.iter().map(|member| {
+            let mut peer_urls = member.peer_urls.clone();
+            peer_urls.sort();
+            Voter {
+                id: member.id.clone(),
+                name: member.name.clone(),
+                peer_urls,
+            }
+        });
+        return Ok((voters.collect(), true));
+    }
+    let mut voters: Vec<Voter> = Vec::new();
+    for (name, url) in args.initial_cluster()? {
+        match voters.iter_mut().find(|voter| voter.name == name) {
+            Some(voter) => voter.peer_urls.push(url),
+            None => voters.push(Voter {
+                name,
+                peer_urls: vec![url],
+                ..Voter::default()
+            }),
+        }
+    }
+    Ok((voters, false))
+}
+
+/// The revision of the stopped database, and what it was, for a rollback after commit.
+pub(crate) fn offline(
+    dir: &DataDir,
+    progress: &dyn Progress,
+) -> Result<crate::restore::entry::Former> {
+    proof::former(&dir.member(), progress).map(|(former, _)| former)
+}

@@ -1,0 +1,975 @@
+//! One member, kept at what is decided: looks, asks [`act`] for the next act, does it, says so; again and again. All it does to its data dir and
+//! its etcd is in here and in [`crate::restore`]; it decides nothing for others.
+
+use std::time::{Duration, Instant};
+
+use backup_core::progress::Progress;
+use backup_core::{Error, Kind, Result};
+use serde_json::json;
+
+use super::act::{self, Act, Situation};
+use super::door::{self, Socket};
+use super::fitness::{self, Looked, Tools};
+use super::hosting::{Hosting, SetView, World, Written};
+use super::listening;
+use super::memory::{Memory, Remembered, RestoreRef};
+use super::peers::Peers;
+use super::records::{
+    Attempt, BOOTSTRAPPED, CLUSTER_ID, Data, EndRecord, Expected, Listening, OUTCOME, Offline,
+    Outcome, Started, State, Step,
+};
+use super::row::Rows;
+use super::startup::{self, Idle, Orders, Standing};
+use crate::health::Health;
+use crate::member::{self, Member};
+use crate::restore::asked::Asked;
+use crate::restore::dir::DataDir;
+use crate::restore::exchange;
+use crate::restore::fence::Fence;
+use crate::restore::ids::{self, Peer};
+use crate::restore::plan::{self as member_plan, AttemptId, By, Carried, Inputs, Purpose};
+use crate::restore::prepare::{self, Prepared};
+use crate::restore::slots::{Content, Slots, Truth};
+use crate::restore::step as member_step;
+
+/// Between two looks.
+const OFTEN: Duration = Duration::from_millis(700);
+/// Between two looks while there is no attempt.
+const SELDOM: Duration = Duration::from_secs(2);
+/// The member that stops last stops after this, whatever the others say.
+const LAST_STOPS: Duration = Duration::from_secs(30);
+/// A turn to open passes after this for each member before.
+const TURN: Duration = Duration::from_secs(60);
+/// An etcd that ends by itself is started again after this, at first.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+
+/// What a member is kept with.
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) pod_uid: String,
+    pub(crate) new_cluster: bool,
+    pub(crate) tools: Tools,
+    pub(crate) turn: Duration,
+}
+
+/// The keeper.
+pub(crate) struct Keeper {
+    config: Config,
+    dir: DataDir,
+    memory: Memory,
+    member: Member,
+    hosting: Hosting,
+    peers: Peers,
+    rows: Rows,
+    health: Health,
+    progress: &'static dyn Progress,
+    /// The lock on the stopped etcd's database.
+    fence: Option<Fence>,
+    /// The snapshot at hand: of this attempt.
+    looked: Option<(String, Looked)>,
+    /// Whether etcd ended by itself when it was stopped last.
+    exact: bool,
+    /// The decision that is obeyed, and since when.
+    seen: (String, i64, Instant),
+    /// After this, an etcd that ended by itself is started again.
+    again: (Instant, Duration),
+    /// What was said last, so that it is said once.
+    told: String,
+    said: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Keeper {
+    #[expect(clippy::too_many_arguments, reason = "all it keeps a member with, made once")]
+    pub(crate) fn new(
+        config: Config,
+        dir: DataDir,
+        member: Member,
+        hosting: Hosting,
+        peers: Peers,
+        rows: Rows,
+        health: Health,
+        progress: &'static dyn Progress,
+        said: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Result<Self> {
+        let mut memory = Memory::open(dir.root())?;
+        let known = &memory.now().member;
+        if !known.is_empty() && *known != config.name {
+            return Err(Error::invalid(format!(
+                "the data dir is member {known}'s, and this is member {}",
+                config.name
+            ))
+            .hint("two volumes were exchanged: give each member its own; nothing was started"));
+        }
+        if known.is_empty() {
+            let named = Remembered {
+                member: config.name.clone(),
+                ..memory.now().clone()
+            };
+            memory.set(named)?;
+        }
+        Ok(Self {
+            config,
+            dir,
+            memory,
+            member,
+            hosting,
+            peers,
+            rows,
+            health,
+            progress,
+            fence: None,
+            looked: None,
+            exact: false,
+            seen: (String::new(), 0, Instant::now()),
+            again: (Instant::now(), AGAIN),
+            told: String::new(),
+            said,
+        })
+    }
+
+    /// Keeps the member until it is told to end; then stops etcd.
+    pub(crate) async fn keep(mut self, mut end: tokio::sync::watch::Receiver<bool>) -> Result<()> {
+        loop {
+            let pause = match self.turn().await {
+                Ok(pause) => pause,
+                Err(e) => {
+                    let text = sentence(&e);
+                    self.say(&text);
+                    self.rows.tell(|report| report.message = text);
+                    OFTEN
+                }
+            };
+            tokio::select! {
+                _ = end.wait_for(|end| *end) => break,
+                status = self.member.ended() => {
+                    let status = status?;
+                    self.say(&format!("etcd ended by itself: {status}"));
+                    self.again = (Instant::now() + self.again.1, (self.again.1 * 2).min(AGAIN_AT_MOST));
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.member.stop().await.map(|_| ())
+    }
+
+    fn say(&mut self, text: &str) {
+        if self.told != text {
+            text.clone_into(&mut self.told);
+            (self.said)(text);
+        }
+    }
+
+    /// One look, and one act.
+    async fn turn(&mut self) -> Result<Duration> {
+        let wanted = self.memory.now().open().map(|_| self.memory.now().restore.clone());
+        let world = match self.hosting.look(wanted.as_ref()).await {
+            Ok(world) => Some(world),
+            Err(e) => {
+                self.say(&format!("the hosting API is away: {}", sentence(&e)));
+                None
+            }
+        };
+        match startup::orders(self.memory.now(), world.as_ref()) {
+            Orders::Obey {
+                restore,
+                attempt,
+                note,
+            } => {
+                if !note.is_empty() {
+                    self.say(&note);
+                }
+                self.obey(&restore, &attempt, world.as_ref()).await?;
+                Ok(OFTEN)
+            }
+            Orders::Superseded => {
+                let Some(mine) = self.memory.now().open().cloned() else { return Ok(OFTEN) };
+                let stands = world.as_ref().and_then(|world| Some(world.set.as_ref()?.cluster_id()));
+                let carried = self.dir.carried()?.cluster().map(|id| id.to_string());
+                self.say("the restore is gone, and a later one has ended since");
+                if carried.as_deref() == stands {
+                    // Ours was committed, and the later one went back to it.
+                    self.close(&startup::ended(&mine, Outcome::Committed))?;
+                } else {
+                    let restore = self.memory.now().restore.clone();
+                    let back = startup::ended(&mine, Outcome::RolledBack);
+                    self.obey(&restore, &back, world.as_ref()).await?;
+                }
+                Ok(OFTEN)
+            }
+            Orders::Settle => {
+                self.settle(world.as_ref()).await?;
+                Ok(OFTEN)
+            }
+            Orders::Idle => {
+                self.rows.clear();
+                self.idle(world.as_ref()).await?;
+                Ok(SELDOM)
+            }
+        }
+    }
+
+    async fn obey(&mut self, restore: &RestoreRef, attempt: &Attempt, world: Option<&World>) -> Result<()> {
+        if (&self.seen.0, self.seen.1) != (&attempt.id, attempt.sequence) {
+            self.seen = (attempt.id.clone(), attempt.sequence, Instant::now());
+            self.say(&format!("restore {}: {}: {}", restore.name, attempt.step().name(), attempt.message));
+        }
+        let end_before = match self.memory.now().open() {
+            Some(mine) if mine.id == attempt.id => self.memory.now().end_before.clone(),
+            _ => world
+                .and_then(|world| world.set.as_ref()?.end())
+                .map(|end| end.attempt)
+                .unwrap_or_default(),
+        };
+        let remembered = self.memory.set(Remembered {
+            member: self.config.name.clone(),
+            restore: restore.clone(),
+            attempt: Some(attempt.clone()),
+            closed: false,
+            end_before,
+        });
+        self.health.tell(|health| {
+            health.attempt = Some(attempt.id.clone());
+            health.step = Some(startup::told_step(attempt));
+        });
+        crash_at(&format!("{}:remembered", attempt.step().name()));
+        let now = self.situation(attempt, world)?;
+        let act = act::act(&now);
+        // Back is possible without a note of it: the directories say what is needed.
+        if remembered.is_err() && !matches!(act, Act::Back | Act::Stop | Act::Rest(..) | Act::Serve(_)) {
+            remembered?;
+        }
+        self.rows.at(restore, attempt, &self.config.pod_uid);
+        let carried = self.dir.carried()?.cluster().map(|id| id.to_string());
+        self.health.tell(|health| {
+            health.cluster_id.clone_from(&carried);
+            health.serving = now.etcd == Listening::Usual;
+        });
+        let leaderless = if attempt.step() == Step::Watching {
+            self.is_leaderless().await
+        } else {
+            false
+        };
+        self.rows.tell(|report| {
+            report.cluster_id = carried.unwrap_or_default();
+            report.listening = now.etcd;
+            report.leaderless = leaderless;
+        });
+        let done = self.perform(act, &now, attempt, world).await;
+        crash_at(&format!("{}:done", attempt.step().name()));
+        done
+    }
+
+    async fn is_leaderless(&self) -> bool {
+        if self.member.listening() != Some(member::Listening::Usual) {
+            return true;
+        }
+        match door::usual_status(self.member.args()).await {
+            Ok(said) => !said.has_leader(),
+            Err(_) => true,
+        }
+    }
+
+    fn situation(&self, attempt: &Attempt, world: Option<&World>) -> Result<Situation> {
+        let mine = attempt.member(&self.config.name);
+        let planned = attempt.step() > Step::Preflight && !attempt.members.is_empty();
+        let carried = self.dir.carried()?;
+        let before = mine.map(|mine| mine.before).unwrap_or_default();
+        let id: Option<AttemptId> = attempt.id.parse().ok();
+        let known = id.as_ref().and_then(|id| self.dir.attempt(id).ok());
+        let slots = match known {
+            Some(known) => self.dir.slots(known)?,
+            None => self.slots_without_plan(attempt, before.data, planned, &carried),
+        };
+        let proven = known.is_some_and(|known| {
+            known.step >= member_step::Step::Proven && known.step < member_step::Step::Committed
+        });
+        let rows = world
+            .and_then(|world| world.restore.as_ref())
+            .map(|restore| &restore.reports);
+        let is_at = |name: &str, state: State| {
+            rows.and_then(|rows| rows.get(name)).is_some_and(|row| {
+                row.attempt == attempt.id && row.sequence == attempt.sequence && row.state == state
+            })
+        };
+        let place = attempt.order.iter().position(|name| *name == self.config.name);
+        let others = attempt.order.iter().filter(|name| **name != self.config.name);
+        let last = place.is_some_and(|place| place + 1 == attempt.order.len());
+        let since = self.seen.2.elapsed();
+        Ok(Situation {
+            step: attempt.step(),
+            outcome: attempt.outcome,
+            takes_part: !planned || mine.is_some(),
+            before: if planned {
+                before
+            } else {
+                super::records::Before {
+                    data: match carried {
+                        Carried::Cluster { .. } => Data::Old,
+                        Carried::Unreadable { .. } => Data::Unreadable,
+                        Carried::Absent => Data::None,
+                    },
+                    serving: false,
+                }
+            },
+            slots,
+            proven,
+            held: self.fence.is_some(),
+            etcd: match self.member.listening() {
+                Some(member::Listening::Usual) => Listening::Usual,
+                Some(member::Listening::Fenced) => Listening::Fenced,
+                None => Listening::None,
+            },
+            turn_to_stop: !last
+                || since >= LAST_STOPS
+                || others.clone().all(|name| is_at(name, State::Stopped)),
+            turn_to_open: place.is_none_or(|place| {
+                since >= self.config.turn * u32::try_from(place).unwrap_or(u32::MAX)
+                    || attempt.order[..place].iter().all(|name| is_at(name, State::Serving))
+            }),
+        })
+    }
+
+    /// Where this member has no plan of its own: before one is made, and where it was left out or its volume was lost.
+    fn slots_without_plan(&self, attempt: &Attempt, data: Data, planned: bool, carried: &Carried) -> Slots {
+        let member = match (carried, planned) {
+            (Carried::Absent, _) => Content::Absent,
+            (_, false) => Content::Old,
+            (Carried::Cluster { cluster_id, .. }, true) => {
+                let id = cluster_id.to_string();
+                if id == attempt.new_cluster_id {
+                    Content::New
+                } else if id == attempt.old_cluster_id && data == Data::Old {
+                    Content::Old
+                } else {
+                    Content::Foreign
+                }
+            }
+            (Carried::Unreadable { .. }, true) if data == Data::Unreadable => Content::Old,
+            (Carried::Unreadable { .. }, true) => Content::Foreign,
+        };
+        Slots {
+            member,
+            side: Content::Absent,
+            aside: Content::Absent,
+            had_old: if planned { data != Data::None } else { *carried != Carried::Absent },
+        }
+    }
+
+    async fn perform(&mut self, act: Act, now: &Situation, attempt: &Attempt, world: Option<&World>) -> Result<()> {
+        match act {
+            Act::Check => self.check(attempt, world).await,
+            Act::Build => self.build(attempt).await,
+            Act::Stop => {
+                self.exact = self.member.stop().await?;
+                Ok(())
+            }
+            Act::Hold => self.hold(attempt),
+            Act::Exchange => self.exchange(attempt),
+            Act::Back => self.back(attempt),
+            Act::StartFenced => self.start_fenced(attempt),
+            Act::StartUsual => self.start_usual(world, Some(attempt)),
+            Act::Verify => self.verify(attempt).await,
+            Act::Tidy => self.tidy(attempt),
+            Act::Rest(state, text) => self.rest(state, text, now, attempt, world),
+            Act::Serve(state) => match door::usual_read(self.member.args()).await {
+                Ok(_) => {
+                    self.again.1 = AGAIN;
+                    self.rest(state, "etcd serves", now, attempt, world)
+                }
+                Err(e) => {
+                    let text = format!("etcd does not serve yet: {}", sentence(&e));
+                    self.rows.tell(|report| report.message = text);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Nothing is left to do about this decision.
+    fn rest(
+        &mut self,
+        state: State,
+        text: &str,
+        now: &Situation,
+        attempt: &Attempt,
+        world: Option<&World>,
+    ) -> Result<()> {
+        match state {
+            State::Started if attempt.step() == Step::Committed => self.record_committed(attempt)?,
+            // Exchanged by a launcher that ended before it could note so.
+            State::Swapped => self.exchange(attempt)?,
+            State::RolledBack if now.etcd == Listening::None => self.fence = None,
+            _ => {}
+        }
+        self.rows.tell(|report| {
+            report.state = state;
+            text.clone_into(&mut report.message);
+        });
+        self.health.tell(|health| health.serving = now.etcd == Listening::Usual);
+        let is_gone = world.is_some_and(|world| world.restore.is_none());
+        let over = match attempt.step() {
+            Step::Completed => matches!(state, State::Serving | State::SetAside),
+            Step::RolledBack | Step::Failed => matches!(state, State::RolledBack | State::Working),
+            _ => attempt.is_forward() && is_gone && matches!(state, State::Serving | State::SetAside),
+        };
+        // Without the hosting API nobody knows whether more was decided.
+        if over && world.is_some() {
+            self.close(attempt)?;
+        }
+        Ok(())
+    }
+
+    /// The attempt is over for this member: what was built for it and is not in use goes.
+    fn close(&mut self, attempt: &Attempt) -> Result<()> {
+        self.looked = None;
+        if !attempt.is_forward() {
+            self.tidy(attempt)?;
+        }
+        let id: AttemptId = attempt.id.parse()?;
+        let spool = self.dir.spool(&id);
+        let part = spool.with_extension("db.part");
+        for left in [spool, part] {
+            match std::fs::remove_file(&left) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::other(format!("can not remove {}", left.display())).because(e));
+                }
+                _ => {}
+            }
+        }
+        let closed = Remembered {
+            closed: true,
+            ..self.memory.now().clone()
+        };
+        self.memory.set(closed)?;
+        self.health.tell(|health| {
+            health.attempt = None;
+            health.step = None;
+            health.message = "etcd runs as usual".to_owned();
+        });
+        Ok(())
+    }
+
+    fn tidy(&mut self, attempt: &Attempt) -> Result<()> {
+        use member_step::Step as At;
+        let id: AttemptId = attempt.id.parse()?;
+        let Some(step) = self.dir.attempt(&id).ok().map(|known| known.step) else { return Ok(()) };
+        match step {
+            At::RolledBack | At::Abandoned | At::Committed => Ok(()),
+            At::RollingBack | At::Exchanged | At::Starting | At::Verified => self.back(attempt),
+            _ => exchange::abandon(&mut self.dir, &id, &attempt.message),
+        }
+    }
+
+    async fn check(&mut self, attempt: &Attempt, world: Option<&World>) -> Result<()> {
+        let Some(restore) = world.and_then(|world| world.restore.as_ref()) else { return Ok(()) };
+        if self.looked.as_ref().is_some_and(|(id, _)| *id == attempt.id) {
+            return Ok(());
+        }
+        let id: AttemptId = attempt.id.parse()?;
+        let looking = fitness::look(
+            &self.dir,
+            self.member.args(),
+            restore,
+            &id,
+            &self.hosting,
+            &self.config.tools,
+            self.progress,
+        );
+        let reference = restore.reference();
+        let looked = tokio::select! {
+            looked = looking => looked,
+            () = moved_on(&self.hosting, &reference, attempt) => return Ok(()),
+        };
+        match looked {
+            Ok(looked) => {
+                self.rows.tell(|report| {
+                    report.state = State::Fit;
+                    report.message = "it can be restored".to_owned();
+                    report.cluster_id.clone_from(&looked.cluster_id);
+                    report.fit = Some(looked.fit.clone());
+                });
+                self.looked = Some((attempt.id.clone(), looked));
+            }
+            // Nobody answers now, but may later: that is no verdict.
+            Err(e) if e.kind() == Kind::Unreachable => return Err(e),
+            Err(e) => {
+                let text = sentence(&e);
+                self.say(&text);
+                self.rows.tell(|report| {
+                    report.state = State::Unfit;
+                    report.message = text;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// This member's part of the plan.
+    fn plan(&self, attempt: &Attempt) -> Result<member_plan::Plan> {
+        let mine = attempt
+            .member(&self.config.name)
+            .ok_or_else(|| Error::other("this member is not in the plan"))?;
+        let members: Vec<Peer> = attempt
+            .members
+            .iter()
+            .map(|member| Peer {
+                name: member.name.clone(),
+                peer_urls: member.peer_urls.clone(),
+            })
+            .collect();
+        let id: AttemptId = attempt.id.parse()?;
+        let plan = member_plan::plan(Inputs {
+            attempt: id,
+            purpose: Purpose::Restore,
+            by: By::Run,
+            asked: Asked {
+                snapshot: attempt.snapshot.clone().unwrap_or_default().source,
+                name: mine.name.clone(),
+                peer_urls: mine.peer_urls.clone(),
+                members,
+                token: Some(attempt.token.clone()),
+                target_revision: Some(attempt.target_revision),
+                another_cluster: false,
+            },
+            old: self.dir.carried()?,
+            token: attempt.token.clone(),
+            marks: Vec::new(),
+            now_ms: 0,
+        })?;
+        if plan.cluster_id.to_string() != attempt.new_cluster_id {
+            return Err(Error::other(format!(
+                "the plan computes cluster {} here and {} there",
+                plan.cluster_id, attempt.new_cluster_id
+            )));
+        }
+        let old = match &plan.old {
+            Carried::Cluster {
+                cluster_id,
+                member_id,
+            } => (cluster_id.to_string(), member_id.to_string()),
+            _ => (attempt.old_cluster_id.clone(), mine.old_member_id.clone()),
+        };
+        if old != (attempt.old_cluster_id.clone(), mine.old_member_id.clone()) {
+            return Err(Error::other("the data dir is not what it was when this was planned"));
+        }
+        Ok(plan)
+    }
+
+    async fn build(&mut self, attempt: &Attempt) -> Result<()> {
+        let plan = self.plan(attempt)?;
+        let reference = self.memory.now().restore.clone();
+        let restarted = self.looked.as_ref().is_none_or(|(id, _)| *id != attempt.id);
+        if restarted {
+            // Restarted since Preflight: it looks again.
+            let Some(restore) = self.hosting.restore(&reference).await? else { return Ok(()) };
+            let looked = fitness::look(
+                &self.dir,
+                self.member.args(),
+                &restore,
+                &plan.attempt,
+                &self.hosting,
+                &self.config.tools,
+                self.progress,
+            )
+            .await?;
+            self.looked = Some((attempt.id.clone(), looked));
+        }
+        let Some((_, looked)) = &mut self.looked else { return Ok(()) };
+        let planned = attempt.snapshot.clone().unwrap_or_default();
+        if looked.fit.snapshot.sha256 != planned.sha256 {
+            return self.unfit("the snapshot is not the one that was planned with");
+        }
+        let hosting = self.hosting.clone();
+        let building = prepare::prepare(&mut self.dir, &plan, &mut looked.work);
+        let prepared = tokio::select! {
+            prepared = building => prepared,
+            () = moved_on(&hosting, &reference, attempt) => return Ok(()),
+        };
+        match prepared {
+            Ok(Prepared::Proven) => {}
+            Ok(Prepared::TargetTooLow(revision)) => {
+                return self.unfit(&format!("revision {revision} of the snapshot is too near to the target"));
+            }
+            Err(e) if e.kind() == Kind::Unreachable => return Err(e),
+            Err(e) => {
+                let text = sentence(&e);
+                return self.unfit(&text);
+            }
+        }
+        self.progress.step("hashing the new state");
+        let side = self.dir.side(&plan.attempt).join("snap").join("db");
+        let database = backup_core::etcd::Database::open(&side)?;
+        let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
+        let digest = database.digest(None, self.progress)?;
+        self.rows.tell(|report| {
+            report.state = State::Built;
+            report.message = "the new state is built".to_owned();
+            report.built = Some(Expected {
+                digest,
+                hash_kv_at_t: hash,
+            });
+        });
+        Ok(())
+    }
+
+    fn unfit(&mut self, why: &str) -> Result<()> {
+        self.say(why);
+        self.rows.tell(|report| {
+            report.state = State::Unfit;
+            why.clone_into(&mut report.message);
+        });
+        Ok(())
+    }
+
+    fn hold(&mut self, attempt: &Attempt) -> Result<()> {
+        let fence = Fence::take(&self.dir)?;
+        let before = attempt.member(&self.config.name).map(|mine| mine.before).unwrap_or_default();
+        let revision = match (fitness::offline(&self.dir, self.progress), before.data) {
+            (Ok(former), _) => former.revision,
+            (Err(e), Data::Old) if before.serving => return Err(e),
+            (Err(_), _) => 0,
+        };
+        self.fence = Some(fence);
+        let exact = self.exact;
+        self.rows.tell(|report| report.offline = Some(Offline { revision, exact }));
+        Ok(())
+    }
+
+    fn exchange(&mut self, attempt: &Attempt) -> Result<()> {
+        let id: AttemptId = attempt.id.parse()?;
+        let known = self.dir.attempt(&id)?;
+        if known.step == member_step::Step::Exchanged && self.dir.truth(known)? == Truth::After {
+            return Ok(());
+        }
+        let former = fitness::offline(&self.dir, self.progress).ok();
+        let fence = match self.fence.take() {
+            Some(fence) => fence,
+            None => Fence::take(&self.dir)?,
+        };
+        let done = exchange::exchange(&mut self.dir, &id, &fence, former);
+        self.fence = Some(fence);
+        done
+    }
+
+    fn back(&mut self, attempt: &Attempt) -> Result<()> {
+        let id: AttemptId = attempt.id.parse()?;
+        // The one on the old database would refuse this one where the old state is back already.
+        self.fence = None;
+        let fence = Fence::take(&self.dir)?;
+        exchange::back(&mut self.dir, &id, &fence)
+    }
+
+    fn start_fenced(&mut self, attempt: &Attempt) -> Result<()> {
+        if Instant::now() < self.again.0 {
+            return Ok(());
+        }
+        let id: AttemptId = attempt.id.parse()?;
+        let known = self.dir.attempt(&id)?.step;
+        if attempt.step() == Step::Starting && known != member_step::Step::Starting {
+            self.dir.record(&id, member_step::Step::Starting)?;
+        }
+        self.member.start_fenced(&attempt.initial_cluster())
+    }
+
+    fn record_committed(&mut self, attempt: &Attempt) -> Result<()> {
+        let id: AttemptId = attempt.id.parse()?;
+        let known = self.dir.attempt(&id)?.step;
+        if known != member_step::Step::Committed {
+            self.dir.record(&id, member_step::Step::Committed)?;
+        }
+        Ok(())
+    }
+
+    /// Usual listeners open on the id that stands and on nothing else.
+    fn start_usual(&mut self, world: Option<&World>, attempt: Option<&Attempt>) -> Result<()> {
+        if Instant::now() < self.again.0 {
+            return Ok(());
+        }
+        let Carried::Cluster {
+            cluster_id,
+            member_id,
+        } = self.dir.carried()?
+        else {
+            return Err(Error::other("there is no state that etcd could be started on"));
+        };
+        let (cluster_id, member_id) = (cluster_id.to_string(), member_id.to_string());
+        let stands = world
+            .and_then(|world| world.set.as_ref())
+            .map_or("", SetView::cluster_id);
+        if !stands.is_empty() && stands != cluster_id {
+            return Err(Error::other(format!(
+                "cluster {stands} stands, and the data dir holds cluster {cluster_id}: etcd is not started"
+            )));
+        }
+        if let Some(attempt) = attempt
+            && let Some(mine) = attempt.member(&self.config.name)
+        {
+            let wanted = if cluster_id == attempt.new_cluster_id {
+                &mine.new_member_id
+            } else {
+                &mine.old_member_id
+            };
+            if *wanted != member_id && !wanted.is_empty() {
+                return Err(Error::other(format!(
+                    "the data dir is of member {member_id}, and this is {wanted}: etcd is not started"
+                )));
+            }
+            if cluster_id == attempt.new_cluster_id {
+                if !attempt.is_forward() {
+                    return Err(Error::other("the new state is not opened before it is committed"));
+                }
+                self.record_committed(attempt)?;
+            }
+        }
+        self.fence = None;
+        self.member.start_usual()
+    }
+
+    /// Compares the fenced etcd with the plan.
+    async fn verify(&mut self, attempt: &Attempt) -> Result<()> {
+        let socket = Socket(self.member.socket());
+        let asked = async {
+            let mut said = socket.status().await?;
+            if said.alarms.iter().any(|alarm| alarm == "NOSPACE") {
+                socket.disarm().await?;
+                said = socket.status().await?;
+            }
+            let revision = socket.read().await?.max(said.revision);
+            let members = socket.members().await?;
+            let hash = socket.hash_kv(attempt.target_revision).await?;
+            Ok::<_, Error>((said, revision, members, hash))
+        };
+        let (said, revision, mut members, hash) = asked.await.map_err(|e| {
+            e.context("the restored etcd does not answer yet")
+        })?;
+        members.sort();
+        let open = listening::ports(self.member.pid().unwrap_or(0))
+            .map_err(|e| Error::other("can not tell where etcd listens").because(e))?;
+        let allowed = self.member.args().ports_that_are_no_clients();
+        if let Some(port) = open.iter().find(|port| !allowed.contains(port)) {
+            self.rows.tell(|report| {
+                report.state = State::Unfit;
+                report.message = format!("the fenced etcd listens on port {port}");
+            });
+            return Ok(());
+        }
+        let id: AttemptId = attempt.id.parse()?;
+        if self.dir.attempt(&id)?.step == member_step::Step::Starting {
+            self.dir.record(&id, member_step::Step::Verified)?;
+        }
+        self.rows.tell(|report| {
+            report.state = State::Started;
+            report.message = "the new state runs, out of reach".to_owned();
+            report.started = Some(Started {
+                cluster_id: said.cluster_id.clone(),
+                leader: said.has_leader(),
+                members,
+                alarms: said.alarms.clone(),
+                revision,
+                hash_kv_at_t: hash,
+            });
+        });
+        Ok(())
+    }
+
+    /// The restore is gone, and nobody wrote down how it ended: the members do.
+    async fn settle(&mut self, world: Option<&World>) -> Result<()> {
+        let Some(mine) = self.memory.now().open().cloned() else { return Ok(()) };
+        let Some(set) = world.and_then(|world| world.set.as_ref()) else {
+            self.say("the restore and the StatefulSet are gone: waiting");
+            return Ok(());
+        };
+        let answers = self.peers.ask().await;
+        let voters = mine.voters.len().max(1);
+        let Some(outcome) = startup::settle(&mine, answers.values(), voters) else {
+            self.say("the restore is gone: waiting for the other members to agree on how it ended");
+            return Ok(());
+        };
+        let stands = match outcome {
+            Outcome::Committed => mine.new_cluster_id.clone(),
+            _ => mine.old_cluster_id.clone(),
+        };
+        let record = EndRecord {
+            attempt: mine.id.clone(),
+            restore: self.memory.now().restore.name.clone(),
+            uid: self.memory.now().restore.uid.clone(),
+            outcome: Some(outcome),
+            cluster_id: stands.clone(),
+        };
+        let text = serde_json::to_string(&record)
+            .map_err(|e| Error::other("can not write the outcome").because(e))?;
+        let mut annotations = json!({ OUTCOME: text });
+        if outcome == Outcome::Committed {
+            annotations[CLUSTER_ID] = stands.into();
+        }
+        // Whoever is first decides; the next look obeys what stands.
+        self.hosting.annotate_set(set, annotations).await?;
+        self.say(&format!("the restore is gone: it ended {outcome:?}, as the members remember it"));
+        Ok(())
+    }
+
+    async fn idle(&mut self, world: Option<&World>) -> Result<()> {
+        let carried = self.dir.carried()?;
+        let set = world.and_then(|world| world.set.as_ref());
+        let stands = world.map(|_| set.map_or("", SetView::cluster_id));
+        let id = carried.cluster().map(|id| id.to_string());
+        let serving = self.member.listening() == Some(member::Listening::Usual);
+        self.health.tell(|health| {
+            health.cluster_id.clone_from(&id);
+            health.serving = serving;
+        });
+        if serving {
+            if stands.is_none_or(|stands| stands.is_empty() || Some(stands) == id.as_deref()) {
+                return self.serving(set, id.as_deref()).await;
+            }
+            self.say("another cluster stands now: etcd is stopped");
+            self.exact = self.member.stop().await?;
+        } else if self.member.listening().is_some() {
+            self.member.stop().await?;
+        }
+        // Fine where it has nothing to recover; needed where a launcher was killed in the middle of a rename.
+        if let Ok(fence) = Fence::take(&self.dir) {
+            exchange::recover(&mut self.dir, &fence)?;
+        }
+        let cluster = ids::parse_cluster(&self.member.args().initial_cluster_text()).unwrap_or_default();
+        let new_id = ids::cluster_id(&cluster, self.member.args().token()).to_string();
+        let agrees = match (stands, id.as_deref()) {
+            (Some(stands), Some(id)) => stands.is_empty() || stands == id,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let peers: Vec<String> = if agrees {
+            Vec::new()
+        } else {
+            let answers = self.peers.ask().await;
+            answers
+                .into_values()
+                .filter(|peer| peer.serving)
+                .filter_map(|peer| peer.cluster_id)
+                .collect()
+        };
+        let bootstrapped = set.is_some_and(|set| {
+            let names = set.annotations.get(BOOTSTRAPPED).map_or("", String::as_str);
+            names.split(',').any(|name| name == self.config.name)
+        });
+        let duty = startup::idle(&Standing {
+            carried: &carried,
+            stands: if set.is_none() && id.is_none() { None } else { stands },
+            peers: &peers,
+            voters: cluster.len().max(1),
+            new_cluster: self.config.new_cluster,
+            bootstrapped,
+            new_id: &new_id,
+        });
+        match duty {
+            Idle::Run => self.start_usual(world, None),
+            Idle::Bootstrap => {
+                let Some(set) = set else { return Ok(()) };
+                if self.bootstrap(set).await? == Written::Yes && Instant::now() >= self.again.0 {
+                    self.say("a new empty cluster is founded");
+                    self.member.start_usual()?;
+                }
+                Ok(())
+            }
+            Idle::Stay(why) => {
+                self.say(&why);
+                self.health.tell(|health| health.message = why);
+                Ok(())
+            }
+            Idle::Aside(why) => {
+                let to = self.dir.root().join(format!(
+                    ".aside-{}-{}",
+                    id.unwrap_or_default(),
+                    jiff::Timestamp::now().as_second()
+                ));
+                std::fs::rename(self.dir.member(), &to)
+                    .map_err(|e| Error::other("can not put the state aside").because(e))?;
+                let why = format!("MemberSetAside: {why}; its state is kept at {}", to.display());
+                self.say(&why);
+                self.health.tell(|health| health.message = why);
+                Ok(())
+            }
+        }
+    }
+
+    /// Its own name goes onto the StatefulSet before its first start, so that it never starts empty again.
+    async fn bootstrap(&self, set: &SetView) -> Result<Written> {
+        let names = set.annotations.get(BOOTSTRAPPED).cloned().unwrap_or_default();
+        let names = if names.is_empty() {
+            self.config.name.clone()
+        } else {
+            format!("{names},{}", self.config.name)
+        };
+        self.hosting.annotate_set(set, json!({ BOOTSTRAPPED: names })).await
+    }
+
+    /// What is written down once the cluster serves.
+    async fn serving(&mut self, set: Option<&SetView>, id: Option<&str>) -> Result<()> {
+        let (Some(set), Some(id)) = (set, id) else { return Ok(()) };
+        let names = set.annotations.get(BOOTSTRAPPED).cloned().unwrap_or_default();
+        let known = names.split(',').any(|name| name == self.config.name);
+        let stands = !set.cluster_id().is_empty();
+        if known && stands {
+            return Ok(());
+        }
+        if door::usual_read(self.member.args()).await.is_err() {
+            return Ok(());
+        }
+        self.again.1 = AGAIN;
+        if !known {
+            self.bootstrap(set).await?;
+        } else {
+            self.hosting.annotate_set(set, json!({ CLUSTER_ID: id })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the decision is another one, or the restore is gone.
+async fn moved_on(hosting: &Hosting, restore: &RestoreRef, attempt: &Attempt) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match hosting.restore(restore).await {
+            Ok(Some(now)) => {
+                let same = now.attempt.as_ref().is_some_and(|now| {
+                    (&now.id, now.sequence) == (&attempt.id, attempt.sequence)
+                });
+                if !same {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            // Away: what was decided is finished.
+            Err(_) => {}
+        }
+    }
+}
+
+/// An error with its causes and its hint, as one sentence of a status.
+pub(crate) fn sentence(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !cause_text.is_empty() && !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    if let Some(hint) = error.hint_text() {
+        text = format!("{text} ({hint})");
+    }
+    text
+}
+
+/// For tests: ends the process here where the environment says so. `ETCD_LAUNCHER_CRASH_AT=run:Swapping:done` is right after the act of that step.
+pub(crate) fn crash_at(point: &str) {
+    let wanted = std::env::var("ETCD_LAUNCHER_CRASH_AT").unwrap_or_default();
+    if let Some(wanted) = wanted.strip_prefix("run:")
+        && wanted == point
+    {
+        std::process::abort();
+    }
+}
+

@@ -1,0 +1,5 @@
+//! etcd below its launcher, and the restore of a hosted cluster.
+
+mod crashes;
+mod ends;
+mod story;

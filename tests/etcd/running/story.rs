@@ -1,0 +1,94 @@
+//! The restore as it is meant to go, with a real API server on the restored etcd.
+
+use std::time::Duration;
+
+use harness::hosted::{CLUSTER, Hosted, NAMESPACE};
+use serde_json::Value;
+
+/// KKP's example, as it stands in its documentation.
+const RESTORE: &str = include_str!("../../../manifests/examples/etcdrestore.yaml");
+const SNAPSHOT: &str = "daily-backup-2021-03-02t15-24-00";
+
+fn put_config_map(hosted: &Hosted, name: &str) {
+    let body = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"a":"b"}}}}"#
+    );
+    let answer = hosted
+        .api()
+        .client()
+        .post_json("/api/v1/namespaces/default/configmaps", body)
+        .unwrap();
+    assert!(answer.is_success(), "{}", answer.text());
+}
+
+fn config_map(hosted: &Hosted, name: &str) -> u16 {
+    let path = format!("/api/v1/namespaces/default/configmaps/{name}");
+    hosted.api().client().get(&path).unwrap().status
+}
+
+fn list_version(hosted: &Hosted) -> String {
+    let answer = hosted.api().client().get("/api/v1/namespaces/default/configmaps").unwrap();
+    answer.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+}
+
+/// What a watch from this version gets first.
+fn watch_from(hosted: &Hosted, version: &str) -> Value {
+    let path = format!(
+        "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=5&resourceVersion={version}"
+    );
+    let answer = hosted.api().client().get(&path).unwrap();
+    let text = answer.text();
+    serde_json::from_str(text.lines().next().unwrap_or("null")).unwrap()
+}
+
+fn is_gone(event: &Value) -> bool {
+    event["code"] == 410 || event["object"]["code"] == 410
+}
+
+fn restored(members: usize) {
+    let hosted = Hosted::start(members);
+    put_config_map(&hosted, "earlier");
+    hosted.save_snapshot(SNAPSHOT);
+    put_config_map(&hosted, "later");
+    let before = list_version(&hosted);
+
+    hosted.hosting.apply(RESTORE);
+    let restore = hosted.wait_for_phase("cluster-restore", "Completed");
+    assert!(restore["status"]["restoreTime"].is_string(), "{restore}");
+    hosted.wait_for_api();
+    assert_eq!(config_map(&hosted, "earlier"), 200);
+    assert_eq!(config_map(&hosted, "later"), 404);
+    let event = watch_from(&hosted, &before);
+    assert!(is_gone(&event), "a watch from before goes on: {event}");
+    assert_eq!(hosted.replicas("apiserver"), 2);
+    assert_eq!(hosted.replicas("scheduler"), 1);
+    hosted.wait_until_settled();
+    assert_ne!(hosted.cluster()["spec"]["pause"], true);
+    let set = hosted.stateful_set();
+    let new = &restore["status"]["attempt"]["newClusterId"];
+    assert_eq!(&set["metadata"]["annotations"]["etcd-launcher/cluster-id"], new);
+
+    // The same old snapshot again: what was seen of the first restore is history as well.
+    put_config_map(&hosted, "in-between");
+    let between = list_version(&hosted);
+    hosted.apply_restore("again", SNAPSHOT);
+    hosted.wait_for_phase("again", "Completed");
+    hosted.wait_for_api();
+    assert_eq!(config_map(&hosted, "earlier"), 200);
+    assert_eq!(config_map(&hosted, "in-between"), 404);
+    assert!(is_gone(&watch_from(&hosted, &between)));
+    put_config_map(&hosted, "afterwards");
+    hosted.wait_until_settled();
+    hosted.hosting.kubectl(&["delete", "etcdrestore", "-n", NAMESPACE, "--all", "--timeout=30s"]);
+    let _ = (CLUSTER, Duration::ZERO);
+}
+
+#[test]
+fn a_hosted_cluster_of_one_member_goes_back_to_its_snapshot_and_again() {
+    restored(1);
+}
+
+#[test]
+fn a_hosted_cluster_of_three_members_goes_back_to_its_snapshot_and_again() {
+    restored(3);
+}

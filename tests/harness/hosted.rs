@@ -1,0 +1,584 @@
+//! A hosted control plane: etcd members below launchers, as processes on loopback; their objects in a hosting API that is real; an API server
+//! of their own, which comes and goes as its Deployment says. There is no kubelet: a thread plays what one would do.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Controllers};
+use crate::etcd::Keys;
+use crate::http_client::{Answer, Endpoint};
+use crate::pki::{Authority, SigningKey};
+use crate::ports::Port;
+use crate::process::{Folder, Output, Process};
+use crate::store::Minio;
+use crate::{tools, wait_for};
+
+/// The cluster of KKP's documentation.
+pub const CLUSTER: &str = "zvc78xnnz7";
+pub const NAMESPACE: &str = "cluster-zvc78xnnz7";
+/// The bucket of its destination `s3`.
+pub const BUCKET: &str = "etcd-snapshots";
+const TOKEN: &str = "hosted-admin";
+const LONG: Duration = Duration::from_secs(120);
+
+/// One member: a launcher with etcd below it.
+pub struct Launched {
+    pub name: String,
+    process: Mutex<Option<Process>>,
+    client: Port,
+    peer: Port,
+    probes: Port,
+    data_dir: PathBuf,
+}
+
+impl Launched {
+    fn new(index: usize, folder: &Folder) -> Self {
+        let name = format!("etcd-{index}");
+        Self {
+            process: Mutex::new(None),
+            client: Port::lease(),
+            peer: Port::lease(),
+            probes: Port::lease(),
+            data_dir: folder.join(&name),
+            name,
+        }
+    }
+
+    pub fn client_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client.number)
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer.number)
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Whether something listens where clients look for etcd.
+    pub fn is_open(&self) -> bool {
+        std::net::TcpStream::connect(("127.0.0.1", self.client.number)).is_ok()
+    }
+
+    /// What the launcher says of itself, where it runs.
+    pub fn state(&self) -> Option<Value> {
+        let url = format!("http://127.0.0.1:{}", self.probes.number);
+        let answer = Endpoint::plain(url).client().get("/state").ok()?;
+        answer.is_success().then(|| answer.json())
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.process.lock().unwrap().as_ref().map(Process::pid)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.process.lock().unwrap().as_ref().is_none_or(Process::has_ended)
+    }
+
+    pub fn log(&self) -> String {
+        let process = self.process.lock().unwrap();
+        process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// KILL for the launcher alone: what becomes of its etcd is its own doing.
+    pub fn kill_launcher(&self) {
+        if let Some(pid) = self.pid() {
+            signal(pid, rustix::process::Signal::KILL);
+        }
+    }
+
+    pub fn signal(&self, signal_: rustix::process::Signal) {
+        if let Some(pid) = self.pid() {
+            signal(pid, signal_);
+        }
+    }
+
+    /// KILL for the launcher and all below it.
+    pub fn kill(&self) {
+        if let Some(process) = self.process.lock().unwrap().take() {
+            process.kill();
+        }
+    }
+
+    pub fn stop(&self) {
+        self.process.lock().unwrap().take();
+    }
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+    let _ = rustix::process::kill_process(pid.unwrap(), signal);
+}
+
+/// All of it; dropping it stops everything.
+pub struct Hosted {
+    // Fields drop in this order: clients before servers.
+    world: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+    pub members: Vec<Launched>,
+    api: Arc<Mutex<Api>>,
+    pub minio: Minio,
+    pub hosting: Cluster,
+    launcher_kubeconfig: PathBuf,
+    folder: Folder,
+}
+
+/// The control plane's own API server.
+struct Api {
+    process: Option<Process>,
+    port: Port,
+    ca: String,
+    folder: PathBuf,
+    etcd: String,
+    with_api_server: bool,
+}
+
+impl Api {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            url: format!("https://127.0.0.1:{}", self.port.number),
+            ca: Some(self.ca.clone()),
+            identity: None,
+            token: Some(TOKEN.to_owned()),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.with_api_server || {
+            let answer = self.endpoint().client().get("/readyz");
+            answer.is_ok_and(|answer| answer.status == 200)
+        }
+    }
+
+    fn scale(&mut self, wanted: bool) {
+        if !self.with_api_server {
+            return;
+        }
+        if wanted && self.process.as_ref().is_none_or(Process::has_ended) {
+            self.process = Some(self.start());
+        }
+        if !wanted {
+            self.process = None;
+        }
+    }
+
+    fn start(&self) -> Process {
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        let mut command = Command::new(tools::path("kube-apiserver"));
+        command
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+            .arg(format!("--secure-port={}", self.port.number))
+            .arg(format!("--etcd-servers={}", self.etcd))
+            .arg(format!("--tls-cert-file={}", file("server.crt")))
+            .arg(format!("--tls-private-key-file={}", file("server.key")))
+            .arg(format!("--token-auth-file={}", file("tokens.csv")))
+            .arg(format!("--service-account-key-file={}", file("sa.pub")))
+            .arg(format!("--service-account-signing-key-file={}", file("sa.key")))
+            .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
+            .args(["--service-cluster-ip-range=10.0.0.0/16", "--authorization-mode=RBAC"])
+            .args(["--disable-admission-plugins=ServiceAccount", "--profiling=false"]);
+        Process::start_in("hosted-apiserver", &self.folder, &command)
+    }
+}
+
+impl Hosted {
+    /// So many members, and an API server on them.
+    pub fn start(members: usize) -> Self {
+        Self::start_with(members, true)
+    }
+
+    /// The same without the API server: whoever looks at etcd alone need not wait for one.
+    pub fn without_api_server(members: usize) -> Self {
+        Self::start_with(members, false)
+    }
+
+    fn start_with(members: usize, with_api_server: bool) -> Self {
+        let hosting = Cluster::builder().controllers(Controllers::NAMESPACES).start();
+        let folder = Folder::new("hosted");
+        let members: Vec<_> = (0..members).map(|index| Launched::new(index, &folder)).collect();
+        let minio = Minio::start();
+        minio.bucket(BUCKET);
+
+        let authority = Authority::new("hosted-ca");
+        let server = authority.server("kube-apiserver", &["127.0.0.1", "localhost"]);
+        let keys = SigningKey::new();
+        folder.write("server.crt", &server.certificate);
+        folder.write("server.key", &server.key);
+        folder.write("sa.key", &keys.private);
+        folder.write("sa.pub", &keys.public);
+        folder.write("tokens.csv", format!("{TOKEN},admin,admin,\"system:masters\"\n"));
+        let urls: Vec<_> = members.iter().map(Launched::client_url).collect();
+        let api = Api {
+            process: None,
+            port: Port::lease(),
+            ca: authority.certificate().to_owned(),
+            folder: folder.path().to_owned(),
+            etcd: urls.join(","),
+            with_api_server,
+        };
+        let mut hosted = Self {
+            world: None,
+            launcher_kubeconfig: hosting.kubeconfig().to_owned(),
+            members,
+            api: Arc::new(Mutex::new(api)),
+            minio,
+            hosting,
+            folder,
+        };
+        hosted.make_objects();
+        for index in 0..hosted.members.len() {
+            hosted.launch(index, &[]);
+        }
+        hosted.wait_until_etcd_serves();
+        hosted.world = Some(hosted.play());
+        if with_api_server {
+            hosted.wait_for_api();
+        }
+        hosted
+    }
+
+    fn make_objects(&self) {
+        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
+        let mut files: Vec<_> = std::fs::read_dir(crds).unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort();
+        for file in files {
+            self.hosting.apply(&std::fs::read_to_string(file).unwrap());
+        }
+        self.hosting.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd/etcdrestores.kubermatic.k8c.io",
+            "crd/clusters.kubermatic.k8c.io",
+            "crd/backupstoragelocations.velero.io",
+        ]);
+        let replicas = self.members.len();
+        self.hosting.apply(&format!(
+            "apiVersion: v1
+kind: Namespace
+metadata: {{name: {NAMESPACE}}}
+---
+apiVersion: kubermatic.k8c.io/v1
+kind: Cluster
+metadata: {{name: {CLUSTER}}}
+spec: {{}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: s3-credentials, namespace: {NAMESPACE}}}
+stringData:
+  cloud: |
+    [default]
+    aws_access_key_id={}
+    aws_secret_access_key={}
+---
+apiVersion: velero.io/v1
+kind: BackupStorageLocation
+metadata: {{name: s3, namespace: {NAMESPACE}}}
+spec:
+  provider: aws
+  objectStorage: {{bucket: {BUCKET}}}
+  config: {{region: us-east-1, s3Url: \"{}\", s3ForcePathStyle: \"true\"}}
+  credential: {{name: s3-credentials, key: cloud}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: etcd, namespace: {NAMESPACE}}}
+spec:
+  replicas: {replicas}
+  serviceName: etcd
+  selector: {{matchLabels: {{app: etcd}}}}
+  template:
+    metadata: {{labels: {{app: etcd}}}}
+    spec: {{containers: [{{name: etcd, image: none}}]}}
+",
+            self.minio.access_key(),
+            self.minio.secret_key(),
+            self.minio.endpoint(),
+        ));
+        for name in ["apiserver", "controller-manager", "scheduler"] {
+            self.hosting.apply(&format!(
+                "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  replicas: {}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {{containers: [{{name: {name}, image: none}}]}}
+",
+                if name == "apiserver" { 2 } else { 1 }
+            ));
+        }
+    }
+
+    /// How launchers reach the hosting API from now on; for a proxy that is in the way.
+    pub fn reach_hosting_by(&mut self, kubeconfig: PathBuf) {
+        self.launcher_kubeconfig = kubeconfig;
+    }
+
+    /// Starts the launcher of a member; nothing happens where it runs.
+    pub fn launch(&self, index: usize, environment: &[(&str, &str)]) {
+        let member = &self.members[index];
+        let mut process = member.process.lock().unwrap();
+        if process.as_ref().is_some_and(|running| !running.has_ended()) {
+            return;
+        }
+        *process = None;
+        let each = |text: &dyn Fn(&Launched) -> String| -> Vec<String> {
+            self.members.iter().map(text).collect()
+        };
+        let initial = each(&|m| format!("{}={}", m.name, m.peer_url())).join(",");
+        let mut command = Command::new(tools::launcher());
+        command
+            .args(["run", "--cluster", CLUSTER, "--namespace", NAMESPACE, "--new-cluster", "--kubeconfig"])
+            .arg(&self.launcher_kubeconfig)
+            .arg(format!("--listen=127.0.0.1:{}", member.probes.number))
+            .args(each(&|m| format!("--peer={}=127.0.0.1:{}", m.name, m.probes.number)))
+            .args(["--hurry=10", "--etcdutl"])
+            .arg(tools::path("etcdutl"))
+            .arg("--")
+            .arg(tools::path("etcd"))
+            .arg(format!("--name={}", member.name))
+            .arg(format!("--data-dir={}", member.data_dir.display()))
+            .arg(format!("--listen-client-urls={}", member.client_url()))
+            .arg(format!("--advertise-client-urls={}", member.client_url()))
+            .arg(format!("--listen-peer-urls={}", member.peer_url()))
+            .arg(format!("--initial-advertise-peer-urls={}", member.peer_url()))
+            .arg(format!("--initial-cluster={initial}"))
+            .args(["--unsafe-no-fsync", "--log-level=warn"])
+            .envs(environment.iter().copied());
+        *process = Some(Process::start(&format!("launcher-{}", member.name), &self.folder, &command));
+    }
+
+    /// Starts what is not running, again and again, as a kubelet does; until `done`.
+    #[track_caller]
+    pub fn relaunch_until<T>(&self, what: &str, patience: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(found) = done() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}:\n{}", self.story());
+            for index in 0..self.members.len() {
+                if self.members[index].has_ended() {
+                    self.launch(index, &[]);
+                }
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What a kubelet and its controllers would do with the Deployments.
+    fn play(&self) -> (Arc<AtomicBool>, JoinHandle<()>) {
+        let end = Arc::new(AtomicBool::new(false));
+        let (ended, api, endpoint) = (end.clone(), self.api.clone(), self.hosting.endpoint());
+        let thread = thread::spawn(move || {
+            let mut client = endpoint.client();
+            while !ended.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(150));
+                for name in ["apiserver", "controller-manager", "scheduler"] {
+                    let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}");
+                    let Ok(answer) = client.get(&path) else { continue };
+                    if !answer.is_success() {
+                        continue;
+                    }
+                    let mut deployment = answer.json();
+                    let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+                    let mut ready = wanted;
+                    if name == "apiserver" {
+                        let mut api = api.lock().unwrap();
+                        api.scale(wanted > 0);
+                        if !(wanted > 0 && api.is_ready()) {
+                            ready = 0;
+                        }
+                    }
+                    let status = json!({"replicas": wanted, "readyReplicas": ready, "availableReplicas": ready,
+                        "updatedReplicas": wanted, "observedGeneration": deployment["metadata"]["generation"]});
+                    if deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) != ready
+                        || deployment["status"]["observedGeneration"] != status["observedGeneration"]
+                    {
+                        deployment["status"] = status;
+                        let headers = [("content-type", "application/json")];
+                        let _ = client.send(Method::PUT, &format!("{path}/status"), &headers, deployment.to_string());
+                    }
+                }
+            }
+        });
+        (end, thread)
+    }
+
+    /// etcd's own clients, one for each member that serves.
+    pub fn keys(&self, index: usize) -> Keys {
+        Keys::of(&Endpoint::plain(self.members[index].client_url()))
+    }
+
+    pub fn is_serving(&self, index: usize) -> bool {
+        let url = self.members[index].client_url();
+        let answer = Endpoint::plain(url).client().get("/health");
+        answer.is_ok_and(|answer| answer.is_success() && answer.json()["health"] == "true")
+    }
+
+    #[track_caller]
+    pub fn wait_until_etcd_serves(&self) {
+        self.relaunch_until("etcd", LONG, || {
+            (0..self.members.len()).all(|index| self.is_serving(index)).then_some(())
+        });
+    }
+
+    /// The control plane's API, as its administrator.
+    pub fn api(&self) -> Endpoint {
+        self.api.lock().unwrap().endpoint()
+    }
+
+    pub fn wait_for_api(&self) {
+        wait_for("the hosted API server", LONG, || {
+            let answer = self.api().client().get("/readyz").ok()?;
+            (answer.status == 200).then_some(())
+        });
+    }
+
+    /// An object of the hosting API; nothing where it is gone.
+    pub fn hosting_object(&self, path: &str) -> Option<Value> {
+        let answer: Answer = self.hosting.client().get(path).ok()?;
+        answer.is_success().then(|| answer.json())
+    }
+
+    pub fn restore(&self, name: &str) -> Option<Value> {
+        self.hosting_object(&format!(
+            "/apis/kubermatic.k8c.io/v1/namespaces/{NAMESPACE}/etcdrestores/{name}"
+        ))
+    }
+
+    pub fn cluster(&self) -> Value {
+        self.hosting_object(&format!("/apis/kubermatic.k8c.io/v1/clusters/{CLUSTER}")).unwrap()
+    }
+
+    pub fn stateful_set(&self) -> Value {
+        self.hosting_object(&format!("/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/etcd")).unwrap()
+    }
+
+    pub fn replicas(&self, deployment: &str) -> i64 {
+        let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{deployment}");
+        self.hosting_object(&path).unwrap()["spec"]["replicas"].as_i64().unwrap_or(1)
+    }
+
+    /// A snapshot of the first member, by etcdctl, stored as KKP stores it.
+    pub fn save_snapshot(&self, name: &str) {
+        let file = self.folder.join("snapshot.db");
+        let _ = std::fs::remove_file(&file);
+        let mut command = Command::new(tools::path("etcdctl"));
+        command
+            .env_clear()
+            .arg(format!("--endpoints={}", self.members[0].client_url()))
+            .args(["snapshot", "save"])
+            .arg(&file);
+        Output::of(&mut command).ok();
+        self.store_snapshot(name, &std::fs::read(&file).unwrap());
+    }
+
+    /// Bytes of a snapshot, stored as KKP stores it.
+    pub fn store_snapshot(&self, name: &str, bytes: &[u8]) {
+        use std::io::Write as _;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(bytes).unwrap();
+        let key = format!("{CLUSTER}-{name}.db.gz");
+        self.minio.put(BUCKET, &key, packed.finish().unwrap());
+    }
+
+    /// Applies an EtcdRestore as KKP documents it.
+    pub fn apply_restore(&self, name: &str, backup: &str) {
+        self.hosting.apply(&format!(
+            "apiVersion: kubermatic.k8c.io/v1
+kind: EtcdRestore
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {CLUSTER}}}
+  backupName: {backup}
+  destination: s3
+"
+        ));
+    }
+
+    /// Waits until a restore has this phase; fails the test where it ends in another one.
+    #[track_caller]
+    pub fn wait_for_phase(&self, name: &str, phase: &str) -> Value {
+        self.relaunch_until(&format!("{name} to be {phase}"), Duration::from_secs(240), || {
+            let restore = self.restore(name)?;
+            let now = restore["status"]["phase"].as_str().unwrap_or_default().to_owned();
+            let ended = ["Completed", "Failed", "RolledBack"].contains(&now.as_str());
+            assert!(!ended || now == phase, "{name} is {now}:\n{}", self.story());
+            (now == phase).then_some(restore)
+        })
+    }
+
+    /// Waits until a restore has come to this step or another that is in the list.
+    #[track_caller]
+    pub fn wait_for_step(&self, name: &str, steps: &[&str]) -> Value {
+        self.relaunch_until(&format!("{name} at {steps:?}"), Duration::from_secs(120), || {
+            let restore = self.restore(name)?;
+            let now = restore["status"]["attempt"]["step"].as_str().unwrap_or_default().to_owned();
+            steps.contains(&now.as_str()).then_some(restore)
+        })
+    }
+
+    /// Waits until nothing of any restore is left on the objects.
+    #[track_caller]
+    pub fn wait_until_settled(&self) {
+        self.relaunch_until("everything to be put back", LONG, || {
+            let annotations = self.cluster()["metadata"]["annotations"].clone();
+            let free = annotations.get("etcd-launcher/active-restore").is_none();
+            let idle = self.members.iter().all(|member| {
+                member.state().is_some_and(|state| state.get("attempt").is_none())
+            });
+            (free && idle).then_some(())
+        });
+    }
+
+    /// All that a failed test should show.
+    pub fn story(&self) -> String {
+        let mut text = String::new();
+        for member in &self.members {
+            let log = member.log();
+            let lines: Vec<_> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(25)..];
+            text += &format!("--- {} ({:?})\n{}\n", member.name, member.state(), tail.join("\n"));
+        }
+        let restores = self.hosting.try_kubectl(&["get", "etcdrestores", "-A", "-o", "yaml"]);
+        text + &restores.stdout
+    }
+
+    /// The administrator's kubeconfig for the control plane's own API.
+    pub fn api_kubeconfig(&self) -> PathBuf {
+        let api = self.api.lock().unwrap();
+        let ca = BASE64_STANDARD.encode(&api.ca);
+        let content = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"{}\", certificate-authority-data: {ca}}}}}]\nusers: [{{name: u, user: {{token: {TOKEN}}}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\n",
+            api.endpoint().url
+        );
+        self.folder.write("hosted-kubeconfig", content)
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        if let Some((end, thread)) = self.world.take() {
+            end.store(true, Ordering::SeqCst);
+            let _ = thread.join();
+        }
+        for member in &self.members {
+            member.stop();
+        }
+        self.api.lock().unwrap().process = None;
+    }
+}
