@@ -4,14 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use harness::cluster::Cluster;
+use harness::etcd::Etcd;
 use harness::process::Folder;
-use harness::run::through_kubectl;
+use harness::run::{etcd_launcher, through_kubectl};
 use harness::store::Minio;
+use harness::tools;
 
 use crate::place::on;
 
-/// The lines of the README's `sh` blocks.
-fn commands() -> Vec<Vec<String>> {
+/// What the README's commands begin with; each has a test below.
+const PROGRAMS: [&str; 2] = ["kubectl backup ", "etcd-launcher "];
+
+/// The lines of the README's `sh` blocks that begin with these words, without them.
+fn commands(program: &str) -> Vec<Vec<String>> {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
     let mut inside = false;
@@ -21,9 +26,13 @@ fn commands() -> Vec<Vec<String>> {
             "```sh" => inside = true,
             "```" => inside = false,
             line if inside => {
-                let words = line
-                    .strip_prefix("kubectl backup ")
-                    .unwrap_or_else(|| panic!("no test runs {line:?}"));
+                assert!(
+                    PROGRAMS.iter().any(|known| line.starts_with(known)),
+                    "no test runs {line:?}"
+                );
+                let Some(words) = line.strip_prefix(program) else {
+                    continue;
+                };
                 found.push(
                     words
                         .split_whitespace()
@@ -61,7 +70,7 @@ data: {greeting: hello}
 
     let home = Folder::new("home");
     fs::copy(minio.credentials_file(), home.join("credentials")).unwrap();
-    let all = commands();
+    let all = commands("kubectl backup ");
     assert!(all.len() > 20, "{}", all.len());
     // The location is set up before the part of the README that shows how: its author has one.
     let (setup, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|words| words[0] == "location");
@@ -81,10 +90,46 @@ data: {greeting: hello}
 }
 
 #[test]
+fn every_command_about_etcd_in_the_readme_works() {
+    let etcd = Etcd::builder().tls().start();
+    etcd.put("/registry/configmaps/shop/settings", "kept");
+    let folder = Folder::new("readme");
+    let [ca, certificate, key] = etcd.client_files().unwrap();
+    let places = [
+        ("/var/backups", folder.path()),
+        ("/var/lib/etcd", etcd.data_dir()),
+        ("/etc/kubernetes/pki/etcd/ca.crt", &ca),
+        ("/etc/kubernetes/pki/etcd/server.crt", &certificate),
+        ("/etc/kubernetes/pki/etcd/server.key", &key),
+    ];
+    let all = commands("etcd-launcher ");
+    assert!(all.len() >= 6, "{}", all.len());
+    for words in all {
+        if words[0] == "restore" && etcd.member(0).is_running() {
+            etcd.put("/registry/configmaps/shop/later", "lost");
+            etcd.member(0).stop();
+        }
+        let words: Vec<String> = words
+            .iter()
+            .map(|word| {
+                let word = word.replace("https://127.0.0.1:2379", etcd.endpoint());
+                places.iter().fold(word, |word, (shown, real)| {
+                    word.replace(shown, &real.display().to_string())
+                })
+            })
+            .collect();
+        etcd_launcher(&words)
+            .env("PATH", tools::folder())
+            .home(folder.path())
+            .ok();
+    }
+}
+
+#[test]
 fn the_demo_ends_with_nothing_missing_and_nothing_different() {
     let run = harness::run::program(env!("CARGO_BIN_EXE_demo"), &[] as &[&str])
-        .env("KUBECTL_BACKUP_BIN", harness::tools::plugin())
-        .env("KUBECTL_BACKUP_TOOLS", harness::tools::folder())
+        .env("KUBECTL_BACKUP_BIN", tools::plugin())
+        .env("KUBECTL_BACKUP_TOOLS", tools::folder())
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", std::env::var_os("HOME").unwrap())
         .ok();
