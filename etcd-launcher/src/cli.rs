@@ -50,7 +50,7 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    Snapshot(snapshot::SnapshotArgs),
+    Snapshot(Box<snapshot::SnapshotArgs>),
     Describe(describe::DescribeArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),

@@ -14,7 +14,7 @@ use crate::cli::{Cli, Command};
 pub(crate) async fn run(cli: Cli) -> Exit {
     let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
-        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
+        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, *args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
         Command::Version(args) => version::run(&ui, &args),
