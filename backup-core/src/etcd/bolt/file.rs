@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{BRANCH, HEADER, Header, LEAF, META, Meta, PAGE_SIZES, newest};
+use super::{BRANCH, Header, LEAF, META, Meta, PAGE_SIZES, newest};
 use crate::error::{Error, Result};
 
 /// A page with its overflow; what etcd stores is some MiB at most, unless its limits were raised by far.
@@ -156,7 +156,7 @@ pub(in crate::etcd) fn no_database(name: &str) -> Error {
 /// Errors where the file ends before the database does, or the meta can not be.
 pub(in crate::etcd) fn whole(meta: &Meta, bytes: u64, name: &str) -> Result<()> {
     let wanted = meta.high_water.checked_mul(u64::from(meta.page_size));
-    if !wanted.is_some_and(|wanted| wanted <= bytes) {
+    if wanted.is_none_or(|wanted| wanted > bytes) {
         let wanted = wanted.map_or_else(|| "more".to_owned(), |wanted| wanted.to_string());
         return Err(Error::corrupt(format!(
             "{name} was cut: it has {bytes} bytes where the database in it has {wanted}"
@@ -183,7 +183,6 @@ fn find_meta(file: &File, bytes: u64) -> io::Result<Option<Meta>> {
         let is_meta = Header::parse(&block).is_some_and(|header| header.kind == super::META_PAGE);
         Ok(is_meta.then(|| Meta::parse(&block)).flatten())
     };
-    debug_assert!(HEADER < META);
     if let Some(first) = at(0)? {
         let second = at(u64::from(first.page_size))?;
         let second = second.filter(|second| second.page_size == first.page_size);
