@@ -1,6 +1,3 @@
 //! Reading, taking and restoring snapshots of etcd.
 
 mod objects;
-mod reading;
-mod snapshots;
-mod wire;
