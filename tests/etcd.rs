@@ -3,3 +3,4 @@
 mod running;
 mod snapshots;
 mod wire;
+mod reading;

@@ -4,5 +4,6 @@ mod cleanup;
 mod comparison;
 mod etcd;
 mod faults;
+mod node;
 mod parts;
 mod witness;

@@ -165,7 +165,7 @@ pub async fn plan(
     progress: &dyn Progress,
     show: &mut (dyn FnMut(Step) + Send),
 ) -> Result<Vec<String>> {
-    check(options)?;
+    options.validate()?;
     let name = match &options.name {
         Some(name) => name.clone(),
         None => fresh_name(&places(&location.store, options), options).await?,
@@ -194,7 +194,7 @@ pub async fn plan(
 /// Restores. The name must have been decided.
 ///
 /// # Errors
-/// When it could not be done at all; single objects that fail are in the report.
+/// When it could not be done at all; single objects that fail are in the report. `AlreadyExists`, when another restore took the name since.
 pub async fn restore(
     cluster: &Cluster,
     location: &Location,
@@ -203,14 +203,18 @@ pub async fn restore(
     cancel: watch::Receiver<bool>,
     progress: &dyn Progress,
 ) -> Result<RestoreReport> {
-    check(options)?;
+    options.validate()?;
     let hash = options_hash(cluster, &location.store, options).await?;
     let places = places(&location.store, options);
     let earlier = journal::earlier(&places, name).await?;
     if let Some(earlier) = &earlier
         && earlier.options_hash != hash
     {
-        return Err(other_options(earlier));
+        // A name that was made was free a moment ago.
+        return Err(match &options.name {
+            Some(_) => other_options(earlier),
+            None => journal::taken_just_now(name),
+        });
     }
     if let Some(finished) = earlier.as_ref().and_then(|e| e.finished) {
         progress.step(&format!(
@@ -266,12 +270,6 @@ pub async fn restore(
         })
 }
 
-/// Refuses what can not be meant.
-fn check(options: &RestoreOptions) -> Result<()> {
-    options.validate()?;
-    plan::refuse_never(&options.filter)
-}
-
 impl RestoreOptions {
     /// Refuses what can not be meant, whatever the backup holds.
     ///
@@ -279,6 +277,7 @@ impl RestoreOptions {
     /// `Invalid`.
     pub fn validate(&self) -> Result<()> {
         self.filter.validate()?;
+        plan::refuse_never(&self.filter)?;
         plan::refuse_mappings(&self.filter, &self.namespace_mappings)
     }
 }

@@ -19,6 +19,8 @@ use backup_core::progress::Progress;
 use backup_core::{Error, Kind};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
 pub(crate) use spool::{Part, unnamed};
@@ -156,6 +158,16 @@ impl Source {
             return Ok(None);
         }
         Ok(Some(Database::open(path)?))
+    }
+
+    /// Whether a running etcd has the file open: what it writes meanwhile may look like damage. The lock is given back at once.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let Self::File(path) = self else {
+            return false;
+        };
+        let locked = std::fs::File::open(path)
+            .map(|file| flock(&file, FlockOperation::NonBlockingLockShared));
+        matches!(locked, Ok(Err(Errno::WOULDBLOCK)))
     }
 
     /// Reads the snapshot to its end and keeps nothing of it.

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use backup_core::cluster::Cluster;
 use backup_core::{Error, Kind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use jiff::Timestamp;
 use kube::config::{
     AuthInfo, Config, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster,
     NamedContext,
 };
 
+use crate::certificate;
 use backup_cli::error::{CommandError, Result};
 use backup_core::error::quoted;
 
@@ -177,12 +181,17 @@ fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
 }
 
 impl ConnectionArgs {
-    /// The API server these flags and the user's kubeconfig mean. Nothing is sent yet.
+    /// The API server these flags and the user's kubeconfig mean, and what should be known of the way there. Nothing is sent yet.
     ///
     /// # Errors
     /// No kubeconfig, an unknown context, a file that can not be read.
-    pub(crate) async fn cluster(&self) -> Result<Cluster> {
+    pub(crate) async fn cluster(&self, now: Timestamp) -> Result<(Cluster, Option<String>)> {
         let (mut config, context) = self.config().await?;
+        let ended = client_certificate(&config.auth_info)
+            .and_then(|pem| certificate::expired(&pem, now))
+            .map(|end| {
+                format!("the client certificate of context {context:?} expired at {end:.0}; renew it, or use another context")
+            });
         // `Cluster` repeats what the server asks it to; two loops on top of each other would wait for minutes.
         config.default_retry = false;
         if let Some(timeout) = self.request_timeout {
@@ -190,11 +199,7 @@ impl ConnectionArgs {
             config.read_timeout = timeout;
             config.connect_timeout = timeout.or(config.connect_timeout);
         }
-        let server = config
-            .cluster_url
-            .to_string()
-            .trim_end_matches('/')
-            .to_owned();
+        let server = without_user(&config.cluster_url);
         let client = kube::Client::try_from(config).map_err(|e| {
             Error::new(
                 Kind::Invalid,
@@ -202,18 +207,20 @@ impl ConnectionArgs {
             )
             .because(e)
         })?;
-        Ok(Cluster::new(client, context, server))
+        Ok((Cluster::new(client, context, server), ended))
     }
 
     /// The flags that name the same cluster and user again, but for secrets.
     pub(crate) fn again(&self) -> String {
         let file = self.kubeconfig.as_ref().map(|f| f.display().to_string());
+        let server = self.server.as_ref();
+        let server = server.and_then(|text| text.parse().ok().map(|url| without_user(&url)));
         let given = [
             ("kubeconfig", &file),
             ("context", &self.context),
             ("cluster", &self.cluster),
             ("user", &self.user),
-            ("server", &self.server),
+            ("server", &server),
             ("as", &self.impersonate),
         ];
         let mut flags = String::new();
@@ -428,6 +435,26 @@ impl ConnectionArgs {
     }
 }
 
+/// An address as it may be shown, and kept in a backup's log: without a user and a password before the host.
+fn without_user(url: &http::Uri) -> String {
+    let text = url.to_string();
+    let text = text.trim_end_matches('/');
+    let user = url.authority().and_then(|a| a.as_str().rsplit_once('@'));
+    match user {
+        Some((user, _)) => text.replacen(&format!("{user}@"), "", 1),
+        None => text.to_owned(),
+    }
+}
+
+/// The PEM of the client certificate, as far as it can be read: what can not be is told by the client that uses it.
+fn client_certificate(user: &AuthInfo) -> Option<Vec<u8>> {
+    match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => STANDARD.decode(data.trim()).ok(),
+        (None, Some(file)) => std::fs::read(file).ok(),
+        (None, None) => None,
+    }
+}
+
 /// The files kubectl would look at without `--kubeconfig`.
 fn files() -> Vec<PathBuf> {
     let listed: Vec<_> = std::env::var_os("KUBECONFIG")
@@ -529,6 +556,17 @@ users:
             all.clusters[0].cluster.as_ref().unwrap().server.as_deref(),
             Some("http://localhost:8080")
         );
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("https://10.0.0.1:6443/", "https://10.0.0.1:6443"),
+            ("https://me:s3cr3t@host/a/b", "https://host/a/b"),
+            ("https://me@host:1", "https://host:1"),
+        ] {
+            assert_eq!(without_user(&url.parse().unwrap()), shown);
+        }
     }
 
     #[test]

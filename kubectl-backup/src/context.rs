@@ -62,7 +62,13 @@ impl Context {
     /// When the kubeconfig does not name one.
     pub(crate) async fn cluster(&self) -> Result<&Cluster> {
         self.cluster
-            .get_or_try_init(|| self.global.connection.cluster())
+            .get_or_try_init(|| async {
+                let (cluster, warning) = self.global.connection.cluster(self.now).await?;
+                if let Some(warning) = warning {
+                    self.ui.warn(&warning);
+                }
+                Ok(cluster)
+            })
             .await
     }
 

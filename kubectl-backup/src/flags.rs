@@ -96,6 +96,11 @@ impl FilterArgs {
         if !self.exclude_resources.is_empty() {
             scope.push_str(&format!(", without {}", self.exclude_resources.join(", ")));
         }
+        match self.include_cluster_resources {
+            Some(true) => scope.push_str(", all cluster-scoped objects"),
+            Some(false) => scope.push_str(", no cluster-scoped objects"),
+            None => {}
+        }
         if let Some(text) = self.selector.as_ref().or(self.or_selector.as_ref()) {
             scope.push_str(&format!(", labels {text}"));
         }

@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
-use crate::place::Place;
+use harness::cluster::Cluster;
+use harness::store::Minio;
+
+use crate::place::{Place, on};
 
 fn create(place: &Place, namespace: &str, name: &str, expiry: &[&str]) {
     place
@@ -97,4 +100,34 @@ fn what_a_dead_run_left_is_removed_after_an_hour_and_not_before() {
     assert!(place.files("dead").is_empty(), "{:?}", place.files("dead"));
     place.run(&["create", "dead", "-n", &namespace]).ok();
     assert!(place.files("b").contains(&"velero-backup.json".to_owned()));
+}
+
+#[test]
+fn what_can_not_be_removed_is_told_by_the_exit_code_and_does_not_keep_the_others() {
+    let (cluster, minio) = (Cluster::shared(), Minio::shared());
+    let bucket = minio.bucket("stuck");
+    let namespace = cluster.create_namespace("stuck");
+    let location = format!("s3://{bucket}/x?endpoint={}", minio.endpoint());
+    let run = |arguments: &[&str]| on(cluster, &location, arguments).credentials_of(minio);
+    for name in ["held", "loose"] {
+        run(&["create", name, "-n", &namespace, "--ttl", "1s"]).ok();
+    }
+    sleep(Duration::from_secs(2));
+    let user = minio.limited_user(
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":["arn:aws:s3:::stuck","arn:aws:s3:::stuck/*"]},{"Effect":"Deny","Action":["s3:DeleteObject"],"Resource":["arn:aws:s3:::stuck/x/backups/held/velero-backup.json"]}]}"#,
+    );
+    let credentials = user.credentials_file.to_str().unwrap();
+    let told = on(cluster, &location, &["prune", "--yes"])
+        .args(&["--credentials-file", credentials])
+        .code(3);
+    assert!(
+        told.stderr.contains("backup/held not pruned") && told.stdout.contains("backup/loose"),
+        "{}{}",
+        told.stdout,
+        told.stderr
+    );
+    assert!(minio.list(bucket, "x/backups/loose/").is_empty());
+    run(&["verify", "held"]).ok();
+    run(&["prune", "--yes"]).ok();
+    assert!(minio.list(bucket, "x/backups/held/").is_empty());
 }

@@ -157,7 +157,7 @@ fn kinds_are_chosen_by_any_name_kubectl_knows_and_excludes_win() {
 fn scoped_lists_choose_cluster_and_namespaced_kinds_apart() {
     let place = Place::new();
     let namespace = filled(&place);
-    place
+    let run = place
         .run(&[
             "create",
             "b",
@@ -168,6 +168,12 @@ fn scoped_lists_choose_cluster_and_namespaced_kinds_apart() {
         ])
         .args(&["--include-cluster-scoped-resources", "clusterroles"])
         .ok();
+    let first = run.stderr.lines().next().unwrap_or_default();
+    assert!(
+        first.contains("of namespaced kinds only configmaps")
+            && first.contains("of cluster-scoped kinds only clusterroles"),
+        "the scope is the first line: {first}"
+    );
     let archive = place.archive("b");
     assert!(
         archive
@@ -194,6 +200,14 @@ fn labels_select_objects_and_an_or_selector_widens_the_choice() {
     place
         .run(&["create", "red", "-n", &namespace, "-l", "colour=red"])
         .ok();
+    let none = place
+        .run(&["create", "none", "-n", &namespace, "-l", "colour=green"])
+        .ok();
+    assert!(
+        none.stderr.contains("the backup holds no object"),
+        "{}",
+        none.stderr
+    );
     let archive = place.archive("red");
     assert_eq!(archive.names("configmaps"), [format!("{namespace}/red")]);
     assert_eq!(archive.names("secrets"), [format!("{namespace}/red")]);

@@ -209,6 +209,15 @@ fn logs_and_the_archive_can_be_fetched() {
         .current_dir(target.path())
         .code(1);
     assert!(again.stderr.contains("b-data.tar.gz"), "{}", again.stderr);
+    // As Velero's own command line has it.
+    place
+        .run(&["download", "b", "-o", "elsewhere.tar.gz"])
+        .current_dir(target.path())
+        .ok();
+    assert_eq!(
+        std::fs::read(target.join("elsewhere.tar.gz")).unwrap(),
+        std::fs::read(&file).unwrap()
+    );
 }
 
 #[test]

@@ -39,7 +39,10 @@ fn a_flipped_bit_in_any_file_is_found() {
         bad[middle] ^= 0x10;
         fs::write(&path, &bad).unwrap();
         let run = place.run(&["verify", "b"]).run();
-        assert_eq!(run.code, 1, "{file}: {}{}", run.stdout, run.stderr);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        // A flip in the list of digests may hit any file's line.
+        let named = said.contains(&file) || file == "SHA256SUMS";
+        assert!(run.code == 1 && named, "{file}: {said}");
         fs::write(&path, &good).unwrap();
     }
     place.run(&["verify", "b"]).ok();

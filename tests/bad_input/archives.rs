@@ -192,7 +192,8 @@ fn a_million_tiny_entries_are_worked_through_in_bounded_time_and_memory() {
         }
         peak
     });
-    let run = running.wait(Duration::from_secs(300));
+    // Minutes where the machine is busy: it is to end, not to be quick.
+    let run = running.wait(Duration::from_secs(1200));
     assert!([0, 1].contains(&run.code), "{}", run.stderr);
     assert!(peak.join().unwrap() < 200 << 10, "memory");
 }

@@ -62,11 +62,7 @@ fn an_expired_certificate_is_called_expired() {
         .run(&["create", "b"])
         .kubeconfig(&place.cluster.expired_user())
         .code(1);
-    assert!(
-        run.stderr.contains("expired") || run.stderr.contains("nauthorized"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("expired"), "{}", run.stderr);
     assert!(run.stderr.contains("hint:"), "{}", run.stderr);
 }
 
@@ -116,8 +112,7 @@ fn impersonation_works_and_is_subject_to_the_other_users_rights() {
         .ok();
     let run = place
         .run(&["create", "c", "-n", &namespace, "--as", "nobody"])
-        .run();
-    assert!([1, 3].contains(&run.code), "{}", run.stderr);
+        .code(3);
     assert!(
         run.stderr.contains("orbidden") || run.stderr.contains("may not"),
         "{}",

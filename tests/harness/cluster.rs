@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::etcd::Etcd;
 use crate::http_client::Endpoint;
 use crate::permit::{Permit, Permits};
 use crate::pki::{Authority, SigningKey};
@@ -65,6 +66,8 @@ pub struct ClusterBuilder {
     controllers: Controllers,
     fsync: bool,
     api_server_flags: Vec<String>,
+    /// The flags of the API server that lead to an etcd of somebody else.
+    etcd_flags: Option<Vec<String>>,
 }
 
 impl ClusterBuilder {
@@ -76,6 +79,17 @@ impl ClusterBuilder {
     /// Whether etcd waits for the disk; only measurements need that.
     pub fn fsync(mut self, fsync: bool) -> Self {
         self.fsync = fsync;
+        self
+    }
+
+    /// Keeps its objects in this etcd, which the test starts and stops as it likes, and has none of its own.
+    pub fn on_etcd(mut self, etcd: &Etcd) -> Self {
+        let mut flags = vec![format!("--etcd-servers={}", etcd.endpoints().join(","))];
+        let names = ["--etcd-cafile", "--etcd-certfile", "--etcd-keyfile"];
+        for (name, file) in names.iter().zip(etcd.client_files().into_iter().flatten()) {
+            flags.push(format!("{name}={}", file.display()));
+        }
+        self.etcd_flags = Some(flags);
         self
     }
 
@@ -162,6 +176,7 @@ impl Cluster {
             controllers: Controllers::All,
             fsync: false,
             api_server_flags: Vec::new(),
+            etcd_flags: None,
         }
     }
 
@@ -181,6 +196,7 @@ impl Cluster {
         format!("https://127.0.0.1:{}", self.ports.api.number)
     }
 
+    /// The client URL of its own etcd.
     pub fn etcd_endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.etcd.number)
     }
@@ -286,7 +302,9 @@ impl Cluster {
     fn try_start_processes(&mut self) -> Result<(), String> {
         let admin = self.kubeconfig_for(&self.api_url(), &self.admin);
         self.folder.write(&self.kubeconfig, admin);
-        self.etcd = Some(self.spawn_etcd());
+        if self.builder.etcd_flags.is_none() {
+            self.etcd = Some(self.spawn_etcd());
+        }
         *self.api_server.lock().unwrap() = Some(self.spawn_api_server());
         self.wait_for_api_server()?;
         if let Some(list) = self.builder.controllers.list() {
@@ -331,7 +349,6 @@ impl Cluster {
         command
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             .arg(format!("--secure-port={}", self.ports.api.number))
-            .arg(format!("--etcd-servers={}", self.etcd_endpoint()))
             .arg(format!("--tls-cert-file={}", file("server.crt")))
             .arg(format!("--tls-private-key-file={}", file("server.key")))
             .arg(format!("--client-ca-file={}", file("ca.crt")))
@@ -350,6 +367,10 @@ impl Cluster {
         if self.builder.controllers == Controllers::None {
             command.arg("--disable-admission-plugins=ServiceAccount");
         }
+        match &self.builder.etcd_flags {
+            Some(flags) => command.args(flags),
+            None => command.arg(format!("--etcd-servers={}", self.etcd_endpoint())),
+        };
         command.args(&self.builder.api_server_flags);
         Process::start("kube-apiserver", &self.folder, &command)
     }

@@ -2,7 +2,7 @@
 //!
 //! Statics are never dropped, and a killed process drops nothing at all. The guardian reads from a pipe what was
 //! started and made; when our end of the pipe closes, for whatever reason, it kills what still runs and removes
-//! the folders. It must never kill a process it was not told of: a pid counts only with its start time.
+//! the folders, interfaces and control groups. It must never kill a process it was not told of: a pid counts only with its start time.
 
 use std::fs;
 use std::io::Write;
@@ -12,14 +12,20 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
 /// Ignores the signals of a terminal, or Ctrl-C would end it before it has cleaned up. Killing the whole process
-/// group takes a program's own children (Velero's plugins) along. `rm` is tried again: something may still write.
+/// group takes a program's own children (Velero's plugins) along.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
-pids= ; dirs=
+PATH=$PATH:/usr/sbin:/sbin
+pids= ; dirs= ; links= ; groups=
+without() { left= ; for word in $1; do [ "$word" = "$2" ] || left="$left $word"; done; }
 while IFS= read -r line; do
   case $line in
     "pid "*) pids="$pids ${line#pid }" ;;
-    "end "*) left= ; for p in $pids; do [ "$p" = "${line#end }" ] || left="$left $p"; done; pids=$left ;;
+    "end "*) without "$pids" "${line#end }"; pids=$left ;;
+    "lnk "*) links="$links ${line#lnk }" ;;
+    "lne "*) without "$links" "${line#lne }"; links=$left ;;
+    "grp "*) groups="$groups ${line#grp }" ;;
+    "gre "*) without "$groups" "${line#gre }"; groups=$left ;;
     "dir "*) dirs="$dirs
 ${line#dir }" ;;
     "rmd "*) left= ; IFS='
@@ -35,9 +41,23 @@ for p in $pids; do
   [ "${20}" = "$start" ] || continue
   kill -9 -"$pid" 2>/dev/null
 done
+# What was killed may take a while to go, and until then it holds groups and writes files.
+tries="1 2 3 4 5 6 7 8 9 10"; tries="$tries $tries $tries $tries $tries"
+for link in $links; do ip link delete "$link" 2>/dev/null; done
+for group in $groups; do
+  for i in $tries; do
+    again=
+    for at in "/sys/fs/cgroup/$group" /sys/fs/cgroup/*/"$group"; do
+      [ ! -d "$at" ] || find "$at" -depth -type d -exec rmdir {} + 2>/dev/null || again=1
+    done
+    [ -n "$again" ] || break
+    sleep 0.2
+  done
+done
+set -- $tries
 IFS='
 '
-for i in 1 2 3 4 5; do
+for i; do
   again=
   for d in $dirs; do rm -rf "$d" 2>/dev/null || again=1; done
   [ -n "$again" ] || break
@@ -97,4 +117,22 @@ pub(crate) fn folder_made(path: &Path) {
 
 pub(crate) fn folder_gone(path: &Path) {
     tell(&format!("rmd {}", path.display()));
+}
+
+/// Tells the guardian of a network interface of this machine.
+pub(crate) fn link_made(name: &str) {
+    tell(&format!("lnk {name}"));
+}
+
+pub(crate) fn link_gone(name: &str) {
+    tell(&format!("lne {name}"));
+}
+
+/// Tells the guardian of control groups of this name, one in each hierarchy.
+pub(crate) fn control_group_made(name: &str) {
+    tell(&format!("grp {name}"));
+}
+
+pub(crate) fn control_group_gone(name: &str) {
+    tell(&format!("gre {name}"));
 }

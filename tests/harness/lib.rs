@@ -18,6 +18,7 @@ mod http_server;
 mod kubectl;
 pub mod load;
 pub mod mock;
+pub mod node;
 mod permit;
 pub mod pki;
 mod ports;

@@ -200,8 +200,17 @@ impl Process {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn pid(&self) -> u32 {
         self.group.pid()
+    }
+
+    /// Whether it ended by itself in time.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        self.group.wait(timeout)
     }
 
     pub fn log(&self) -> String {

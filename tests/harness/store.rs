@@ -1,4 +1,4 @@
-//! MinIO on loopback: an object store that speaks S3, plain or with TLS.
+//! MinIO, on loopback as a rule: an object store that speaks S3, plain or with TLS.
 //!
 //! Objects are read and written here by another path than the plugin's own, so that a test can see what is really
 //! in the bucket.
@@ -24,6 +24,7 @@ use crate::ports::Port;
 use crate::process::{Folder, Process};
 use crate::tools;
 
+const LOOPBACK: &str = "127.0.0.1";
 const REGION: &str = "us-east-1";
 const ACCESS_KEY: &str = "harness-access";
 const SECRET_KEY: &str = "harness-secret-key";
@@ -52,12 +53,17 @@ pub struct LimitedUser {
 
 impl Minio {
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(LOOPBACK, None)
+    }
+
+    /// On an address of this machine that others than this machine reach, such as the one a node has on its outside.
+    pub fn start_on(address: &str) -> Self {
+        Self::start_with(address, None)
     }
 
     /// With TLS, trusted only through [`Self::ca_file`].
     pub fn start_tls() -> Self {
-        Self::start_with(Some(&Authority::new("store-ca")))
+        Self::start_with(LOOPBACK, Some(&Authority::new("store-ca")))
     }
 
     /// One store for all tests of this process that keep to their own buckets.
@@ -66,10 +72,10 @@ impl Minio {
         SHARED.get_or_init(Self::start)
     }
 
-    fn start_with(authority: Option<&Authority>) -> Self {
+    fn start_with(address: &str, authority: Option<&Authority>) -> Self {
         let folder = Folder::new("minio");
         let ca = authority.map(|authority| {
-            let server = authority.server("minio", &["127.0.0.1", "localhost"]);
+            let server = authority.server("minio", &[address, "localhost"]);
             folder.write("certs/public.crt", &server.certificate);
             folder.write("certs/private.key", &server.key);
             folder.write("ca.crt", authority.certificate())
@@ -91,8 +97,8 @@ impl Minio {
         for _ in 0..STARTS {
             minio.port = Port::lease();
             let scheme = if authority.is_some() { "https" } else { "http" };
-            minio.endpoint.url = format!("{scheme}://127.0.0.1:{}", minio.port.number);
-            match minio.try_start() {
+            minio.endpoint.url = format!("{scheme}://{address}:{}", minio.port.number);
+            match minio.try_start(address) {
                 Ok(()) => return minio,
                 Err(log) => assert!(log.contains("already in use"), "no MinIO:\n{log}"),
             }
@@ -100,12 +106,12 @@ impl Minio {
         panic!("no MinIO: every port was taken {STARTS} times");
     }
 
-    fn try_start(&mut self) -> Result<(), String> {
+    fn try_start(&mut self, address: &str) -> Result<(), String> {
         let mut command = Command::new(tools::path("minio"));
         command
             .arg("server")
             .arg(self.folder.join("data"))
-            .arg(format!("--address=127.0.0.1:{}", self.port.number))
+            .arg(format!("--address={address}:{}", self.port.number))
             .arg(format!(
                 "--certs-dir={}",
                 self.folder.join("certs").display()

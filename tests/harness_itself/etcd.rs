@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use harness::cluster::{Cluster, Controllers};
 use harness::etcd::{Content, Etcd, EtcdCluster, Fill, Version};
 use harness::run::etcd_launcher;
 
@@ -60,6 +61,21 @@ fn a_cluster_of_three_does_without_one_and_takes_it_back() {
     assert!(!folder.exists());
     let is_there = |pid| Path::new(&format!("/proc/{pid}")).exists();
     assert!(!ids.into_iter().flatten().any(is_there));
+}
+
+#[test]
+fn an_api_server_keeps_its_objects_in_an_etcd_of_the_test() {
+    let etcd = EtcdCluster::builder().members(3).tls().start();
+    let builder = Cluster::builder().controllers(Controllers::None);
+    let cluster = builder.on_etcd(&etcd).start();
+    let namespace = cluster.create_namespace("mine");
+    assert_eq!(cluster.pids().len(), 1);
+    assert!(
+        etcd.get(&format!("/registry/namespaces/{namespace}"))
+            .is_some()
+    );
+    etcd.member(0).kill();
+    cluster.get_raw(&format!("/api/v1/namespaces/{namespace}"));
 }
 
 #[test]

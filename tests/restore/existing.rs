@@ -71,7 +71,7 @@ fn what_exists_is_updated_when_asked_and_nothing_else_is_touched() {
 }
 
 #[test]
-fn a_field_that_can_not_be_changed_is_a_warning_and_the_rest_is_restored() {
+fn a_field_that_can_not_be_changed_is_a_failure_and_the_rest_is_restored() {
     let place = Place::new();
     let namespace = place.cluster.create_namespace("immutable");
     place.cluster.apply(&format!(
@@ -113,13 +113,19 @@ stringData: {{a: new}}
             "--existing-resource-policy",
             "update",
         ])
-        .run();
-    assert!([0, 3].contains(&run.code), "{}", run.stderr);
+        .code(3);
     assert!(
-        run.stderr.contains("fixed") && run.stderr.contains("immutable"),
+        run.stderr.contains(&format!("{namespace}/fixed")) && run.stderr.contains("immutable"),
         "{}",
         run.stderr
     );
+    assert!(run.stderr.contains("1 failed"), "{}", run.stderr);
+    let live = place
+        .cluster
+        .get_raw(&format!("/api/v1/namespaces/{namespace}/secrets/fixed"));
+    assert_eq!(live["data"]["a"], "bmV3", "what stands is left as it is");
+    let listed = place.run(&["restore", "get"]).ok().stdout;
+    assert!(listed.contains("PartiallyFailed"), "{listed}");
     place
         .cluster
         .get_raw(&format!("/api/v1/namespaces/{namespace}/configmaps/free"));

@@ -66,7 +66,6 @@ fn killed_at(what: &str, when: fn() -> Match, nth: usize, after: bool) {
     proxy.clear_rules();
 
     let went_on = restore().ok();
-    let _ = went_on;
     let after = Snapshot::of(cluster);
     compare(
         &before,
@@ -83,6 +82,13 @@ fn killed_at(what: &str, when: fn() -> Match, nth: usize, after: bool) {
             "{what}: child-{child}"
         );
     }
+    let listed = place.run(&["restore", "get", "-o", "name"]).ok().stdout;
+    assert_eq!(
+        listed.lines().count(),
+        1,
+        "{what}: it is the same restore that went on: {listed}{}",
+        went_on.stderr
+    );
     // Once more changes nothing.
     restore().ok();
     let again = Snapshot::of(cluster);
@@ -200,6 +206,8 @@ fn killed_at_each_write_of_the_journal_and_of_the_report() {
         assert_ne!(killed.code, 0, "write {nth}: {}", killed.stderr);
         proxy.clear_rules();
         restore().ok();
+        let listed = on(&["restore", "get", "-o", "name"]).ok().stdout;
+        assert_eq!(listed.lines().count(), 1, "write {nth}: {listed}");
         compare(
             &before,
             &Snapshot::of(cluster),

@@ -369,3 +369,31 @@ metadata: {{name: settings, namespace: {namespace}}}
     place.run(&["restore", "create", "--from-backup", "b"]).ok();
     place.cluster.get_raw(&format!("{path}/one"));
 }
+
+#[test]
+fn restores_that_begin_in_one_second_each_have_a_name_of_their_own() {
+    let (place, namespace) = saved();
+    let copies: Vec<String> = (0..6).map(|n| format!("{namespace}-once-{n}")).collect();
+    std::thread::scope(|scope| {
+        for copy in &copies {
+            let mapping = format!("{namespace}:{copy}");
+            let place = &place;
+            scope.spawn(move || {
+                place
+                    .run(&["restore", "create", "--from-backup", "b"])
+                    .args(&["--namespace-mappings", &mapping])
+                    .ok();
+            });
+        }
+    });
+    let listed = place
+        .run(&["restore", "get", "-o", "name"])
+        .ok()
+        .stdout
+        .lines()
+        .count();
+    assert_eq!(listed, copies.len());
+    for copy in &copies {
+        assert!(names(&place, copy, "configmaps").contains("settings"));
+    }
+}

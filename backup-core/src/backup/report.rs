@@ -167,12 +167,14 @@ pub(super) fn judge(
         not_saved,
     } = &mut findings;
     for row in rows.iter().filter(|row| row.outcome == Outcome::Failed) {
-        let part = if row.count > 0 { "only in part " } else { "" };
+        let how = if row.count > 0 {
+            "could be read only in part"
+        } else {
+            "could not be read"
+        };
         errors.add(
             About::Cluster,
-            format!("{} could be read {part}: {}", row.resource, row.why)
-                .replace("could be read :", "could not be read:")
-                .replace("in part :", "in part:"),
+            format!("{} {how}: {}", row.resource, row.why),
         );
     }
     for namespace in &gathered.missing_namespaces {
@@ -215,6 +217,12 @@ pub(super) fn judge(
         }
     }
     *volumes = volumes::infos(&seen.claims, &seen.volumes, volumes_wanted);
+    if rows.iter().all(|row| row.count == 0) {
+        warnings.add(
+            About::Backup,
+            "nothing is what was asked for: the backup holds no object".to_owned(),
+        );
+    }
     if seen.terminating > 0 {
         warnings.add(
             About::Backup,

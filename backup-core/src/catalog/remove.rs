@@ -73,6 +73,8 @@ pub enum Pruned {
     StaleClaim(Name),
     /// It was kept, and why.
     Kept(Name, String),
+    /// It could not be looked at or removed, and why.
+    Failed(Name, String),
 }
 
 /// Removes what is expired by both clocks and what dead runs left; `dry_run` only tells.
@@ -113,7 +115,7 @@ pub async fn prune(
             Ok(None) => {}
             // One backup that can not be removed does not keep the others.
             Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => return Err(e),
-            Err(e) => done.push(Pruned::Kept(name, one_line(&e))),
+            Err(e) => done.push(Pruned::Failed(name, one_line(&e))),
         }
     }
     Ok(done)

@@ -46,8 +46,10 @@ pub(super) fn settle(facts: &mut Facts) {
     facts
         .alarms
         .sort_by(|a, b| (&a.member, &a.kind).cmp(&(&b.member, &b.kind)));
+    // etcd begins with 1, and does not fall behind what it compacts.
     facts.revision = facts
         .revision
+        .max(1)
         .max(facts.compact_revision)
         .max(facts.scheduled_compact_revision);
 }

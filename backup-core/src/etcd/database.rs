@@ -175,7 +175,10 @@ impl Database {
     pub fn hash_kv(&self, at: Option<i64>, progress: &dyn Progress) -> Result<HashKv> {
         let (facts, key) = self.history()?;
         let at = reachable(&facts, at)?;
-        let compacted = facts.compact_revision.max(facts.scheduled_compact_revision);
+        let compacted = match facts.compact_revision.max(facts.scheduled_compact_revision) {
+            0 => -1,
+            compacted => compacted,
+        };
         hashkv::hash_kv(self, &key, at, compacted, progress)
     }
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Facts {
-    /// The revision etcd would answer with: the greatest main revision in bucket `key`, or the compacted one where that is greater.
+    /// The revision etcd would answer with: the greatest main revision in bucket `key`, or the compacted one where that is greater; 1 where
+    /// there is none, for which etcdutl shows 0.
     pub revision: i64,
     /// Up to here history is gone (`finishedCompactRev`); 0 where nothing was compacted yet.
     pub compact_revision: i64,

@@ -22,7 +22,7 @@ pub struct HashKv {
     pub hash: u32,
     /// The revision it is at.
     pub revision: i64,
-    /// The compacted revision it depends on.
+    /// The compacted revision it depends on; -1 where nothing was compacted, as etcd has it.
     pub compact_revision: i64,
 }
 

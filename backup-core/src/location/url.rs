@@ -29,7 +29,12 @@ pub fn parse(text: &str) -> Result<Option<BackupStorageLocation>> {
     };
     let url = Url::parse(text)
         .map_err(|e| Error::invalid(format!("location {text:?} is not a URL")).because(e))?;
-    if !url.username().is_empty() || url.password().is_some() {
+    let named = !url.username().is_empty() || url.password().is_some();
+    // An endpoint has no other use for the sign.
+    let endpoint_named = url
+        .query_pairs()
+        .any(|(name, value)| matches!(&*name, "endpoint" | "s3Url") && value.contains('@'));
+    if named || endpoint_named {
         // Not repeated in the message: it may hold a secret.
         return Err(Error::invalid("the location's URL holds a user name or keys")
             .hint("keys come from --credentials-file, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
@@ -195,6 +200,13 @@ mod tests {
             "file:///x?region=y",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
+        }
+        for text in [
+            "s3://b?endpoint=https://key:hidden@minio",
+            "s3://b?endpoint=key:hidden@minio:9000",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.to_string().contains("hidden"), "{error}");
         }
         let error = parse("s3://key:hidden@b").unwrap_err();
         assert!(!format!("{error:?}").contains("hidden"));

@@ -385,7 +385,8 @@ impl Applier {
         }
     }
 
-    /// The backup's fields over the live object's; where the server refuses, its labels alone.
+    /// The backup's fields over the live object's; where the server refuses, its labels alone, as Velero does: that is a failure all the same,
+    /// for what was asked for is not there.
     async fn update(
         &self,
         job: &Job,
@@ -407,10 +408,10 @@ impl Applier {
         let labels = json!({"metadata": {"labels": {
             LABEL_BACKUP: self.rewrite.backup, LABEL_RESTORE: self.rewrite.restore}}});
         match self.patch(job, labels.to_string().into_bytes()).await {
-            Ok(_) => Ok(Done {
-                reason: format!("only its labels were updated: {error}"),
-                ..updated.warn()
-            }),
+            Ok(_) => {
+                let reason = format!("only its labels were updated: {error}");
+                Ok(Done::new(Action::Failed, reason).uid(uid).again())
+            }
             Err(_) => Err(error.into()),
         }
     }

@@ -14,6 +14,7 @@ use crate::api::{Restore, RestoreSpec};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{RESTORES, RestoreKeys};
 use crate::location::Store;
+use crate::location::store::Created;
 use crate::name::Name;
 
 /// What [`Header::format`] says.
@@ -96,6 +97,28 @@ impl Place {
                 write.await.map_err(|e| {
                     Error::other(format!("{} can not be written", path.display())).because(e)
                 })
+            }
+        }
+    }
+
+    /// Writes the first segment, where nobody else did: false where another's stands. A store that knows no such condition takes it all the same.
+    async fn begin(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        match self {
+            Self::Store(store) => match store.create(key, bytes.clone()).await {
+                Ok(Created::Yes) => Ok(true),
+                // Our own answer may have been lost on the way.
+                Ok(Created::Exists) => Ok(self.find(key).await? == Some(bytes)),
+                // The condition may be what it does not like.
+                Err(e) if matches!(e.kind(), Kind::Other | Kind::Invalid) => {
+                    store.put(key, bytes).await.map(|()| true)
+                }
+                Err(e) => Err(e),
+            },
+            Self::Folder(_) => {
+                if self.find(key).await?.is_some() {
+                    return Ok(false);
+                }
+                self.put(key, bytes).await.map(|()| true)
             }
         }
     }
@@ -232,6 +255,15 @@ pub(super) async fn unfinished(places: &[Place], options_hash: &str) -> Result<O
     Ok(newest)
 }
 
+/// Two restores that begin in one second may make the same name.
+pub(super) fn taken_just_now(name: &Name) -> Error {
+    Error::new(
+        Kind::AlreadyExists,
+        format!("another restore took the name {name} just now"),
+    )
+    .hint("give the command again")
+}
+
 /// The journal of the run at work.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -248,7 +280,7 @@ impl Journal {
     /// Begins one, or goes on with it.
     ///
     /// # Errors
-    /// When the header can not be written.
+    /// When the header can not be written; `AlreadyExists`, when another run began one of that name.
     pub(super) async fn open(
         place: Place,
         name: &Name,
@@ -281,7 +313,13 @@ impl Journal {
         if journal.next == 0 {
             journal.line(header)?;
             let segment = journal.segment()?;
-            journal.place.put(&journal.keys.journal(0), segment).await?;
+            if !journal
+                .place
+                .begin(&journal.keys.journal(0), segment)
+                .await?
+            {
+                return Err(taken_just_now(name));
+            }
             journal.next = 1;
         }
         Ok(journal)

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::journal::{self, Earlier, Place};
-use super::{ExistingPolicy, RestoreOptions, check, marker, rewrite};
+use super::{ExistingPolicy, RestoreOptions, marker, rewrite};
 use crate::api::{LabelSelector, RestoreSpec};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +19,7 @@ pub async fn decide_name(
     store: &Store,
     options: &RestoreOptions,
 ) -> Result<(Name, bool)> {
-    check(options)?;
+    options.validate()?;
     let hash = options_hash(cluster, store, options).await?;
     choose_name(&places(store, options), options, &hash).await
 }

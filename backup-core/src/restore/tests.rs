@@ -143,7 +143,7 @@ async fn an_object_that_stands_is_left_alone_and_a_difference_is_told() {
 }
 
 #[tokio::test]
-async fn update_merges_and_where_that_is_refused_sets_labels_alone() {
+async fn update_merges_and_where_that_is_refused_sets_labels_alone_and_has_failed() {
     let other = BODY.replace("\"1\"", "\"2\"");
     let policy = ExistingPolicy::Update;
     let (done, asked) = apply(
@@ -165,8 +165,13 @@ async fn update_merges_and_where_that_is_refused_sets_labels_alone() {
     )
     .await;
     assert_eq!(
-        (done.action, done.warning, done.mine),
-        (Action::Updated, true, false)
+        (done.action, done.again, done.mine),
+        (Action::Failed, true, false)
+    );
+    assert!(
+        done.reason.contains("field is immutable"),
+        "{}",
+        done.reason
     );
     assert_eq!(asked.len(), 4);
 }

@@ -20,6 +20,9 @@ Examples:
 /// Resources that are shown without --details.
 const SHOWN: usize = 15;
 
+/// A database that is written to while it is read.
+pub(crate) const IN_USE: &str = "a running etcd has this file open: what it writes meanwhile may look like damage; take a snapshot of it instead";
+
 /// Show what a snapshot says of itself
 ///
 /// Takes a file, or the URL of an object: a snapshot or the database of a member, plain or packed by gzip or zstd. Changes nothing, and needs no
@@ -69,6 +72,9 @@ struct Described<'a> {
 /// Runs the command.
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &DescribeArgs) -> Result<Exit> {
     let source = Source::parse(&args.snapshot, location)?;
+    if source.is_in_use() {
+        ui.warn(IN_USE);
+    }
     let bar = ui.progress();
     let (facts, missed) = if let Some(database) = source.in_place()? {
         bar.step(&format!("reading {source}"));

@@ -13,7 +13,7 @@ use backup_core::{Error, Kind};
 use clap::Args;
 use serde::Serialize;
 
-use super::describe::Machine;
+use super::describe::{IN_USE, Machine};
 use crate::source::{Limits, Source, blocking, unnamed};
 
 const EXAMPLES: &str = "\
@@ -62,6 +62,9 @@ struct Verified {
 /// Runs the command.
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &VerifyArgs) -> Result<Exit> {
     let source = Source::parse(&args.snapshot, location)?;
+    if source.is_in_use() {
+        ui.warn(IN_USE);
+    }
     let bar = ui.progress();
     let database = match source.in_place()? {
         Some(database) => database,

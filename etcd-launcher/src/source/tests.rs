@@ -174,7 +174,7 @@ async fn space_that_must_stay_free_is_kept() {
     assert!(error.contains("MiB are free"), "{error}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_source_that_says_nothing_is_given_up() {
     // A pipe that nobody writes into, and nobody closes.
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +230,14 @@ async fn progress_tells_what_is_expected_and_what_came() {
 
 #[test]
 fn what_a_user_names_is_a_file_or_an_object() {
-    let location = LocationArgs::default();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    let text = "[default]\naws_access_key_id=a\naws_secret_access_key=b\n";
+    std::fs::write(&keys, text).unwrap();
+    let location = LocationArgs {
+        credentials_file: Some(keys),
+        ..LocationArgs::default()
+    };
     let parse = |text: &str| Source::parse(text, &location);
     for (text, path) in [
         ("a.db", "a.db"),

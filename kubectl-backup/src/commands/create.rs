@@ -122,7 +122,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     let location = context.location_to_write().await?;
     ui.note(&format!(
         "backing up {} of context {:?} ({}) to {}",
-        args.filter.scope(),
+        scope(&args),
         cluster.context(),
         cluster.server(),
         locations::place(&location.spec)
@@ -141,6 +141,31 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     let status = &report.backup.status;
     let whole = report.errors.is_empty() && status.phase == backup_core::api::Phase::Completed;
     Ok(if whole { Exit::Done } else { Exit::Incomplete })
+}
+
+/// What is saved, in words: every flag that leaves something out is in it.
+fn scope(args: &CreateArgs) -> String {
+    let mut scope = args.filter.scope();
+    for (words, kinds) in [
+        (
+            "of cluster-scoped kinds only",
+            &args.include_cluster_scoped_resources,
+        ),
+        ("without", &args.exclude_cluster_scoped_resources),
+        (
+            "of namespaced kinds only",
+            &args.include_namespace_scoped_resources,
+        ),
+        ("without", &args.exclude_namespace_scoped_resources),
+    ] {
+        if !kinds.is_empty() {
+            scope.push_str(&format!(", {words} {}", kinds.join(", ")));
+        }
+    }
+    if args.skip_noise {
+        scope.push_str(", without events, leases and endpoints");
+    }
+    scope
 }
 
 fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {

@@ -19,7 +19,7 @@ use backup_cli::output;
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup download nightly
-  kubectl backup download nightly --output-file /tmp/nightly.tar.gz --force";
+  kubectl backup download nightly --output /tmp/nightly.tar.gz --force";
 
 /// Download the archive of a backup
 ///
@@ -30,8 +30,13 @@ pub(crate) struct DownloadArgs {
     /// Name of the backup
     name: String,
     /// File to write [default: NAME-data.tar.gz]
-    #[arg(long, value_name = "FILE")]
-    output_file: Option<PathBuf>,
+    #[arg(
+        short,
+        long = "output",
+        visible_alias = "output-file",
+        value_name = "FILE"
+    )]
+    output: Option<PathBuf>,
     /// Replace the file where it exists
     #[arg(long)]
     force: bool,
@@ -41,7 +46,7 @@ pub(crate) struct DownloadArgs {
 pub(crate) async fn run(context: &Context, args: DownloadArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
     let target = args
-        .output_file
+        .output
         .unwrap_or_else(|| PathBuf::from(format!("{}-data.tar.gz", entry.name)));
     if !args.force && target.exists() {
         return Err(exists(&target).into());

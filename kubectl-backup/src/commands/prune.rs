@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
     let would = catalog::prune(&location, context.now, &host, true).await?;
     let goes = would
         .iter()
-        .filter(|one| !matches!(one, Pruned::Kept(..)))
+        .filter(|one| !matches!(one, Pruned::Kept(..) | Pruned::Failed(..)))
         .count();
     if args.dry_run.is_some() || goes == 0 {
         for one in &would {
@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
                 locations::place(&location.spec)
             ));
         }
-        return Ok(Exit::Done);
+        return Ok(exit(&would));
     }
     if !args.yes {
         for one in &would {
@@ -64,10 +64,20 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     ui.confirm(args.yes, &question)?;
-    for one in &catalog::prune(&location, context.now, &host, false).await? {
+    let done = catalog::prune(&location, context.now, &host, false).await?;
+    for one in &done {
         tell(context, one, "pruned")?;
     }
-    Ok(Exit::Done)
+    Ok(exit(&done))
+}
+
+/// What was kept for a reason is no failure; what could not be removed is: who runs this every night hears of it by the exit code alone.
+fn exit(done: &[Pruned]) -> Exit {
+    if done.iter().any(|one| matches!(one, Pruned::Failed(..))) {
+        Exit::Incomplete
+    } else {
+        Exit::Done
+    }
 }
 
 fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
@@ -81,6 +91,10 @@ fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
         )),
         Pruned::Kept(name, why) => {
             context.ui.note(&format!("backup/{name} kept: {why}"));
+            Ok(())
+        }
+        Pruned::Failed(name, why) => {
+            context.ui.say(&format!("backup/{name} not pruned: {why}"));
             Ok(())
         }
     }

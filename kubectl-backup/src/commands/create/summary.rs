@@ -39,14 +39,9 @@ pub(super) fn print(
         output::size(report.archive_bytes),
         report.backup.status.phase
     ));
-    for row in of(Outcome::Failed) {
-        ui.say(&format!("not saved: {}: {}", row.resource, row.why));
-    }
+    // The failed rows are among them.
     for error in &report.errors {
-        // A gap is told once, by its row or by its sentence.
-        if !of(Outcome::Failed).any(|row| error.contains(&row.resource)) {
-            ui.say(&format!("not saved: {error}"));
-        }
+        ui.say(&format!("not saved: {error}"));
     }
     for warning in &report.warnings {
         ui.warn(warning);

@@ -20,6 +20,9 @@ Examples:
   kubectl backup restore create --from-backup nightly --include-namespaces shop --namespace-mappings shop:shop-copy
   kubectl backup restore create --from-backup nightly --include-resources configmaps --objects shop/settings";
 
+/// How many names are tried where others that begin in the same second take them.
+const NAMES: u32 = 8;
+
 /// `--existing-resource-policy`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Existing {
@@ -95,15 +98,26 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         ));
         return plan::show(context, cluster, &place.location, &options, &args.output).await;
     }
-    let (name, resumed) = restore::decide_name(cluster, &place.location.store, &options).await?;
-    let how = if resumed { "goes on" } else { "begins" };
-    ui.note(&format!(
-        "restore {name} {how}: {scope} of backup {} from {from} into {target}",
-        options.backup
-    ));
     let cancel = context.cancel("what was restored stays, and the same command goes on");
     let bar = ui.progress();
-    let done = restore::restore(cluster, &place.location, &name, &options, cancel, &bar).await;
+    let mut tries = 0;
+    let (name, done) = loop {
+        let (name, resumed) =
+            restore::decide_name(cluster, &place.location.store, &options).await?;
+        let how = if resumed { "goes on" } else { "begins" };
+        ui.note(&format!(
+            "restore {name} {how}: {scope} of backup {} from {from} into {target}",
+            options.backup
+        ));
+        let cancel = cancel.clone();
+        let done = restore::restore(cluster, &place.location, &name, &options, cancel, &bar).await;
+        tries += 1;
+        let taken = matches!(&done, Err(e) if e.kind() == Kind::AlreadyExists);
+        if !(taken && options.name.is_none() && tries < NAMES) {
+            break (name, done);
+        }
+        ui.note(&format!("another restore took the name {name}"));
+    };
     drop(bar);
     let report = done.inspect_err(|e| {
         // What can not be meant fails again.
