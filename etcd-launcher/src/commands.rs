@@ -5,6 +5,7 @@ mod data_dir;
 pub(crate) mod crds;
 pub(crate) mod describe;
 pub(crate) mod exec;
+mod origin;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod run;

@@ -32,7 +32,13 @@ fn a_snapshot_in_a_bucket_is_what_etcdctl_saves_and_is_restored_without_us() {
         "{}",
         run.stdout
     );
-    for told in [&revision.to_string(), "Keys:", "SHA-256:", "6.", "etcd-0"] {
+    for told in [
+        revision.to_string().as_str(),
+        "Keys:",
+        "SHA-256:",
+        "6.",
+        "etcd-0",
+    ] {
         assert!(run.stdout.contains(told), "{told}: {}", run.stdout);
     }
     // Two files, and nothing else.

@@ -3,6 +3,7 @@
 
 pub mod choice;
 mod failure;
+mod handshake;
 pub mod survey;
 
 use std::fmt;
@@ -174,9 +175,36 @@ impl Connection {
             );
         }
         let options = options(&endpoint, access)?;
-        let connect = Client::connect([&endpoint], Some(options));
-        let client = soon(&endpoint, "reach the member at", SOON, connect).await?;
-        Ok(Self { endpoint, client })
+        let connect = async {
+            let client = Client::connect([&endpoint], Some(options)).await?;
+            Ok(Self {
+                endpoint: endpoint.clone(),
+                client,
+            })
+        };
+        soon(&endpoint, "reach the member at", SOON, connect).await
+    }
+
+    /// The same, and the member's status: the first thing that it has to answer, so that it is known to be reached.
+    ///
+    /// # Errors
+    /// As [`Connection::open`] and [`Connection::status`].
+    pub async fn reach(endpoint: &str, access: &Access) -> Result<(Self, Status)> {
+        let reached = async {
+            let connection = Self::open(endpoint, access).await?;
+            let status = connection.status().await?;
+            Ok::<_, Error>((connection, status))
+        };
+        let error = match reached.await {
+            Err(error) if error.kind() == Kind::Unreachable => error,
+            reached => return reached,
+        };
+        // A client's certificate that is not taken looks like a connection that breaks.
+        let endpoint = url(endpoint, access);
+        Err(match handshake::complaint(&endpoint, access).await {
+            Some(complaint) => failure::refused_handshake(&endpoint, &complaint),
+            None => error,
+        })
     }
 
     /// The endpoint's URL.
@@ -243,7 +271,8 @@ impl Connection {
         Ok(HashKv {
             hash: answer.hash(),
             revision,
-            compact_revision: answer.compact_version(),
+            // etcd has -1 where nothing was compacted yet.
+            compact_revision: answer.compact_version().max(0),
         })
     }
 

@@ -99,6 +99,19 @@ impl Database {
         self.trailer
     }
 
+    /// The greatest revision in bucket `key`. Less than [`Facts::revision`] where the last changes are compacted away; `etcdutl snapshot restore
+    /// --bump-revision` counts from here. Reads a path down the tree.
+    ///
+    /// # Errors
+    /// `Corrupt` at the first page that can not be followed.
+    pub fn last_revision(&self) -> Result<i64> {
+        let silent = &crate::progress::Silent;
+        let buckets = Walker::new(&self.pages, Problems::Fatal, silent).buckets()?;
+        let key = key_bucket(&buckets)
+            .ok_or_else(|| Error::corrupt(format!("{} {NO_KEYS}", self.pages.name())))?;
+        survey::latest(self, key)
+    }
+
     pub(super) fn pages(&self) -> &PageFile {
         &self.pages
     }

@@ -13,7 +13,7 @@
 //! | `format` | `etcd-snapshot/1`. The number is the major version, see below | who takes the snapshot |
 //! | `cluster`, `name` | the two names in the key: the manifest is of no other folder's | who takes it, from the request |
 //! | `config?` | name of the EtcdBackupConfig that asked for it | the launcher, where one did |
-//! | `createdAt` | when the member began to send, by the writer's clock: nothing that was written later is in it | who takes it |
+//! | `createdAt` | just before the members were asked how far they are, by the writer's clock: what etcd had acknowledged by then is in it | who takes it |
 //! | `expiresAt?` | from when on it may be removed; absent: not by time | who takes it, where asked to |
 //! | `data.file` | the file with the database, in the same folder: letters, digits, `.`, `-` and `_`, no folder, no dot first | who takes it |
 //! | `data.sha256`, `data.bytes` | of the file as it is stored | counted while it was sent |
@@ -23,7 +23,7 @@
 //! | `snapshot.bytes` | of the database with the trailer, so 32 more than `facts.bytes` | counted |
 //! | `facts` | what the database says of itself, see [`Facts`]: above all `revision`, the revision it really holds | read from the stream, never asked from the member |
 //! | `digest?` | SHA-256 over the live keys at one revision, see [`LiveDigest`] | a reader that had the whole file; not in a snapshot that was streamed |
-//! | `hashKv?` | etcd's HashKV (CRC-32C) as the member itself counted it at `revision`, with the revision that was compacted then: two are alike only where both are | the member, where it could be asked without harm |
+//! | `hashKv?` | etcd's HashKV (CRC-32C) as the member itself counted it at `revision`, with the revision that was compacted then (0: none): two are alike only where both are | the member, where it could be asked without harm |
 //! | `etcd.version` | version of the member's etcd | the member |
 //! | `etcd.clusterId`, `etcd.memberId` | hex | the member |
 //! | `etcd.memberName`, `etcd.endpoint` | the member's name (empty where it has none), and the endpoint that was asked | the member; the request |
@@ -84,7 +84,7 @@ pub struct Manifest {
     /// The EtcdBackupConfig that asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// When the member began to send.
+    /// Just before the members were asked how far they are.
     pub created_at: Timestamp,
     /// From when on it may be removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -142,13 +142,15 @@ pub async fn take(
     progress: &dyn Progress,
 ) -> Result<Taken> {
     let run = uuid::Uuid::new_v4().simple().to_string();
+    // Before the members are asked how far they are: what was acknowledged by now is in the snapshot.
+    let created_at = Timestamp::from_millisecond(Timestamp::now().as_millisecond())
+        .unwrap_or(Timestamp::UNIX_EPOCH);
     let found = tokio::select! {
         biased;
         () = cancelled(&mut cancel) => return Err(interrupted()),
         found = prepare(options, target, progress) => found?,
     };
     let mut begun = Begun::new(target, &run, &options.compression).await?;
-    let created_at = Timestamp::now();
     let work = async {
         let passed = stream(&found, &mut begun.sink, options, progress).await?;
         knows_itself(&passed.walked, target, progress)?;
@@ -246,7 +248,9 @@ async fn stream(
     };
     let passed = pass(&mut messages, sink, &how).await?;
     let facts = &passed.walked.facts;
-    if facts.revision.max(facts.scheduled_compact_revision) < found.status.revision {
+    // An etcd without a key is at revision 1, of which its database knows nothing.
+    let ends = facts.revision.max(facts.scheduled_compact_revision).max(1);
+    if ends < found.status.revision {
         return Err(Error::corrupt(format!(
             "the snapshot ends at revision {}, and the member had {} before it began",
             facts.revision, found.status.revision

@@ -110,6 +110,11 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// The revision that the state there has come to, where it says one.
+    pub(crate) fn mark(&self) -> Option<i64> {
+        self.facts.as_ref().map(|facts| facts.revision)
+    }
+
     /// Takes a data dir.
     ///
     /// # Errors
@@ -132,16 +137,22 @@ impl Taken {
         let old = dir.carried()?;
         let bar = ui.progress();
         bar.step("reading the state that is there");
-        let read = proof::former(&dir.member(), &bar);
+        let read = proof::seen(&dir.member(), &bar);
         drop(bar);
         let (former, facts) = match read {
-            Ok((former, facts)) => (Some(former), Some(facts)),
+            Ok(seen) => {
+                if let Some(problem) = seen.problem {
+                    ui.warn(&format!(
+                        "the state in {} is damaged, and replaced and kept as it is: {problem}",
+                        dir.member().display()
+                    ));
+                }
+                (seen.former, Some(seen.facts))
+            }
             Err(_) if old == Carried::Absent => (None, None),
             Err(e) => {
-                let why =
-                    std::error::Error::source(&e).map_or_else(String::new, |c| format!(": {c}"));
                 ui.warn(&format!(
-                    "the state in {} can not be read, and is replaced and kept as it is ({e}{why})",
+                    "the state in {} can not be read, and is replaced and kept as it is: {e}",
                     dir.member().display()
                 ));
                 (None, None)

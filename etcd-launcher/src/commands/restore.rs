@@ -12,6 +12,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::data_dir::{self, DataDirArgs, Taken, ToolArgs};
+use super::origin::Origin;
 use crate::restore::asked::Asked;
 use crate::restore::entry::Snapshot;
 use crate::restore::exchange;
@@ -20,12 +21,12 @@ use crate::restore::job::FromSnapshot;
 use crate::restore::offline::{self, Restored, Wish};
 use crate::restore::plan::{self, AttemptId, By, Carried, Inputs, Plan, Purpose};
 use crate::restore::slots::Truth;
-use crate::source::{Expected, Source};
 
 const EXAMPLES: &str = "\
 Examples:
   etcd-launcher restore /backup/etcd.db --data-dir /var/lib/etcd
   etcd-launcher restore 's3://backups/etcd.db.gz?region=eu-central-1' --data-dir /var/lib/etcd --yes
+  etcd-launcher restore nightly --location s3://backups/prod --cluster zvc78xnnz7 --data-dir /var/lib/etcd
   etcd-launcher restore /backup/etcd.db --data-dir /var/lib/etcd \\
     --name n1 --initial-cluster n1=https://10.0.0.1:2380,n2=https://10.0.0.2:2380,n3=https://10.0.0.3:2380";
 
@@ -37,8 +38,17 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RestoreArgs {
-    /// The snapshot: a file or URL, plain, gzip or zstd
+    /// The snapshot: a file or URL (plain, gzip or zstd), or with --cluster a name in the location
+    #[arg(value_name = "FILE|URL|NAME")]
     snapshot: String,
+    /// Name of the cluster in the location
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "KUBECTL_BACKUP_CLUSTER",
+        hide_env_values = true
+    )]
+    cluster: Option<String>,
     #[command(flatten)]
     data_dir: DataDirArgs,
     #[command(flatten)]
@@ -82,13 +92,13 @@ struct MemberArgs {
 
 /// Runs the command.
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> Result<Exit> {
-    let source = Source::parse(&args.snapshot, location)?;
+    let origin = Origin::find(&args.snapshot, args.cluster.as_deref(), location).await?;
     let path = &args.data_dir.data_dir;
     if !args.dry_run {
         data_dir::make(path)?;
     }
     let mut taken = Taken::take(ui, path, args.tools.spool_dir.as_deref())?;
-    let asked = args.asked(ui, &taken, &source)?;
+    let asked = args.asked(ui, &taken, &origin.shown)?;
     if !args.dry_run {
         ui.confirm(
             args.yes,
@@ -106,9 +116,9 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
             .tools
             .builder(&taken, args.another_cluster, &bar)
             .await?,
-        source,
-        expected: Expected::default(),
-        cluster: None,
+        source: origin.source,
+        expected: origin.expected,
+        cluster: origin.cluster,
         fetched: None,
     };
     let wish = Wish {
@@ -118,7 +128,8 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         marks: args
             .above
             .into_iter()
-            .chain(taken.former.as_ref().map(|former| former.revision))
+            .chain(taken.mark())
+            .chain(origin.marks)
             .collect(),
         former: taken.former.clone(),
         now_ms: Timestamp::now().as_millisecond(),
@@ -176,9 +187,9 @@ async fn look(
     {
         ui.warn(&format!("can not remove {}: {e}", spool.display()));
     }
-    let (snapshot, facts) = looked?;
+    let fetched = looked?;
     let mut marks = offline::marks(&taken.dir, &wish.marks);
-    marks.push(snapshot.revision);
+    marks.push(fetched.snapshot.revision);
     let plan = plan::plan(Inputs {
         attempt,
         purpose: wish.purpose,
@@ -189,7 +200,7 @@ async fn look(
         marks,
         now_ms: wish.now_ms,
     })?;
-    Ok(Box::new((plan, snapshot, facts)))
+    Ok(Box::new((plan, fetched.snapshot, fetched.facts)))
 }
 
 /// Adds to an error what is in place now, and gives up what can be given up.
@@ -213,7 +224,7 @@ pub(super) fn failed(taken: &mut Taken, old: &Carried, e: Error) -> CommandError
 
 impl RestoreArgs {
     /// What is asked for; what no flag says is taken from an unfinished attempt, else from the state that is there.
-    fn asked(&self, ui: &Ui, taken: &Taken, source: &Source) -> Result<Asked> {
+    fn asked(&self, ui: &Ui, taken: &Taken, snapshot: &str) -> Result<Asked> {
         let known = match unfinished(taken)? {
             Some(asked) => Some((asked.name, asked.members)),
             None => membership(ui, taken),
@@ -248,7 +259,7 @@ impl RestoreArgs {
                 .unwrap_or_default(),
         };
         Ok(Asked {
-            snapshot: source.to_string(),
+            snapshot: snapshot.to_owned(),
             name,
             members,
             peer_urls,
@@ -352,13 +363,16 @@ pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> 
             plan.target_revision
         ))?;
     }
-    if plan.old != Carried::Absent {
-        ui.line(&format!(
-            "the old state ({}) is kept in {}; to go back: etcd-launcher rollback --data-dir {}",
-            plan.old,
-            taken.dir.side(id).display(),
+    let kept = dir_of(taken, id);
+    match (&plan.old, &plan.purpose) {
+        (Carried::Absent, _) => {}
+        (old, Purpose::Restore) => ui.line(&format!(
+            "the old state ({old}) is kept in {kept}; to go back: etcd-launcher rollback --data-dir {}",
             quoted(&shown)
-        ))?;
+        ))?,
+        (old, Purpose::Rollback { .. }) => {
+            ui.line(&format!("what was there before ({old}) is kept in {kept}"))?;
+        }
     }
     let others: Vec<&Peer> = plan
         .members
@@ -382,4 +396,8 @@ pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> 
     }
     ui.line("start etcd with its usual arguments; an --initial-cluster-token of its own does not matter any more")?;
     Ok(Exit::Done)
+}
+
+fn dir_of(taken: &Taken, id: &AttemptId) -> String {
+    taken.dir.side(id).display().to_string()
 }

@@ -124,7 +124,7 @@ async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId)
         asked: spool_of(attempt.plan.asked.clone()),
         purpose: Purpose::Rollback { of: of.clone() },
         token: format!("etcd-launcher-{}", AttemptId::random()),
-        marks: taken.former.iter().map(|former| former.revision).collect(),
+        marks: taken.mark().into_iter().collect(),
         former: taken.former.clone(),
         now_ms: Timestamp::now().as_millisecond(),
     };
@@ -195,8 +195,7 @@ async fn find_etcd(
     if let Some(path) = &args.tools.etcd {
         return Ok(path.clone());
     }
-    let (_, facts) = proof::former(kept, progress)?;
-    let line = fit::line_of(&facts);
+    let line = fit::line_of(&proof::seen(kept, progress)?.facts);
     for folder in ToolArgs::search() {
         for name in [format!("etcd-{line}"), "etcd".to_owned()] {
             let path = folder.join(name);

@@ -132,6 +132,9 @@ fn next(attempts: &[Row]) -> &'static str {
         (_, Truth::Before) => {
             "an unfinished restore, the old state is in place: the same command again goes on, `rollback` gives it up, and etcd may be started"
         }
+        (_, Truth::After) if matches!(last.purpose, Purpose::Rollback { .. }) => {
+            "rolled back, and in place: etcd may be started"
+        }
         (_, Truth::After) if last.is_started == Some(true) => {
             "restored, and etcd ran on it; `rollback` restores the kept state as a snapshot is"
         }

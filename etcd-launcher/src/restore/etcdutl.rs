@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use backup_core::etcd::Database;
 use backup_core::{Error, Result};
 use tokio::process::Command;
 
@@ -125,7 +126,8 @@ pub(crate) async fn restore(
     side: &Path,
     lock: Option<OwnedFd>,
 ) -> Result<()> {
-    let bump = revision::bump(plan.target_revision, snapshot.revision)?;
+    let last = Database::open(spool)?.last_revision()?;
+    let bump = revision::bump(plan.target_revision, last)?;
     let mut command = Command::new(&tool.path);
     command
         .args(["snapshot", "restore"])

@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use backup_core::etcd::Facts;
+use backup_cli::error::CommandError;
+use backup_core::etcd::{Database, Facts};
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
@@ -39,17 +40,6 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Checks that a snapshot fits here, that etcdutl is there, and that there is room.
-    async fn check(&mut self, facts: &Facts, cluster: Option<Id>) -> Result<()> {
-        self.notes = fit::check(facts, cluster, &self.target)?;
-        self.tool(facts).await?;
-        fit::check_space(
-            facts.bytes,
-            fence::free_space(&self.data_dir)?,
-            &self.data_dir,
-        )
-    }
-
     async fn tool(&self, facts: &Facts) -> Result<Tool> {
         let line = self.target.line.unwrap_or_else(|| fit::line_of(facts));
         etcdutl::choose(self.etcdutl.as_deref(), &self.search, Some(line)).await
@@ -85,8 +75,15 @@ impl Builder<'_> {
         proof::built(plan, snapshot, member, self.progress)
     }
 
+    /// Checks that a snapshot fits here, that etcdutl is there, and that there is room.
+    ///
+    /// # Errors
+    /// What does not fit.
     pub(super) async fn fits(&mut self, facts: &Facts, cluster: Option<Id>) -> Result<()> {
-        self.check(facts, cluster).await
+        self.notes = fit::check(facts, cluster, &self.target)?;
+        self.tool(facts).await?;
+        let free = fence::free_space(&self.data_dir)?;
+        fit::check_space(facts.bytes, free, &self.data_dir)
     }
 }
 
@@ -100,8 +97,20 @@ pub(crate) struct FromSnapshot<'a> {
     pub(crate) expected: Expected,
     /// Its cluster, as its manifest says.
     pub(crate) cluster: Option<Id>,
-    /// The last one that was fetched.
-    pub(crate) fetched: Option<(PathBuf, Snapshot, Facts)>,
+    /// What was fetched last, and where it lies.
+    pub(crate) fetched: Option<Fetched>,
+}
+
+/// A snapshot that was fetched and fits.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetched {
+    spool: PathBuf,
+    /// The spool, or the file itself where it can be used as it is.
+    file: PathBuf,
+    /// What it is.
+    pub(crate) snapshot: Snapshot,
+    /// What it says of itself.
+    pub(crate) facts: Facts,
 }
 
 impl FromSnapshot<'_> {
@@ -109,40 +118,79 @@ impl FromSnapshot<'_> {
     ///
     /// # Errors
     /// What is wrong with the snapshot, or with restoring it here.
-    pub(crate) async fn look(&mut self, spool: &Path) -> Result<(Snapshot, Facts)> {
-        if let Some((path, snapshot, facts)) = &self.fetched
-            && path == spool
+    pub(crate) async fn look(&mut self, spool: &Path) -> Result<Fetched> {
+        if let Some(fetched) = &self.fetched
+            && fetched.spool == spool
         {
-            return Ok((snapshot.clone(), facts.clone()));
+            return Ok(fetched.clone());
         }
+        let fetched = match self.source.in_place().map_err(CommandError::into_error)? {
+            // etcdutl copies it; a second copy would only cost time and space. What it wrote is compared with what was read here.
+            Some(database) => self.read(&database, spool)?,
+            None => self.fetch_to(spool).await?,
+        };
+        self.builder.fits(&fetched.facts, self.cluster).await?;
+        self.fetched = Some(fetched.clone());
+        Ok(fetched)
+    }
+
+    fn read(&self, database: &Database, spool: &Path) -> Result<Fetched> {
+        let name = self.source.to_string();
+        self.builder.progress.step(&format!("checking {name}"));
+        let (snapshot, facts, digest) = proof::snapshot(database, &name, self.builder.progress)?;
+        let promised = |promised: Option<&String>| promised.is_none_or(|p| *p == snapshot.sha256);
+        let is_promised = promised(self.expected.sha256.as_ref())
+            && self
+                .expected
+                .digest
+                .as_ref()
+                .is_none_or(|d| d.same_keys(&digest));
+        if !is_promised {
+            return Err(
+                Error::corrupt(format!("{name} is not what its manifest promises"))
+                    .hint("use another snapshot"),
+            );
+        }
+        Ok(Fetched {
+            spool: spool.to_owned(),
+            file: match &self.source {
+                Source::File(path) => path.clone(),
+                Source::Object { .. } => spool.to_owned(),
+            },
+            snapshot,
+            facts,
+        })
+    }
+
+    async fn fetch_to(&self, spool: &Path) -> Result<Fetched> {
         let limits = Limits {
             most: self.builder.target.quota,
             keep_free: fit::needed(0),
             stall: STALL,
         };
-        let progress = self.builder.progress;
-        progress.step("fetching the snapshot");
         let fetched = self
             .source
-            .fetch(spool, &self.expected, &limits, progress)
+            .fetch(spool, &self.expected, &limits, self.builder.progress)
             .await
-            .map_err(backup_cli::error::CommandError::into_error)?;
-        let snapshot = Snapshot {
-            sha256: fetched.sha256,
-            bytes: fetched.facts.bytes,
-            trailer: fetched.has_trailer,
-            revision: fetched.facts.revision,
-            content: fetched.digest.into(),
-        };
-        self.builder.fits(&fetched.facts, self.cluster).await?;
-        self.fetched = Some((fetched.path, snapshot.clone(), fetched.facts.clone()));
-        Ok((snapshot, fetched.facts))
+            .map_err(CommandError::into_error)?;
+        Ok(Fetched {
+            spool: spool.to_owned(),
+            file: fetched.path,
+            snapshot: Snapshot {
+                sha256: fetched.sha256,
+                bytes: fetched.facts.bytes,
+                trailer: fetched.has_trailer,
+                revision: fetched.facts.revision,
+                content: fetched.digest.into(),
+            },
+            facts: fetched.facts,
+        })
     }
 }
 
 impl Work for FromSnapshot<'_> {
     async fn fetch(&mut self, _plan: &Plan, spool: &Path) -> Result<Snapshot> {
-        Ok(self.look(spool).await?.0)
+        Ok(self.look(spool).await?.snapshot)
     }
 
     async fn build(
@@ -152,9 +200,9 @@ impl Work for FromSnapshot<'_> {
         spool: &Path,
         side: &Path,
     ) -> Result<()> {
-        let (_, facts) = self.look(spool).await?;
+        let Fetched { file, facts, .. } = self.look(spool).await?;
         self.builder
-            .build(plan, snapshot, &facts, spool, side)
+            .build(plan, snapshot, &facts, &file, side)
             .await
     }
 

@@ -9,6 +9,7 @@ use backup_core::{Error, Result};
 use super::entry::{Content, Former, Snapshot};
 use super::fit;
 use super::plan::Plan;
+use crate::source::blocking;
 
 impl From<LiveDigest> for Content {
     fn from(digest: LiveDigest) -> Self {
@@ -19,43 +20,61 @@ impl From<LiveDigest> for Content {
     }
 }
 
+/// What a state that is to be replaced holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// What its database says, as far as it could be read.
+    pub(crate) facts: Facts,
+    /// What it is, where it is whole.
+    pub(crate) former: Option<Former>,
+    /// What is wrong with it, otherwise.
+    pub(crate) problem: Option<String>,
+}
+
 /// Reads the database of a folder `member` while etcd is stopped.
 ///
 /// # Errors
-/// Where there is none, or it can not be read.
-pub(crate) fn former(member: &Path, progress: &dyn Progress) -> Result<(Former, Facts)> {
+/// Where there is none, or it is none.
+pub(crate) fn seen(member: &Path, progress: &dyn Progress) -> Result<Seen> {
     let database = Database::open(&member.join("snap").join("db"))?;
-    let facts = database.facts(progress)?;
+    let examined = blocking(|| database.examine(progress))?;
+    let problem = examined.problems.into_iter().next();
     let former = Former {
-        revision: facts.revision,
-        content: database.digest(None, progress)?.into(),
-        members: fit::member_ids(&facts).collect(),
+        revision: examined.facts.revision,
+        content: examined.digest.into(),
+        members: fit::member_ids(&examined.facts).collect(),
     };
-    Ok((former, facts))
+    Ok(Seen {
+        facts: examined.facts,
+        former: problem.is_none().then_some(former),
+        problem,
+    })
 }
 
-/// Checks a database file from end to end, and says what it is.
+/// Checks a database from end to end, and says what it is.
 ///
 /// # Errors
 /// Kind `Corrupt`, naming the first problem.
-pub(crate) fn snapshot(path: &Path, progress: &dyn Progress) -> Result<(Snapshot, Facts)> {
-    let database = Database::open(path)?;
-    let sha256 = database.check_trailer(progress)?;
-    if let Some(problem) = database.verify(progress)?.into_iter().next() {
-        return Err(Error::corrupt(format!(
-            "{} is damaged: {problem}",
-            path.display()
-        )));
+pub(crate) fn snapshot(
+    database: &Database,
+    name: &str,
+    progress: &dyn Progress,
+) -> Result<(Snapshot, Facts, LiveDigest)> {
+    let sha256 = blocking(|| database.check_trailer(progress))?;
+    let examined = blocking(|| database.examine(progress))?;
+    if let Some(problem) = examined.problems.first() {
+        return Err(
+            Error::corrupt(format!("{name} is damaged: {problem}")).hint("use another snapshot")
+        );
     }
-    let facts = database.facts(progress)?;
     let snapshot = Snapshot {
         sha256,
         bytes: database.bytes(),
         trailer: database.trailer() != Trailer::None,
-        revision: facts.revision,
-        content: database.digest(None, progress)?.into(),
+        revision: examined.facts.revision,
+        content: examined.digest.clone().into(),
     };
-    Ok((snapshot, facts))
+    Ok((snapshot, examined.facts, examined.digest))
 }
 
 /// Checks that a built member holds the snapshot's keys at the target revision, everything before it marked as compacted.
@@ -74,10 +93,11 @@ pub(crate) fn built(
             "what etcdutl wrote is wrong: {what}"
         )))
     };
-    if let Some(problem) = database.verify(progress)?.into_iter().next() {
+    let examined = blocking(|| database.examine(progress))?;
+    if let Some(problem) = examined.problems.into_iter().next() {
         return wrong(problem);
     }
-    let facts = database.facts(progress)?;
+    let facts = examined.facts;
     if facts.revision != plan.target_revision {
         return wrong(format!(
             "it is at revision {}, not {}",
@@ -90,7 +110,7 @@ pub(crate) fn built(
             facts.scheduled_compact_revision, plan.target_revision
         ));
     }
-    let content = Content::from(database.digest(None, progress)?);
+    let content = Content::from(examined.digest);
     if content != snapshot.content {
         return wrong(format!(
             "it has {} keys ({}), the snapshot {} ({})",

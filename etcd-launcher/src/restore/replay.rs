@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use backup_core::etcd::{Database, Facts};
+use backup_core::progress::Progress;
 use backup_core::{Error, Kind as ErrorKind, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -19,6 +20,7 @@ use super::job::Builder;
 use super::plan::Plan;
 use super::work::Work;
 use super::{dir, etcdutl, fence, fit, proof};
+use crate::source::blocking;
 
 /// A log takes no longer to be applied: 10,000 to 100,000 entries.
 const START: Duration = Duration::from_secs(120);
@@ -57,9 +59,11 @@ impl Work for FromKept<'_> {
         let moved = fs::rename(&db, spool).and_then(|()| fs::remove_dir_all(&copy));
         moved.map_err(|e| Error::other(format!("can not move {}", db.display())).because(e))?;
         progress.step("comparing with what was noted");
-        let (snapshot, facts) = proof::snapshot(spool, progress)?;
+        let database = Database::open(spool)?;
+        let name = self.kept.display().to_string();
+        let (snapshot, facts, _) = proof::snapshot(&database, &name, progress)?;
         if let Some(former) = &self.former {
-            compare(former, &snapshot, spool, progress)?;
+            compare(former, &snapshot, &database, progress)?;
         }
         self.builder.fits(&facts, None).await?;
         self.facts = Some(facts);
@@ -89,8 +93,8 @@ impl Work for FromKept<'_> {
 fn compare(
     former: &Former,
     snapshot: &Snapshot,
-    spool: &Path,
-    progress: &dyn backup_core::progress::Progress,
+    database: &Database,
+    progress: &dyn Progress,
 ) -> Result<()> {
     if snapshot.revision < former.revision {
         return Err(Error::corrupt(format!(
@@ -101,7 +105,7 @@ fn compare(
     let then = if snapshot.revision == former.revision {
         snapshot.content.clone()
     } else {
-        match Database::open(spool)?.digest(Some(former.revision), progress) {
+        match blocking(|| database.digest(Some(former.revision), progress)) {
             Ok(digest) => Content::from(digest),
             // Its log compacted it further: what it was then can not be told any more.
             Err(e) if e.kind() == ErrorKind::Invalid => return Ok(()),

@@ -105,21 +105,22 @@ fn a_learner_is_not_asked() {
     fs::remove_dir_all(learner.data_dir()).unwrap();
     etcd.etcdctl(&["member", "remove", &format!("{id:x}")]);
     let peer = format!("--peer-urls={}", learner.peer_url());
-    etcd.etcdctl(&["member", "add", learner.name(), "--learner", &peer]);
+    let patience = std::time::Duration::from_secs(30);
+    // Right after one is removed, etcd is not sure enough of the others.
+    harness::wait_for("a learner to be taken", patience, || {
+        let add = etcd.try_etcdctl(&["member", "add", learner.name(), "--learner", &peer]);
+        (add.code == 0).then_some(())
+    });
     let mut command = learner.command().to_vec();
     command.push("--initial-cluster-state=existing".to_owned());
     learner.start_as(&command);
     let folder = Folder::new("learner");
     let file = folder.join("x.db");
     let both = [learner.client_url(), etcd.member(led).client_url()].join(",");
-    let run = harness::wait_for(
-        "the learner's answer",
-        std::time::Duration::from_secs(30),
-        || {
-            let run = save(&etcd, &file, &[&format!("--endpoints={both}")]).ok();
-            run.stderr.contains("it is a learner").then_some(run)
-        },
-    );
+    let run = harness::wait_for("the learner's answer", patience, || {
+        let run = save(&etcd, &file, &[&format!("--endpoints={both}")]).ok();
+        run.stderr.contains("it is a learner").then_some(run)
+    });
     assert_eq!(member_of(&run)["memberName"], etcd.member(led).name());
     let alone = save(
         &etcd,
@@ -174,9 +175,8 @@ fn where_auth_is_on_root_alone_may_take_a_snapshot_and_no_password_is_shown() {
     assert!(guest.stderr.contains("root"), "{}", guest.stderr);
     assert!(!file.exists());
     let password = folder.write("password", "hidden-root\n");
-    let root = call(&["--user=root", "--password-file"])
-        .arg(&password)
-        .ok();
+    let password = format!("--password-file={}", password.display());
+    let root = call(&["--user=root", &password]).ok();
     assert_eq!(root.json()["facts"]["authEnabled"], true);
     for run in [&nobody, &wrong, &guest, &root] {
         let all = format!("{}{}", run.stdout, run.stderr);
@@ -206,7 +206,8 @@ fn certificates_that_do_not_fit_are_told_with_the_flag_that_helps() {
         .unwrap()
         .map(|file| file.display().to_string());
     let call = |flags: &[&str]| {
-        harness::run::etcd_launcher(&["snapshot", &format!("--endpoints={}", etcd.endpoint())])
+        harness::run::etcd_launcher(&["snapshot"])
+            .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
             .args(flags)
             .arg(&file)
             .code(1)

@@ -15,6 +15,17 @@ pub(super) fn refusal(doing: &str, endpoint: &str, error: &etcd_client::Error) -
     }
 }
 
+/// What a member said about a TLS handshake.
+pub(super) fn refused_handshake(endpoint: &str, complaint: &str) -> Error {
+    let (kind, hint) = meaning(UNAVAILABLE, complaint);
+    let said = Error::new(kind, format!("can not reach the member at {endpoint}"))
+        .because(cause(complaint));
+    match hint {
+        Some(hint) => said.hint(hint),
+        None => said,
+    }
+}
+
 /// The gRPC code, and all causes in one line: the client's own error hides them.
 fn words(error: &etcd_client::Error) -> (i32, String) {
     match error {

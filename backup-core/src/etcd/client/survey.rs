@@ -38,12 +38,10 @@ pub async fn find_member(
             Error::invalid("no endpoint of etcd is given").hint("give some with --endpoints")
         );
     }
-    let asked = join_all(endpoints.iter().map(|endpoint| async move {
-        let connection = Connection::open(endpoint, access).await?;
-        let status = connection.status().await?;
-        Ok::<_, Error>((connection, status))
-    }))
-    .await;
+    let asked = endpoints
+        .iter()
+        .map(|endpoint| Connection::reach(endpoint, access));
+    let asked = join_all(asked).await;
     let (mut members, mut silent) = (Vec::new(), Vec::new());
     for answer in asked {
         match answer {

@@ -184,7 +184,7 @@ impl Giver {
         let seconds = self.hold.since.elapsed().as_secs();
         let stalled = || {
             Error::other(format!(
-                "the store is too slow: etcd had to keep a read transaction open for {seconds} s, and its database grows meanwhile"
+                "the store does not keep up, or does not answer: etcd had to keep a read transaction open for {seconds} s, and its database grows meanwhile"
             ))
         };
         let Some(folder) = &self.folder else {
@@ -364,7 +364,7 @@ mod tests {
         let Err(Fault::Own(error)) = given.await.unwrap() else {
             panic!("it went on");
         };
-        assert!(error.to_string().contains("too slow"), "{error}");
+        assert!(error.to_string().contains("does not keep up"), "{error}");
         assert!(error.hint_text().unwrap().contains("--spool-dir"));
         assert!(!taker.has_spooled());
     }
