@@ -75,7 +75,7 @@ pub(super) async fn snapshot(
     timeout: Option<Duration>,
 ) -> Result<SnapshotRow> {
     let cluster = context.cluster().await?;
-    let mut watch = Watch::new(plane);
+    let mut watch = Watch::start(cluster, plane).await;
     let mut told = String::new();
     until(
         context,
@@ -133,7 +133,7 @@ pub(super) async fn restore(
     timeout: Option<Duration>,
 ) -> Result<Option<Timestamp>> {
     let cluster = context.cluster().await?;
-    let mut watch = Watch::new(plane);
+    let mut watch = Watch::start(cluster, plane).await;
     let mut told = String::new();
     until(
         context,

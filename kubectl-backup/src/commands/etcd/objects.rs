@@ -77,7 +77,9 @@ fn path<K: Hosted>(namespace: Option<&str>, name: Option<&str>) -> String {
 
 /// A server that does not serve the kind says so in other words than one that has no such object.
 fn refused<K: Hosted>(e: ApiError) -> CommandError {
-    if e.is_not_found() && e.message.contains("could not find the requested resource") {
+    let unserved =
+        e.reason.is_empty() || e.message.contains("could not find the requested resource");
+    if e.is_not_found() && unserved {
         return Error::not_found(format!("this cluster does not have the kind {}", K::kind(&())))
             .hint("bring it with `etcd-launcher crds`; snapshots in a bucket are read without it, with --location")
             .into();
@@ -96,7 +98,7 @@ pub(super) async fn list<K: Hosted>(
     loop {
         let page = format!("{path}?limit={PAGE}{token}");
         let body = cluster.get_bounded(&page, LARGEST).await;
-        let page: Value = decode(&body.map_err(refused::<K>)?)?;
+        let page: Value = decode(&body.map_err(|e| forbidden_everywhere::<K>(e, namespace))?)?;
         for raw in page["items"].as_array().into_iter().flatten() {
             objects.push(Object::<K>::read(raw.clone())?);
         }
@@ -108,6 +110,16 @@ pub(super) async fn list<K: Hosted>(
     }
     objects.sort_by(|a, b| (a.namespace(), a.name()).cmp(&(b.namespace(), b.name())));
     Ok(objects)
+}
+
+/// Who may look into one namespace is told to name it.
+fn forbidden_everywhere<K: Hosted>(e: ApiError, namespace: Option<&str>) -> CommandError {
+    if e.is_forbidden() && namespace.is_none() {
+        return Error::from(e)
+            .hint("name a control plane with --cluster, or a namespace with -n")
+            .into();
+    }
+    refused::<K>(e)
 }
 
 fn decode(body: &[u8]) -> Result<Value> {

@@ -47,6 +47,8 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: SnapshotArgs
     let plane = scope.control_plane(context).await?;
     let name = flags::known_name(&args.name)?;
     let spec = EtcdBackupConfigSpec {
+        // KKP's kind wants one.
+        name: Some(name.to_string()),
         cluster: ClusterReference::to(&plane.cluster),
         destination: destination(context, &plane, args.destination.as_deref()).await?,
         ..EtcdBackupConfigSpec::default()

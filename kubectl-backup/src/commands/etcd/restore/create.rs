@@ -59,6 +59,8 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: CreateArgs) 
     };
     let (snapshot, destination) = choose(context, &plane, &args).await?;
     let spec = EtcdRestoreSpec {
+        // KKP's kind wants one.
+        name: Some(name.clone()),
         cluster: ClusterReference::to(&plane.cluster),
         backup_name: snapshot.clone(),
         destination: Some(destination),
@@ -89,7 +91,7 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: CreateArgs) 
         return Ok(Exit::Done);
     }
     // Who does not wait is told at once where nothing will come of it.
-    if Watch::new(&plane).look(cluster).await? == Sign::Absent
+    if Watch::start(cluster, &plane).await.look(cluster).await? == Sign::Absent
         && launcher::not_enabled(cluster, &made).await?
     {
         context.ui.warn(&format!(

@@ -108,6 +108,8 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: CreateArgs) 
     let name = flags::known_name(&args.name)?;
     let plane = scope.control_plane(context).await?;
     let spec = EtcdBackupConfigSpec {
+        // KKP's kind wants one.
+        name: Some(name.to_string()),
         cluster: ClusterReference::to(&plane.cluster),
         schedule: Some(schedule.to_string()),
         time_zone: args.time_zone.clone(),
