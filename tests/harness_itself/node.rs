@@ -27,11 +27,13 @@ fn a_node_runs_its_control_plane_as_static_pods() {
     }
     let node = Node::start(NodeOptions::default());
     let name = node.name();
-    let pods = node
-        .kubectl(&["-n", "kube-system", "get", "pods", "-o", "name"])
-        .stdout;
     for part in CONTROL_PLANE {
-        assert!(pods.contains(&format!("pod/{part}-{name}\n")), "{pods}");
+        // The API server is there before the kubelet has told it so.
+        wait_for(part, Duration::from_secs(60), || {
+            let pod = format!("pod/{part}-{name}");
+            let found = node.try_kubectl(&["-n", "kube-system", "get", &pod]);
+            (found.code == 0).then_some(())
+        });
         assert!(
             node.path(&format!("/etc/kubernetes/manifests/{part}.yaml"))
                 .is_file()
@@ -55,6 +57,20 @@ fn a_node_runs_its_control_plane_as_static_pods() {
     std::fs::rename(&aside, &manifest).unwrap();
     node.wait_until_ready();
     node.kubectl(&["get", "configmap", "kept"]);
+
+    // What runs inside for a test ends with the call.
+    let sleeper = || {
+        node.pids().into_iter().find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line == b"sleep\x001234567\x00"
+        })
+    };
+    let running = node.inside(&["sleep", "1234567"]).spawn();
+    let pid = wait_for("a program inside", Duration::from_secs(20), sleeper);
+    running.kill();
+    wait_for("its end", Duration::from_secs(20), || {
+        (!is_there(&pid)).then_some(())
+    });
 
     // Pods run, are scheduled, and say something.
     node.import_image(
