@@ -1,11 +1,11 @@
 //! The commands, and nothing but the way to them.
 
 mod data_dir;
-mod origin;
 
 pub(crate) mod crds;
 pub(crate) mod describe;
 pub(crate) mod exec;
+mod origin;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod run;
