@@ -110,6 +110,7 @@ impl Member {
                 command.env_remove(variable);
             }
         }
+        command.env_remove("ETCD_LAUNCHER_CRASH_AT");
         // From a thread of the runtime, which lasts as long as the process: the child ends with the thread that started it.
         let child = command
             .args(["exec", "--parent"])

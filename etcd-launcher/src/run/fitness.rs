@@ -125,7 +125,8 @@ pub(crate) async fn look(
         cluster,
         fetched: None,
     };
-    let (snapshot, facts) = work.look(&dir.spool(attempt)).await?;
+    let fetched = work.look(&dir.spool(attempt)).await?;
+    let (snapshot, facts) = (fetched.snapshot, fetched.facts);
     check_snapshot(&facts, &voters)?;
     let kept = dir
         .attempts()
@@ -290,10 +291,7 @@ fn voters(args: &EtcdArgs, live: Option<&Live>, offline: Option<&Facts>) -> Resu
     Ok((voters, false))
 }
 
-/// The revision of the stopped database, and what it was, for a rollback after commit.
-pub(crate) fn offline(
-    dir: &DataDir,
-    progress: &dyn Progress,
-) -> Result<crate::restore::entry::Former> {
-    proof::former(&dir.member(), progress).map(|(former, _)| former)
+/// What the stopped database holds, as far as it can be read.
+pub(crate) fn offline(dir: &DataDir, progress: &dyn Progress) -> Result<proof::Seen> {
+    proof::seen(&dir.member(), progress)
 }

@@ -399,6 +399,10 @@ impl Keeper {
             State::Started if attempt.step() == Step::Committed => self.record_committed(attempt)?,
             // Exchanged by a launcher that ended before it could note so.
             State::Swapped => self.exchange(attempt)?,
+            // Built by a launcher that ended before it could say so.
+            State::Built if attempt.step() == Step::Planned && !self.rows.has_built() => {
+                return self.tell_built(attempt);
+            }
             State::RolledBack if now.etcd == Listening::None => self.fence = None,
             _ => {}
         }
@@ -597,8 +601,14 @@ impl Keeper {
                 return self.unfit(&text);
             }
         }
+        self.tell_built(attempt)
+    }
+
+    /// Says what was built, by looking at it.
+    fn tell_built(&mut self, attempt: &Attempt) -> Result<()> {
         self.progress.step("hashing the new state");
-        let side = self.dir.side(&plan.attempt).join("snap").join("db");
+        let id: AttemptId = attempt.id.parse()?;
+        let side = self.dir.side(&id).join("snap").join("db");
         let database = backup_core::etcd::Database::open(&side)?;
         let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
         let digest = database.digest(None, self.progress)?;
@@ -626,7 +636,7 @@ impl Keeper {
         let fence = Fence::take(&self.dir)?;
         let before = attempt.member(&self.config.name).map(|mine| mine.before).unwrap_or_default();
         let revision = match (fitness::offline(&self.dir, self.progress), before.data) {
-            (Ok(former), _) => former.revision,
+            (Ok(seen), _) => seen.facts.revision,
             (Err(e), Data::Old) if before.serving => return Err(e),
             (Err(_), _) => 0,
         };
@@ -642,7 +652,9 @@ impl Keeper {
         if known.step == member_step::Step::Exchanged && self.dir.truth(known)? == Truth::After {
             return Ok(());
         }
-        let former = fitness::offline(&self.dir, self.progress).ok();
+        let former = fitness::offline(&self.dir, self.progress)
+            .ok()
+            .and_then(|seen| seen.former);
         let fence = match self.fence.take() {
             Some(fence) => fence,
             None => Fence::take(&self.dir)?,

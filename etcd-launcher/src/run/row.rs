@@ -97,6 +97,12 @@ impl Rows {
         }
     }
 
+    /// Whether the row says what was built.
+    pub(crate) fn has_built(&self) -> bool {
+        let row = self.row.borrow();
+        row.as_ref().is_some_and(|row| row.report.built.is_some())
+    }
+
     /// There is no attempt any more.
     pub(crate) fn clear(&self) {
         self.row.send_if_modified(|row| row.take().is_some());
