@@ -83,11 +83,10 @@ impl Member {
             // A socket that a killed etcd left would be taken for one in use.
             match std::fs::remove_file(&self.socket) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::other(format!(
-                        "can not remove {}",
-                        self.socket.display()
-                    ))
-                    .because(e));
+                    return Err(
+                        Error::other(format!("can not remove {}", self.socket.display()))
+                            .because(e),
+                    );
                 }
                 _ => {}
             }

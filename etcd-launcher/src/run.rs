@@ -149,7 +149,9 @@ fn peers(settings: &Settings, port: u16) -> Result<BTreeMap<String, String>> {
             .split_once("://")
             .and_then(|(_, rest)| rest.rsplit_once(':'))
             .map_or(url.as_str(), |(host, _)| host);
-        found.entry(name).or_insert_with(|| format!("{host}:{port}"));
+        found
+            .entry(name)
+            .or_insert_with(|| format!("{host}:{port}"));
     }
     found.extend(settings.peers.clone());
     found.remove(settings.etcd.name());
