@@ -79,7 +79,12 @@ pub(crate) async fn open(client: &Client, wanted: &Wanted<'_>) -> Result<Locatio
     let Some(found) = found else {
         let listed = own.list(&ListParams::default()).await;
         let there: Vec<String> = listed
-            .map(|list| list.items.into_iter().filter_map(|one| one.metadata.name).collect())
+            .map(|list| {
+                list.items
+                    .into_iter()
+                    .filter_map(|one| one.metadata.name)
+                    .collect()
+            })
             .unwrap_or_default();
         let error = Error::not_found(format!(
             "destination {:?} is not there: no BackupStorageLocation in namespace {} has this name",
@@ -132,7 +137,8 @@ async fn allowed(client: &Client, wanted: &Wanted<'_>) -> Result<Option<DynamicO
         let annotations = one.metadata.annotations.as_ref();
         let allowed = annotations.and_then(|annotations| annotations.get(ALLOWED_NAMESPACES));
         allowed.is_some_and(|list| {
-            list.split(',').any(|namespace| namespace.trim() == wanted.namespace)
+            list.split(',')
+                .any(|namespace| namespace.trim() == wanted.namespace)
         })
     });
     match (found.next(), found.next()) {
@@ -144,14 +150,21 @@ async fn allowed(client: &Client, wanted: &Wanted<'_>) -> Result<Option<DynamicO
     }
 }
 
-async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+async fn read_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<BTreeMap<String, Vec<u8>>> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = secrets
         .get(name)
         .await
         .map_err(|e| told(&format!("read Secret {name} in namespace {namespace}"), e))?;
     let data = secret.data.unwrap_or_default();
-    Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
+    Ok(data
+        .into_iter()
+        .map(|(key, value)| (key, value.0))
+        .collect())
 }
 
 /// KKP's own form of a bucket and its keys.

@@ -43,7 +43,8 @@ impl EtcdArgs {
             .collect::<Result<Vec<_>>>()?;
         let mut settings = BTreeMap::new();
         for name in KNOWN {
-            if let Some(value) = environment(&variable(name)).and_then(|value| value.into_string().ok())
+            if let Some(value) =
+                environment(&variable(name)).and_then(|value| value.into_string().ok())
                 && !value.is_empty()
             {
                 settings.insert((*name).to_owned(), value);
@@ -145,14 +146,17 @@ impl EtcdArgs {
 
     /// `--initial-cluster-token`
     pub(crate) fn token(&self) -> &str {
-        self.setting("initial-cluster-token").unwrap_or("etcd-cluster")
+        self.setting("initial-cluster-token")
+            .unwrap_or("etcd-cluster")
     }
 
     /// Ports on which it listens for peers and for whoever measures, fenced or not.
     pub(crate) fn ports_that_are_no_clients(&self) -> Vec<u16> {
         let mut urls = self.list("listen-peer-urls", "http://localhost:2380");
         urls.extend(self.list("listen-metrics-urls", ""));
-        let ports = urls.iter().filter_map(|url| url.rsplit_once(':')?.1.parse().ok());
+        let ports = urls
+            .iter()
+            .filter_map(|url| url.rsplit_once(':')?.1.parse().ok());
         ports.collect()
     }
 
@@ -207,7 +211,11 @@ impl EtcdArgs {
 
     /// Variables that the fence takes away: one beside its flag is fatal to etcd, and one without would be obeyed.
     pub(crate) fn fenced_variables() -> impl Iterator<Item = String> {
-        let set = ["listen-client-urls", "auto-compaction-retention", "initial-cluster"];
+        let set = [
+            "listen-client-urls",
+            "auto-compaction-retention",
+            "initial-cluster",
+        ];
         FENCED.iter().copied().chain(set).map(variable)
     }
 
@@ -224,11 +232,11 @@ impl EtcdArgs {
             }
             at += length;
         }
-        kept.extend(replaced.iter().filter_map(|(name, value)| {
-            value
-                .as_ref()
-                .map(|value| format!("--{name}={value}"))
-        }));
+        kept.extend(
+            replaced.iter().filter_map(|(name, value)| {
+                value.as_ref().map(|value| format!("--{name}={value}"))
+            }),
+        );
         kept
     }
 }
@@ -359,7 +367,11 @@ mod tests {
                 ("listen-client-urls", Some("unix://s".to_owned())),
                 ("name", None)
             ]),
-            ["--snapshot-count=5", "--debug", "--listen-client-urls=unix://s"]
+            [
+                "--snapshot-count=5",
+                "--debug",
+                "--listen-client-urls=unix://s"
+            ]
         );
         assert_eq!(args.with(&[]).len(), 7);
     }

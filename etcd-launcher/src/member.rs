@@ -83,11 +83,10 @@ impl Member {
             // A socket that a killed etcd left would be taken for one in use.
             match std::fs::remove_file(&self.socket) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::other(format!(
-                        "can not remove {}",
-                        self.socket.display()
-                    ))
-                    .because(e));
+                    return Err(
+                        Error::other(format!("can not remove {}", self.socket.display()))
+                            .because(e),
+                    );
                 }
                 _ => {}
             }
@@ -110,6 +109,7 @@ impl Member {
                 command.env_remove(variable);
             }
         }
+        command.env_remove("ETCD_LAUNCHER_CRASH_AT");
         // From a thread of the runtime, which lasts as long as the process: the child ends with the thread that started it.
         let child = command
             .args(["exec", "--parent"])

@@ -21,6 +21,7 @@ mod watch_writers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,7 +75,10 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let name = settings.etcd.name().to_owned();
     let data_dir = settings.etcd.data_dir();
-    std::fs::create_dir_all(&data_dir)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data_dir)
         .map_err(|e| Error::other(format!("can not make {}", data_dir.display())).because(e))?;
     let dir = DataDir::take(&data_dir)?;
 
@@ -145,7 +149,9 @@ fn peers(settings: &Settings, port: u16) -> Result<BTreeMap<String, String>> {
             .split_once("://")
             .and_then(|(_, rest)| rest.rsplit_once(':'))
             .map_or(url.as_str(), |(host, _)| host);
-        found.entry(name).or_insert_with(|| format!("{host}:{port}"));
+        found
+            .entry(name)
+            .or_insert_with(|| format!("{host}:{port}"));
     }
     found.extend(settings.peers.clone());
     found.remove(settings.etcd.name());

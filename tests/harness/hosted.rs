@@ -82,7 +82,11 @@ impl Launched {
     }
 
     pub fn has_ended(&self) -> bool {
-        self.process.lock().unwrap().as_ref().is_none_or(Process::has_ended)
+        self.process
+            .lock()
+            .unwrap()
+            .as_ref()
+            .is_none_or(Process::has_ended)
     }
 
     pub fn log(&self) -> String {
@@ -182,10 +186,19 @@ impl Api {
             .arg(format!("--tls-private-key-file={}", file("server.key")))
             .arg(format!("--token-auth-file={}", file("tokens.csv")))
             .arg(format!("--service-account-key-file={}", file("sa.pub")))
-            .arg(format!("--service-account-signing-key-file={}", file("sa.key")))
+            .arg(format!(
+                "--service-account-signing-key-file={}",
+                file("sa.key")
+            ))
             .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
-            .args(["--service-cluster-ip-range=10.0.0.0/16", "--authorization-mode=RBAC"])
-            .args(["--disable-admission-plugins=ServiceAccount", "--profiling=false"]);
+            .args([
+                "--service-cluster-ip-range=10.0.0.0/16",
+                "--authorization-mode=RBAC",
+            ])
+            .args([
+                "--disable-admission-plugins=ServiceAccount",
+                "--profiling=false",
+            ]);
         Process::start_in("hosted-apiserver", &self.folder, &command)
     }
 }
@@ -202,9 +215,13 @@ impl Hosted {
     }
 
     fn start_with(members: usize, with_api_server: bool) -> Self {
-        let hosting = Cluster::builder().controllers(Controllers::NAMESPACES).start();
+        let hosting = Cluster::builder()
+            .controllers(Controllers::NAMESPACES)
+            .start();
         let folder = Folder::new("hosted");
-        let members: Vec<_> = (0..members).map(|index| Launched::new(index, &folder)).collect();
+        let members: Vec<_> = (0..members)
+            .map(|index| Launched::new(index, &folder))
+            .collect();
         let minio = Minio::start();
         minio.bucket(BUCKET);
 
@@ -215,7 +232,10 @@ impl Hosted {
         folder.write("server.key", &server.key);
         folder.write("sa.key", &keys.private);
         folder.write("sa.pub", &keys.public);
-        folder.write("tokens.csv", format!("{TOKEN},admin,admin,\"system:masters\"\n"));
+        folder.write(
+            "tokens.csv",
+            format!("{TOKEN},admin,admin,\"system:masters\"\n"),
+        );
         let urls: Vec<_> = members.iter().map(Launched::client_url).collect();
         let api = Api {
             process: None,
@@ -248,7 +268,10 @@ impl Hosted {
 
     fn make_objects(&self) {
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
-        let mut files: Vec<_> = std::fs::read_dir(crds).unwrap().map(|f| f.unwrap().path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(crds)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .collect();
         files.sort();
         for file in files {
             self.hosting.apply(&std::fs::read_to_string(file).unwrap());
@@ -341,10 +364,20 @@ spec:
         let initial = each(&|m| format!("{}={}", m.name, m.peer_url())).join(",");
         let mut command = Command::new(tools::launcher());
         command
-            .args(["run", "--cluster", CLUSTER, "--namespace", NAMESPACE, "--new-cluster", "--kubeconfig"])
+            .args([
+                "run",
+                "--cluster",
+                CLUSTER,
+                "--namespace",
+                NAMESPACE,
+                "--new-cluster",
+                "--kubeconfig",
+            ])
             .arg(&self.launcher_kubeconfig)
             .arg(format!("--listen=127.0.0.1:{}", member.probes.number))
-            .args(each(&|m| format!("--peer={}=127.0.0.1:{}", m.name, m.probes.number)))
+            .args(each(&|m| {
+                format!("--peer={}=127.0.0.1:{}", m.name, m.probes.number)
+            }))
             .args(["--hurry=10", "--etcdutl"])
             .arg(tools::path("etcdutl"))
             .arg("--")
@@ -354,22 +387,38 @@ spec:
             .arg(format!("--listen-client-urls={}", member.client_url()))
             .arg(format!("--advertise-client-urls={}", member.client_url()))
             .arg(format!("--listen-peer-urls={}", member.peer_url()))
-            .arg(format!("--initial-advertise-peer-urls={}", member.peer_url()))
+            .arg(format!(
+                "--initial-advertise-peer-urls={}",
+                member.peer_url()
+            ))
             .arg(format!("--initial-cluster={initial}"))
             .args(["--unsafe-no-fsync", "--log-level=warn"])
             .envs(environment.iter().copied());
-        *process = Some(Process::start(&format!("launcher-{}", member.name), &self.folder, &command));
+        *process = Some(Process::start(
+            &format!("launcher-{}", member.name),
+            &self.folder,
+            &command,
+        ));
     }
 
     /// Starts what is not running, again and again, as a kubelet does; until `done`.
     #[track_caller]
-    pub fn relaunch_until<T>(&self, what: &str, patience: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+    pub fn relaunch_until<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut done: impl FnMut() -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = done() {
                 return found;
             }
-            assert!(Instant::now() < deadline, "waited in vain for {what}:\n{}", self.story());
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}:\n{}",
+                self.story()
+            );
             for index in 0..self.members.len() {
                 if self.members[index].has_ended() {
                     self.launch(index, &[]);
@@ -389,7 +438,9 @@ spec:
                 thread::sleep(Duration::from_millis(150));
                 for name in ["apiserver", "controller-manager", "scheduler"] {
                     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}");
-                    let Ok(answer) = client.get(&path) else { continue };
+                    let Ok(answer) = client.get(&path) else {
+                        continue;
+                    };
                     if !answer.is_success() {
                         continue;
                     }
@@ -406,11 +457,17 @@ spec:
                     let status = json!({"replicas": wanted, "readyReplicas": ready, "availableReplicas": ready,
                         "updatedReplicas": wanted, "observedGeneration": deployment["metadata"]["generation"]});
                     if deployment["status"]["readyReplicas"].as_i64().unwrap_or(0) != ready
-                        || deployment["status"]["observedGeneration"] != status["observedGeneration"]
+                        || deployment["status"]["observedGeneration"]
+                            != status["observedGeneration"]
                     {
                         deployment["status"] = status;
                         let headers = [("content-type", "application/json")];
-                        let _ = client.send(Method::PUT, &format!("{path}/status"), &headers, deployment.to_string());
+                        let _ = client.send(
+                            Method::PUT,
+                            &format!("{path}/status"),
+                            &headers,
+                            deployment.to_string(),
+                        );
                     }
                 }
             }
@@ -432,7 +489,9 @@ spec:
     #[track_caller]
     pub fn wait_until_etcd_serves(&self) {
         self.relaunch_until("etcd", LONG, || {
-            (0..self.members.len()).all(|index| self.is_serving(index)).then_some(())
+            (0..self.members.len())
+                .all(|index| self.is_serving(index))
+                .then_some(())
         });
     }
 
@@ -461,16 +520,22 @@ spec:
     }
 
     pub fn cluster(&self) -> Value {
-        self.hosting_object(&format!("/apis/kubermatic.k8c.io/v1/clusters/{CLUSTER}")).unwrap()
+        self.hosting_object(&format!("/apis/kubermatic.k8c.io/v1/clusters/{CLUSTER}"))
+            .unwrap()
     }
 
     pub fn stateful_set(&self) -> Value {
-        self.hosting_object(&format!("/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/etcd")).unwrap()
+        self.hosting_object(&format!(
+            "/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/etcd"
+        ))
+        .unwrap()
     }
 
     pub fn replicas(&self, deployment: &str) -> i64 {
         let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{deployment}");
-        self.hosting_object(&path).unwrap()["spec"]["replicas"].as_i64().unwrap_or(1)
+        self.hosting_object(&path).unwrap()["spec"]["replicas"]
+            .as_i64()
+            .unwrap_or(1)
     }
 
     /// A snapshot of the first member, by etcdctl, stored as KKP stores it.
@@ -513,23 +578,37 @@ spec:
     /// Waits until a restore has this phase; fails the test where it ends in another one.
     #[track_caller]
     pub fn wait_for_phase(&self, name: &str, phase: &str) -> Value {
-        self.relaunch_until(&format!("{name} to be {phase}"), Duration::from_secs(240), || {
-            let restore = self.restore(name)?;
-            let now = restore["status"]["phase"].as_str().unwrap_or_default().to_owned();
-            let ended = ["Completed", "Failed", "RolledBack"].contains(&now.as_str());
-            assert!(!ended || now == phase, "{name} is {now}:\n{}", self.story());
-            (now == phase).then_some(restore)
-        })
+        self.relaunch_until(
+            &format!("{name} to be {phase}"),
+            Duration::from_secs(240),
+            || {
+                let restore = self.restore(name)?;
+                let now = restore["status"]["phase"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                let ended = ["Completed", "Failed", "RolledBack"].contains(&now.as_str());
+                assert!(!ended || now == phase, "{name} is {now}:\n{}", self.story());
+                (now == phase).then_some(restore)
+            },
+        )
     }
 
     /// Waits until a restore has come to this step or another that is in the list.
     #[track_caller]
     pub fn wait_for_step(&self, name: &str, steps: &[&str]) -> Value {
-        self.relaunch_until(&format!("{name} at {steps:?}"), Duration::from_secs(120), || {
-            let restore = self.restore(name)?;
-            let now = restore["status"]["attempt"]["step"].as_str().unwrap_or_default().to_owned();
-            steps.contains(&now.as_str()).then_some(restore)
-        })
+        self.relaunch_until(
+            &format!("{name} at {steps:?}"),
+            Duration::from_secs(120),
+            || {
+                let restore = self.restore(name)?;
+                let now = restore["status"]["attempt"]["step"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                steps.contains(&now.as_str()).then_some(restore)
+            },
+        )
     }
 
     /// Waits until nothing of any restore is left on the objects.
@@ -539,7 +618,9 @@ spec:
             let annotations = self.cluster()["metadata"]["annotations"].clone();
             let free = annotations.get("etcd-launcher/active-restore").is_none();
             let idle = self.members.iter().all(|member| {
-                member.state().is_some_and(|state| state.get("attempt").is_none())
+                member
+                    .state()
+                    .is_some_and(|state| state.get("attempt").is_none())
             });
             (free && idle).then_some(())
         });
@@ -552,9 +633,16 @@ spec:
             let log = member.log();
             let lines: Vec<_> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(25)..];
-            text += &format!("--- {} ({:?})\n{}\n", member.name, member.state(), tail.join("\n"));
+            text += &format!(
+                "--- {} ({:?})\n{}\n",
+                member.name,
+                member.state(),
+                tail.join("\n")
+            );
         }
-        let restores = self.hosting.try_kubectl(&["get", "etcdrestores", "-A", "-o", "yaml"]);
+        let restores = self
+            .hosting
+            .try_kubectl(&["get", "etcdrestores", "-A", "-o", "yaml"]);
         text + &restores.stdout
     }
 

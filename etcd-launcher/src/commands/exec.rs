@@ -32,9 +32,7 @@ pub(crate) fn run(args: &ExecArgs) -> Result<std::convert::Infallible> {
     }
     let program = &args.command[0];
     let failed = Command::new(program).args(&args.command[1..]).exec();
-    Err(
-        Error::other(format!("can not start {}", program.display()))
-            .because(failed)
-            .into(),
-    )
+    Err(Error::other(format!("can not start {}", program.display()))
+        .because(failed)
+        .into())
 }

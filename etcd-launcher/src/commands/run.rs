@@ -23,7 +23,12 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     cluster: String,
     /// Namespace of its control plane [default: cluster-NAME]
-    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "POD_NAMESPACE",
+        hide_env_values = true
+    )]
     namespace: Option<String>,
     /// File with the way to the hosting API; without it, the one of this pod
     #[arg(long, value_name = "FILE")]
@@ -64,7 +69,8 @@ pub(crate) struct RunArgs {
 
 /// Runs the command.
 pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
-    let etcd = EtcdArgs::parse(&args.etcd, |name| std::env::var_os(name)).map_err(CommandError::usage)?;
+    let etcd =
+        EtcdArgs::parse(&args.etcd, |name| std::env::var_os(name)).map_err(CommandError::usage)?;
     let peers = args
         .peers
         .iter()
@@ -75,7 +81,9 @@ pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
                     (name.to_owned(), address.to_owned())
                 })
                 .ok_or_else(|| {
-                    CommandError::usage(Error::invalid(format!("--peer {peer:?} is not NAME=ADDRESS")))
+                    CommandError::usage(Error::invalid(format!(
+                        "--peer {peer:?} is not NAME=ADDRESS"
+                    )))
                 })
         })
         .collect::<Result<BTreeMap<_, _>>>()?;
@@ -87,12 +95,17 @@ pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
                 .unwrap_or_else(|| format!("cluster-{}", args.cluster)),
             cluster: args.cluster,
             set: args.statefulset,
-            control_plane: args.control_plane.into_iter().filter(|name| !name.is_empty()).collect(),
+            control_plane: args
+                .control_plane
+                .into_iter()
+                .filter(|name| !name.is_empty())
+                .collect(),
         },
         kubeconfig: args.kubeconfig,
-        pod_uid: args
-            .pod_name
-            .map_or_else(|| uuid::Uuid::new_v4().to_string(), |name| format!("{name}/{}", std::process::id())),
+        pod_uid: args.pod_name.map_or_else(
+            || uuid::Uuid::new_v4().to_string(),
+            |name| format!("{name}/{}", std::process::id()),
+        ),
         listen: args.listen,
         peers,
         new_cluster: args.new_cluster,

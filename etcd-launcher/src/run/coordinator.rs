@@ -105,7 +105,8 @@ impl Seen {
 
     fn silent(&self) -> BTreeMap<String, Duration> {
         let rows = self.rows.iter();
-        rows.map(|(name, (_, at))| (name.clone(), at.elapsed())).collect()
+        rows.map(|(name, (_, at))| (name.clone(), at.elapsed()))
+            .collect()
     }
 }
 
@@ -142,7 +143,10 @@ impl Coordinator {
             Some(active) => self.hosting.restore(&reference(active)).await?,
             None => None,
         };
-        let may = match restore.as_ref().and_then(|restore| restore.attempt.as_ref()) {
+        let may = match restore
+            .as_ref()
+            .and_then(|restore| restore.attempt.as_ref())
+        {
             Some(attempt) if attempt.step() > Step::Preflight && !attempt.members.is_empty() => {
                 attempt.member(&self.me).is_some()
             }
@@ -164,7 +168,10 @@ impl Coordinator {
     /// Looks for a restore that waits, and takes the cluster for it.
     async fn admit(&mut self) -> Result<Duration> {
         for restore in self.hosting.all_restores().await? {
-            let at_end = restore.attempt.as_ref().is_some_and(|attempt| attempt.step().is_end());
+            let at_end = restore
+                .attempt
+                .as_ref()
+                .is_some_and(|attempt| attempt.step().is_end());
             if at_end && restore.has_finalizer() {
                 self.release(&restore).await?;
             }
@@ -178,7 +185,11 @@ impl Coordinator {
             }
             if restore.attempt.is_some() {
                 // Its claim was taken away by somebody: it is taken again.
-                let id = restore.attempt.as_ref().map(|a| a.id.clone()).unwrap_or_default();
+                let id = restore
+                    .attempt
+                    .as_ref()
+                    .map(|a| a.id.clone())
+                    .unwrap_or_default();
                 self.take(&restore, &id).await?;
                 return Ok(OFTEN);
             }
@@ -189,14 +200,18 @@ impl Coordinator {
             // A member that has not put the last attempt away yet would obey two.
             let answers = self.peers.ask().await;
             if let Some(peer) = answers.values().find(|peer| peer.attempt.is_some()) {
-                self.tell(&restore, &format!("waiting for member {} to end another restore", peer.name))
-                    .await?;
+                self.tell(
+                    &restore,
+                    &format!("waiting for member {} to end another restore", peer.name),
+                )
+                .await?;
                 return Ok(SELDOM);
             }
             if self.health.report().attempt.is_some() {
                 return Ok(SELDOM);
             }
-            self.take(&restore, &uuid::Uuid::new_v4().to_string()).await?;
+            self.take(&restore, &uuid::Uuid::new_v4().to_string())
+                .await?;
             return Ok(OFTEN);
         }
         Ok(SELDOM)
@@ -282,7 +297,11 @@ impl Coordinator {
     }
 
     async fn tell(&mut self, restore: &RestoreView, message: &str) -> Result<()> {
-        let old = restore.object.data.pointer("/status/message").and_then(Value::as_str);
+        let old = restore
+            .object
+            .data
+            .pointer("/status/message")
+            .and_then(Value::as_str);
         if old == Some(message) {
             return Ok(());
         }
@@ -320,7 +339,14 @@ impl Coordinator {
             return Ok(OFTEN);
         }
         let former = BTreeMap::new();
-        let unpaused = pause::unpause(&self.hosting, &active.attempt, &former, true, &Still::Always).await?;
+        let unpaused = pause::unpause(
+            &self.hosting,
+            &active.attempt,
+            &former,
+            true,
+            &Still::Always,
+        )
+        .await?;
         if unpaused == Unpaused::No {
             return Ok(OFTEN);
         }
@@ -329,18 +355,30 @@ impl Coordinator {
         {
             let patch = json!({"metadata": {"annotations": {ACTIVE: Value::Null}}});
             self.hosting.patch_cluster(&cluster, patch).await?;
-            self.say(&format!("restore {} is gone: the cluster is free again", active.name));
+            self.say(&format!(
+                "restore {} is gone: the cluster is free again",
+                active.name
+            ));
         }
         Ok(OFTEN)
     }
 
     async fn go_on(&mut self, restore: &RestoreView) -> Result<Duration> {
-        let Some(attempt) = &restore.attempt else { return Ok(OFTEN) };
+        let Some(attempt) = &restore.attempt else {
+            return Ok(OFTEN);
+        };
         self.seen.look(attempt, &restore.reports);
         let facts = self.facts(restore, attempt).await?;
-        let abort = restore.object.metadata.annotations.as_ref().is_some_and(|annotations| {
-            [ABORT, hosted::ABORT].iter().any(|name| annotations.contains_key(*name))
-        });
+        let abort = restore
+            .object
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|annotations| {
+                [ABORT, hosted::ABORT]
+                    .iter()
+                    .any(|name| annotations.contains_key(*name))
+            });
         let silent = self.seen.silent();
         let view = View {
             attempt,
@@ -402,7 +440,9 @@ impl Coordinator {
             .reports
             .iter()
             .filter(|(_, row)| {
-                row.attempt == attempt.id && row.sequence == attempt.sequence && row.state == State::Fit
+                row.attempt == attempt.id
+                    && row.sequence == attempt.sequence
+                    && row.state == State::Fit
             })
             .map(|(name, row)| (name.as_str(), row))
             .collect();
@@ -441,9 +481,10 @@ impl Coordinator {
             ..attempt.clone()
         };
         if next.step == Step::Pausing {
-            decided.expected = attempt.members.first().and_then(|first| {
-                reports.get(&first.name).and_then(|row| row.built.clone())
-            });
+            decided.expected = attempt
+                .members
+                .first()
+                .and_then(|first| reports.get(&first.name).and_then(|row| row.built.clone()));
         }
         decided
     }
@@ -483,7 +524,12 @@ impl Coordinator {
     }
 
     /// What is waited for, for people: no decision, and the sequence stays.
-    async fn message(&mut self, restore: &RestoreView, attempt: &Attempt, message: &str) -> Result<()> {
+    async fn message(
+        &mut self,
+        restore: &RestoreView,
+        attempt: &Attempt,
+        message: &str,
+    ) -> Result<()> {
         // Not more often than people read.
         if since(self.seen.stepped) < Duration::from_secs(3) {
             return Ok(());
@@ -518,7 +564,11 @@ impl Coordinator {
         Ok(Facts {
             active: cluster.as_ref().and_then(|cluster| cluster.active.as_ref()) == Some(&mine),
             finalizer: restore.has_finalizer(),
-            cluster_id: set.as_ref().map(SetView::cluster_id).unwrap_or_default().to_owned(),
+            cluster_id: set
+                .as_ref()
+                .map(SetView::cluster_id)
+                .unwrap_or_default()
+                .to_owned(),
             end: set
                 .as_ref()
                 .and_then(SetView::end)
@@ -547,7 +597,12 @@ impl Coordinator {
         };
         match work {
             Work::Finalizer => {
-                let mut finalizers = restore.object.metadata.finalizers.clone().unwrap_or_default();
+                let mut finalizers = restore
+                    .object
+                    .metadata
+                    .finalizers
+                    .clone()
+                    .unwrap_or_default();
                 finalizers.push(FINALIZER.to_owned());
                 self.hosting
                     .patch_restore(restore, json!({ "finalizers": finalizers }))
@@ -615,7 +670,10 @@ impl Coordinator {
     async fn release(&self, restore: &RestoreView) -> Result<()> {
         let reference = restore.reference();
         if let Some(cluster) = self.hosting.cluster().await?
-            && cluster.active.as_ref().is_some_and(|active| active.uid == reference.uid)
+            && cluster
+                .active
+                .as_ref()
+                .is_some_and(|active| active.uid == reference.uid)
         {
             let patch = json!({"metadata": {"annotations": {ACTIVE: Value::Null}}});
             if self.hosting.patch_cluster(&cluster, patch).await? == Written::Conflict {
@@ -623,7 +681,12 @@ impl Coordinator {
             }
         }
         if restore.has_finalizer() {
-            let mut finalizers = restore.object.metadata.finalizers.clone().unwrap_or_default();
+            let mut finalizers = restore
+                .object
+                .metadata
+                .finalizers
+                .clone()
+                .unwrap_or_default();
             finalizers.retain(|name| name != FINALIZER);
             self.hosting
                 .patch_restore(restore, json!({ "finalizers": finalizers }))

@@ -191,7 +191,10 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
 }
 
 fn highest(view: &View<'_>) -> Option<i64> {
-    let ours = view.reports.values().filter(|row| row.attempt == view.attempt.id);
+    let ours = view
+        .reports
+        .values()
+        .filter(|row| row.attempt == view.attempt.id);
     ours.map(|row| row.sequence).max()
 }
 
@@ -212,7 +215,10 @@ fn is_silent(view: &View<'_>, name: &str) -> bool {
 
 fn all(view: &View<'_>, wanted: State) -> bool {
     let members = &view.attempt.members;
-    !members.is_empty() && members.iter().all(|member| state(view, &member.name) == wanted)
+    !members.is_empty()
+        && members
+            .iter()
+            .all(|member| state(view, &member.name) == wanted)
 }
 
 /// Who is not there yet, for people.
@@ -275,7 +281,10 @@ fn preflight(view: &View<'_>) -> Decision {
         .filter_map(|name| Some((name.as_str(), row(view, name)?)))
         .collect();
     if let Some((name, row)) = rows.iter().find(|(_, row)| row.state == State::Unfit) {
-        return failed(view, format!("member {name} can not be restored: {}", row.message));
+        return failed(
+            view,
+            format!("member {name} can not be restored: {}", row.message),
+        );
     }
     let fit: BTreeMap<&str, &Report> = rows
         .into_iter()
@@ -288,7 +297,11 @@ fn preflight(view: &View<'_>) -> Decision {
     };
     let is_fit = |voter: &Voter| plan::row_of(voter, &fit).is_some();
     let present = voters.iter().filter(|voter| is_fit(voter)).count();
-    let needed = if known { voters.len() / 2 + 1 } else { voters.len() };
+    let needed = if known {
+        voters.len() / 2 + 1
+    } else {
+        voters.len()
+    };
     let missing: Vec<&Voter> = voters.iter().filter(|voter| !is_fit(voter)).collect();
     // Who is at work is waited for: left out, it would lose its place.
     let waited: Vec<&str> = missing
@@ -342,11 +355,18 @@ fn before(view: &View<'_>) -> Decision {
                 }
                 return go(Step::Pausing, None, "pausing the control plane");
             }
-            format!("waiting for the new state of {}", awaited(view, State::Built))
+            format!(
+                "waiting for the new state of {}",
+                awaited(view, State::Built)
+            )
         }
         Step::Pausing => {
             if view.facts.paused {
-                return go(Step::Watching, None, "looking for somebody who still writes");
+                return go(
+                    Step::Watching,
+                    None,
+                    "looking for somebody who still writes",
+                );
             }
             if view.stalled < patience {
                 return Decision::Do(Work::Pause);
@@ -363,7 +383,11 @@ fn before(view: &View<'_>) -> Decision {
             }
             // Without a leader nobody writes; a broken etcd must not forbid its own restore.
             Watched::Unknown if nobody_leads(view) => {
-                return go(Step::Stopping, None, "no member has a leader: stopping etcd");
+                return go(
+                    Step::Stopping,
+                    None,
+                    "no member has a leader: stopping etcd",
+                );
             }
             Watched::Unknown if view.stalled < patience => return Decision::Do(Work::Watch),
             Watched::Unknown => "etcd could not be watched".to_owned(),
@@ -391,7 +415,10 @@ fn agreed(view: &View<'_>) -> Result<(), String> {
         }
         match first {
             Some(first) if first.hash_kv_at_t.hash != built.hash_kv_at_t.hash => {
-                return Err(format!("member {} built something else than the others", member.name));
+                return Err(format!(
+                    "member {} built something else than the others",
+                    member.name
+                ));
             }
             _ => first = Some(built),
         }
@@ -486,19 +513,27 @@ fn verified(view: &View<'_>) -> Result<(), String> {
             return Err(format!("member {name} does not say what it started"));
         };
         if started.cluster_id != attempt.new_cluster_id || !started.members.iter().eq(ids.iter()) {
-            return Err(format!("member {name} started in another cluster than planned"));
+            return Err(format!(
+                "member {name} started in another cluster than planned"
+            ));
         }
         if !started.leader {
             return Err(format!("member {name} sees no leader"));
         }
         if !started.alarms.is_empty() {
-            return Err(format!("member {name} raises {}", started.alarms.join(", ")));
+            return Err(format!(
+                "member {name} raises {}",
+                started.alarms.join(", ")
+            ));
         }
         if started.revision < attempt.target_revision {
             return Err(format!("member {name} is below the target revision"));
         }
         // The hash alone: how far a compaction has come in the background is told beside it, and changes.
-        let expected = attempt.expected.as_ref().map(|expected| expected.hash_kv_at_t.hash);
+        let expected = attempt
+            .expected
+            .as_ref()
+            .map(|expected| expected.hash_kv_at_t.hash);
         if expected != Some(started.hash_kv_at_t.hash) {
             return Err(format!(
                 "member {name} holds something else than what was built: its hash at revision {} is {}, not {}",
@@ -522,9 +557,7 @@ fn committed(view: &View<'_>) -> Decision {
             "the StatefulSet says that this attempt went back; nothing is decided any more"
                 .to_owned(),
         ),
-        _ if view.facts.set_gone => {
-            Decision::Wait("the StatefulSet of etcd is gone".to_owned())
-        }
+        _ if view.facts.set_gone => Decision::Wait("the StatefulSet of etcd is gone".to_owned()),
         _ => Decision::Do(Work::Commit),
     }
 }
@@ -535,9 +568,9 @@ fn restarting(view: &View<'_>) -> Decision {
         .iter()
         .filter(|member| state(view, &member.name) == State::Serving)
         .count();
-    let passed = members.iter().all(|member| {
-        state(view, &member.name) == State::Serving || is_silent(view, &member.name)
-    });
+    let passed = members
+        .iter()
+        .all(|member| state(view, &member.name) == State::Serving || is_silent(view, &member.name));
     if passed && serving > members.len() / 2 {
         return go(
             Step::Unpausing,
@@ -545,7 +578,10 @@ fn restarting(view: &View<'_>) -> Decision {
             "the restored etcd serves: bringing the control plane back",
         );
     }
-    Decision::Wait(format!("waiting for {} to serve", awaited(view, State::Serving)))
+    Decision::Wait(format!(
+        "waiting for {} to serve",
+        awaited(view, State::Serving)
+    ))
 }
 
 fn rolling_back(view: &View<'_>) -> Decision {
@@ -560,7 +596,8 @@ fn rolling_back(view: &View<'_>) -> Decision {
         .filter(|voter| {
             let row = row(view, &voter.name);
             row.is_some_and(|row| {
-                row.cluster_id == view.attempt.old_cluster_id && row.listening == super::records::Listening::Usual
+                row.cluster_id == view.attempt.old_cluster_id
+                    && row.listening == super::records::Listening::Usual
             })
         })
         .count();
@@ -570,7 +607,11 @@ fn rolling_back(view: &View<'_>) -> Decision {
         || on_old > view.attempt.voters.len() / 2
         || (down_before >= majority && is_back >= majority)
     {
-        return go(Step::Unpausing, Some(Outcome::RolledBack), view.attempt.message.clone());
+        return go(
+            Step::Unpausing,
+            Some(Outcome::RolledBack),
+            view.attempt.message.clone(),
+        );
     }
     Decision::Wait(format!(
         "{}; waiting for {} to go back",
@@ -582,7 +623,11 @@ fn rolling_back(view: &View<'_>) -> Decision {
 fn unpausing(view: &View<'_>) -> Decision {
     let outcome = view.attempt.outcome.unwrap_or(Outcome::Failed);
     // After this write the outcome outlives the restore.
-    let recorded = view.facts.end.as_ref().is_some_and(|end| end.outcome.is_some());
+    let recorded = view
+        .facts
+        .end
+        .as_ref()
+        .is_some_and(|end| end.outcome.is_some());
     if outcome != Outcome::Committed && view.facts.finalizer && !recorded && !view.facts.set_gone {
         return Decision::Do(Work::RecordBack);
     }

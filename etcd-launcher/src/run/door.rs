@@ -50,9 +50,9 @@ pub(crate) async fn usual(args: &EtcdArgs) -> Result<Client> {
     if url.starts_with("https://") {
         let (ca, certificate, key) = args.client_files();
         let read = |path: &Option<PathBuf>| match path {
-            Some(path) => std::fs::read(path).map(Some).map_err(|e| {
-                Error::invalid(format!("can not read {}", path.display())).because(e)
-            }),
+            Some(path) => std::fs::read(path)
+                .map(Some)
+                .map_err(|e| Error::invalid(format!("can not read {}", path.display())).because(e)),
             None => Ok(None),
         };
         let mut tls = TlsOptions::new();
@@ -67,7 +67,10 @@ pub(crate) async fn usual(args: &EtcdArgs) -> Result<Client> {
     soon("reach etcd", Client::connect([url], Some(options))).await
 }
 
-async fn soon<T>(doing: &str, call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T> {
+async fn soon<T>(
+    doing: &str,
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T> {
     match tokio::time::timeout(SOON, call).await {
         Ok(answer) => {
             answer.map_err(|e| Error::new(Kind::Unreachable, format!("can not {doing}")).because(e))
@@ -85,8 +88,14 @@ pub(crate) async fn usual_status(args: &EtcdArgs) -> Result<Said> {
     let status = soon("ask etcd for its status", client.status()).await?;
     let header = status.header();
     Ok(Said {
-        cluster_id: format!("{:x}", header.map_or(0, etcd_client::ResponseHeader::cluster_id)),
-        member_id: format!("{:x}", header.map_or(0, etcd_client::ResponseHeader::member_id)),
+        cluster_id: format!(
+            "{:x}",
+            header.map_or(0, etcd_client::ResponseHeader::cluster_id)
+        ),
+        member_id: format!(
+            "{:x}",
+            header.map_or(0, etcd_client::ResponseHeader::member_id)
+        ),
         leader: format!("{:x}", status.leader()),
         learner: status.is_learner(),
         revision: header.map_or(0, etcd_client::ResponseHeader::revision),
@@ -100,7 +109,9 @@ pub(crate) async fn usual_read(args: &EtcdArgs) -> Result<i64> {
     let mut client = usual(args).await?.kv_client();
     let options = GetOptions::new().with_keys_only();
     let read = soon("read from etcd", client.get("etcd-launcher", Some(options))).await?;
-    Ok(read.header().map_or(0, etcd_client::ResponseHeader::revision))
+    Ok(read
+        .header()
+        .map_or(0, etcd_client::ResponseHeader::revision))
 }
 
 /// The members it knows.
@@ -126,18 +137,27 @@ pub(crate) struct Socket<'a>(pub(crate) &'a Path);
 impl Socket<'_> {
     async fn call(&self, path: &str, body: &Value, patience: Duration) -> Result<Value> {
         let stream = tokio::net::UnixStream::connect(self.0).await.map_err(|e| {
-            Error::new(Kind::Unreachable, format!("can not reach {}", self.0.display())).because(e)
+            Error::new(
+                Kind::Unreachable,
+                format!("can not reach {}", self.0.display()),
+            )
+            .because(e)
         })?;
         http::ask(stream, path, Some(body), patience).await
     }
 
     /// What it says of itself.
     pub(crate) async fn status(&self) -> Result<Said> {
-        let status = self.call("/v3/maintenance/status", &json!({}), SOON).await?;
+        let status = self
+            .call("/v3/maintenance/status", &json!({}), SOON)
+            .await?;
         let alarms = self
             .call("/v3/maintenance/alarm", &json!({"action": "GET"}), SOON)
             .await?;
-        let raised = alarms["alarms"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let raised = alarms["alarms"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         Ok(Said {
             cluster_id: hex(&status["header"]["cluster_id"]),
             member_id: hex(&status["header"]["member_id"]),
@@ -155,9 +175,16 @@ impl Socket<'_> {
     /// Ids of the members it knows, sorted.
     pub(crate) async fn members(&self) -> Result<Vec<String>> {
         let listed = self
-            .call("/v3/cluster/member/list", &json!({"linearizable": true}), SOON)
+            .call(
+                "/v3/cluster/member/list",
+                &json!({"linearizable": true}),
+                SOON,
+            )
             .await?;
-        let members = listed["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let members = listed["members"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let ids: BTreeSet<String> = members.iter().map(|member| hex(&member["ID"])).collect();
         Ok(ids.into_iter().collect())
     }
@@ -173,7 +200,9 @@ impl Socket<'_> {
     /// Takes an alarm for lack of space away.
     pub(crate) async fn disarm(&self) -> Result<()> {
         let asked = json!({"action": "DEACTIVATE", "alarm": "NOSPACE", "memberID": "0"});
-        self.call("/v3/maintenance/alarm", &asked, SOON).await.map(|_| ())
+        self.call("/v3/maintenance/alarm", &asked, SOON)
+            .await
+            .map(|_| ())
     }
 
     /// etcd's hash at a revision.

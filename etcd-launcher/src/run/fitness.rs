@@ -64,7 +64,11 @@ pub(crate) async fn look(
         Carried::Absent => Data::None,
     };
     let etcd = Tool::ask(args.program(), "--version").await?;
-    let live = if data == Data::Old { live(args).await } else { None };
+    let live = if data == Data::Old {
+        live(args).await
+    } else {
+        None
+    };
     let database = dir.member().join("snap").join("db");
     // etcd may be writing to it: what is read is a hint where etcd answers, and the truth where it is down.
     let offline = match (&live, data) {
@@ -98,14 +102,22 @@ pub(crate) async fn look(
         .as_ref()
         .and_then(|manifest| manifest.etcd.cluster_id.parse().ok());
     let manifest_mark = found.manifest.as_ref().map_or(0, |manifest| {
-        manifest.target_revision.unwrap_or(0).max(manifest.facts.revision)
+        manifest
+            .target_revision
+            .unwrap_or(0)
+            .max(manifest.facts.revision)
     });
     let lineage = Lineage::of(dir, &carried, Some(&lineage_facts));
     let shown = found.source.to_string();
     let mut work = FromSnapshot {
         builder: Builder {
             etcdutl: tools.etcdutl.clone(),
-            search: args.program().parent().map(PathBuf::from).into_iter().collect(),
+            search: args
+                .program()
+                .parent()
+                .map(PathBuf::from)
+                .into_iter()
+                .collect(),
             target: Target {
                 line: Some(etcd.version.line),
                 quota: match args.quota_bytes() {
@@ -125,12 +137,18 @@ pub(crate) async fn look(
         cluster,
         fetched: None,
     };
-    let (snapshot, facts) = work.look(&dir.spool(attempt)).await?;
+    let fetched = work.look(&dir.spool(attempt)).await?;
+    let (snapshot, facts) = (fetched.snapshot, fetched.facts);
     check_snapshot(&facts, &voters)?;
     let kept = dir
         .attempts()
         .iter()
-        .flat_map(|attempt| [attempt.plan.target_revision, attempt.former.as_ref().map_or(0, |f| f.revision)])
+        .flat_map(|attempt| {
+            [
+                attempt.plan.target_revision,
+                attempt.former.as_ref().map_or(0, |f| f.revision),
+            ]
+        })
         .max();
     let (member_id, cluster_id) = match &carried {
         Carried::Cluster {
@@ -178,11 +196,21 @@ async fn find(hosting: &Hosting, restore: &RestoreView) -> Result<destination::F
         secret: restore.text("backupDownloadCredentialsSecret"),
     };
     let location = destination::open(&hosting.client, &wanted).await?;
-    destination::find(&location, &hosting.names.cluster, restore.text("backupName")).await
+    destination::find(
+        &location,
+        &hosting.names.cluster,
+        restore.text("backupName"),
+    )
+    .await
 }
 
 fn check_arguments(args: &EtcdArgs) -> Result<()> {
-    for flag in ["force-new-cluster", "discovery", "discovery-srv", "discovery-endpoints"] {
+    for flag in [
+        "force-new-cluster",
+        "discovery",
+        "discovery-srv",
+        "discovery-endpoints",
+    ] {
         if args.has(flag) {
             return Err(Error::invalid(format!(
                 "etcd is started with --{flag}, and can not be restored so"
@@ -216,7 +244,11 @@ fn check_snapshot(facts: &Facts, voters: &[Voter]) -> Result<()> {
         .hint("restore it offline, with `etcd-launcher restore`"));
     }
     // Ids change with every restore; where the members are reached does not.
-    let mut urls = facts.members.iter().flat_map(|member| &member.peer_urls).peekable();
+    let mut urls = facts
+        .members
+        .iter()
+        .flat_map(|member| &member.peer_urls)
+        .peekable();
     if urls.peek().is_some()
         && !urls.any(|url| voters.iter().any(|voter| voter.peer_urls.contains(url)))
     {
@@ -260,7 +292,11 @@ async fn live(args: &EtcdArgs) -> Option<Live> {
     }
 }
 
-fn voters(args: &EtcdArgs, live: Option<&Live>, offline: Option<&Facts>) -> Result<(Vec<Voter>, bool)> {
+fn voters(
+    args: &EtcdArgs,
+    live: Option<&Live>,
+    offline: Option<&Facts>,
+) -> Result<(Vec<Voter>, bool)> {
     if let Some(live) = live {
         return Ok((live.voters.clone(), true));
     }
@@ -290,10 +326,7 @@ fn voters(args: &EtcdArgs, live: Option<&Live>, offline: Option<&Facts>) -> Resu
     Ok((voters, false))
 }
 
-/// The revision of the stopped database, and what it was, for a rollback after commit.
-pub(crate) fn offline(
-    dir: &DataDir,
-    progress: &dyn Progress,
-) -> Result<crate::restore::entry::Former> {
-    proof::former(&dir.member(), progress).map(|(former, _)| former)
+/// What the stopped database holds, as far as it can be read.
+pub(crate) fn offline(dir: &DataDir, progress: &dyn Progress) -> Result<proof::Seen> {
+    proof::seen(&dir.member(), progress)
 }

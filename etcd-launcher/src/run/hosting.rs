@@ -13,7 +13,9 @@ use kube::{Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::memory::RestoreRef;
-use super::records::{ACTIVE, Active, Attempt, CLUSTER_ID, EndRecord, OUTCOME, Report, TARGET_REVISION};
+use super::records::{
+    ACTIVE, Active, Attempt, CLUSTER_ID, EndRecord, OUTCOME, Report, TARGET_REVISION,
+};
 
 /// An answer takes no longer, or the API is away.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -40,7 +42,9 @@ pub(crate) struct Hosting {
 
 impl std::fmt::Debug for Hosting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hosting").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Hosting")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +114,10 @@ impl RestoreView {
             .because(e)
         };
         Ok(Self {
-            attempt: part("attempt").map(serde_json::from_value).transpose().map_err(odd)?,
+            attempt: part("attempt")
+                .map(serde_json::from_value)
+                .transpose()
+                .map_err(odd)?,
             reports: part("reports")
                 .map(serde_json::from_value)
                 .transpose()
@@ -275,7 +282,13 @@ impl Hosting {
 
     /// The StatefulSet.
     pub(crate) async fn set(&self) -> Result<Option<SetView>> {
-        let found = optional(soon("read the StatefulSet of etcd", self.sets().get(&self.names.set)).await)?;
+        let found = optional(
+            soon(
+                "read the StatefulSet of etcd",
+                self.sets().get(&self.names.set),
+            )
+            .await,
+        )?;
         Ok(found.map(|set| SetView {
             version: set.resource_version().unwrap_or_default(),
             deleting: set.metadata.deletion_timestamp.is_some(),
@@ -286,7 +299,8 @@ impl Hosting {
 
     /// The Cluster.
     pub(crate) async fn cluster(&self) -> Result<Option<ClusterView>> {
-        let found = optional(soon("read the Cluster", self.clusters().get(&self.names.cluster)).await)?;
+        let found =
+            optional(soon("read the Cluster", self.clusters().get(&self.names.cluster)).await)?;
         Ok(found.map(|cluster| {
             let text = |path: &str| {
                 let found = cluster.data.pointer(path).and_then(Value::as_str);
@@ -295,7 +309,10 @@ impl Hosting {
             let namespace = text("/status/namespaceName");
             ClusterView {
                 version: cluster.resource_version().unwrap_or_default(),
-                active: cluster.annotations().get(ACTIVE).and_then(|text| Active::parse(text)),
+                active: cluster
+                    .annotations()
+                    .get(ACTIVE)
+                    .and_then(|text| Active::parse(text)),
                 paused: cluster.data.pointer("/spec/pause").and_then(Value::as_bool) == Some(true),
                 pause_reason: text("/spec/pauseReason"),
                 namespace: if namespace.is_empty() {
@@ -387,7 +404,11 @@ impl Hosting {
     }
 
     /// Patches the metadata of a restore as it was read.
-    pub(crate) async fn patch_restore(&self, restore: &RestoreView, metadata: Value) -> Result<Written> {
+    pub(crate) async fn patch_restore(
+        &self,
+        restore: &RestoreView,
+        metadata: Value,
+    ) -> Result<Written> {
         let reference = restore.reference();
         let restores = self.restores(&reference.namespace);
         let patch = with_version(
@@ -406,19 +427,30 @@ impl Hosting {
 
     /// Patches annotations of the StatefulSet as it was read; `null` removes one.
     pub(crate) async fn annotate_set(&self, set: &SetView, annotations: Value) -> Result<Written> {
-        let patch = with_version(json!({ "metadata": { "annotations": annotations } }), &set.version);
+        let patch = with_version(
+            json!({ "metadata": { "annotations": annotations } }),
+            &set.version,
+        );
         let sets = self.sets();
         conditional(
             soon(
                 "annotate the StatefulSet of etcd",
-                sets.patch(&self.names.set, &PatchParams::default(), &Patch::Merge(patch)),
+                sets.patch(
+                    &self.names.set,
+                    &PatchParams::default(),
+                    &Patch::Merge(patch),
+                ),
             )
             .await,
         )
     }
 
     /// Patches the Cluster as it was read.
-    pub(crate) async fn patch_cluster(&self, cluster: &ClusterView, patch: Value) -> Result<Written> {
+    pub(crate) async fn patch_cluster(
+        &self,
+        cluster: &ClusterView,
+        patch: Value,
+    ) -> Result<Written> {
         let patch = with_version(patch, &cluster.version);
         let clusters = self.clusters();
         let name = &self.names.cluster;
@@ -438,7 +470,11 @@ impl Hosting {
     }
 
     /// Patches a Deployment as it was read.
-    pub(crate) async fn patch_deployment(&self, read: &Deployment, patch: Value) -> Result<Written> {
+    pub(crate) async fn patch_deployment(
+        &self,
+        read: &Deployment,
+        patch: Value,
+    ) -> Result<Written> {
         let name = read.name_any();
         let patch = with_version(patch, &read.resource_version().unwrap_or_default());
         let deployments = self.deployments();
@@ -462,12 +498,18 @@ impl Hosting {
         if labels.is_empty() {
             return Ok(0);
         }
-        let selector: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let selector: Vec<_> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         let pods = self.pods();
         let params = ListParams::default().labels(&selector.join(","));
         let listed = soon("list pods of the control plane", pods.list(&params)).await?;
         let alive = |pod: &&Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            let phase = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref());
             !matches!(phase, Some("Succeeded" | "Failed"))
         };
         Ok(listed.items.iter().filter(alive).count())

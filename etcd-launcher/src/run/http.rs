@@ -73,9 +73,19 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_its_json_and_a_refusal_its_text() {
-        assert_eq!(answered("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"a\":1}").await.unwrap()["a"], 1);
-        let refused = answered("HTTP/1.0 500 No\r\n\r\nbecause").await.unwrap_err();
-        assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "because");
+        assert_eq!(
+            answered("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{\"a\":1}")
+                .await
+                .unwrap()["a"],
+            1
+        );
+        let refused = answered("HTTP/1.0 500 No\r\n\r\nbecause")
+            .await
+            .unwrap_err();
+        assert_eq!(
+            std::error::Error::source(&refused).unwrap().to_string(),
+            "because"
+        );
         for text in ["", "HTTP/1.0 200", "HTTP/1.0 200 OK\r\n\r\nno json"] {
             assert!(answered(text).await.is_err(), "{text}");
         }

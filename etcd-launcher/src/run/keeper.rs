@@ -80,7 +80,10 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    #[expect(clippy::too_many_arguments, reason = "all it keeps a member with, made once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all it keeps a member with, made once"
+    )]
     pub(crate) fn new(
         config: Config,
         dir: DataDir,
@@ -162,7 +165,11 @@ impl Keeper {
 
     /// One look, and one act.
     async fn turn(&mut self) -> Result<Duration> {
-        let wanted = self.memory.now().open().map(|_| self.memory.now().restore.clone());
+        let wanted = self
+            .memory
+            .now()
+            .open()
+            .map(|_| self.memory.now().restore.clone());
         let world = match self.hosting.look(wanted.as_ref()).await {
             Ok(world) => Some(world),
             Err(e) => {
@@ -183,8 +190,12 @@ impl Keeper {
                 Ok(OFTEN)
             }
             Orders::Superseded => {
-                let Some(mine) = self.memory.now().open().cloned() else { return Ok(OFTEN) };
-                let stands = world.as_ref().and_then(|world| Some(world.set.as_ref()?.cluster_id()));
+                let Some(mine) = self.memory.now().open().cloned() else {
+                    return Ok(OFTEN);
+                };
+                let stands = world
+                    .as_ref()
+                    .and_then(|world| Some(world.set.as_ref()?.cluster_id()));
                 let carried = self.dir.carried()?.cluster().map(|id| id.to_string());
                 self.say("the restore is gone, and a later one has ended since");
                 if carried.as_deref() == stands {
@@ -209,10 +220,20 @@ impl Keeper {
         }
     }
 
-    async fn obey(&mut self, restore: &RestoreRef, attempt: &Attempt, world: Option<&World>) -> Result<()> {
+    async fn obey(
+        &mut self,
+        restore: &RestoreRef,
+        attempt: &Attempt,
+        world: Option<&World>,
+    ) -> Result<()> {
         if (&self.seen.0, self.seen.1) != (&attempt.id, attempt.sequence) {
             self.seen = (attempt.id.clone(), attempt.sequence, Instant::now());
-            self.say(&format!("restore {}: {}: {}", restore.name, attempt.step().name(), attempt.message));
+            self.say(&format!(
+                "restore {}: {}: {}",
+                restore.name,
+                attempt.step().name(),
+                attempt.message
+            ));
         }
         let end_before = match self.memory.now().open() {
             Some(mine) if mine.id == attempt.id => self.memory.now().end_before.clone(),
@@ -236,7 +257,9 @@ impl Keeper {
         let now = self.situation(attempt, world)?;
         let act = act::act(&now);
         // Back is possible without a note of it: the directories say what is needed.
-        if remembered.is_err() && !matches!(act, Act::Back | Act::Stop | Act::Rest(..) | Act::Serve(_)) {
+        if remembered.is_err()
+            && !matches!(act, Act::Back | Act::Stop | Act::Rest(..) | Act::Serve(_))
+        {
             remembered?;
         }
         self.rows.at(restore, attempt, &self.config.pod_uid);
@@ -292,8 +315,14 @@ impl Keeper {
                 row.attempt == attempt.id && row.sequence == attempt.sequence && row.state == state
             })
         };
-        let place = attempt.order.iter().position(|name| *name == self.config.name);
-        let others = attempt.order.iter().filter(|name| **name != self.config.name);
+        let place = attempt
+            .order
+            .iter()
+            .position(|name| *name == self.config.name);
+        let others = attempt
+            .order
+            .iter()
+            .filter(|name| **name != self.config.name);
         let last = place.is_some_and(|place| place + 1 == attempt.order.len());
         let since = self.seen.2.elapsed();
         Ok(Situation {
@@ -325,13 +354,21 @@ impl Keeper {
                 || others.clone().all(|name| is_at(name, State::Stopped)),
             turn_to_open: place.is_none_or(|place| {
                 since >= self.config.turn * u32::try_from(place).unwrap_or(u32::MAX)
-                    || attempt.order[..place].iter().all(|name| is_at(name, State::Serving))
+                    || attempt.order[..place]
+                        .iter()
+                        .all(|name| is_at(name, State::Serving))
             }),
         })
     }
 
     /// Where this member has no plan of its own: before one is made, and where it was left out or its volume was lost.
-    fn slots_without_plan(&self, attempt: &Attempt, data: Data, planned: bool, carried: &Carried) -> Slots {
+    fn slots_without_plan(
+        &self,
+        attempt: &Attempt,
+        data: Data,
+        planned: bool,
+        carried: &Carried,
+    ) -> Slots {
         let member = match (carried, planned) {
             (Carried::Absent, _) => Content::Absent,
             (_, false) => Content::Old,
@@ -352,11 +389,21 @@ impl Keeper {
             member,
             side: Content::Absent,
             aside: Content::Absent,
-            had_old: if planned { data != Data::None } else { *carried != Carried::Absent },
+            had_old: if planned {
+                data != Data::None
+            } else {
+                *carried != Carried::Absent
+            },
         }
     }
 
-    async fn perform(&mut self, act: Act, now: &Situation, attempt: &Attempt, world: Option<&World>) -> Result<()> {
+    async fn perform(
+        &mut self,
+        act: Act,
+        now: &Situation,
+        attempt: &Attempt,
+        world: Option<&World>,
+    ) -> Result<()> {
         match act {
             Act::Check => self.check(attempt, world).await,
             Act::Build => self.build(attempt).await,
@@ -396,9 +443,15 @@ impl Keeper {
         world: Option<&World>,
     ) -> Result<()> {
         match state {
-            State::Started if attempt.step() == Step::Committed => self.record_committed(attempt)?,
+            State::Started if attempt.step() == Step::Committed => {
+                self.record_committed(attempt)?
+            }
             // Exchanged by a launcher that ended before it could note so.
             State::Swapped => self.exchange(attempt)?,
+            // Built by a launcher that ended before it could say so.
+            State::Built if attempt.step() == Step::Planned && !self.rows.has_built() => {
+                return self.tell_built(attempt);
+            }
             State::RolledBack if now.etcd == Listening::None => self.fence = None,
             _ => {}
         }
@@ -406,12 +459,15 @@ impl Keeper {
             report.state = state;
             text.clone_into(&mut report.message);
         });
-        self.health.tell(|health| health.serving = now.etcd == Listening::Usual);
+        self.health
+            .tell(|health| health.serving = now.etcd == Listening::Usual);
         let is_gone = world.is_some_and(|world| world.restore.is_none());
         let over = match attempt.step() {
             Step::Completed => matches!(state, State::Serving | State::SetAside),
             Step::RolledBack | Step::Failed => matches!(state, State::RolledBack | State::Working),
-            _ => attempt.is_forward() && is_gone && matches!(state, State::Serving | State::SetAside),
+            _ => {
+                attempt.is_forward() && is_gone && matches!(state, State::Serving | State::SetAside)
+            }
         };
         // Without the hosting API nobody knows whether more was decided.
         if over && world.is_some() {
@@ -432,7 +488,9 @@ impl Keeper {
         for left in [spool, part] {
             match std::fs::remove_file(&left) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::other(format!("can not remove {}", left.display())).because(e));
+                    return Err(
+                        Error::other(format!("can not remove {}", left.display())).because(e)
+                    );
                 }
                 _ => {}
             }
@@ -453,7 +511,9 @@ impl Keeper {
     fn tidy(&mut self, attempt: &Attempt) -> Result<()> {
         use member_step::Step as At;
         let id: AttemptId = attempt.id.parse()?;
-        let Some(step) = self.dir.attempt(&id).ok().map(|known| known.step) else { return Ok(()) };
+        let Some(step) = self.dir.attempt(&id).ok().map(|known| known.step) else {
+            return Ok(());
+        };
         match step {
             At::RolledBack | At::Abandoned | At::Committed => Ok(()),
             At::RollingBack | At::Exchanged | At::Starting | At::Verified => self.back(attempt),
@@ -462,8 +522,14 @@ impl Keeper {
     }
 
     async fn check(&mut self, attempt: &Attempt, world: Option<&World>) -> Result<()> {
-        let Some(restore) = world.and_then(|world| world.restore.as_ref()) else { return Ok(()) };
-        if self.looked.as_ref().is_some_and(|(id, _)| *id == attempt.id) {
+        let Some(restore) = world.and_then(|world| world.restore.as_ref()) else {
+            return Ok(());
+        };
+        if self
+            .looked
+            .as_ref()
+            .is_some_and(|(id, _)| *id == attempt.id)
+        {
             return Ok(());
         }
         let id: AttemptId = attempt.id.parse()?;
@@ -551,7 +617,9 @@ impl Keeper {
             _ => (attempt.old_cluster_id.clone(), mine.old_member_id.clone()),
         };
         if old != (attempt.old_cluster_id.clone(), mine.old_member_id.clone()) {
-            return Err(Error::other("the data dir is not what it was when this was planned"));
+            return Err(Error::other(
+                "the data dir is not what it was when this was planned",
+            ));
         }
         Ok(plan)
     }
@@ -562,7 +630,9 @@ impl Keeper {
         let restarted = self.looked.as_ref().is_none_or(|(id, _)| *id != attempt.id);
         if restarted {
             // Restarted since Preflight: it looks again.
-            let Some(restore) = self.hosting.restore(&reference).await? else { return Ok(()) };
+            let Some(restore) = self.hosting.restore(&reference).await? else {
+                return Ok(());
+            };
             let looked = fitness::look(
                 &self.dir,
                 self.member.args(),
@@ -575,7 +645,9 @@ impl Keeper {
             .await?;
             self.looked = Some((attempt.id.clone(), looked));
         }
-        let Some((_, looked)) = &mut self.looked else { return Ok(()) };
+        let Some((_, looked)) = &mut self.looked else {
+            return Ok(());
+        };
         let planned = attempt.snapshot.clone().unwrap_or_default();
         if looked.fit.snapshot.sha256 != planned.sha256 {
             return self.unfit("the snapshot is not the one that was planned with");
@@ -589,7 +661,9 @@ impl Keeper {
         match prepared {
             Ok(Prepared::Proven) => {}
             Ok(Prepared::TargetTooLow(revision)) => {
-                return self.unfit(&format!("revision {revision} of the snapshot is too near to the target"));
+                return self.unfit(&format!(
+                    "revision {revision} of the snapshot is too near to the target"
+                ));
             }
             Err(e) if e.kind() == Kind::Unreachable => return Err(e),
             Err(e) => {
@@ -597,8 +671,14 @@ impl Keeper {
                 return self.unfit(&text);
             }
         }
+        self.tell_built(attempt)
+    }
+
+    /// Says what was built, by looking at it.
+    fn tell_built(&mut self, attempt: &Attempt) -> Result<()> {
         self.progress.step("hashing the new state");
-        let side = self.dir.side(&plan.attempt).join("snap").join("db");
+        let id: AttemptId = attempt.id.parse()?;
+        let side = self.dir.side(&id).join("snap").join("db");
         let database = backup_core::etcd::Database::open(&side)?;
         let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
         let digest = database.digest(None, self.progress)?;
@@ -624,15 +704,19 @@ impl Keeper {
 
     fn hold(&mut self, attempt: &Attempt) -> Result<()> {
         let fence = Fence::take(&self.dir)?;
-        let before = attempt.member(&self.config.name).map(|mine| mine.before).unwrap_or_default();
+        let before = attempt
+            .member(&self.config.name)
+            .map(|mine| mine.before)
+            .unwrap_or_default();
         let revision = match (fitness::offline(&self.dir, self.progress), before.data) {
-            (Ok(former), _) => former.revision,
+            (Ok(seen), _) => seen.facts.revision,
             (Err(e), Data::Old) if before.serving => return Err(e),
             (Err(_), _) => 0,
         };
         self.fence = Some(fence);
         let exact = self.exact;
-        self.rows.tell(|report| report.offline = Some(Offline { revision, exact }));
+        self.rows
+            .tell(|report| report.offline = Some(Offline { revision, exact }));
         Ok(())
     }
 
@@ -642,7 +726,9 @@ impl Keeper {
         if known.step == member_step::Step::Exchanged && self.dir.truth(known)? == Truth::After {
             return Ok(());
         }
-        let former = fitness::offline(&self.dir, self.progress).ok();
+        let former = fitness::offline(&self.dir, self.progress)
+            .ok()
+            .and_then(|seen| seen.former);
         let fence = match self.fence.take() {
             Some(fence) => fence,
             None => Fence::take(&self.dir)?,
@@ -691,7 +777,9 @@ impl Keeper {
             member_id,
         } = self.dir.carried()?
         else {
-            return Err(Error::other("there is no state that etcd could be started on"));
+            return Err(Error::other(
+                "there is no state that etcd could be started on",
+            ));
         };
         let (cluster_id, member_id) = (cluster_id.to_string(), member_id.to_string());
         let stands = world
@@ -717,7 +805,9 @@ impl Keeper {
             }
             if cluster_id == attempt.new_cluster_id {
                 if !attempt.is_forward() {
-                    return Err(Error::other("the new state is not opened before it is committed"));
+                    return Err(Error::other(
+                        "the new state is not opened before it is committed",
+                    ));
                 }
                 self.record_committed(attempt)?;
             }
@@ -740,9 +830,9 @@ impl Keeper {
             let hash = socket.hash_kv(attempt.target_revision).await?;
             Ok::<_, Error>((said, revision, members, hash))
         };
-        let (said, revision, mut members, hash) = asked.await.map_err(|e| {
-            e.context("the restored etcd does not answer yet")
-        })?;
+        let (said, revision, mut members, hash) = asked
+            .await
+            .map_err(|e| e.context("the restored etcd does not answer yet"))?;
         members.sort();
         let open = listening::ports(self.member.pid().unwrap_or(0))
             .map_err(|e| Error::other("can not tell where etcd listens").because(e))?;
@@ -775,7 +865,9 @@ impl Keeper {
 
     /// The restore is gone, and nobody wrote down how it ended: the members do.
     async fn settle(&mut self, world: Option<&World>) -> Result<()> {
-        let Some(mine) = self.memory.now().open().cloned() else { return Ok(()) };
+        let Some(mine) = self.memory.now().open().cloned() else {
+            return Ok(());
+        };
         let Some(set) = world.and_then(|world| world.set.as_ref()) else {
             self.say("the restore and the StatefulSet are gone: waiting");
             return Ok(());
@@ -805,7 +897,9 @@ impl Keeper {
         }
         // Whoever is first decides; the next look obeys what stands.
         self.hosting.annotate_set(set, annotations).await?;
-        self.say(&format!("the restore is gone: it ended {outcome:?}, as the members remember it"));
+        self.say(&format!(
+            "the restore is gone: it ended {outcome:?}, as the members remember it"
+        ));
         Ok(())
     }
 
@@ -832,7 +926,8 @@ impl Keeper {
         if let Ok(fence) = Fence::take(&self.dir) {
             exchange::recover(&mut self.dir, &fence)?;
         }
-        let cluster = ids::parse_cluster(&self.member.args().initial_cluster_text()).unwrap_or_default();
+        let cluster =
+            ids::parse_cluster(&self.member.args().initial_cluster_text()).unwrap_or_default();
         let new_id = ids::cluster_id(&cluster, self.member.args().token()).to_string();
         let agrees = match (stands, id.as_deref()) {
             (Some(stands), Some(id)) => stands.is_empty() || stands == id,
@@ -855,7 +950,11 @@ impl Keeper {
         });
         let duty = startup::idle(&Standing {
             carried: &carried,
-            stands: if set.is_none() && id.is_none() { None } else { stands },
+            stands: if set.is_none() && id.is_none() {
+                None
+            } else {
+                stands
+            },
             peers: &peers,
             voters: cluster.len().max(1),
             new_cluster: self.config.new_cluster,
@@ -885,7 +984,10 @@ impl Keeper {
                 ));
                 std::fs::rename(self.dir.member(), &to)
                     .map_err(|e| Error::other("can not put the state aside").because(e))?;
-                let why = format!("MemberSetAside: {why}; its state is kept at {}", to.display());
+                let why = format!(
+                    "MemberSetAside: {why}; its state is kept at {}",
+                    to.display()
+                );
                 self.say(&why);
                 self.health.tell(|health| health.message = why);
                 Ok(())
@@ -895,19 +997,31 @@ impl Keeper {
 
     /// Its own name goes onto the StatefulSet before its first start, so that it never starts empty again.
     async fn bootstrap(&self, set: &SetView) -> Result<Written> {
-        let names = set.annotations.get(BOOTSTRAPPED).cloned().unwrap_or_default();
+        let names = set
+            .annotations
+            .get(BOOTSTRAPPED)
+            .cloned()
+            .unwrap_or_default();
         let names = if names.is_empty() {
             self.config.name.clone()
         } else {
             format!("{names},{}", self.config.name)
         };
-        self.hosting.annotate_set(set, json!({ BOOTSTRAPPED: names })).await
+        self.hosting
+            .annotate_set(set, json!({ BOOTSTRAPPED: names }))
+            .await
     }
 
     /// What is written down once the cluster serves.
     async fn serving(&mut self, set: Option<&SetView>, id: Option<&str>) -> Result<()> {
-        let (Some(set), Some(id)) = (set, id) else { return Ok(()) };
-        let names = set.annotations.get(BOOTSTRAPPED).cloned().unwrap_or_default();
+        let (Some(set), Some(id)) = (set, id) else {
+            return Ok(());
+        };
+        let names = set
+            .annotations
+            .get(BOOTSTRAPPED)
+            .cloned()
+            .unwrap_or_default();
         let known = names.split(',').any(|name| name == self.config.name);
         let stands = !set.cluster_id().is_empty();
         if known && stands {
@@ -920,7 +1034,9 @@ impl Keeper {
         if !known {
             self.bootstrap(set).await?;
         } else {
-            self.hosting.annotate_set(set, json!({ CLUSTER_ID: id })).await?;
+            self.hosting
+                .annotate_set(set, json!({ CLUSTER_ID: id }))
+                .await?;
         }
         Ok(())
     }
@@ -932,9 +1048,10 @@ async fn moved_on(hosting: &Hosting, restore: &RestoreRef, attempt: &Attempt) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         match hosting.restore(restore).await {
             Ok(Some(now)) => {
-                let same = now.attempt.as_ref().is_some_and(|now| {
-                    (&now.id, now.sequence) == (&attempt.id, attempt.sequence)
-                });
+                let same = now
+                    .attempt
+                    .as_ref()
+                    .is_some_and(|now| (&now.id, now.sequence) == (&attempt.id, attempt.sequence));
                 if !same {
                     return;
                 }
@@ -972,4 +1089,3 @@ pub(crate) fn crash_at(point: &str) {
         std::process::abort();
     }
 }
-

@@ -43,7 +43,10 @@ impl Turn {
             return Ok(true);
         }
         let leases: Api<Lease> = Api::namespaced(hosting.client.clone(), &hosting.names.namespace);
-        let lease = leases.get_opt(&self.name).await.map_err(|e| told("read the Lease", e))?;
+        let lease = leases
+            .get_opt(&self.name)
+            .await
+            .map_err(|e| told("read the Lease", e))?;
         let Some(mut lease) = lease else {
             if !wants {
                 return Ok(false);
@@ -59,12 +62,18 @@ impl Turn {
             let answer = leases.create(&PostParams::default(), &made).await;
             return self.took(answer);
         };
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+        let holder = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.clone());
         let version = lease.resource_version().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
             self.seen = Some((version, Instant::now()));
         }
-        let stale = self.seen.as_ref().is_some_and(|(_, at)| at.elapsed() >= self.silence);
+        let stale = self
+            .seen
+            .as_ref()
+            .is_some_and(|(_, at)| at.elapsed() >= self.silence);
         let mine = holder.as_deref() == Some(self.me.as_str());
         if !wants {
             if mine {
@@ -72,7 +81,9 @@ impl Turn {
                 if let Some(spec) = &mut lease.spec {
                     spec.holder_identity = None;
                 }
-                let _ = leases.replace(&self.name, &PostParams::default(), &lease).await;
+                let _ = leases
+                    .replace(&self.name, &PostParams::default(), &lease)
+                    .await;
                 self.renewed = None;
             }
             return Ok(false);
@@ -82,7 +93,9 @@ impl Turn {
             return Ok(false);
         }
         self.fill(&mut lease);
-        let answer = leases.replace(&self.name, &PostParams::default(), &lease).await;
+        let answer = leases
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await;
         self.took(answer)
     }
 

@@ -12,7 +12,9 @@ pub(crate) fn ports(pid: u32) -> io::Result<BTreeSet<u16>> {
     let mut sockets = BTreeSet::new();
     for open in fs::read_dir(format!("/proc/{pid}/fd"))? {
         // Files come and go while they are listed.
-        let Ok(link) = fs::read_link(open?.path()) else { continue };
+        let Ok(link) = fs::read_link(open?.path()) else {
+            continue;
+        };
         if let Some(inode) = link
             .to_str()
             .and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'))
@@ -27,7 +29,11 @@ pub(crate) fn ports(pid: u32) -> io::Result<BTreeSet<u16>> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
-        found.extend(text.lines().skip(1).filter_map(|line| listening(line, &sockets)));
+        found.extend(
+            text.lines()
+                .skip(1)
+                .filter_map(|line| listening(line, &sockets)),
+        );
     }
     Ok(found)
 }

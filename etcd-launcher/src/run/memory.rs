@@ -256,7 +256,10 @@ mod tests {
         let path = folder.path().join(NAME);
         for bytes in [Vec::new(), vec![0; 100], vec![0; 2 * SLOT]] {
             std::fs::write(&path, bytes).unwrap();
-            assert_eq!(Memory::open(folder.path()).unwrap().now(), &Remembered::default());
+            assert_eq!(
+                Memory::open(folder.path()).unwrap().now(),
+                &Remembered::default()
+            );
         }
     }
 }

@@ -90,7 +90,9 @@ pub(crate) async fn look(hosting: &Hosting, attempt: &Attempt, with_pods: bool) 
         }
     }
     for name in &hosting.names.control_plane {
-        let Some(deployment) = hosting.deployment(name).await? else { continue };
+        let Some(deployment) = hosting.deployment(name).await? else {
+            continue;
+        };
         let ours = paused_by(&deployment) == Some(attempt.id.as_str());
         seen.touched |= ours;
         if !ours || replicas(&deployment) != 0 {
@@ -120,7 +122,9 @@ pub(crate) async fn former(hosting: &Hosting) -> Result<Former> {
     }
     for name in &hosting.names.control_plane {
         if let Some(deployment) = hosting.deployment(name).await? {
-            former.replicas.insert(name.clone(), wanted_later(&deployment));
+            former
+                .replicas
+                .insert(name.clone(), wanted_later(&deployment));
         }
     }
     Ok(former)
@@ -135,11 +139,7 @@ fn wanted_later(deployment: &Deployment) -> i32 {
 }
 
 /// Pauses what is not paused yet; `still` says whether the decision stands, after each object was read.
-pub(crate) async fn pause(
-    hosting: &Hosting,
-    attempt: &Attempt,
-    still: &Still,
-) -> Result<()> {
+pub(crate) async fn pause(hosting: &Hosting, attempt: &Attempt, still: &Still) -> Result<()> {
     if let Some(cluster) = hosting.cluster().await?
         && !cluster.paused
         && still.stands().await?
@@ -148,7 +148,9 @@ pub(crate) async fn pause(
         hosting.patch_cluster(&cluster, patch).await?;
     }
     for name in &hosting.names.control_plane {
-        let Some(deployment) = hosting.deployment(name).await? else { continue };
+        let Some(deployment) = hosting.deployment(name).await? else {
+            continue;
+        };
         let ours = paused_by(&deployment) == Some(attempt.id.as_str());
         if ours && replicas(&deployment) == 0 {
             continue;
@@ -182,7 +184,9 @@ pub(crate) async fn unpause(
 ) -> Result<Unpaused> {
     let mut not_ready = false;
     for (index, name) in hosting.names.control_plane.iter().enumerate() {
-        let Some(deployment) = hosting.deployment(name).await? else { continue };
+        let Some(deployment) = hosting.deployment(name).await? else {
+            continue;
+        };
         if paused_by(&deployment) == Some(attempt) {
             if !still.stands().await? {
                 return Ok(Unpaused::No);
@@ -216,13 +220,20 @@ pub(crate) async fn unpause(
             return Ok(Unpaused::No);
         }
     }
-    Ok(if not_ready { Unpaused::NotReady } else { Unpaused::Yes })
+    Ok(if not_ready {
+        Unpaused::NotReady
+    } else {
+        Unpaused::Yes
+    })
 }
 
 async fn is_ready(hosting: &Hosting, name: &str) -> Result<bool> {
     let Some(deployment) = hosting.deployment(name).await? else {
         return Err(Error::not_found(format!("Deployment {name} is gone")));
     };
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas);
+    let ready = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.ready_replicas);
     Ok(replicas(&deployment) == 0 || ready.unwrap_or(0) > 0)
 }

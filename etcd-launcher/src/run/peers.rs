@@ -19,7 +19,10 @@ impl Peers {
     /// What each of them says; who does not answer is not there.
     pub(crate) async fn ask(&self) -> BTreeMap<String, SelfReport> {
         let asked = self.0.iter().map(|(name, address)| async move {
-            let stream = tokio::time::timeout(SOON, TcpStream::connect(address)).await.ok()?.ok()?;
+            let stream = tokio::time::timeout(SOON, TcpStream::connect(address))
+                .await
+                .ok()?
+                .ok()?;
             let state = http::ask(stream, "/state", None, SOON).await.ok()?;
             let report: SelfReport = serde_json::from_value(state).ok()?;
             // Another member at this address is not whom we asked.

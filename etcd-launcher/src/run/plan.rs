@@ -39,7 +39,9 @@ pub(crate) fn voters(fit: &BTreeMap<&str, &Report>) -> Result<(Vec<Voter>, bool)
         };
         match &agreed {
             Some((first, other)) if ids(other) != ids(&list) => {
-                return Err(format!("members {first} and {name} know different memberships"));
+                return Err(format!(
+                    "members {first} and {name} know different memberships"
+                ));
             }
             _ => agreed = Some((name, list)),
         }
@@ -81,7 +83,12 @@ pub(crate) struct Inputs<'a> {
 /// # Errors
 /// Where the members do not agree on the snapshot or on etcd's version, or no target revision is left.
 pub(crate) fn plan(inputs: &Inputs<'_>) -> Result<Attempt> {
-    let Inputs { attempt, membership, fit, .. } = inputs;
+    let Inputs {
+        attempt,
+        membership,
+        fit,
+        ..
+    } = inputs;
     let mut members = Vec::new();
     let mut absent = Vec::new();
     let (mut leader, mut version) = (None, None);
@@ -98,8 +105,16 @@ pub(crate) fn plan(inputs: &Inputs<'_>) -> Result<Attempt> {
             continue;
         };
         let Some(found) = &row.fit else { continue };
-        same(&mut version, &found.etcd_version, "different versions of etcd")?;
-        same(&mut snapshot, &found.snapshot, "different snapshots under one name")?;
+        same(
+            &mut version,
+            &found.etcd_version,
+            "different versions of etcd",
+        )?;
+        same(
+            &mut snapshot,
+            &found.snapshot,
+            "different snapshots under one name",
+        )?;
         if !row.cluster_id.is_empty() {
             match old_cluster {
                 Some((first, id)) if id != row.cluster_id => {
@@ -163,9 +178,7 @@ pub(crate) fn plan(inputs: &Inputs<'_>) -> Result<Attempt> {
 
 fn same<'a, T: PartialEq>(seen: &mut Option<&'a T>, value: &'a T, what: &str) -> Result<()> {
     match seen {
-        Some(seen) if *seen != value => {
-            Err(Error::invalid(format!("the members have {what}")))
-        }
+        Some(seen) if *seen != value => Err(Error::invalid(format!("the members have {what}"))),
         _ => {
             *seen = Some(value);
             Ok(())

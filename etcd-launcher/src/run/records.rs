@@ -178,8 +178,10 @@ impl Attempt {
 
     /// Whether it was stopped for: from here on a member may have exchanged.
     pub(crate) fn is_forward(&self) -> bool {
-        matches!(self.step(), Step::Committed | Step::Restarting | Step::Completed)
-            || (self.step() == Step::Unpausing && self.outcome == Some(Outcome::Committed))
+        matches!(
+            self.step(),
+            Step::Committed | Step::Restarting | Step::Completed
+        ) || (self.step() == Step::Unpausing && self.outcome == Some(Outcome::Committed))
     }
 
     /// `--initial-cluster` of the new cluster.
@@ -219,7 +221,9 @@ pub(crate) struct Voter {
 }
 
 /// What lay in a member's data dir when the attempt was planned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Data {
     /// A state of the old cluster.
@@ -281,7 +285,9 @@ pub(crate) struct Former {
 }
 
 /// How far a member is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub(crate) enum State {
     /// At work; its message says on what.
     #[default]
@@ -473,6 +479,10 @@ impl Active {
 
 impl std::fmt::Display for Active {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}/{}/{}", self.namespace, self.name, self.uid, self.attempt)
+        write!(
+            f,
+            "{}/{}/{}/{}",
+            self.namespace, self.name, self.uid, self.attempt
+        )
     }
 }

@@ -97,6 +97,12 @@ impl Rows {
         }
     }
 
+    /// Whether the row says what was built.
+    pub(crate) fn has_built(&self) -> bool {
+        let row = self.row.borrow();
+        row.as_ref().is_some_and(|row| row.report.built.is_some())
+    }
+
     /// There is no attempt any more.
     pub(crate) fn clear(&self) {
         self.row.send_if_modified(|row| row.take().is_some());
@@ -111,18 +117,26 @@ impl Rows {
                 Some(row) => self.write(&hosting, &row).await,
                 None => true,
             };
-            let pause = if written { HEARTBEAT } else { Duration::from_millis(300) };
+            let pause = if written {
+                HEARTBEAT
+            } else {
+                Duration::from_millis(300)
+            };
             let _ = tokio::time::timeout(pause, changes.changed()).await;
         }
     }
 
     /// Whether it stands now, or never will.
     async fn write(&self, hosting: &Hosting, row: &Row) -> bool {
-        let Ok(read) = hosting.restore(&row.restore).await else { return false };
+        let Ok(read) = hosting.restore(&row.restore).await else {
+            return false;
+        };
         let Some(restore) = read else { return true };
         let mut report = row.report.clone();
         report.at = Timestamp::now().to_string();
-        let Ok(value) = serde_json::to_value(&report) else { return true };
+        let Ok(value) = serde_json::to_value(&report) else {
+            return true;
+        };
         let me = self.me.to_string();
         let written = hosting
             .write_status(&restore, |status| {
@@ -159,12 +173,15 @@ impl Progress for Told {
         if let Ok(mut step) = self.step.lock() {
             *step = (text.to_owned(), None);
         }
-        self.rows.tell(|report| text.clone_into(&mut report.message));
+        self.rows
+            .tell(|report| text.clone_into(&mut report.message));
     }
 
     fn done(&self, _objects: u64, bytes: u64) {
         let all = self.rows.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let Ok(mut step) = self.step.lock() else { return };
+        let Ok(mut step) = self.step.lock() else {
+            return;
+        };
         if step.1.is_some_and(|at| at.elapsed() < SELDOM) {
             return;
         }

@@ -36,7 +36,10 @@ pub(crate) fn orders(remembered: &Remembered, world: Option<&World>) -> Orders {
     };
     let Some(world) = world else {
         return match remembered.open() {
-            Some(mine) => obey(mine, "the hosting API does not answer: nothing new is decided"),
+            Some(mine) => obey(
+                mine,
+                "the hosting API does not answer: nothing new is decided",
+            ),
             None => Orders::Idle,
         };
     };
@@ -70,7 +73,10 @@ pub(crate) fn orders(remembered: &Remembered, world: Option<&World>) -> Orders {
     match end {
         Some(end) if end.attempt == mine.id => {
             let outcome = end.outcome.unwrap_or(Outcome::RolledBack);
-            obey(&ended(mine, outcome), "the restore is gone; the StatefulSet says how it ended")
+            obey(
+                &ended(mine, outcome),
+                "the restore is gone; the StatefulSet says how it ended",
+            )
         }
         Some(end) if end.attempt != remembered.end_before => Orders::Superseded,
         _ => Orders::Settle,
@@ -178,8 +184,12 @@ pub(crate) fn idle(standing: &Standing<'_>) -> Idle {
             } else {
                 match standing.stands {
                     Some(id) if id.is_empty() || id == standing.new_id => return Idle::Bootstrap,
-                    Some(_) => "there is no state in the data dir, and the cluster that stands is not one that this member could found",
-                    None => "there is no state in the data dir, and the hosting API does not answer",
+                    Some(_) => {
+                        "there is no state in the data dir, and the cluster that stands is not one that this member could found"
+                    }
+                    None => {
+                        "there is no state in the data dir, and the hosting API does not answer"
+                    }
                 }
             };
             return Idle::Stay(why.to_owned());
@@ -188,17 +198,21 @@ pub(crate) fn idle(standing: &Standing<'_>) -> Idle {
     let others = |id: &str| standing.peers.iter().filter(|peer| *peer == id).count();
     match standing.stands {
         Some(id) if id.is_empty() || id == mine => Idle::Run,
-        Some(id) if others(id) > standing.voters / 2 => {
-            Idle::Aside(format!("cluster {id} stands and is served; this member holds cluster {mine}"))
-        }
-        Some(id) => Idle::Stay(format!("cluster {id} stands; this member holds cluster {mine}")),
+        Some(id) if others(id) > standing.voters / 2 => Idle::Aside(format!(
+            "cluster {id} stands and is served; this member holds cluster {mine}"
+        )),
+        Some(id) => Idle::Stay(format!(
+            "cluster {id} stands; this member holds cluster {mine}"
+        )),
         None => {
             let elsewhere = standing
                 .peers
                 .iter()
                 .any(|peer| *peer != mine && others(peer) > standing.voters / 2);
             if elsewhere {
-                Idle::Stay(format!("the other members serve another cluster than {mine}"))
+                Idle::Stay(format!(
+                    "the other members serve another cluster than {mine}"
+                ))
             } else {
                 Idle::Run
             }
@@ -237,9 +251,17 @@ mod tests {
         assert_eq!(settle(&mine, quiet.iter(), 3), Some(Outcome::RolledBack));
         for step in ["Committed", "Restarting", COMMITTED_UNPAUSING, "Completed"] {
             let seen = [peer("a", step)];
-            assert_eq!(settle(&mine, seen.iter(), 3), Some(Outcome::Committed), "{step}");
+            assert_eq!(
+                settle(&mine, seen.iter(), 3),
+                Some(Outcome::Committed),
+                "{step}"
+            );
             let other = [peer("b", step)];
-            assert_eq!(settle(&mine, other.iter(), 3), Some(Outcome::RolledBack), "{step}");
+            assert_eq!(
+                settle(&mine, other.iter(), 3),
+                Some(Outcome::RolledBack),
+                "{step}"
+            );
         }
         let own = attempt(Step::Committed, Some(Outcome::Committed), 9);
         assert_eq!(settle(&own, [].iter(), 3), Some(Outcome::Committed));
@@ -251,7 +273,9 @@ mod tests {
             attempt: Some(attempt(Step::Swapping, None, 5)),
             ..Remembered::default()
         };
-        assert!(matches!(orders(&remembered, None), Orders::Obey { attempt, .. } if attempt.step() == Step::Swapping));
+        assert!(
+            matches!(orders(&remembered, None), Orders::Obey { attempt, .. } if attempt.step() == Step::Swapping)
+        );
         let closed = Remembered {
             closed: true,
             ..remembered.clone()
@@ -273,7 +297,11 @@ mod tests {
             new_id: "abc",
         };
         assert_eq!(idle(&standing(true, false, Some(""))), Idle::Bootstrap);
-        assert_eq!(idle(&standing(true, false, Some("abc"))), Idle::Bootstrap, "late");
+        assert_eq!(
+            idle(&standing(true, false, Some("abc"))),
+            Idle::Bootstrap,
+            "late"
+        );
         for (new, before, stands) in [
             (false, false, Some("")),
             (true, true, Some("")),
@@ -281,7 +309,10 @@ mod tests {
             (true, false, Some("def")),
             (true, false, None),
         ] {
-            assert!(matches!(idle(&standing(new, before, stands)), Idle::Stay(_)));
+            assert!(matches!(
+                idle(&standing(new, before, stands)),
+                Idle::Stay(_)
+            ));
         }
     }
 
@@ -307,7 +338,10 @@ mod tests {
         assert_eq!(ask(Some(""), &[]), Idle::Run, "the launcher is new here");
         assert!(matches!(ask(Some("def"), &[]), Idle::Stay(_)));
         assert!(matches!(ask(Some("def"), &ids(&["def"])), Idle::Stay(_)));
-        assert!(matches!(ask(Some("def"), &ids(&["def", "def"])), Idle::Aside(_)));
+        assert!(matches!(
+            ask(Some("def"), &ids(&["def", "def"])),
+            Idle::Aside(_)
+        ));
         assert_eq!(ask(None, &ids(&["def"])), Idle::Run, "one of three");
         assert!(matches!(ask(None, &ids(&["def", "def"])), Idle::Stay(_)));
     }

@@ -22,7 +22,10 @@ pub(crate) async fn watch(args: &EtcdArgs, for_long: Duration) -> Result<Watched
         .get("etcd-launcher", options())
         .await
         .map_err(failed("can not read from etcd"))?;
-    let from = first.header().map_or(0, etcd_client::ResponseHeader::revision) + 1;
+    let from = first
+        .header()
+        .map_or(0, etcd_client::ResponseHeader::revision)
+        + 1;
     let watched = WatchOptions::new()
         .with_all_keys()
         .with_prev_key()
@@ -39,7 +42,10 @@ pub(crate) async fn watch(args: &EtcdArgs, for_long: Duration) -> Result<Watched
             .map_err(failed("can not watch etcd any more"))?
             .ok_or_else(|| Error::new(Kind::Unreachable, "the watch of etcd ended"))?;
         if message.canceled() {
-            return Err(Error::new(Kind::Unreachable, "the watch of etcd was cancelled"));
+            return Err(Error::new(
+                Kind::Unreachable,
+                "the watch of etcd was cancelled",
+            ));
         }
         for event in message.events() {
             let Some(kv) = event.kv() else { continue };

@@ -19,16 +19,29 @@ fn prepared(members: usize) -> Hosted {
 fn settled(hosted: &Hosted, name: &str) -> bool {
     let restore = hosted.relaunch_until("an end", std::time::Duration::from_secs(240), || {
         let restore = hosted.restore(name)?;
-        let phase = restore["status"]["phase"].as_str().unwrap_or_default().to_owned();
-        ["Completed", "RolledBack", "Failed"].contains(&phase.as_str()).then_some(restore)
+        let phase = restore["status"]["phase"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        ["Completed", "RolledBack", "Failed"]
+            .contains(&phase.as_str())
+            .then_some(restore)
     });
     hosted.wait_until_etcd_serves();
     hosted.wait_until_settled();
     let is_new = restore["status"]["phase"] == "Completed";
     for index in 0..hosted.members.len() {
         let mut keys = hosted.keys(index);
-        assert_eq!(keys.get("/registry/earlier").map(|kv| kv.value), Some(b"1".to_vec()));
-        assert_eq!(keys.get("/registry/later").is_none(), is_new, "{}", hosted.story());
+        assert_eq!(
+            keys.get("/registry/earlier").map(|kv| kv.value),
+            Some(b"1".to_vec())
+        );
+        assert_eq!(
+            keys.get("/registry/later").is_none(),
+            is_new,
+            "{}",
+            hosted.story()
+        );
     }
     for name in ["controller-manager", "scheduler"] {
         assert_eq!(hosted.replicas(name), 1);
@@ -42,7 +55,14 @@ fn settled(hosted: &Hosted, name: &str) -> bool {
         .collect();
     let stands = &hosted.stateful_set()["metadata"]["annotations"]["etcd-launcher/cluster-id"];
     assert!(ids.iter().all(|id| id == stands), "{ids:?} {stands}");
-    hosted.hosting.kubectl(&["delete", "etcdrestore", "-n", NAMESPACE, name, "--timeout=30s"]);
+    hosted.hosting.kubectl(&[
+        "delete",
+        "etcdrestore",
+        "-n",
+        NAMESPACE,
+        name,
+        "--timeout=30s",
+    ]);
     is_new
 }
 

@@ -21,9 +21,14 @@ fn has_later(hosted: &Hosted, index: usize) -> bool {
 }
 
 fn delete(hosted: &Hosted, name: &str) {
-    hosted
-        .hosting
-        .kubectl(&["delete", "etcdrestore", "-n", NAMESPACE, name, "--wait=false"]);
+    hosted.hosting.kubectl(&[
+        "delete",
+        "etcdrestore",
+        "-n",
+        NAMESPACE,
+        name,
+        "--wait=false",
+    ]);
 }
 
 #[test]
@@ -55,16 +60,35 @@ fn what_can_not_be_restored_is_refused_with_a_reason_and_nothing_is_stopped() {
 #[test]
 fn a_restore_that_is_deleted_before_the_commit_goes_back_and_one_after_it_is_finished() {
     let hosted = prepared(1);
-    for (number, step) in ["Planned", "Pausing", "Watching", "Stopping", "Swapping", "Starting", "Restarting"]
-        .iter()
-        .enumerate()
+    for (number, step) in [
+        "Planned",
+        "Pausing",
+        "Watching",
+        "Stopping",
+        "Swapping",
+        "Starting",
+        "Restarting",
+    ]
+    .iter()
+    .enumerate()
     {
         let name = format!("restore-{number}");
         hosted.apply_restore(&name, SNAPSHOT);
-        let later: Vec<&str> = ["Planned", "Pausing", "Watching", "Stopping", "Swapping", "Starting", "Committed", "Restarting", "Unpausing", "Completed"]
-            .into_iter()
-            .skip_while(|known| known != step)
-            .collect();
+        let later: Vec<&str> = [
+            "Planned",
+            "Pausing",
+            "Watching",
+            "Stopping",
+            "Swapping",
+            "Starting",
+            "Committed",
+            "Restarting",
+            "Unpausing",
+            "Completed",
+        ]
+        .into_iter()
+        .skip_while(|known| known != step)
+        .collect();
         hosted.wait_for_step(&name, &later);
         delete(&hosted, &name);
         hosted.relaunch_until("it to be gone", Duration::from_secs(120), || {
@@ -99,14 +123,23 @@ fn a_restore_whose_finalizer_was_taken_away_is_settled_by_its_members() {
             (restore["status"]["attempt"]["step"] == *step).then_some(())
         });
         hosted.hosting.kubectl(&[
-            "patch", "etcdrestore", "-n", NAMESPACE, &name, "--type=merge", "-p",
+            "patch",
+            "etcdrestore",
+            "-n",
+            NAMESPACE,
+            &name,
+            "--type=merge",
+            "-p",
             r#"{"metadata":{"finalizers":null}}"#,
         ]);
         delete(&hosted, &name);
         hosted.wait_until_etcd_serves();
         hosted.wait_until_settled();
         let later: Vec<bool> = (0..3).map(|index| has_later(&hosted, index)).collect();
-        assert!(later.iter().all(|one| *one == later[0]), "{step}: {later:?}");
+        assert!(
+            later.iter().all(|one| *one == later[0]),
+            "{step}: {later:?}"
+        );
         if *step != "Committed" {
             assert!(later[0], "{step}");
         }
@@ -172,24 +205,44 @@ fn a_member_that_was_away_is_left_out_and_is_not_started_when_it_comes_back() {
     hosted.launch(2, &[]);
     let state = wait_for("it to be put aside", Duration::from_secs(60), || {
         let state = hosted.members[2].state()?;
-        state["message"].as_str()?.contains("MemberSetAside").then_some(state)
+        state["message"]
+            .as_str()?
+            .contains("MemberSetAside")
+            .then_some(state)
     });
     assert_eq!(state["serving"], false);
     assert!(!hosted.members[2].is_open());
     let kept = std::fs::read_dir(hosted.members[2].data_dir()).unwrap();
-    assert!(kept.filter_map(Result::ok).any(|file| file.file_name().to_string_lossy().starts_with(".aside-")));
+    assert!(
+        kept.filter_map(Result::ok)
+            .any(|file| file.file_name().to_string_lossy().starts_with(".aside-"))
+    );
 }
 
 #[test]
 fn the_hosting_api_may_be_away_in_the_middle() {
     let hosted = prepared(1);
-    for (number, step) in ["Planned", "Stopping", "Starting", "Restarting"].iter().enumerate() {
+    for (number, step) in ["Planned", "Stopping", "Starting", "Restarting"]
+        .iter()
+        .enumerate()
+    {
         let name = format!("restore-{number}");
         hosted.apply_restore(&name, SNAPSHOT);
-        let later: Vec<&str> = ["Planned", "Pausing", "Watching", "Stopping", "Swapping", "Starting", "Committed", "Restarting", "Unpausing", "Completed"]
-            .into_iter()
-            .skip_while(|known| known != step)
-            .collect();
+        let later: Vec<&str> = [
+            "Planned",
+            "Pausing",
+            "Watching",
+            "Stopping",
+            "Swapping",
+            "Starting",
+            "Committed",
+            "Restarting",
+            "Unpausing",
+            "Completed",
+        ]
+        .into_iter()
+        .skip_while(|known| known != step)
+        .collect();
         hosted.wait_for_step(&name, &later);
         hosted.hosting.stop_api_server();
         std::thread::sleep(Duration::from_secs(4));

@@ -27,8 +27,15 @@ fn config_map(hosted: &Hosted, name: &str) -> u16 {
 }
 
 fn list_version(hosted: &Hosted) -> String {
-    let answer = hosted.api().client().get("/api/v1/namespaces/default/configmaps").unwrap();
-    answer.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+    let answer = hosted
+        .api()
+        .client()
+        .get("/api/v1/namespaces/default/configmaps")
+        .unwrap();
+    answer.json()["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 /// What a watch from this version gets first.
@@ -66,7 +73,10 @@ fn restored(members: usize) {
     assert_ne!(hosted.cluster()["spec"]["pause"], true);
     let set = hosted.stateful_set();
     let new = &restore["status"]["attempt"]["newClusterId"];
-    assert_eq!(&set["metadata"]["annotations"]["etcd-launcher/cluster-id"], new);
+    assert_eq!(
+        &set["metadata"]["annotations"]["etcd-launcher/cluster-id"],
+        new
+    );
 
     // The same old snapshot again: what was seen of the first restore is history as well.
     put_config_map(&hosted, "in-between");
@@ -79,7 +89,14 @@ fn restored(members: usize) {
     assert!(is_gone(&watch_from(&hosted, &between)));
     put_config_map(&hosted, "afterwards");
     hosted.wait_until_settled();
-    hosted.hosting.kubectl(&["delete", "etcdrestore", "-n", NAMESPACE, "--all", "--timeout=30s"]);
+    hosted.hosting.kubectl(&[
+        "delete",
+        "etcdrestore",
+        "-n",
+        NAMESPACE,
+        "--all",
+        "--timeout=30s",
+    ]);
     let _ = (CLUSTER, Duration::ZERO);
 }
 

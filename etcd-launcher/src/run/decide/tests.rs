@@ -3,6 +3,8 @@
 use super::super::records::{
     Expected, Fit, Listening, Offline, PlannedMember, SnapshotFacts, Started, Voter,
 };
+use std::rc::Rc;
+
 use super::*;
 use backup_core::etcd::{HashKv, LiveDigest};
 
@@ -99,9 +101,9 @@ fn report(name: &str, state: State, sequence: i64) -> Report {
 }
 
 struct Case {
-    attempt: Attempt,
-    reports: BTreeMap<String, Report>,
-    silent: BTreeMap<String, Duration>,
+    attempt: Rc<Attempt>,
+    reports: Rc<BTreeMap<String, Report>>,
+    silent: Rc<BTreeMap<String, Duration>>,
     stalled: Duration,
     leaving: bool,
     facts: Facts,
@@ -122,14 +124,23 @@ impl Case {
     }
 }
 
+fn reports(a: State, b: State, sequence_of_b: i64) -> BTreeMap<String, Report> {
+    [("a", a, 5), ("b", b, sequence_of_b)]
+        .map(|(name, state, sequence)| (name.to_owned(), report(name, state, sequence)))
+        .into()
+}
+
+fn silent(b: u64) -> BTreeMap<String, Duration> {
+    [("a", 0), ("b", b)]
+        .map(|(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)))
+        .into()
+}
+
 fn usual(step: Step, outcome: Option<Outcome>, a: State, b: State) -> Case {
-    let reports = [("a", a), ("b", b)]
-        .map(|(name, state)| (name.to_owned(), report(name, state, 5)))
-        .into();
     Case {
-        attempt: attempt(step, outcome),
-        reports,
-        silent: [("a".to_owned(), Duration::ZERO), ("b".to_owned(), Duration::ZERO)].into(),
+        attempt: Rc::new(attempt(step, outcome)),
+        reports: Rc::new(reports(a, b, 5)),
+        silent: Rc::new(silent(0)),
         stalled: Duration::ZERO,
         leaving: false,
         facts: Facts::default(),
@@ -150,38 +161,55 @@ fn every(mut each: impl FnMut(&Case)) {
             ..EndRecord::default()
         })
     };
+    let rows: Vec<_> = State::ALL
+        .iter()
+        .flat_map(|&a| {
+            // What one member says matters beside one that says the same, nothing yet, or that it spoils all.
+            let others = [a, State::Working, State::Unfit, State::RolledBack];
+            others
+                .into_iter()
+                .flat_map(move |b| [4, 5].map(|at| Rc::new(reports(a, b, at))))
+        })
+        .collect();
+    let silences = [0, 3600].map(|seconds| Rc::new(silent(seconds)));
     for &step in Step::ALL {
         for outcome in outcomes {
-            for &a in State::ALL {
-                for &b in State::ALL {
-                    for number in 0..1024_u32 {
-                        let bit = |at: u32| number >> at & 1 == 1;
-                        let mut case = usual(step, outcome, a, b);
-                        case.leaving = bit(0);
-                        case.stalled = Duration::from_secs(if bit(1) { 3600 } else { 0 });
-                        if bit(2) {
-                            case.silent.insert("b".into(), Duration::from_secs(3600));
-                        }
-                        if bit(3) {
-                            case.reports.insert("b".into(), report("b", b, 4));
-                        }
-                        case.facts.finalizer = bit(4);
-                        case.facts.paused = bit(5);
-                        case.facts.touched = bit(5);
-                        case.facts.cluster_id = if bit(6) { "new" } else { "old" }.into();
-                        case.facts.end = match (bit(7), bit(6)) {
-                            (false, _) => None,
-                            (true, true) => end(Outcome::Committed),
-                            (true, false) => end(Outcome::RolledBack),
-                        };
-                        case.facts.watched = match (bit(8), bit(1)) {
-                            (false, _) => Watched::Unknown,
-                            (true, false) => Watched::Quiet,
-                            (true, true) => Watched::Writer("pods a/b".into()),
-                        };
-                        case.facts.unpaused = if bit(9) { Unpaused::Yes } else { Unpaused::No };
-                        each(&case);
-                    }
+            let fits = match step {
+                Step::Unpausing => outcome.is_some(),
+                Step::Committed | Step::Restarting | Step::Completed => {
+                    outcome == Some(Outcome::Committed)
+                }
+                Step::RollingBack | Step::RolledBack => outcome == Some(Outcome::RolledBack),
+                Step::Failed => outcome == Some(Outcome::Failed),
+                _ => outcome.is_none(),
+            };
+            if !fits {
+                continue;
+            }
+            let mut case = usual(step, outcome, State::Working, State::Working);
+            for row in &rows {
+                case.reports = Rc::clone(row);
+                for number in 0..512_u32 {
+                    let bit = |at: u32| number >> at & 1 == 1;
+                    case.leaving = bit(0);
+                    case.stalled = Duration::from_secs(if bit(1) { 3600 } else { 0 });
+                    case.silent = Rc::clone(&silences[usize::from(bit(2))]);
+                    case.facts.finalizer = bit(3);
+                    case.facts.paused = bit(4);
+                    case.facts.touched = bit(4);
+                    case.facts.cluster_id = if bit(5) { "new" } else { "old" }.into();
+                    case.facts.end = match (bit(6), bit(5)) {
+                        (false, _) => None,
+                        (true, true) => end(Outcome::Committed),
+                        (true, false) => end(Outcome::RolledBack),
+                    };
+                    case.facts.watched = match (bit(7), bit(1)) {
+                        (false, _) => Watched::Unknown,
+                        (true, false) => Watched::Quiet,
+                        (true, true) => Watched::Writer("pods a/b".into()),
+                    };
+                    case.facts.unpaused = if bit(8) { Unpaused::Yes } else { Unpaused::No };
+                    each(&case);
                 }
             }
         }
@@ -192,20 +220,29 @@ fn every(mut each: impl FnMut(&Case)) {
 fn nothing_leads_back_from_a_commit_and_nothing_to_it_but_two_members_that_agree() {
     every(|case| {
         let from = &case.attempt;
-        let Decision::Go(next) = case.decide() else { return };
+        let Decision::Go(next) = case.decide() else {
+            return;
+        };
         let to = Attempt {
             step: Some(next.step),
             outcome: next.outcome.or(from.outcome),
-            ..from.clone()
+            ..Attempt::clone(from)
         };
         if from.is_forward() {
-            assert!(to.is_forward(), "{:?} {:?} to {next:?}", from.step, from.outcome);
+            assert!(
+                to.is_forward(),
+                "{:?} {:?} to {next:?}",
+                from.step,
+                from.outcome
+            );
         }
         if to.is_forward() && !from.is_forward() {
             assert_eq!((from.step(), to.step()), (Step::Starting, Step::Committed));
-            assert!(case.reports.values().all(|row| {
-                row.state == State::Started && row.sequence == from.sequence
-            }));
+            assert!(
+                case.reports
+                    .values()
+                    .all(|row| { row.state == State::Started && row.sequence == from.sequence })
+            );
             assert!(!case.leaving);
         }
     });
@@ -215,7 +252,9 @@ fn nothing_leads_back_from_a_commit_and_nothing_to_it_but_two_members_that_agree
 fn nothing_ends_before_the_control_plane_is_back() {
     every(|case| {
         let from = case.attempt.step();
-        let Decision::Go(next) = case.decide() else { return };
+        let Decision::Go(next) = case.decide() else {
+            return;
+        };
         if next.step.is_end() {
             let untouched = next.step == Step::Failed
                 && from <= Step::Planned
@@ -224,7 +263,8 @@ fn nothing_ends_before_the_control_plane_is_back() {
             let unpaused = from == Step::Unpausing && case.facts.unpaused == Unpaused::Yes;
             assert!(untouched || unpaused, "{from:?} to {next:?}");
             // The outcome outlives the restore before the restore may go.
-            if unpaused && case.facts.finalizer && case.attempt.outcome != Some(Outcome::Committed) {
+            if unpaused && case.facts.finalizer && case.attempt.outcome != Some(Outcome::Committed)
+            {
                 assert!(case.facts.end.is_some(), "{next:?}");
             }
         }
@@ -256,7 +296,8 @@ fn steps_come_in_their_order_and_whoever_waits_says_for_what() {
                         matches!(from, Step::Stopping | Step::Swapping | Step::Starting)
                     }
                     Step::Unpausing => {
-                        from <= Step::Watching || matches!(from, Step::Restarting | Step::RollingBack)
+                        from <= Step::Watching
+                            || matches!(from, Step::Restarting | Step::RollingBack)
                     }
                     Step::Completed | Step::RolledBack => from == Step::Unpausing,
                     Step::Failed => from <= Step::Watching || from == Step::Unpausing,
@@ -336,7 +377,12 @@ fn the_usual_way_leads_through_every_step() {
     assert_eq!(go(&both(Step::Stopping, State::Stopped)), Step::Swapping);
     assert_eq!(go(&both(Step::Swapping, State::Swapped)), Step::Starting);
     assert_eq!(go(&both(Step::Starting, State::Started)), Step::Committed);
-    let mut committed = usual(Step::Committed, Some(Outcome::Committed), State::Started, State::Started);
+    let mut committed = usual(
+        Step::Committed,
+        Some(Outcome::Committed),
+        State::Started,
+        State::Started,
+    );
     assert_eq!(committed.decide(), Decision::Do(Work::Commit));
     committed.facts.cluster_id = "new".into();
     committed.facts.end = Some(EndRecord {
@@ -359,13 +405,20 @@ fn members_that_differ_are_not_committed() {
     ];
     for change in changes {
         let mut case = usual(Step::Starting, None, State::Started, State::Started);
-        change(case.reports.get_mut("b").unwrap());
+        change(Rc::make_mut(&mut case.reports).get_mut("b").unwrap());
         assert!(
             matches!(case.decide(), Decision::Go(next) if next.step == Step::RollingBack && next.message.contains('b'))
         );
     }
     let mut case = usual(Step::Planned, None, State::Built, State::Built);
-    case.reports.get_mut("b").unwrap().built.as_mut().unwrap().digest.sha256 = "x".into();
+    Rc::make_mut(&mut case.reports)
+        .get_mut("b")
+        .unwrap()
+        .built
+        .as_mut()
+        .unwrap()
+        .digest
+        .sha256 = "x".into();
     assert!(matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed));
 }
 
@@ -375,7 +428,10 @@ fn a_writer_is_named_and_a_hosting_api_that_went_back_decides_nothing() {
     case.facts.watched = Watched::Writer("pods a/b".into());
     assert!(matches!(case.decide(), Decision::Go(next) if next.message.contains("pods a/b")));
     let mut case = usual(Step::Swapping, None, State::Swapped, State::Swapped);
-    case.reports.get_mut("b").unwrap().sequence = 6;
+    Rc::make_mut(&mut case.reports)
+        .get_mut("b")
+        .unwrap()
+        .sequence = 6;
     assert!(matches!(case.decide(), Decision::Wait(message) if message.contains("went back")));
 }
 
@@ -390,24 +446,24 @@ fn who_is_at_work_is_waited_for_who_is_silent_is_left_out_and_too_few_are_refuse
             })
             .into();
         let mut case = usual(Step::Preflight, None, State::Fit, State::Fit);
-        case.attempt.members.clear();
-        for row in case.reports.values_mut() {
+        Rc::make_mut(&mut case.attempt).members.clear();
+        for row in Rc::make_mut(&mut case.reports).values_mut() {
             row.fit.as_mut().unwrap().voters.clone_from(&voters);
         }
         case
     };
     let mut case = three();
-    case.reports.insert("c".into(), report("c", State::Working, 5));
-    case.silent.insert("c".into(), Duration::ZERO);
+    Rc::make_mut(&mut case.reports).insert("c".into(), report("c", State::Working, 5));
+    Rc::make_mut(&mut case.silent).insert("c".into(), Duration::ZERO);
     assert!(matches!(case.decide(), Decision::Wait(message) if message.contains('c')));
-    case.silent.insert("c".into(), Duration::from_secs(61));
+    Rc::make_mut(&mut case.silent).insert("c".into(), Duration::from_secs(61));
     assert!(matches!(case.decide(), Decision::Plan(membership) if membership.voters.len() == 3));
-    case.reports.get_mut("c").unwrap().state = State::Unfit;
+    Rc::make_mut(&mut case.reports).get_mut("c").unwrap().state = State::Unfit;
     assert!(matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed));
     let mut case = three();
-    case.reports.remove("b");
+    Rc::make_mut(&mut case.reports).remove("b");
     for name in ["b", "c"] {
-        case.silent.insert(name.into(), Duration::from_secs(61));
+        Rc::make_mut(&mut case.silent).insert(name.into(), Duration::from_secs(61));
     }
     assert!(
         matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed && next.message.contains("1 of 3"))
