@@ -1,10 +1,10 @@
 //! Snapshots of etcd: what a database file says of itself, taking one, and where they lie in a location. Starts no program and
 //! changes no database.
 
-pub mod catalog;
-pub mod client;
 mod bolt;
 mod buckets;
+pub mod catalog;
+pub mod client;
 pub mod database;
 pub mod digest;
 mod entry;
@@ -13,8 +13,8 @@ pub mod hashkv;
 pub mod manifest;
 pub mod names;
 mod newest;
-mod resources;
 pub mod readback;
+mod resources;
 pub mod stream;
 pub mod take;
 

@@ -92,8 +92,8 @@ impl State {
     /// Whether the line stands after these bytes.
     fn pass(&self, bytes: &mut [u8]) -> bool {
         let rate = self.rate.load(Ordering::SeqCst);
-        if rate > 0 {
-            thread::sleep(Duration::from_micros(bytes.len() as u64 * 1_000_000 / rate));
+        if let Some(pause) = (bytes.len() as u64 * 1_000_000).checked_div(rate) {
+            thread::sleep(Duration::from_micros(pause));
         }
         let passed =
             self.passed.fetch_add(bytes.len() as u64, Ordering::SeqCst) + bytes.len() as u64;

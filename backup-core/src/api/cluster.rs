@@ -1,4 +1,5 @@
 //! kubermatic.k8c.io/v1 Cluster: the small part of KKP's kind that a restore needs, for hosted control planes without KKP.
+#![expect(clippy::duplicated_attributes, reason = "each printed column is one")]
 
 use kube::CustomResource;
 use schemars::JsonSchema;

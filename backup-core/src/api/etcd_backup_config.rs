@@ -122,6 +122,7 @@ words! {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "the enum is made by a macro")]
 impl Default for RowPhase {
     fn default() -> Self {
         Self::Scheduled

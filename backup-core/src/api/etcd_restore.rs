@@ -1,5 +1,6 @@
 //! kubermatic.k8c.io/v1 EtcdRestore: a hosted control plane's etcd goes back to a snapshot. Fields and phases are those KKP documents; the phases
 //! Failed and RolledBack, and everything that tells how far it is, are ours.
+#![expect(clippy::duplicated_attributes, reason = "each printed column is one")]
 
 use std::collections::BTreeMap;
 

@@ -131,6 +131,10 @@ impl Write for Sink {
 }
 
 /// The two ways in which a database is stored.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of them, and it does not move"
+)]
 enum Unpacking {
     Zstd(Box<zstd::stream::write::Decoder<'static, Sink>>),
     Plain(Sink),
@@ -208,14 +212,14 @@ fn judge(
     }
     match (sink.refused, broken) {
         (Some(e), _) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
-            problems.push(e.to_string())
+            problems.push(e.to_string());
         }
         (Some(e), _) => return Err(e),
         (None, Some(e)) => problems.push(format!("{key} can not be unpacked: {e}")),
         (None, None) => match sink.walk.finish() {
             Ok(walked) => compare(&mut problems, manifest, &walked),
             Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
-                problems.push(e.to_string())
+                problems.push(e.to_string());
             }
             Err(e) => return Err(e),
         },

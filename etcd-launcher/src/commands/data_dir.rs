@@ -196,7 +196,10 @@ pub(crate) fn make(path: &Path) -> Result<()> {
     }
 }
 
-fn crash_hook() -> Result<Option<Box<dyn Fn(Step) + Send + Sync>>> {
+/// Called after a step was noted, before it is done.
+type Hook = Box<dyn Fn(Step) + Send + Sync>;
+
+fn crash_hook() -> Result<Option<Hook>> {
     let Some(name) = std::env::var_os(CRASH_AT).filter(|name| !name.is_empty()) else {
         return Ok(None);
     };

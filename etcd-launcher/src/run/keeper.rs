@@ -38,8 +38,6 @@ const OFTEN: Duration = Duration::from_millis(700);
 const SELDOM: Duration = Duration::from_secs(2);
 /// The member that stops last stops after this, whatever the others say.
 const LAST_STOPS: Duration = Duration::from_secs(30);
-/// A turn to open passes after this for each member before.
-const TURN: Duration = Duration::from_secs(60);
 /// An etcd that ends by itself is started again after this, at first.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
@@ -444,7 +442,7 @@ impl Keeper {
     ) -> Result<()> {
         match state {
             State::Started if attempt.step() == Step::Committed => {
-                self.record_committed(attempt)?
+                self.record_committed(attempt)?;
             }
             // Exchanged by a launcher that ended before it could note so.
             State::Swapped => self.exchange(attempt)?,

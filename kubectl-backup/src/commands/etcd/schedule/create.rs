@@ -119,7 +119,6 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: CreateArgs) 
             Policy::Retain => DeletionPolicy::Retain,
             Policy::Delete => DeletionPolicy::Delete,
         },
-        ..EtcdBackupConfigSpec::default()
     };
     let mut config = EtcdBackupConfig::new(name.as_str(), spec);
     config.metadata = meta(&plane.namespace, name.as_str());
