@@ -43,10 +43,11 @@ impl PageFile {
             .metadata()
             .map_err(|e| Error::other(format!("can not read {name}")).because(e))?
             .len();
+        // What is no database was not cut, whatever its size.
+        let meta = find_meta(&file, length)
+            .map_err(|e| Error::other(format!("can not read {name}")).because(e))?;
+        let meta = known(meta, length, name)?;
         let (bytes, has_trailer) = split(length, name)?;
-        let meta = find_meta(&file, bytes)
-            .map_err(|e| Error::other(format!("can not read {name}")).because(e))?
-            .ok_or_else(|| no_database(name))?;
         whole(&meta, bytes, name)?;
         Ok(Self {
             file,
@@ -137,8 +138,6 @@ impl PageFile {
 /// Bytes of the database and whether a trailer follows, by the length alone: pages are multiples of 512 bytes.
 pub(in crate::etcd) fn split(length: u64, name: &str) -> Result<(u64, bool)> {
     match length % 512 {
-        _ if length == 0 => Err(Error::corrupt(format!("{name} is empty"))
-            .hint("it never was a snapshot; take another one")),
         0 => Ok((length, false)),
         TRAILER => Ok((length - TRAILER, true)),
         _ => Err(Error::corrupt(format!(
@@ -146,6 +145,18 @@ pub(in crate::etcd) fn split(length: u64, name: &str) -> Result<(u64, bool)> {
         ))
         .hint("it is not the whole file; fetch it again, or take another one")),
     }
+}
+
+/// The meta, or why there is none.
+pub(in crate::etcd) fn known(meta: Option<Meta>, length: u64, name: &str) -> Result<Meta> {
+    meta.ok_or_else(|| {
+        if length == 0 {
+            Error::corrupt(format!("{name} is empty"))
+                .hint("it never was a snapshot; take another one")
+        } else {
+            no_database(name)
+        }
+    })
 }
 
 pub(in crate::etcd) fn no_database(name: &str) -> Error {
