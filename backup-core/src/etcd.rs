@@ -11,6 +11,7 @@ mod entry;
 pub mod facts;
 pub mod hashkv;
 pub mod manifest;
+pub mod names;
 mod newest;
 mod resources;
 pub mod stream;

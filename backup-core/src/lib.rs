@@ -19,5 +19,7 @@ pub mod progress;
 pub mod raw;
 pub mod records;
 pub mod restore;
+pub mod retention;
+pub mod schedule;
 
 pub use error::{Error, Kind, Result};
