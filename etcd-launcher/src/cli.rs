@@ -4,7 +4,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{describe, snapshot, verify, version};
+use crate::commands::{crds, describe, snapshot, verify, version};
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
@@ -50,6 +50,7 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    Crds(crds::CrdsArgs),
     Snapshot(Box<snapshot::SnapshotArgs>),
     Describe(describe::DescribeArgs),
     Verify(verify::VerifyArgs),

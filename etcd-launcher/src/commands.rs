@@ -1,5 +1,6 @@
 //! The commands, and nothing but the way to them.
 
+pub(crate) mod crds;
 pub(crate) mod describe;
 pub(crate) mod snapshot;
 pub(crate) mod verify;
@@ -14,6 +15,7 @@ use crate::cli::{Cli, Command};
 pub(crate) async fn run(cli: Cli) -> Exit {
     let ui = std::sync::Arc::new(Ui::new(cli.global.color, cli.global.quiet));
     let ended = match cli.command {
+        Command::Crds(args) => crds::run(&ui, args).await,
         Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, *args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,

@@ -152,4 +152,57 @@ mod tests {
         }
         assert_eq!(missing, [""; 0]);
     }
+
+    /// The server's rough check of a schedule, as a pattern.
+    fn rough() -> regex_lite::Regex {
+        let crd = serde_json::to_value(EtcdBackupConfig::crd()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let rule = &spec["properties"]["schedule"]["x-kubernetes-validations"][0]["rule"];
+        let rule = rule.as_str().unwrap();
+        let (_, pattern) = rule.split_once("self.matches('").unwrap();
+        let pattern = pattern.strip_suffix("')").unwrap().replace(r"\\", r"\");
+        let micro = pattern.replace(r"\u00b5", "\u{b5}");
+        regex_lite::Regex::new(&micro.replace(r"\u03bc", "\u{3bc}")).unwrap()
+    }
+
+    #[test]
+    fn what_a_schedule_can_be_the_server_lets_through() {
+        let rough = rough();
+        for text in [
+            "0 1 * * *",
+            "  @daily ",
+            "@every .5h",
+            "@every +90s",
+            "@every 1h30m",
+            "@every 5000000\u{b5}s",
+            "CRON_TZ=Etc/GMT+5   */5 0-6,22 1,15 JAN-mar ?",
+            "TZ=America/Port-au-Prince\t@hourly",
+        ] {
+            assert!(
+                crate::schedule::Schedule::parse(text, None).is_ok(),
+                "{text}"
+            );
+            assert!(rough.is_match(text), "{text}");
+        }
+        for text in [
+            "daily",
+            "@every",
+            "@reboot",
+            "0 1 * *",
+            "* * * * * *",
+            "a b c d e",
+            "\u{1b}[2J",
+        ] {
+            assert!(!rough.is_match(text), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_schedule_that_is_understood_is_refused_by_the_server(text in "(@every |TZ=UTC )?[-0-9a-zA-Z*?/,.+@]{1,6}( [-0-9a-zA-Z*?/,]{1,5}){0,4}") {
+            if crate::schedule::Schedule::parse(&text, None).is_ok() {
+                proptest::prop_assert!(rough().is_match(&text), "{}", text);
+            }
+        }
+    }
 }

@@ -46,12 +46,11 @@ pub struct EtcdBackupConfigSpec {
             .message("the cluster can not be changed: make another object")
     )]
     pub cluster: ClusterReference,
-    /// When: five cron fields such as '0 1 * * *', one of @hourly, @daily, @weekly, @monthly, @yearly, or '@every 20m'; in UTC, unless a
-    /// prefix such as 'CRON_TZ=Europe/Berlin ' or timeZone says otherwise. Without it there is one snapshot, at once
+    /// When: five cron fields such as '0 1 * * *', @daily and the like, or '@every 20m'; in UTC where no time zone is named. Without it there is one snapshot, at once
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     #[x_kube(
-        validation = Rule::new(r"self == '' || self.matches('^\\s*((CRON_)?TZ=\\S+\\s+)?(@(hourly|daily|midnight|weekly|monthly|yearly|annually)|@every\\s+[+]?[0-9][0-9.a-z\u00b5\u03bc]*|[-0-9*?,/]+\\s+[-0-9*?,/]+\\s+[-0-9*?,/]+\\s+[-0-9A-Za-z*?,/]+\\s+[-0-9A-Za-z*?,/]+)\\s*$')")
+        validation = Rule::new(r"self == '' || self.matches('^\\s*((CRON_)?TZ=\\S+\\s+)?(@(hourly|daily|midnight|weekly|monthly|yearly|annually)|@every\\s+[+]?[0-9.][0-9.a-z\u00b5\u03bc]*|[-0-9*?,/]+\\s+[-0-9*?,/]+\\s+[-0-9*?,/]+\\s+[-0-9A-Za-z*?,/]+\\s+[-0-9A-Za-z*?,/]+)\\s*$')")
             .message("this is no schedule: write five cron fields such as '0 1 * * *', one of @hourly, @daily, @weekly, @monthly, @yearly, or '@every 20m'")
     )]
     pub schedule: Option<String>,
@@ -70,7 +69,8 @@ pub struct EtcdBackupConfigSpec {
     )]
     pub destination: String,
     /// Whether snapshots are removed with this object
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "DeletionPolicy::is_retain")]
+    #[schemars(extend("default" = "Retain"))]
     pub deletion_policy: DeletionPolicy,
 }
 

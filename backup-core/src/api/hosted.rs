@@ -209,6 +209,13 @@ pub enum DeletionPolicy {
     Delete,
 }
 
+impl DeletionPolicy {
+    /// Whether it is what holds where nothing is said; KKP's kind does not have the field.
+    pub fn is_retain(&self) -> bool {
+        *self == Self::Retain
+    }
+}
+
 impl fmt::Display for DeletionPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
