@@ -13,6 +13,7 @@ pub mod hashkv;
 pub mod manifest;
 pub mod names;
 mod newest;
+pub mod readback;
 mod resources;
 pub mod stream;
 pub mod take;
