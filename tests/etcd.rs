@@ -1,5 +1,6 @@
 //! Reading, taking and restoring snapshots of etcd.
 
+mod objects;
 mod reading;
 mod snapshots;
 mod wire;

@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    contents, create, delete, describe, download, get, location, logs, prune, restore, verify,
-    version,
+    contents, create, delete, describe, download, etcd, get, location, logs, prune, restore,
+    verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -77,6 +77,7 @@ pub(crate) enum Command {
     /// Manage where backups live
     #[command(subcommand)]
     Location(location::LocationCommand),
+    Etcd(etcd::EtcdArgs),
     Version(version::VersionArgs),
 }
 
@@ -91,6 +92,10 @@ impl Cli {
         let matches = command.try_get_matches_from_mut(arguments)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
         cli.program = program;
+        // There, the flag names the hosted cluster whose etcd is meant.
+        if matches!(cli.command, Command::Etcd(_)) {
+            cli.global.connection.cluster = None;
+        }
         Ok(cli)
     }
 }
@@ -167,6 +172,28 @@ mod tests {
             }
         }
         visit(&Cli::command(), "");
+    }
+
+    #[test]
+    fn under_etcd_the_cluster_is_the_hosted_one() {
+        let of = |line: &[&str]| match parse(line).unwrap() {
+            Cli {
+                global,
+                command: Command::Etcd(args),
+                ..
+            } => (global.connection.cluster, args.scope.cluster),
+            _ => panic!("not etcd"),
+        };
+        let hosted = (None, Some("c".to_owned()));
+        for line in [
+            &["kubectl-backup", "etcd", "get", "--cluster", "c"][..],
+            &["kubectl-backup", "etcd", "--cluster", "c", "restore", "get"],
+        ] {
+            assert_eq!(of(line), hosted);
+        }
+        assert_eq!(of(&["kubectl-backup", "etcd", "get"]), (None, None));
+        let cli = parse(&["kubectl-backup", "get", "--cluster", "k"]).unwrap();
+        assert_eq!(cli.global.connection.cluster.as_deref(), Some("k"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod download;
+pub(crate) mod etcd;
 pub(crate) mod get;
 pub(crate) mod location;
 pub(crate) mod logs;
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Prune(args) => prune::run(&context, args).await,
         Command::Restore(command) => restore::run(&context, command).await,
         Command::Location(command) => location::run(&context, command).await,
+        Command::Etcd(args) => etcd::run(&context, args).await,
         Command::Version(args) => version::run(&context, args).await,
     };
     ended.unwrap_or_else(|error| {

@@ -42,16 +42,13 @@ pub(crate) struct ConnectionArgs {
         hide_env_values = true
     )]
     pub(crate) context: Option<String>,
-    /// Cluster of the kubeconfig to use
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME",
-        env = "KUBECTL_BACKUP_CLUSTER",
-        hide_short_help = true,
-        hide_env_values = true
-    )]
+    /// Cluster of the kubeconfig to use [env: KUBECTL_BACKUP_CLUSTER=]
+    // Not clap's own `env`: under `etcd` the flag means something else, and the variable does not.
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     pub(crate) cluster: Option<String>,
+    /// The same from its variable.
+    #[arg(skip = std::env::var("KUBECTL_BACKUP_CLUSTER").ok().filter(|name| !name.is_empty()))]
+    pub(crate) cluster_of_environment: Option<String>,
     /// User of the kubeconfig to be
     #[arg(
         long,
@@ -243,6 +240,7 @@ impl ConnectionArgs {
         self.kubeconfig.is_some()
             || self.context.is_some()
             || self.cluster.is_some()
+            || self.cluster_of_environment.is_some()
             || self.user.is_some()
             || self.server.is_some()
     }
@@ -338,7 +336,11 @@ impl ConnectionArgs {
                 Error::not_found(format!("context {name:?} does not exist"))
                     .hint(format!("the kubeconfig has: {}", contexts(&all)))
             })?;
-        let cluster_name = self.cluster.clone().unwrap_or(context.cluster);
+        let asked = self
+            .cluster
+            .as_ref()
+            .or(self.cluster_of_environment.as_ref());
+        let cluster_name = asked.cloned().unwrap_or(context.cluster);
         if let Some(cluster) = all
             .clusters
             .iter_mut()

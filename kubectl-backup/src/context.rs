@@ -262,6 +262,11 @@ impl Context {
         stopped
     }
 
+    /// Whether a location is named, by the flag or its variable.
+    pub(crate) fn is_location_asked(&self) -> bool {
+        self.asked().is_some()
+    }
+
     fn asked(&self) -> Option<&str> {
         self.global.location.location.as_deref()
     }

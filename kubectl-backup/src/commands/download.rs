@@ -103,7 +103,7 @@ async fn write(
 }
 
 /// Gives the file its name; without `--force` never over another, not even one that came in between.
-fn publish(part: &Path, target: &Path, force: bool) -> Result<(), Error> {
+pub(crate) fn publish(part: &Path, target: &Path, force: bool) -> Result<(), Error> {
     let named = if force {
         std::fs::rename(part, target)
     } else {
@@ -119,7 +119,7 @@ fn publish(part: &Path, target: &Path, force: bool) -> Result<(), Error> {
     }
 }
 
-fn exists(target: &Path) -> Error {
+pub(crate) fn exists(target: &Path) -> Error {
     Error::new(
         Kind::AlreadyExists,
         format!("{} exists already", target.display()),

@@ -1,0 +1,167 @@
+//! `etcd describe`: everything that is known of one snapshot.
+
+use backup_core::etcd::Manifest;
+use clap::Args;
+
+use super::find::{self, Snapshot, Source};
+use super::scope::ScopeArgs;
+use crate::context::Context;
+use backup_cli::error::{Exit, Result};
+use backup_cli::locations;
+use backup_cli::output::{self, Description, joined};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup etcd describe daily-backup-2026-11-20t01-00-00
+  kubectl backup etcd describe daily-backup-2026-11-20t01-00-00 --location s3://etcd-snapshots";
+
+/// Show everything about one snapshot of etcd
+///
+/// What its manifest in the bucket says comes along where the bucket can be reached from here.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DescribeArgs {
+    /// Name of the snapshot
+    name: String,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs) -> Result<Exit> {
+    let found = find::one(context, scope, &args.name).await?;
+    let mut text = Description::default();
+    text.field(0, "Name", &found.name);
+    text.field(0, "Cluster", &found.cluster);
+    if let Some(namespace) = found.namespace() {
+        text.field(0, "Namespace", namespace);
+    }
+    text.field(0, "Config", found.config().unwrap_or_default());
+    text.field(0, "Destination", found.destination());
+    text.field(0, "Status", found.status());
+    if !found.message().is_empty() {
+        text.field(0, "Message", found.message());
+    }
+    row(&mut text, &found);
+    if found.is_good() {
+        match found.entry(context).await {
+            Ok((location, entry)) => {
+                text.gap();
+                text.field(
+                    0,
+                    "Data",
+                    format!("{}/{}", locations::place(&location.spec), entry.data()),
+                );
+                manifest(&mut text, &entry.manifest);
+            }
+            Err(e) => context
+                .ui
+                .warn(&format!("what the bucket says is not shown: {}", e.error())),
+        }
+    }
+    context.ui.line(&text.render())?;
+    Ok(Exit::Done)
+}
+
+/// What the object says.
+fn row(text: &mut Description, found: &Snapshot) {
+    let Source::Row { row, .. } = &found.source else {
+        return;
+    };
+    let time = |text: &mut Description, key: &str, time: &Option<_>| {
+        let time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time> = time;
+        if let Some(time) = time {
+            text.field(0, key, output::time(Some(time.0)));
+        }
+    };
+    time(text, "Scheduled", &row.scheduled_time);
+    time(text, "Started", &row.backup_start_time);
+    time(text, "Finished", &row.backup_finished_time);
+    time(text, "Removal started", &row.delete_start_time);
+    if !row.job_name.is_empty() {
+        text.field(0, "Taken by", &row.job_name);
+    }
+    if let Some(bytes) = found.bytes() {
+        text.field(0, "Size", output::size(bytes));
+    }
+    if let Some(revision) = row.revision {
+        text.field(0, "Revision", revision.to_string());
+    }
+    if let Some(hash) = &row.hash {
+        text.field(0, "SHA-256", hash);
+    }
+}
+
+/// What the bucket says.
+fn manifest(text: &mut Description, manifest: &Manifest) {
+    let facts = &manifest.facts;
+    text.field(0, "Created", output::time(Some(manifest.created_at)));
+    if let Some(expires) = manifest.expires_at {
+        text.field(0, "Expires", output::time(Some(expires)));
+    }
+    text.field(0, "Stored", output::size(manifest.data.bytes));
+    text.field(0, "Database", output::size(manifest.snapshot.bytes));
+    text.field(0, "SHA-256", &manifest.snapshot.sha256);
+    text.field(0, "Tool", &manifest.tool);
+    text.gap();
+    text.heading("Database");
+    text.field(1, "Revision", facts.revision.to_string());
+    text.field(1, "Compacted", facts.compact_revision.to_string());
+    text.field(
+        1,
+        "Storage version",
+        facts.storage_version.as_deref().unwrap_or("3.5 or older"),
+    );
+    text.field(1, "In use", output::size(facts.bytes_in_use));
+    let live = facts
+        .keys
+        .live
+        .map_or_else(|| "unknown".to_owned(), output::count);
+    let about = if facts.keys.exact { "" } else { ", about" };
+    text.field(1, "Live keys", format!("{live}{about}"));
+    text.field(1, "Revisions kept", output::count(facts.keys.revisions));
+    text.field(
+        1,
+        "Encrypted with",
+        joined(&facts.encryption_keys, "<none>"),
+    );
+    text.field(
+        1,
+        "Authentication",
+        if facts.auth_enabled { "on" } else { "off" },
+    );
+    let alarms: Vec<_> = facts
+        .alarms
+        .iter()
+        .map(|alarm| alarm.kind.clone())
+        .collect();
+    text.field(1, "Alarms", joined(&alarms, "<none>"));
+    if let Some(target) = manifest.target_revision {
+        text.field(1, "A restore goes beyond", target.to_string());
+    }
+    text.gap();
+    text.heading("Taken from");
+    let etcd = &manifest.etcd;
+    text.field(1, "Member", &etcd.member_name);
+    text.field(1, "Endpoint", &etcd.endpoint);
+    text.field(1, "Role", if etcd.leader { "leader" } else { "follower" });
+    text.field(1, "etcd", &etcd.version);
+    text.field(1, "Cluster id", &etcd.cluster_id);
+    let members: Vec<_> = facts
+        .members
+        .iter()
+        .map(|member| member.name.clone())
+        .collect();
+    text.field(1, "Members", joined(&members, "<unknown>"));
+    if let Some(version) = &manifest.kubernetes_version {
+        text.field(1, "Kubernetes", version);
+    }
+    let resources = facts.keys.resources.iter().flatten();
+    let mut resources: Vec<_> = resources.collect();
+    if !resources.is_empty() {
+        resources.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        text.gap();
+        text.heading("Objects");
+        for (resource, number) in resources {
+            text.field(1, resource, output::count(*number));
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `etcd get`: a row per snapshot.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::find::{self, Snapshot, Source};
+use super::scope::ScopeArgs;
+use crate::context::Context;
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_core::Error;
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup etcd get
+  kubectl backup etcd get --cluster zvc78xnnz7 -o wide
+  kubectl backup etcd get --location s3://etcd-snapshots";
+
+/// List snapshots of etcd, or show some
+///
+/// Shows what the EtcdBackupConfigs say. With --location (or its variable) it reads the bucket alone and needs no cluster.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GetArgs {
+    /// Names of snapshots [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A snapshot as `-o json` shows it, from wherever it is known.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    name: &'a str,
+    cluster: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<&'a str>,
+    destination: &'a str,
+    status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<&'a backup_core::etcd::Manifest>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(one: &'a Snapshot) -> Self {
+        Self {
+            name: &one.name,
+            cluster: &one.cluster,
+            namespace: one.namespace(),
+            config: one.config(),
+            destination: one.destination(),
+            status: one.status(),
+            created_at: one.created(),
+            bytes: one.bytes(),
+            revision: one.revision(),
+            hash: one.hash(),
+            message: one.message(),
+            manifest: match &one.source {
+                Source::Bucket(_, entry) => Some(&entry.manifest),
+                Source::Row { .. } => None,
+            },
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> Result<Exit> {
+    let all = find::all(context, scope).await?;
+    let mut found = Vec::new();
+    for name in &args.names {
+        found.push(find::choose(name, &all, scope.cluster.as_deref())?);
+    }
+    if args.names.is_empty() {
+        found = all.iter().collect();
+    }
+    match args.output.output {
+        Format::Json | Format::Yaml => {
+            let items = found.iter().map(|one| serde_json::to_value(Shown::of(one)));
+            let items = items
+                .collect::<Result<_, _>>()
+                .map_err(|e| Error::other("the snapshots can not be written as JSON").because(e))?;
+            let shown = output::objects(items, args.names.len() == 1);
+            output::print(&context.ui, args.output.output, &shown)?;
+        }
+        Format::Name => {
+            for one in &found {
+                context.ui.line(&format!("snapshot/{}", one.name))?;
+            }
+        }
+        Format::Table | Format::Wide if found.is_empty() => context.ui.say(&format!(
+            "No snapshots found. Take one: {} etcd snapshot",
+            context.program
+        )),
+        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn table(context: &Context, output: &OutputArgs, found: &[&Snapshot]) -> Table {
+    let wide = output.output == Format::Wide;
+    let mut titles = vec![
+        "NAME",
+        "CLUSTER",
+        "STATUS",
+        "SIZE",
+        "REVISION",
+        "CONFIG",
+        "DESTINATION",
+        "AGE",
+    ];
+    titles.extend(
+        wide.then_some(["NAMESPACE", "HASH", "MESSAGE"])
+            .into_iter()
+            .flatten(),
+    );
+    let mut table = Table::new(&titles, output.no_headers);
+    for one in found {
+        let age = |created| output::age(created, context.now);
+        let mut row = vec![
+            one.name.clone(),
+            one.cluster.clone(),
+            one.status(),
+            one.bytes().map_or_else(String::new, output::size),
+            one.revision()
+                .map_or_else(String::new, |revision| revision.to_string()),
+            one.config().unwrap_or_default().to_owned(),
+            one.destination().to_owned(),
+            one.created().map_or_else(String::new, age),
+        ];
+        if wide {
+            row.push(one.namespace().unwrap_or_default().to_owned());
+            row.push(one.hash().unwrap_or_default().to_owned());
+            row.push(one.message().to_owned());
+        }
+        table.push(row);
+    }
+    table
+}

@@ -1,0 +1,137 @@
+//! `etcd schedule get`: a row per EtcdBackupConfig.
+
+use backup_core::api::{EtcdBackupConfig, SnapshotRow};
+use backup_core::retention;
+use clap::Args;
+
+use crate::commands::etcd::objects::{self, Object};
+use crate::commands::etcd::scope::ScopeArgs;
+use crate::context::Context;
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, OutputArgs, Table};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup etcd schedule get
+  kubectl backup etcd schedule get daily-backup --cluster zvc78xnnz7 -o yaml";
+
+/// List schedules of snapshots, or show some; requests for one snapshot are among them
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct GetArgs {
+    /// Names of EtcdBackupConfigs [default: all]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> Result<Exit> {
+    let mut found: Vec<Object<EtcdBackupConfig>> = Vec::new();
+    for name in &args.names {
+        found.push(scope.one(context, name).await?);
+    }
+    if args.names.is_empty() {
+        let namespace = scope.listed(context).await?;
+        found = objects::list(context.cluster().await?, namespace.as_deref()).await?;
+        if let Some(cluster) = scope.cluster()? {
+            found.retain(|config| config.it.spec.cluster.name == cluster.as_str());
+        }
+    }
+    match args.output.output {
+        Format::Json | Format::Yaml => {
+            let items = found.into_iter().map(|config| config.raw).collect();
+            let shown = output::objects(items, args.names.len() == 1);
+            output::print(&context.ui, args.output.output, &shown)?;
+        }
+        Format::Name => {
+            for config in &found {
+                context.ui.line(&config.title())?;
+            }
+        }
+        Format::Table | Format::Wide if found.is_empty() => context.ui.say(&format!(
+            "No schedules found. Make one: {} etcd schedule create",
+            context.program
+        )),
+        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn table(context: &Context, output: &OutputArgs, found: &[Object<EtcdBackupConfig>]) -> Table {
+    let wide = output.output == Format::Wide;
+    let mut titles = vec![
+        "NAMESPACE",
+        "NAME",
+        "CLUSTER",
+        "SCHEDULE",
+        "KEEP",
+        "DESTINATION",
+        "SNAPSHOTS",
+        "LAST",
+        "LAST-SUCCESS",
+        "AGE",
+    ];
+    titles.extend(
+        wide.then_some(["DELETION-POLICY", "MESSAGE"])
+            .into_iter()
+            .flatten(),
+    );
+    let mut table = Table::new(&titles, output.no_headers);
+    for config in found {
+        let (spec, status) = (
+            &config.it.spec,
+            config.it.status.clone().unwrap_or_default(),
+        );
+        let age = |time| output::age(time, context.now);
+        let schedule = spec.schedule.as_deref().unwrap_or_default();
+        let rows = status.rows();
+        let mut row = vec![
+            config.namespace().to_owned(),
+            config.name().to_owned(),
+            spec.cluster.name.clone(),
+            if schedule.is_empty() {
+                "once".to_owned()
+            } else {
+                schedule.to_owned()
+            },
+            if schedule.is_empty() {
+                String::new()
+            } else {
+                retention::keep(spec.keep).to_string()
+            },
+            spec.destination.clone(),
+            rows.iter().filter(|row| row.is_good()).count().to_string(),
+            rows.last().map_or_else(String::new, last),
+            status
+                .last_successful_time
+                .as_ref()
+                .map_or_else(String::new, |time| age(time.0)),
+            config
+                .it
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or_else(String::new, |time| age(time.0)),
+        ];
+        if wide {
+            row.push(spec.deletion_policy.to_string());
+            row.push(message(&status.message, rows));
+        }
+        table.push(row);
+    }
+    table
+}
+
+fn last(row: &SnapshotRow) -> String {
+    match row.backup_phase.as_str() {
+        "" => "Scheduled".to_owned(),
+        phase => phase.to_owned(),
+    }
+}
+
+fn message(message: &Option<String>, rows: &[SnapshotRow]) -> String {
+    let newest = rows.last().map(|row| row.backup_message.clone());
+    message.clone().or(newest).unwrap_or_default()
+}
