@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Restore(Box<restore::RestoreArgs>),
     Rollback(Box<rollback::RollbackArgs>),
     Run(Box<run::RunArgs>),
-    Snapshot(snapshot::SnapshotArgs),
+    Snapshot(Box<snapshot::SnapshotArgs>),
     Status(status::StatusArgs),
     Verify(verify::VerifyArgs),
     Version(version::VersionArgs),

@@ -29,7 +29,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
         Command::Rollback(args) => rollback::run(&ui, *args).await,
         Command::Run(args) => run::run(ui.clone(), *args).await,
-        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, args).await,
+        Command::Snapshot(args) => snapshot::run(ui.clone(), &cli.global.location, *args).await,
         Command::Status(args) => status::run(&ui, &args),
         Command::Verify(args) => verify::run(&ui, &cli.global.location, &args).await,
         Command::Version(args) => version::run(&ui, &args),

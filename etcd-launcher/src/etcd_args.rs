@@ -88,11 +88,6 @@ impl EtcdArgs {
         self.setting(name).is_some()
     }
 
-    fn is_on(&self, name: &str) -> bool {
-        self.setting(name)
-            .is_some_and(|value| matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True"))
-    }
-
     /// The program.
     pub(crate) fn program(&self) -> &Path {
         &self.program
@@ -186,11 +181,6 @@ impl EtcdArgs {
             file("client-cert-file").or_else(|| file("cert-file")),
             file("client-key-file").or_else(|| file("key-file")),
         )
-    }
-
-    /// Whether clients are verified by certificate.
-    pub(crate) fn verifies_clients(&self) -> bool {
-        self.is_on("client-cert-auth")
     }
 
     /// The arguments of an etcd that no client reaches but on this socket, with this membership. Flags are taken away in every form: one
@@ -351,7 +341,6 @@ mod tests {
         assert_eq!(args.name(), "a");
         assert_eq!(args.data_dir(), Path::new("/d"));
         assert_eq!(args.quota_bytes(), 77);
-        assert!(args.verifies_clients());
         let peers = args.initial_cluster().unwrap();
         assert_eq!(peers.len(), 3);
         assert_eq!(peers[2], ("b".to_owned(), "http://i:1".to_owned()));

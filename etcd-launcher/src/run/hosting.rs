@@ -62,7 +62,6 @@ pub(crate) enum Written {
 pub(crate) struct SetView {
     pub(crate) version: String,
     pub(crate) annotations: BTreeMap<String, String>,
-    pub(crate) replicas: i32,
     pub(crate) deleting: bool,
 }
 
@@ -172,7 +171,6 @@ impl RestoreView {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     pub(crate) set: Option<SetView>,
-    pub(crate) cluster: Option<ClusterView>,
     /// The restore that was asked for, or else the one that the cluster is taken by.
     pub(crate) restore: Option<RestoreView>,
 }
@@ -292,7 +290,6 @@ impl Hosting {
         Ok(found.map(|set| SetView {
             version: set.resource_version().unwrap_or_default(),
             deleting: set.metadata.deletion_timestamp.is_some(),
-            replicas: set.spec.replicas.unwrap_or(1),
             annotations: set.metadata.annotations.unwrap_or_default(),
         }))
     }
@@ -368,11 +365,7 @@ impl Hosting {
             Some(wanted) => self.restore(wanted).await?,
             None => None,
         };
-        Ok(World {
-            set,
-            cluster,
-            restore,
-        })
+        Ok(World { set, restore })
     }
 
     /// Replaces the status of a restore as it was read: `change` is made to it.

@@ -1,35 +1,30 @@
 //! One member, kept at what is decided: looks, asks [`act`] for the next act, does it, says so; again and again. All it does to its data dir and
 //! its etcd is in here and in [`crate::restore`]; it decides nothing for others.
 
+mod idle;
+mod work;
+
 use std::time::{Duration, Instant};
 
 use backup_core::progress::Progress;
-use backup_core::{Error, Kind, Result};
-use serde_json::json;
+use backup_core::{Error, Result};
 
 use super::act::{self, Act, Situation};
-use super::door::{self, Socket};
-use super::fitness::{self, Looked, Tools};
-use super::hosting::{Hosting, SetView, World, Written};
-use super::listening;
+use super::door;
+use super::fitness::{Looked, Tools};
+use super::hosting::{Hosting, World};
 use super::memory::{Memory, Remembered, RestoreRef};
 use super::peers::Peers;
-use super::records::{
-    Attempt, BOOTSTRAPPED, CLUSTER_ID, Data, EndRecord, Expected, Listening, OUTCOME, Offline,
-    Outcome, Started, State, Step,
-};
+use super::records::{Attempt, Before, Data, Listening, Outcome, State, Step};
 use super::row::Rows;
-use super::startup::{self, Idle, Orders, Standing};
+use super::startup::{self, Orders};
 use crate::health::Health;
 use crate::member::{self, Member};
-use crate::restore::asked::Asked;
 use crate::restore::dir::DataDir;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
-use crate::restore::ids::{self, Peer};
-use crate::restore::plan::{self as member_plan, AttemptId, By, Carried, Inputs, Purpose};
-use crate::restore::prepare::{self, Prepared};
-use crate::restore::slots::{Content, Slots, Truth};
+use crate::restore::plan::{AttemptId, Carried};
+use crate::restore::slots::{Content, Slots};
 use crate::restore::step as member_step;
 
 /// Between two looks.
@@ -38,8 +33,6 @@ const OFTEN: Duration = Duration::from_millis(700);
 const SELDOM: Duration = Duration::from_secs(2);
 /// The member that stops last stops after this, whatever the others say.
 const LAST_STOPS: Duration = Duration::from_secs(30);
-/// A turn to open passes after this for each member before.
-const TURN: Duration = Duration::from_secs(60);
 /// An etcd that ends by itself is started again after this, at first.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
@@ -332,7 +325,7 @@ impl Keeper {
             before: if planned {
                 before
             } else {
-                super::records::Before {
+                Before {
                     data: match carried {
                         Carried::Cluster { .. } => Data::Old,
                         Carried::Unreadable { .. } => Data::Unreadable,
@@ -444,7 +437,7 @@ impl Keeper {
     ) -> Result<()> {
         match state {
             State::Started if attempt.step() == Step::Committed => {
-                self.record_committed(attempt)?
+                self.record_committed(attempt)?;
             }
             // Exchanged by a launcher that ended before it could note so.
             State::Swapped => self.exchange(attempt)?,
@@ -519,526 +512,6 @@ impl Keeper {
             At::RollingBack | At::Exchanged | At::Starting | At::Verified => self.back(attempt),
             _ => exchange::abandon(&mut self.dir, &id, &attempt.message),
         }
-    }
-
-    async fn check(&mut self, attempt: &Attempt, world: Option<&World>) -> Result<()> {
-        let Some(restore) = world.and_then(|world| world.restore.as_ref()) else {
-            return Ok(());
-        };
-        if self
-            .looked
-            .as_ref()
-            .is_some_and(|(id, _)| *id == attempt.id)
-        {
-            return Ok(());
-        }
-        let id: AttemptId = attempt.id.parse()?;
-        let looking = fitness::look(
-            &self.dir,
-            self.member.args(),
-            restore,
-            &id,
-            &self.hosting,
-            &self.config.tools,
-            self.progress,
-        );
-        let reference = restore.reference();
-        let looked = tokio::select! {
-            looked = looking => looked,
-            () = moved_on(&self.hosting, &reference, attempt) => return Ok(()),
-        };
-        match looked {
-            Ok(looked) => {
-                self.rows.tell(|report| {
-                    report.state = State::Fit;
-                    report.message = "it can be restored".to_owned();
-                    report.cluster_id.clone_from(&looked.cluster_id);
-                    report.fit = Some(looked.fit.clone());
-                });
-                self.looked = Some((attempt.id.clone(), looked));
-            }
-            // Nobody answers now, but may later: that is no verdict.
-            Err(e) if e.kind() == Kind::Unreachable => return Err(e),
-            Err(e) => {
-                let text = sentence(&e);
-                self.say(&text);
-                self.rows.tell(|report| {
-                    report.state = State::Unfit;
-                    report.message = text;
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// This member's part of the plan.
-    fn plan(&self, attempt: &Attempt) -> Result<member_plan::Plan> {
-        let mine = attempt
-            .member(&self.config.name)
-            .ok_or_else(|| Error::other("this member is not in the plan"))?;
-        let members: Vec<Peer> = attempt
-            .members
-            .iter()
-            .map(|member| Peer {
-                name: member.name.clone(),
-                peer_urls: member.peer_urls.clone(),
-            })
-            .collect();
-        let id: AttemptId = attempt.id.parse()?;
-        let plan = member_plan::plan(Inputs {
-            attempt: id,
-            purpose: Purpose::Restore,
-            by: By::Run,
-            asked: Asked {
-                snapshot: attempt.snapshot.clone().unwrap_or_default().source,
-                name: mine.name.clone(),
-                peer_urls: mine.peer_urls.clone(),
-                members,
-                token: Some(attempt.token.clone()),
-                target_revision: Some(attempt.target_revision),
-                another_cluster: false,
-            },
-            old: self.dir.carried()?,
-            token: attempt.token.clone(),
-            marks: Vec::new(),
-            now_ms: 0,
-        })?;
-        if plan.cluster_id.to_string() != attempt.new_cluster_id {
-            return Err(Error::other(format!(
-                "the plan computes cluster {} here and {} there",
-                plan.cluster_id, attempt.new_cluster_id
-            )));
-        }
-        let old = match &plan.old {
-            Carried::Cluster {
-                cluster_id,
-                member_id,
-            } => (cluster_id.to_string(), member_id.to_string()),
-            _ => (attempt.old_cluster_id.clone(), mine.old_member_id.clone()),
-        };
-        if old != (attempt.old_cluster_id.clone(), mine.old_member_id.clone()) {
-            return Err(Error::other(
-                "the data dir is not what it was when this was planned",
-            ));
-        }
-        Ok(plan)
-    }
-
-    async fn build(&mut self, attempt: &Attempt) -> Result<()> {
-        let plan = self.plan(attempt)?;
-        let reference = self.memory.now().restore.clone();
-        let restarted = self.looked.as_ref().is_none_or(|(id, _)| *id != attempt.id);
-        if restarted {
-            // Restarted since Preflight: it looks again.
-            let Some(restore) = self.hosting.restore(&reference).await? else {
-                return Ok(());
-            };
-            let looked = fitness::look(
-                &self.dir,
-                self.member.args(),
-                &restore,
-                &plan.attempt,
-                &self.hosting,
-                &self.config.tools,
-                self.progress,
-            )
-            .await?;
-            self.looked = Some((attempt.id.clone(), looked));
-        }
-        let Some((_, looked)) = &mut self.looked else {
-            return Ok(());
-        };
-        let planned = attempt.snapshot.clone().unwrap_or_default();
-        if looked.fit.snapshot.sha256 != planned.sha256 {
-            return self.unfit("the snapshot is not the one that was planned with");
-        }
-        let hosting = self.hosting.clone();
-        let building = prepare::prepare(&mut self.dir, &plan, &mut looked.work);
-        let prepared = tokio::select! {
-            prepared = building => prepared,
-            () = moved_on(&hosting, &reference, attempt) => return Ok(()),
-        };
-        match prepared {
-            Ok(Prepared::Proven) => {}
-            Ok(Prepared::TargetTooLow(revision)) => {
-                return self.unfit(&format!(
-                    "revision {revision} of the snapshot is too near to the target"
-                ));
-            }
-            Err(e) if e.kind() == Kind::Unreachable => return Err(e),
-            Err(e) => {
-                let text = sentence(&e);
-                return self.unfit(&text);
-            }
-        }
-        self.tell_built(attempt)
-    }
-
-    /// Says what was built, by looking at it.
-    fn tell_built(&mut self, attempt: &Attempt) -> Result<()> {
-        self.progress.step("hashing the new state");
-        let id: AttemptId = attempt.id.parse()?;
-        let side = self.dir.side(&id).join("snap").join("db");
-        let database = backup_core::etcd::Database::open(&side)?;
-        let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
-        let digest = database.digest(None, self.progress)?;
-        self.rows.tell(|report| {
-            report.state = State::Built;
-            report.message = "the new state is built".to_owned();
-            report.built = Some(Expected {
-                digest,
-                hash_kv_at_t: hash,
-            });
-        });
-        Ok(())
-    }
-
-    fn unfit(&mut self, why: &str) -> Result<()> {
-        self.say(why);
-        self.rows.tell(|report| {
-            report.state = State::Unfit;
-            why.clone_into(&mut report.message);
-        });
-        Ok(())
-    }
-
-    fn hold(&mut self, attempt: &Attempt) -> Result<()> {
-        let fence = Fence::take(&self.dir)?;
-        let before = attempt
-            .member(&self.config.name)
-            .map(|mine| mine.before)
-            .unwrap_or_default();
-        let revision = match (fitness::offline(&self.dir, self.progress), before.data) {
-            (Ok(seen), _) => seen.facts.revision,
-            (Err(e), Data::Old) if before.serving => return Err(e),
-            (Err(_), _) => 0,
-        };
-        self.fence = Some(fence);
-        let exact = self.exact;
-        self.rows
-            .tell(|report| report.offline = Some(Offline { revision, exact }));
-        Ok(())
-    }
-
-    fn exchange(&mut self, attempt: &Attempt) -> Result<()> {
-        let id: AttemptId = attempt.id.parse()?;
-        let known = self.dir.attempt(&id)?;
-        if known.step == member_step::Step::Exchanged && self.dir.truth(known)? == Truth::After {
-            return Ok(());
-        }
-        let former = fitness::offline(&self.dir, self.progress)
-            .ok()
-            .and_then(|seen| seen.former);
-        let fence = match self.fence.take() {
-            Some(fence) => fence,
-            None => Fence::take(&self.dir)?,
-        };
-        let done = exchange::exchange(&mut self.dir, &id, &fence, former);
-        self.fence = Some(fence);
-        done
-    }
-
-    fn back(&mut self, attempt: &Attempt) -> Result<()> {
-        let id: AttemptId = attempt.id.parse()?;
-        // The one on the old database would refuse this one where the old state is back already.
-        self.fence = None;
-        let fence = Fence::take(&self.dir)?;
-        exchange::back(&mut self.dir, &id, &fence)
-    }
-
-    fn start_fenced(&mut self, attempt: &Attempt) -> Result<()> {
-        if Instant::now() < self.again.0 {
-            return Ok(());
-        }
-        let id: AttemptId = attempt.id.parse()?;
-        let known = self.dir.attempt(&id)?.step;
-        if attempt.step() == Step::Starting && known != member_step::Step::Starting {
-            self.dir.record(&id, member_step::Step::Starting)?;
-        }
-        self.member.start_fenced(&attempt.initial_cluster())
-    }
-
-    fn record_committed(&mut self, attempt: &Attempt) -> Result<()> {
-        let id: AttemptId = attempt.id.parse()?;
-        let known = self.dir.attempt(&id)?.step;
-        if known != member_step::Step::Committed {
-            self.dir.record(&id, member_step::Step::Committed)?;
-        }
-        Ok(())
-    }
-
-    /// Usual listeners open on the id that stands and on nothing else.
-    fn start_usual(&mut self, world: Option<&World>, attempt: Option<&Attempt>) -> Result<()> {
-        if Instant::now() < self.again.0 {
-            return Ok(());
-        }
-        let Carried::Cluster {
-            cluster_id,
-            member_id,
-        } = self.dir.carried()?
-        else {
-            return Err(Error::other(
-                "there is no state that etcd could be started on",
-            ));
-        };
-        let (cluster_id, member_id) = (cluster_id.to_string(), member_id.to_string());
-        let stands = world
-            .and_then(|world| world.set.as_ref())
-            .map_or("", SetView::cluster_id);
-        if !stands.is_empty() && stands != cluster_id {
-            return Err(Error::other(format!(
-                "cluster {stands} stands, and the data dir holds cluster {cluster_id}: etcd is not started"
-            )));
-        }
-        if let Some(attempt) = attempt
-            && let Some(mine) = attempt.member(&self.config.name)
-        {
-            let wanted = if cluster_id == attempt.new_cluster_id {
-                &mine.new_member_id
-            } else {
-                &mine.old_member_id
-            };
-            if *wanted != member_id && !wanted.is_empty() {
-                return Err(Error::other(format!(
-                    "the data dir is of member {member_id}, and this is {wanted}: etcd is not started"
-                )));
-            }
-            if cluster_id == attempt.new_cluster_id {
-                if !attempt.is_forward() {
-                    return Err(Error::other(
-                        "the new state is not opened before it is committed",
-                    ));
-                }
-                self.record_committed(attempt)?;
-            }
-        }
-        self.fence = None;
-        self.member.start_usual()
-    }
-
-    /// Compares the fenced etcd with the plan.
-    async fn verify(&mut self, attempt: &Attempt) -> Result<()> {
-        let socket = Socket(self.member.socket());
-        let asked = async {
-            let mut said = socket.status().await?;
-            if said.alarms.iter().any(|alarm| alarm == "NOSPACE") {
-                socket.disarm().await?;
-                said = socket.status().await?;
-            }
-            let revision = socket.read().await?.max(said.revision);
-            let members = socket.members().await?;
-            let hash = socket.hash_kv(attempt.target_revision).await?;
-            Ok::<_, Error>((said, revision, members, hash))
-        };
-        let (said, revision, mut members, hash) = asked
-            .await
-            .map_err(|e| e.context("the restored etcd does not answer yet"))?;
-        members.sort();
-        let open = listening::ports(self.member.pid().unwrap_or(0))
-            .map_err(|e| Error::other("can not tell where etcd listens").because(e))?;
-        let allowed = self.member.args().ports_that_are_no_clients();
-        if let Some(port) = open.iter().find(|port| !allowed.contains(port)) {
-            self.rows.tell(|report| {
-                report.state = State::Unfit;
-                report.message = format!("the fenced etcd listens on port {port}");
-            });
-            return Ok(());
-        }
-        let id: AttemptId = attempt.id.parse()?;
-        if self.dir.attempt(&id)?.step == member_step::Step::Starting {
-            self.dir.record(&id, member_step::Step::Verified)?;
-        }
-        self.rows.tell(|report| {
-            report.state = State::Started;
-            report.message = "the new state runs, out of reach".to_owned();
-            report.started = Some(Started {
-                cluster_id: said.cluster_id.clone(),
-                leader: said.has_leader(),
-                members,
-                alarms: said.alarms.clone(),
-                revision,
-                hash_kv_at_t: hash,
-            });
-        });
-        Ok(())
-    }
-
-    /// The restore is gone, and nobody wrote down how it ended: the members do.
-    async fn settle(&mut self, world: Option<&World>) -> Result<()> {
-        let Some(mine) = self.memory.now().open().cloned() else {
-            return Ok(());
-        };
-        let Some(set) = world.and_then(|world| world.set.as_ref()) else {
-            self.say("the restore and the StatefulSet are gone: waiting");
-            return Ok(());
-        };
-        let answers = self.peers.ask().await;
-        let voters = mine.voters.len().max(1);
-        let Some(outcome) = startup::settle(&mine, answers.values(), voters) else {
-            self.say("the restore is gone: waiting for the other members to agree on how it ended");
-            return Ok(());
-        };
-        let stands = match outcome {
-            Outcome::Committed => mine.new_cluster_id.clone(),
-            _ => mine.old_cluster_id.clone(),
-        };
-        let record = EndRecord {
-            attempt: mine.id.clone(),
-            restore: self.memory.now().restore.name.clone(),
-            uid: self.memory.now().restore.uid.clone(),
-            outcome: Some(outcome),
-            cluster_id: stands.clone(),
-        };
-        let text = serde_json::to_string(&record)
-            .map_err(|e| Error::other("can not write the outcome").because(e))?;
-        let mut annotations = json!({ OUTCOME: text });
-        if outcome == Outcome::Committed {
-            annotations[CLUSTER_ID] = stands.into();
-        }
-        // Whoever is first decides; the next look obeys what stands.
-        self.hosting.annotate_set(set, annotations).await?;
-        self.say(&format!(
-            "the restore is gone: it ended {outcome:?}, as the members remember it"
-        ));
-        Ok(())
-    }
-
-    async fn idle(&mut self, world: Option<&World>) -> Result<()> {
-        let carried = self.dir.carried()?;
-        let set = world.and_then(|world| world.set.as_ref());
-        let stands = world.map(|_| set.map_or("", SetView::cluster_id));
-        let id = carried.cluster().map(|id| id.to_string());
-        let serving = self.member.listening() == Some(member::Listening::Usual);
-        self.health.tell(|health| {
-            health.cluster_id.clone_from(&id);
-            health.serving = serving;
-        });
-        if serving {
-            if stands.is_none_or(|stands| stands.is_empty() || Some(stands) == id.as_deref()) {
-                return self.serving(set, id.as_deref()).await;
-            }
-            self.say("another cluster stands now: etcd is stopped");
-            self.exact = self.member.stop().await?;
-        } else if self.member.listening().is_some() {
-            self.member.stop().await?;
-        }
-        // Fine where it has nothing to recover; needed where a launcher was killed in the middle of a rename.
-        if let Ok(fence) = Fence::take(&self.dir) {
-            exchange::recover(&mut self.dir, &fence)?;
-        }
-        let cluster =
-            ids::parse_cluster(&self.member.args().initial_cluster_text()).unwrap_or_default();
-        let new_id = ids::cluster_id(&cluster, self.member.args().token()).to_string();
-        let agrees = match (stands, id.as_deref()) {
-            (Some(stands), Some(id)) => stands.is_empty() || stands == id,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        let peers: Vec<String> = if agrees {
-            Vec::new()
-        } else {
-            let answers = self.peers.ask().await;
-            answers
-                .into_values()
-                .filter(|peer| peer.serving)
-                .filter_map(|peer| peer.cluster_id)
-                .collect()
-        };
-        let bootstrapped = set.is_some_and(|set| {
-            let names = set.annotations.get(BOOTSTRAPPED).map_or("", String::as_str);
-            names.split(',').any(|name| name == self.config.name)
-        });
-        let duty = startup::idle(&Standing {
-            carried: &carried,
-            stands: if set.is_none() && id.is_none() {
-                None
-            } else {
-                stands
-            },
-            peers: &peers,
-            voters: cluster.len().max(1),
-            new_cluster: self.config.new_cluster,
-            bootstrapped,
-            new_id: &new_id,
-        });
-        match duty {
-            Idle::Run => self.start_usual(world, None),
-            Idle::Bootstrap => {
-                let Some(set) = set else { return Ok(()) };
-                if self.bootstrap(set).await? == Written::Yes && Instant::now() >= self.again.0 {
-                    self.say("a new empty cluster is founded");
-                    self.member.start_usual()?;
-                }
-                Ok(())
-            }
-            Idle::Stay(why) => {
-                self.say(&why);
-                self.health.tell(|health| health.message = why);
-                Ok(())
-            }
-            Idle::Aside(why) => {
-                let to = self.dir.root().join(format!(
-                    ".aside-{}-{}",
-                    id.unwrap_or_default(),
-                    jiff::Timestamp::now().as_second()
-                ));
-                std::fs::rename(self.dir.member(), &to)
-                    .map_err(|e| Error::other("can not put the state aside").because(e))?;
-                let why = format!(
-                    "MemberSetAside: {why}; its state is kept at {}",
-                    to.display()
-                );
-                self.say(&why);
-                self.health.tell(|health| health.message = why);
-                Ok(())
-            }
-        }
-    }
-
-    /// Its own name goes onto the StatefulSet before its first start, so that it never starts empty again.
-    async fn bootstrap(&self, set: &SetView) -> Result<Written> {
-        let names = set
-            .annotations
-            .get(BOOTSTRAPPED)
-            .cloned()
-            .unwrap_or_default();
-        let names = if names.is_empty() {
-            self.config.name.clone()
-        } else {
-            format!("{names},{}", self.config.name)
-        };
-        self.hosting
-            .annotate_set(set, json!({ BOOTSTRAPPED: names }))
-            .await
-    }
-
-    /// What is written down once the cluster serves.
-    async fn serving(&mut self, set: Option<&SetView>, id: Option<&str>) -> Result<()> {
-        let (Some(set), Some(id)) = (set, id) else {
-            return Ok(());
-        };
-        let names = set
-            .annotations
-            .get(BOOTSTRAPPED)
-            .cloned()
-            .unwrap_or_default();
-        let known = names.split(',').any(|name| name == self.config.name);
-        let stands = !set.cluster_id().is_empty();
-        if known && stands {
-            return Ok(());
-        }
-        if door::usual_read(self.member.args()).await.is_err() {
-            return Ok(());
-        }
-        self.again.1 = AGAIN;
-        if !known {
-            self.bootstrap(set).await?;
-        } else {
-            self.hosting
-                .annotate_set(set, json!({ CLUSTER_ID: id }))
-                .await?;
-        }
-        Ok(())
     }
 }
 

@@ -82,8 +82,7 @@ impl Memory {
         let mut best: Option<(u64, Remembered)> = None;
         let mut torn = 0;
         for index in 0..2 {
-            let mut slot = Vec::new();
-            slot.resize(SLOT, 0);
+            let mut slot = vec![0; SLOT];
             let read = read_up_to(&file, &mut slot, index * SLOT as u64).map_err(told)?;
             slot.truncate(read);
             match parse(&slot) {
