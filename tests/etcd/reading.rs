@@ -460,7 +460,7 @@ fn a_snapshot_is_read_wherever_it_lies_and_however_it_is_packed() {
         // What it is called does not matter.
         ("deep/called.db", zstd),
     ] {
-        minio.put(&bucket, key, &content);
+        minio.put(&bucket, key, content.clone());
         let url = format!("s3://{bucket}/{key}?endpoint={}", minio.endpoint());
         let run = |command: &str| {
             etcd_launcher(&[command, &url, "-o", "json"])
