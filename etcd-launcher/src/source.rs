@@ -1,5 +1,6 @@
 //! Where a snapshot comes from: a file, or an object in a store; plain, gzip or zstd by content. Brings it whole and checked onto the disk.
 //! Decides nothing about the snapshot but whether it is one.
+#![allow(dead_code, reason = "restores bring their snapshots by what is here")]
 
 mod spool;
 mod unpack;

@@ -23,6 +23,12 @@ pub(super) const META: usize = HEADER + 64;
 /// Bytes of a bucket's header in the value that holds it.
 const BUCKET: usize = 16;
 
+/// Levels of a tree; eight hold more pages than there can be.
+pub(super) const MOST_DEPTH: usize = 24;
+
+/// Buckets in the bucket of buckets; etcd makes eleven.
+pub(super) const MOST_BUCKETS: usize = 256;
+
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
 

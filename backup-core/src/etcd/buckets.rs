@@ -5,12 +5,15 @@ use serde::Deserialize;
 use super::entry::{self, Revision};
 use super::facts::{Alarm, Facts, Member};
 
+/// What is wrong with an entry, as the end of a sentence about it.
+pub(super) type Told = Result<(), String>;
+
 /// A bucket that is read whole.
 pub(super) struct Small {
     /// Its name in the database.
     pub name: &'static str,
-    /// Takes one entry; an error ends a sentence about it.
-    pub take: fn(&mut Facts, &[u8], &[u8]) -> Result<(), String>,
+    /// Takes one entry.
+    pub take: fn(&mut Facts, &[u8], &[u8]) -> Told,
 }
 
 /// Entries of such a bucket; hundreds of members are none.
@@ -54,7 +57,7 @@ pub(super) fn settle(facts: &mut Facts) {
         .max(facts.scheduled_compact_revision);
 }
 
-fn meta(facts: &mut Facts, key: &[u8], value: &[u8]) -> Result<(), String> {
+fn meta(facts: &mut Facts, key: &[u8], value: &[u8]) -> Told {
     let number = || {
         let bytes = value.try_into().map_err(|_| "is no number of 8 bytes")?;
         Ok::<_, String>(u64::from_be_bytes(bytes))
@@ -75,7 +78,7 @@ fn meta(facts: &mut Facts, key: &[u8], value: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn cluster(facts: &mut Facts, key: &[u8], value: &[u8]) -> Result<(), String> {
+fn cluster(facts: &mut Facts, key: &[u8], value: &[u8]) -> Told {
     if key == b"clusterVersion" {
         facts.cluster_version = Some(version(value)?);
     }
@@ -89,7 +92,7 @@ fn version(value: &[u8]) -> Result<String, String> {
         .ok_or_else(|| "is no version".to_owned())
 }
 
-fn member(facts: &mut Facts, key: &[u8], value: &[u8]) -> Result<(), String> {
+fn member(facts: &mut Facts, key: &[u8], value: &[u8]) -> Told {
     /// As etcd writes it.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -120,7 +123,7 @@ fn member(facts: &mut Facts, key: &[u8], value: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn alarm(facts: &mut Facts, key: &[u8], _value: &[u8]) -> Result<(), String> {
+fn alarm(facts: &mut Facts, key: &[u8], _value: &[u8]) -> Told {
     let (member, kind) = entry::alarm(key).ok_or("is no alarm")?;
     facts.alarms.push(Alarm {
         member: format!("{member:x}"),
@@ -133,7 +136,7 @@ fn alarm(facts: &mut Facts, key: &[u8], _value: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-fn auth(facts: &mut Facts, key: &[u8], value: &[u8]) -> Result<(), String> {
+fn auth(facts: &mut Facts, key: &[u8], value: &[u8]) -> Told {
     if key == b"authEnabled" {
         facts.auth_enabled = value == [1];
     }

@@ -6,6 +6,9 @@ pub(super) const KEY_BUCKET: &[u8] = b"key";
 /// A name of a resource or of an encryption key that is longer is none.
 const MOST_NAME: usize = 317; // a resource and a group of 63 and 253 characters
 
+/// Names of encryption keys that are told apart; an API server has a few. Their numbers fit a byte.
+pub(super) const MOST_ENCRYPTION_KEYS: usize = 64;
+
 /// The key of an entry: which change it was, and whether it removed the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Revision {

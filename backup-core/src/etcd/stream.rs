@@ -12,7 +12,7 @@ mod notes;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::bolt::file::{TRAILER, no_database, split};
+use super::bolt::file::{TRAILER, known, no_database, split};
 use super::bolt::{META, Meta, PAGE_SIZES, newest};
 use super::database::wrong_trailer;
 use super::facts::Facts;
@@ -103,9 +103,13 @@ impl Walk {
     /// Bytes that the database has by its own word, without a trailer, as soon as its first page told; not to be relied on.
     #[must_use]
     pub fn claimed(&self) -> Option<u64> {
-        let pages = self.pages.as_ref()?;
-        let meta = newest(pages.metas[0], pages.metas[1])?;
+        let meta = self.meta()?;
         meta.high_water.checked_mul(u64::from(meta.page_size))
+    }
+
+    fn meta(&self) -> Option<Meta> {
+        let pages = self.pages.as_ref()?;
+        newest(pages.metas[0], pages.metas[1]).or_else(|| Meta::parse(&self.block))
     }
 
     /// After the last byte: judges what is reachable.
@@ -113,6 +117,8 @@ impl Walk {
     /// # Errors
     /// `Corrupt`: cut, altered, or no database.
     pub fn finish(mut self) -> Result<Walked> {
+        // What is no database was not cut, whatever its size.
+        known(self.meta(), self.bytes, NAME)?;
         let (length, has_trailer) = split(self.bytes, NAME)?;
         if !has_trailer {
             let held = std::mem::take(&mut self.held);

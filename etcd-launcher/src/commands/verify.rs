@@ -91,14 +91,18 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &VerifyArgs) -> 
     }
     match (&verified.digest, &verified.hash_kv) {
         (Some(digest), Some(hash)) if verified.ok => ui.line(&format!(
-            "{source} verified: {} at revision {}, {}\nSHA-256 of its live keys {}\nHashKV {} at revision {}, compacted at {}",
+            "{source} verified: {} at revision {}, {}\nSHA-256 of its live keys {}\nHashKV {} at revision {}, {}",
             counted(digest.keys, "key"),
             digest.revision,
             output::size(verified.facts.bytes),
             digest.sha256,
             hash.hash,
             hash.revision,
-            hash.compact_revision,
+            if hash.compact_revision < 0 {
+                "never compacted".to_owned()
+            } else {
+                format!("compacted up to {}", hash.compact_revision)
+            },
         ))?,
         _ => ui.say(&format!(
             "{source} is damaged: {}",

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{BRANCH, HEADER, Header, LEAF, META, Meta, PAGE_SIZES, newest};
+use super::{BRANCH, Header, LEAF, META, Meta, PAGE_SIZES, newest};
 use crate::error::{Error, Result};
 
 /// A page with its overflow; what etcd stores is some MiB at most, unless its limits were raised by far.
@@ -43,10 +43,11 @@ impl PageFile {
             .metadata()
             .map_err(|e| Error::other(format!("can not read {name}")).because(e))?
             .len();
+        // What is no database was not cut, whatever its size.
+        let meta = find_meta(&file, length)
+            .map_err(|e| Error::other(format!("can not read {name}")).because(e))?;
+        let meta = known(meta, length, name)?;
         let (bytes, has_trailer) = split(length, name)?;
-        let meta = find_meta(&file, bytes)
-            .map_err(|e| Error::other(format!("can not read {name}")).because(e))?
-            .ok_or_else(|| no_database(name))?;
         whole(&meta, bytes, name)?;
         Ok(Self {
             file,
@@ -137,8 +138,6 @@ impl PageFile {
 /// Bytes of the database and whether a trailer follows, by the length alone: pages are multiples of 512 bytes.
 pub(in crate::etcd) fn split(length: u64, name: &str) -> Result<(u64, bool)> {
     match length % 512 {
-        _ if length == 0 => Err(Error::corrupt(format!("{name} is empty"))
-            .hint("it never was a snapshot; take another one")),
         0 => Ok((length, false)),
         TRAILER => Ok((length - TRAILER, true)),
         _ => Err(Error::corrupt(format!(
@@ -146,6 +145,18 @@ pub(in crate::etcd) fn split(length: u64, name: &str) -> Result<(u64, bool)> {
         ))
         .hint("it is not the whole file; fetch it again, or take another one")),
     }
+}
+
+/// The meta, or why there is none.
+pub(in crate::etcd) fn known(meta: Option<Meta>, length: u64, name: &str) -> Result<Meta> {
+    meta.ok_or_else(|| {
+        if length == 0 {
+            Error::corrupt(format!("{name} is empty"))
+                .hint("it never was a snapshot; take another one")
+        } else {
+            no_database(name)
+        }
+    })
 }
 
 pub(in crate::etcd) fn no_database(name: &str) -> Error {
@@ -156,7 +167,7 @@ pub(in crate::etcd) fn no_database(name: &str) -> Error {
 /// Errors where the file ends before the database does, or the meta can not be.
 pub(in crate::etcd) fn whole(meta: &Meta, bytes: u64, name: &str) -> Result<()> {
     let wanted = meta.high_water.checked_mul(u64::from(meta.page_size));
-    if !wanted.is_some_and(|wanted| wanted <= bytes) {
+    if wanted.is_none_or(|wanted| wanted > bytes) {
         let wanted = wanted.map_or_else(|| "more".to_owned(), |wanted| wanted.to_string());
         return Err(Error::corrupt(format!(
             "{name} was cut: it has {bytes} bytes where the database in it has {wanted}"
@@ -183,7 +194,6 @@ fn find_meta(file: &File, bytes: u64) -> io::Result<Option<Meta>> {
         let is_meta = Header::parse(&block).is_some_and(|header| header.kind == super::META_PAGE);
         Ok(is_meta.then(|| Meta::parse(&block)).flatten())
     };
-    debug_assert!(HEADER < META);
     if let Some(first) = at(0)? {
         let second = at(u64::from(first.page_size))?;
         let second = second.filter(|second| second.page_size == first.page_size);

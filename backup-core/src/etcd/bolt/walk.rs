@@ -6,18 +6,15 @@ use std::cmp::Ordering;
 use std::mem;
 
 use super::file::{MOST_PAGE, PageFault, PageFile};
-use super::{BRANCH, BranchSlot, Bucket, Header, LeafSlot, branch_slots, leaf_slots};
+use super::{
+    BRANCH, BranchSlot, Bucket, Header, LeafSlot, MOST_BUCKETS, MOST_DEPTH, branch_slots,
+    leaf_slots,
+};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// Levels of a tree; eight hold more pages than there can be.
-const MOST_DEPTH: usize = 24;
-
 /// Problems that are written out; the rest is counted.
 const MOST_PROBLEMS: usize = 50;
-
-/// Buckets in the bucket of buckets; etcd makes eleven.
-const MOST_BUCKETS: usize = 256;
 
 /// Buffers above this are not kept for the next page.
 const SPARE: usize = 1 << 20;

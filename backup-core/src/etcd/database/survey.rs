@@ -8,16 +8,13 @@ use super::super::bolt::Bucket;
 use super::super::bolt::walk::{Entry, Order, Problems, Walker};
 use super::super::buckets::{SMALL, settle};
 use super::super::digest::{LiveDigest, Part, over};
-use super::super::entry::{KEY_BUCKET, Record, Revision, encryption};
+use super::super::entry::{KEY_BUCKET, MOST_ENCRYPTION_KEYS, Record, Revision, encryption};
 use super::super::facts::{Facts, Keys};
 use super::super::newest::{Newest, Sighting};
 use super::super::resources::Resources;
 use super::{Database, Examined, NO_KEYS, key_bucket, reachable};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
-
-/// Names of encryption keys that are told.
-pub(in crate::etcd) const MOST_ENCRYPTION_KEYS: usize = 64;
 
 /// What is counted of the keys of one part.
 #[derive(Clone, Default)]

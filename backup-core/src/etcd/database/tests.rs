@@ -188,6 +188,7 @@ fn what_was_cut_or_is_no_database_is_told_apart() {
     assert!(text(&bytes[..bytes.len() - 1]).contains("was cut"));
     assert!(text(&bytes[..8192]).contains("was cut"));
     assert!(text(&[b'x'; 1024]).contains("is no database of etcd"));
+    assert!(text(&[b'x'; 1221]).contains("is no database of etcd"));
     let other = Build {
         buckets: [(b"other".to_vec(), Vec::new())].into(),
         ..Build::new()

@@ -8,7 +8,7 @@ use super::super::bolt::{
     BRANCH, Bucket, ELEMENT, Fault, HEADER, Header, LEAF, LeafSlot, Meta, branch_slots, leaf_slots,
 };
 use super::super::buckets::SMALL;
-use super::super::entry::{Record, Revision, encryption};
+use super::super::entry::{MOST_ENCRYPTION_KEYS, Record, Revision, encryption};
 use super::super::resources::Resources;
 use super::notes::{Kind, Notes, Pack, pack};
 
@@ -24,9 +24,6 @@ const MOST_RING: usize = 1 << 20;
 
 /// Pages that are known to hold one.
 const MOST_WANTED: usize = 64;
-
-/// Names of encryption keys that are told apart.
-const MOST_ENCRYPTION_KEYS: usize = 64;
 
 /// What an entry does to its key; two bits of a packed entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

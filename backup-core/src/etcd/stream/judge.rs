@@ -3,20 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::super::bolt::file::whole;
-use super::super::bolt::{Bucket, Header, LEAF, LeafSlot, leaf_slots, newest};
-use super::super::buckets::{MOST_ENTRIES, SMALL, settle};
+use super::super::bolt::{
+    Bucket, Header, LEAF, LeafSlot, MOST_BUCKETS, MOST_DEPTH, leaf_slots, newest,
+};
+use super::super::buckets::{MOST_ENTRIES, SMALL, Told, settle};
 use super::super::entry::{KEY_BUCKET, Record, Revision, encryption};
 use super::super::facts::{Facts, Keys};
 use super::NAME;
 use super::candidates::{Candidates, Change};
 use super::notes::{Kind, Note};
 use crate::error::{Error, Result};
-
-/// Levels of a tree.
-const MOST_DEPTH: usize = 24;
-
-/// Buckets in the bucket of buckets.
-const MOST_BUCKETS: usize = 256;
 
 fn damaged(text: impl std::fmt::Display) -> Error {
     Error::corrupt(format!("{NAME} is damaged: {text}")).hint("take another one")
@@ -259,7 +255,7 @@ fn inline_slots(page: &[u8]) -> Result<Vec<LeafSlot>, &'static str> {
 fn read_small(
     pages: &Candidates,
     bucket: &Bucket,
-    take: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+    take: &mut dyn FnMut(&[u8], &[u8]) -> Told,
 ) -> Result<bool> {
     let page = match bucket {
         Bucket::Inline(page) => page.as_slice(),

@@ -175,6 +175,8 @@ fn a_stream_that_was_cut_altered_or_is_something_else_is_refused() {
     for cut in [1, 100, whole.len() - 1, whole.len() - 33] {
         assert_eq!(refused(&whole[..cut]).kind(), Kind::Corrupt, "{cut}");
     }
+    assert!(refused(&whole[..5000]).to_string().contains("was cut"));
+    assert!(refused(&[b'x'; 1221]).to_string().contains("no database"));
     assert!(refused(b"").to_string().contains("is empty"));
     assert!(
         refused(&vec![b'x'; 17 << 20])
