@@ -21,10 +21,10 @@ check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-## bench: the budgets, side by side with Velero in one run; keeps the table in BENCH.md
+## bench: the budgets, side by side with Velero and etcd's own tools in one run; keeps the table in BENCH.md (PARTS=etcd: a part alone, printed)
 bench: build
 	tests/tools/build >/dev/null
-	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup cargo run --locked -q --release -p tests --bin bench
+	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup ETCD_LAUNCHER_BIN=$(TARGET)/release/etcd-launcher cargo run --locked -q --release -p tests --bin bench $(PARTS)
 
 ## soak: the races and faults of the tests, many times over
 soak:

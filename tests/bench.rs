@@ -1,12 +1,17 @@
 //! The budgets of object backups and restores, beside Velero and beside bare requests, in one run on one machine.
 //!
 //! Prints a table and keeps it in BENCH.md. It judges by ratios; a row that does not hold says so. Nothing here is a test.
+//! With arguments (`objects`, `large-objects`, `etcd`) only those parts are measured, and BENCH.md stays as it is.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a program for developers that reports and ends"
 )]
+
+// Beside this program there is a module of the tests of the same name.
+#[path = "bench/etcd.rs"]
+mod etcd;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -31,16 +36,38 @@ fn main() {
     let minio = Minio::start();
     minio.bucket(BUCKET);
     let mut table = Table::default();
-    objects(&minio, &mut table);
-    large_objects(&minio, &mut table);
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let parts: [(&str, Part); 3] = [
+        ("objects", objects),
+        ("large-objects", large_objects),
+        ("etcd", etcd::snapshots),
+    ];
+    for part in &asked {
+        let known = parts.map(|(name, _)| name);
+        assert!(
+            known.contains(&part.as_str()),
+            "{part} is none of {known:?}"
+        );
+    }
+    for (name, measure) in parts {
+        if asked.is_empty() || asked.iter().any(|part| part == name) {
+            measure(&minio, &mut table);
+        }
+    }
     let report = table.report();
     println!("{report}");
+    if !asked.is_empty() {
+        return;
+    }
     fs::write(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../BENCH.md"),
         report,
     )
     .unwrap();
 }
+
+/// Measures something and writes its rows.
+type Part = fn(&Minio, &mut Table);
 
 /// 26,000 objects backed up, 2,600 restored.
 fn objects(minio: &Minio, table: &mut Table) {
@@ -580,7 +607,7 @@ impl Table {
         let cores = thread::available_parallelism().map_or(0, usize::from);
         writeln!(text, "Velero 1.18.3 share its {cores} cores with the plugin. Objects are half text, half random bytes. Medians of {RUNS}, unless \"once\".\n").unwrap();
         text.push_str(
-            "| work | kubectl-backup | beside it | ratio | budget | |\n|---|---|---|---|---|---|\n",
+            "| work | ours | beside it | ratio | budget | |\n|---|---|---|---|---|---|\n",
         );
         for row in &self.rows {
             writeln!(text, "{row}").unwrap();

@@ -17,7 +17,7 @@ use super::client::Access;
 use super::client::survey::{Found, find_member};
 use super::facts::{Alarm, Facts};
 use super::hashkv::HashKv;
-use super::manifest::{Compression, Data, Etcd, FORMAT, Manifest};
+use super::manifest::{Compression, Data, Etcd, FORMAT, LARGEST, Manifest};
 use super::stream::Walked;
 use crate::error::{Error, Kind, Result};
 use crate::layout::SnapshotKeys;
@@ -150,7 +150,11 @@ pub async fn take(
         () = cancelled(&mut cancel) => return Err(interrupted()),
         found = prepare(options, target, progress) => found?,
     };
-    let mut begun = Begun::new(target, &run, &options.compression).await?;
+    let mut begun = tokio::select! {
+        biased;
+        () = cancelled(&mut cancel) => return Err(interrupted()),
+        begun = Begun::new(target, &run, &options.compression) => begun?,
+    };
     let work = async {
         let passed = stream(&found, &mut begun.sink, options, progress).await?;
         knows_itself(&passed.walked, target, progress)?;
@@ -174,7 +178,7 @@ pub async fn take(
         return Err(interrupted());
     }
     let (cluster, name) = target.names();
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: FORMAT.to_owned(),
         cluster,
         name,
@@ -198,6 +202,10 @@ pub async fn take(
         tool: options.tool.clone(),
         rest: serde_json::Map::new(),
     };
+    if manifest.bytes().len() as u64 > LARGEST {
+        // Names of resources are whatever somebody wrote; all else is short.
+        manifest.facts.keys.resources = None;
+    }
     stored.publish(&manifest).await?;
     Ok(Taken {
         manifest,
@@ -219,6 +227,12 @@ fn interrupted() -> Error {
 /// Whether the name is free, and the member to ask.
 async fn prepare(options: &Options, target: &Target, progress: &dyn Progress) -> Result<Found> {
     progress.step("looking for a member of etcd");
+    if let Some(spool) = options.spool.as_ref().filter(|spool| !spool.is_dir()) {
+        return Err(
+            Error::invalid(format!("the spool {} is no folder", spool.display()))
+                .hint("make it, or name another one with --spool-dir"),
+        );
+    }
     target.must_be_free().await?;
     let found = find_member(&options.endpoints, &options.access, options.without_quorum).await?;
     for note in &found.notes {
@@ -348,11 +362,7 @@ impl Target {
     async fn must_be_free(&self) -> Result<()> {
         match self {
             Self::Snapshot { store, keys } => {
-                if store
-                    .find(&keys.manifest(), super::manifest::LARGEST)
-                    .await?
-                    .is_some()
-                {
+                if store.find(&keys.manifest(), LARGEST).await?.is_some() {
                     return Err(catalog::taken(keys));
                 }
                 Ok(())

@@ -75,7 +75,7 @@ pub(super) async fn pass(
         .await?
         .ok_or_else(|| cut("it sent nothing at all"))?;
     let total = first.bytes.len() as u64 + first.remaining;
-    if total == 0 || total % 512 != 0 {
+    if total == 0 || !total.is_multiple_of(512) {
         return Err(cut(&format!(
             "it announced {total} bytes, which no database has"
         )));

@@ -71,7 +71,10 @@ impl<'a> Begun<'a> {
             Target::File { path, replace } => {
                 let file = path.file_name().unwrap_or_default();
                 let part = Part::begin(path, *replace, run)?;
-                (file.to_string_lossy().into_owned(), Sink::File(part))
+                (
+                    file.to_string_lossy().into_owned(),
+                    Sink::File(Box::new(part)),
+                )
             }
         };
         Ok(Self {

@@ -24,7 +24,7 @@ const ABORT: Duration = Duration::from_secs(30);
 /// One of the two.
 pub(super) enum Sink {
     Upload(Box<Upload>),
-    File(Part),
+    File(Box<Part>),
 }
 
 impl Sink {
@@ -251,7 +251,7 @@ mod tests {
         let part = Part::begin(&folder.path().join("x.db"), false, "r").unwrap();
         let mode = part.path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(Sink::File(part).abort().await);
+        assert!(Sink::File(Box::new(part)).abort().await);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
