@@ -14,10 +14,16 @@ pub(crate) mod status;
 pub(crate) mod verify;
 pub(crate) mod version;
 
-use backup_cli::error::Exit;
+use backup_cli::error::{CommandError, Exit};
 use backup_cli::ui::Ui;
 
 use crate::cli::{Cli, Command};
+
+/// Tells what kept a command from being run at all.
+pub(crate) fn failed(cli: &Cli, error: &CommandError) -> Exit {
+    Ui::new(cli.global.color, cli.global.quiet).error(error);
+    error.exit()
+}
 
 /// Runs one command; an error is told here.
 pub(crate) async fn run(cli: Cli) -> Exit {

@@ -20,12 +20,22 @@ use clap::Parser as _;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     // Fails only where a provider stands already, and then one is there.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match cli::Cli::try_parse() {
-        Ok(cli) => commands::run(cli).await.into(),
-        Err(refused) => backup_cli::ui::print_usage(&refused).into(),
-    }
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => return backup_cli::ui::print_usage(&refused).into(),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let error = backup_core::Error::other("can not start a thread").because(e);
+            return commands::failed(&cli, &error.into()).into();
+        }
+    };
+    let exit = runtime.block_on(commands::run(cli));
+    // A read that never comes back (a pipe, a dead mount) holds nobody up.
+    runtime.shutdown_background();
+    exit.into()
 }

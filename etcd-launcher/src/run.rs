@@ -1,4 +1,113 @@
-//! `run`: the parent of etcd, and the restore of a hosted cluster. (The protocol's page follows here.)
+//! `run`: the parent of etcd in its pod, and the restore of a hosted cluster. This page is the protocol; each module does a part of it.
+//!
+//! S is the StatefulSet of etcd, C its Cluster, R one EtcdRestore (one attempt for ever), V the voters of the old membership (from etcd or
+//! its database; from arguments only where no data can be read at all), M the members of the new one (within V, more than half of it), X a
+//! member of V that is not in M; old and new are cluster ids, read from the first record of a write-ahead log.
+//!
+//! # Rules everything else follows from
+//! 1. **Exchange by directories** ([`act`], [`crate::restore`]). Forward only when the step is Swapping, `member` is what the plan says
+//!    was there (old; or unreadable, or none: the disaster a restore is for) and the side is new, proven and durable. Backward only when the
+//!    attempt is decided back, `member` is new and the side old. Anything else moves nothing and reports Stuck.
+//! 2. **Usual listeners only on the id that stands** ([`keeper`]). etcd opens them only where the id in `member` is the annotation `cluster-id`
+//!    of S (with the hosting API away: what the last decision allows), and where the log is this very member's. The new id is written to that annotation
+//!    by the commit alone: nobody serves the new state before it, nobody the old one after it.
+//! 3. **Sequences only rise** ([`memory`], [`startup`]). Each member remembers the last decision it saw, durably, before it acts. One with a lower
+//!    sequence is not obeyed: the hosting API was set back. A report counts only with the attempt's id and the current sequence.
+//! 4. **Outside effects are conditional** ([`hosting`], [`pause`]). Every write to S, C, a Deployment or R carries the resourceVersion that was
+//!    read *before* R's step and sequence were looked at again; a conflict starts over. A coordinator that slept since Pausing can not
+//!    scale to 0 after Completed: unpausing changed the version.
+//! 5. **Delete only what is proven ours.** A side goes only where its log carries the attempt's new id and `member` another one; what is being built
+//!    may always go. The kept old state is never deleted by the launcher.
+//! 6. **No two clocks are compared** ([`coordinator`]). Stall, Lease and silence are measured by who waits, since it saw a change. `at` is for people.
+//!
+//! # Records
+//! | where | what | written by |
+//! |---|---|---|
+//! | R.status.attempt | the decision, [`records::Attempt`] | the coordinator, PUT with resourceVersion |
+//! | R.status.reports\[name\] | a member's row, [`records::Report`] | that member, PUT with resourceVersion; every 10 s at least |
+//! | `D/.restore-decision` | the last decision seen, [`memory`] | the member, before each act |
+//! | `D/.restore-journal` | how far its own directories are, [`crate::restore`] | the member, before each move |
+//! | S `etcd-launcher/cluster-id` | the id that stands | first start; Planned where it is absent; the commit |
+//! | S `etcd-launcher/bootstrapped` | names that ever started | each member, before its first start |
+//! | S `etcd-launcher/outcome` | how the last attempt ended | the commit; Unpausing on the way back; members, where R is gone |
+//! | S `etcd-launcher/target-revision` | the greatest target revision | with the outcome |
+//! | C `etcd-launcher/active-restore` | the R that has the cluster | before Preflight, so that two can not plan |
+//! | C `spec.pause`, `spec.pauseReason` | our pause is `etcd-launcher ATTEMPT` | Pausing, Unpausing |
+//! | Deployment `former-replicas`, `attempt` | in one patch with `replicas: 0` | Pausing, Unpausing |
+//! | Lease `etcd-launcher-C` | who coordinates: it spares work, and fences nothing | any launcher before Planned, then one of M |
+//!
+//! # Decisions ([`decide`])
+//! First match wins; "all(s)" is: every member of M reports state s at this sequence.
+//!
+//! | step | guard | decision |
+//! |---|---|---|
+//! | any but an end | a row carries a higher sequence than R | none, ever |
+//! | none | C, namespace, destination, name wrong; a Deployment of the API server or S missing | Failed |
+//! | none | C taken, or a member has an attempt open | wait |
+//! | Preflight | a row Unfit | end(failed), with its reason |
+//! | Preflight | every voter Fit; or a majority is, and each other one is silent for 60 s (who reports progress is waited for) | Planned: M, ids, token, T, order |
+//! | Preflight | fewer than a majority, the others silent; or 10 min without a change | end(failed) |
+//! | Planned..Watching | R deleted, abort, a row of M Unfit, Stuck or NoData, 10 min (Watching 60 s) without a change | end(failed) |
+//! | Planned | all(Built), the same everywhere and the same as the snapshot | finalizer; `cluster-id` := old where absent; Pausing |
+//! | Pausing | all Deployments at 0 by this attempt, their pods gone, C paused | Watching |
+//! | Watching | nobody wrote for 5 s between two linearizable reads; or no member of M has a leader | Stopping |
+//! | Watching | somebody wrote | end(failed), naming the resource |
+//! | Stopping..Starting | R deleted, abort, a row Unfit, Stuck, NoData or RolledBack, or no change for 60 s (Starting 5 min) | RollingBack |
+//! | Stopping | all(Stopped), the greatest offline revision + 1e8 below T (after KILL the database lags its log) | Swapping; otherwise RollingBack |
+//! | Swapping | all(Swapped), each the new id | Starting |
+//! | Starting | all(Started): new id, a leader, exactly M, no alarm, revision at least T, HashKV at T as it was computed offline | **Committed**; where one differs RollingBack |
+//! | Committed | S patched in one write: `cluster-id` := new, outcome committed, target revision | Restarting |
+//! | Restarting | every M Serving, or silent for 60 s while a majority serves | Unpausing(committed) |
+//! | RollingBack | all of M RolledBack; or a majority of V serves old; or a majority did not serve before and is RolledBack | Unpausing(rolledBack) |
+//! | Unpausing(o) | outcome written (where it is not committed), Deployments and pause put back, API server ready or 10 min passed | Completed, RolledBack, Failed |
+//! | an end | | `active-restore` removed where it is ours, then the finalizer |
+//!
+//! end(failed) is Unpausing(failed) once a finalizer or a pause may be there, else Failed at once. It is written to R first and to S afterwards:
+//! the other way round, a coordinator that slept between the two could leave "rolled back" on S beside a commit in R. After Committed no guard leads back.
+//!
+//! # A member ([`act`], [`keeper`], [`startup`])
+//! | step | `member` / side | act |
+//! |---|---|---|
+//! | Preflight | any | etcd as usual; looks whether it fits: snapshot fetched, whole, of this cluster, versions, space, arguments |
+//! | Planned | old / none | etcd as usual; builds, proves, syncs: Built |
+//! | Pausing, Watching | old / new | etcd as usual |
+//! | Stopping | old / new | stops (the last of the order when the others have, or after 30 s), locks the database, reads its revision: Stopped |
+//! | Swapping | old / new | exchanges, the lock still held: Swapped |
+//! | Starting | new / old | starts fenced, compares: Started |
+//! | Committed | new / old | stays fenced |
+//! | Restarting | new / old | opens when those before it in the order serve, or after its position times 60 s by its own clock |
+//! | Unpausing(committed), Completed | new / old | serves; the spool goes, the old state stays |
+//! | RollingBack and every end that goes back | new / old | stops, exchanges back; then serves where it held data before: RolledBack |
+//! | any | half of two renames | finishes towards what the step wants |
+//! | Stopping..Starting | none | NoData: never rebuilt under an id that may have voted |
+//! | Committed or later | not new | not started: SetAside |
+//! | X, Stopping..Committed | | stopped; later set aside, or as usual where it went back |
+//!
+//! Fenced: every flag and variable that opens a client listener or compacts is taken away in every form; etcd listens on a unix socket, and /proc has to
+//! show that it listens for TCP on peer and metrics ports alone. The launcher's death kills etcd ([`crate::commands::exec`]).
+//!
+//! Before etcd, in any second as after any crash:
+//!
+//! | situation | goes by |
+//! |---|---|
+//! | R there, its uid and attempt the remembered ones (or none is open) | R's decision |
+//! | hosting API away, attempt open | the last decision; nothing new |
+//! | R gone, S tells this attempt's outcome | that |
+//! | R gone, S tells a later one's | closed where `member` is the id that stands, else back |
+//! | R gone, no outcome | the members settle: committed where any remembers Committed or later, back where a majority answers and none does; written to S, whoever is first; all obey S |
+//! | no attempt, `member` is the id that stands, or none stands yet | as usual |
+//! | no attempt, `member` is another id | not started; put aside where a majority serves the id that stands |
+//! | no attempt, no `member` | a new cluster only with `--new-cluster`, never by a name that started before, and only where none stands or this one's own |
+//! | hosting API away, no attempt | as usual, unless a majority of launchers serves another id |
+//!
+//! # T
+//! The target revision is above every mark (live headers, an offline revision + 1e8, the snapshot's, its manifest's, S, kept states) by 1e9, and at least
+//! the time in milliseconds; below 2^53. All is compacted up to it: a watch from before gets 410 and lists anew.
+//!
+//! # Not built
+//! Rollback of a completed R from its kept state (`kept/ATTEMPT`) and `abort --force` without a launcher; conditions and events (messages say it instead);
+//! dry runs of all later writes in Preflight; probes of the pod, learners and a StatefulSet that is being scaled are not looked at; repair of
+//! `cluster-id` on an S that was set back; a zombie of a rescheduled pod is kept off by the lock on the data dir alone; /state is plain HTTP.
 
 mod act;
 mod coordinator;
@@ -40,6 +149,9 @@ use keeper::{Config, Keeper};
 use lease::Turn;
 use peers::Peers;
 use row::{Rows, Told};
+
+/// A turn to open passes to the next member after this.
+const TURN: Duration = Duration::from_secs(60);
 
 /// All that `run` is told.
 #[derive(Clone, Debug)]
@@ -113,7 +225,7 @@ pub(crate) async fn run(
         tools: Tools {
             etcdutl: settings.etcdutl,
         },
-        turn: Duration::from_secs(60) / hurry,
+        turn: TURN / hurry,
     };
     let member = Member::new(settings.etcd);
     let keeper = Keeper::new(

@@ -16,11 +16,8 @@ use super::restore;
 use crate::restore::asked::Asked;
 use crate::restore::decide::RollingBack;
 use crate::restore::entry::Attempt;
-use crate::restore::etcdutl::Tool;
-use crate::restore::fit;
 use crate::restore::offline::{self, Restored, Wish};
 use crate::restore::plan::{AttemptId, Carried, Purpose};
-use crate::restore::proof;
 use crate::restore::replay::FromKept;
 use crate::restore::step::Step;
 
@@ -112,7 +109,6 @@ async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId)
     ));
     let bar = ui.progress();
     let builder = args.tools.builder(&taken, true, &bar).await?;
-    let etcd = find_etcd(args, &kept, &bar).await?;
     let spool_of = |asked: Asked| Asked {
         snapshot: kept.display().to_string(),
         token: None,
@@ -130,7 +126,7 @@ async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId)
     };
     let mut work = FromKept {
         builder,
-        etcd,
+        etcd: args.tools.etcd.clone(),
         former: attempt.former.clone(),
         root: taken.dir.root().to_owned(),
         kept,
@@ -184,32 +180,4 @@ fn check_kept(taken: &Taken, attempt: &Attempt) -> Result<PathBuf> {
         .into());
     }
     Ok(kept)
-}
-
-/// The etcd of the release line that wrote a state: the one that was named, else beside this program, else in PATH.
-async fn find_etcd(
-    args: &RollbackArgs,
-    kept: &std::path::Path,
-    progress: &dyn backup_core::progress::Progress,
-) -> Result<PathBuf> {
-    if let Some(path) = &args.tools.etcd {
-        return Ok(path.clone());
-    }
-    let line = fit::line_of(&proof::seen(kept, progress)?.facts);
-    for folder in ToolArgs::search() {
-        for name in [format!("etcd-{line}"), "etcd".to_owned()] {
-            let path = folder.join(name);
-            if path.is_file()
-                && let Ok(tool) = Tool::ask(&path, "--version").await
-                && tool.version.line == line
-            {
-                return Ok(path);
-            }
-        }
-    }
-    Err(Error::invalid(format!(
-        "no etcd {line} was found, which is needed to apply the log of the kept state"
-    ))
-    .hint("name it with --etcd PATH")
-    .into())
 }

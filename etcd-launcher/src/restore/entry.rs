@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::ids::Id;
 use super::plan::{AttemptId, Plan};
 use super::step::Step;
 
@@ -20,6 +21,12 @@ pub(crate) struct Snapshot {
     pub(crate) revision: i64,
     /// All its live keys.
     pub(crate) content: Content,
+    /// Its cluster, where its manifest says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<Id>,
+    /// The ids of its members.
+    #[serde(default)]
+    pub(crate) members: Vec<Id>,
 }
 
 /// What proves a state whole: its live keys at one revision.
@@ -42,7 +49,7 @@ pub(crate) struct Former {
     pub(crate) content: Content,
     /// The ids of its members: snapshots of its cluster are recognised by them later.
     #[serde(default)]
-    pub(crate) members: Vec<super::ids::Id>,
+    pub(crate) members: Vec<Id>,
 }
 
 /// A line.

@@ -40,6 +40,11 @@ impl Lineage {
                 let token = &attempt.plan.token;
                 let members = attempt.plan.members.iter().map(|peer| peer.id(token));
                 known.members.extend(members);
+                // What was restored here became this cluster, and snapshots from before that are its own as well.
+                if let Some(snapshot) = &attempt.snapshot {
+                    known.clusters.extend(snapshot.cluster);
+                    known.members.extend(&snapshot.members);
+                }
             }
         }
         if let Some(facts) = facts {

@@ -124,11 +124,12 @@ impl FromSnapshot<'_> {
         {
             return Ok(fetched.clone());
         }
-        let fetched = match self.source.in_place().map_err(CommandError::into_error)? {
+        let mut fetched = match self.source.in_place().map_err(CommandError::into_error)? {
             // etcdutl copies it; a second copy would only cost time and space. What it wrote is compared with what was read here.
             Some(database) => self.read(&database, spool)?,
             None => self.fetch_to(spool).await?,
         };
+        fetched.snapshot.cluster = self.cluster;
         self.builder.fits(&fetched.facts, self.cluster).await?;
         self.fetched = Some(fetched.clone());
         Ok(fetched)
@@ -182,6 +183,8 @@ impl FromSnapshot<'_> {
                 trailer: fetched.has_trailer,
                 revision: fetched.facts.revision,
                 content: fetched.digest.into(),
+                cluster: None,
+                members: fit::member_ids(&fetched.facts).collect(),
             },
             facts: fetched.facts,
         })

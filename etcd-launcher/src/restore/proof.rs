@@ -73,6 +73,8 @@ pub(crate) fn snapshot(
         trailer: database.trailer() != Trailer::None,
         revision: examined.facts.revision,
         content: examined.digest.clone().into(),
+        cluster: None,
+        members: fit::member_ids(&examined.facts).collect(),
     };
     Ok((snapshot, examined.facts, examined.digest))
 }

@@ -1,5 +1,6 @@
-//! The work of a rollback that goes forward: a kept state becomes a snapshot again. Only a copy is run, alone, on unix sockets, so that its
-//! write-ahead log is applied; the kept state itself is only read.
+//! The work of a rollback that goes forward: a kept state becomes a snapshot again. Where its database has all that its write-ahead log
+//! knows, as after a stop in peace, that is the snapshot. Else a copy is run alone on unix sockets until its log is applied.
+//! The kept state itself is only read.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,8 +17,11 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::entry::{Content, Former, Snapshot};
+use super::etcdutl::Tool;
 use super::job::Builder;
 use super::plan::Plan;
+use super::version::Line;
+use super::wal::tail::Tail;
 use super::work::Work;
 use super::{dir, etcdutl, fence, fit, proof};
 use crate::source::blocking;
@@ -35,8 +39,8 @@ const SOCKET: &str = "client.sock";
 pub(crate) struct FromKept<'a> {
     /// What is the same whatever is restored.
     pub(crate) builder: Builder<'a>,
-    /// The etcd that applies the log: of the release line that wrote it.
-    pub(crate) etcd: PathBuf,
+    /// The etcd that applies the log where that is needed: `--etcd`.
+    pub(crate) etcd: Option<PathBuf>,
     /// The kept `member`.
     pub(crate) kept: PathBuf,
     /// What was noted before it was replaced.
@@ -50,13 +54,22 @@ pub(crate) struct FromKept<'a> {
 impl Work for FromKept<'_> {
     async fn fetch(&mut self, plan: &Plan, spool: &Path) -> Result<Snapshot> {
         let progress = self.builder.progress;
-        progress.step("copying the kept state");
         let copy = dir::copy_in(&self.root, &plan.attempt);
+        progress.step("reading the log of the kept state");
+        let tail = blocking(|| Tail::read(&self.kept.join("wal")))?;
+        let facts = Database::open(&self.kept.join("snap").join("db"))?.facts(progress)?;
+        progress.step("copying the kept state");
         self.copy(&copy)?;
-        progress.step("applying its log");
-        run(&self.etcd, &plan.name, &copy, self.builder.lock()?).await?;
+        if facts.consistent_index < tail.last_index {
+            let etcd = self.etcd(fit::line_of(&facts)).await?;
+            progress.step("applying its log");
+            Tail::read(&copy.join("member").join("wal"))?.commit_all()?;
+            run(&etcd, &plan.name, &copy, self.builder.lock()?).await?;
+        }
         let db = copy.join("member").join("snap").join("db");
-        let moved = fs::rename(&db, spool).and_then(|()| fs::remove_dir_all(&copy));
+        let moved = fs::rename(&db, spool)
+            .or_else(|_| fs::copy(&db, spool).map(|_| ()))
+            .and_then(|()| fs::remove_dir_all(&copy));
         moved.map_err(|e| Error::other(format!("can not move {}", db.display())).because(e))?;
         progress.step("comparing with what was noted");
         let database = Database::open(spool)?;
@@ -122,6 +135,28 @@ fn compare(
 }
 
 impl FromKept<'_> {
+    /// The etcd of the release line that wrote the state: the one that was named, else `etcd-3.6` or `etcd` where tools are looked for.
+    async fn etcd(&self, line: Line) -> Result<PathBuf> {
+        if let Some(path) = &self.etcd {
+            return Ok(path.clone());
+        }
+        for folder in &self.builder.search {
+            for name in [format!("etcd-{line}"), "etcd".to_owned()] {
+                let path = folder.join(name);
+                if path.is_file()
+                    && let Ok(tool) = Tool::ask(&path, "--version").await
+                    && tool.version.line == line
+                {
+                    return Ok(path);
+                }
+            }
+        }
+        Err(Error::invalid(format!(
+            "no etcd {line} was found, which is needed to apply the log of the kept state: it was not stopped in peace"
+        ))
+        .hint("name it with --etcd PATH"))
+    }
+
     /// Copies what etcd needs of the kept state.
     fn copy(&self, copy: &Path) -> Result<()> {
         let failed = |e: io::Error| {

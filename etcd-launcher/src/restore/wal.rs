@@ -1,10 +1,12 @@
-//! The head of an etcd write-ahead log: whose it is. Reads what every segment begins with and nothing behind it; every length is checked
-//! before it is used.
+//! An etcd write-ahead log. Here its head, whose it is: what every segment begins with, and nothing behind it. Every length is checked before
+//! it is used. [`tail`] reads the whole log.
 //!
 //! Format (etcd server/storage/wal): frames of a little-endian u64, whose lower 56 bits are the record's length and whose top byte, where
 //! its highest bit is set, holds the number of padding bytes (0..7) in its lower three; then the record, `walpb.Record {1: type,
 //! 2: crc, 3: data}`. A segment begins with a record of type 4 (its crc continues that of the segment before), then one of type 1
 //! whose data is `Metadata {1: node id, 2: cluster id}`, both fixed in protobuf as varints. CRC-32C runs over the data alone.
+
+pub(crate) mod tail;
 
 use super::ids::Id;
 
@@ -75,19 +77,29 @@ fn record(bytes: &[u8]) -> Result<(Record<'_>, &[u8]), &'static str> {
     if field == 0 {
         return Err("is empty");
     }
-    let length = usize::try_from(field & 0x00ff_ffff_ffff_ffff)
+    let (length, padding) = frame(field);
+    let length = usize::try_from(length)
         .ok()
         .filter(|length| *length <= LONGEST)
         .ok_or("begins with no record")?;
+    let (body, rest) = rest
+        .split_at_checked(length)
+        .ok_or("is cut off inside its first records")?;
+    Ok((decode(body)?, rest.get(padding..).unwrap_or_default()))
+}
+
+/// The lengths of a record and of its padding, by its frame.
+fn frame(field: u64) -> (u64, usize) {
     let padding = if field >> 63 == 1 {
         usize::from((field >> 56) as u8 & 7)
     } else {
         0
     };
-    let (body, rest) = rest
-        .split_at_checked(length)
-        .ok_or("is cut off inside its first records")?;
-    let rest = rest.get(padding..).unwrap_or_default();
+    (field & 0x00ff_ffff_ffff_ffff, padding)
+}
+
+/// The record in these bytes.
+fn decode(body: &[u8]) -> Result<Record<'_>, &'static str> {
     let mut record = Record {
         kind: 0,
         crc: 0,
@@ -99,7 +111,37 @@ fn record(bytes: &[u8]) -> Result<(Record<'_>, &[u8]), &'static str> {
         (3, Value::Bytes(data)) => record.data = data,
         _ => {}
     })?;
-    Ok((record, rest))
+    Ok(record)
+}
+
+/// A record with its frame and padding.
+fn encode(kind: u64, crc: u32, data: &[u8]) -> Vec<u8> {
+    let mut record = vec![0x08];
+    put_varint(&mut record, kind);
+    record.push(0x10);
+    put_varint(&mut record, u64::from(crc));
+    if !data.is_empty() {
+        record.push(0x1a);
+        put_varint(&mut record, data.len() as u64);
+        record.extend(data);
+    }
+    let padding = (8 - record.len() % 8) % 8;
+    let mut field = record.len() as u64;
+    if padding > 0 {
+        field |= (0x80 | padding as u64) << 56;
+    }
+    let mut framed = field.to_le_bytes().to_vec();
+    framed.extend(record);
+    framed.extend(std::iter::repeat_n(0, padding));
+    framed
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 enum Value<'a> {
@@ -150,36 +192,13 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 /// The head of a segment as etcd writes it, for tests.
 #[cfg(test)]
 pub(super) fn head_of(owner: Owner) -> Vec<u8> {
-    fn put(out: &mut Vec<u8>, mut value: u64) {
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-    }
-    fn frame(out: &mut Vec<u8>, record: &[u8]) {
-        let padding = (8 - record.len() % 8) % 8;
-        let mut field = record.len() as u64;
-        if padding > 0 {
-            field |= (0x80 | padding as u64) << 56;
-        }
-        out.extend(field.to_le_bytes());
-        out.extend(record);
-        out.extend(std::iter::repeat_n(0, padding));
-    }
     let mut data = vec![0x08];
-    put(&mut data, owner.member.0);
+    put_varint(&mut data, owner.member.0);
     data.push(0x10);
-    put(&mut data, owner.cluster.0);
-    let mut record = vec![0x08, 0x01, 0x10];
-    put(&mut record, u64::from(crc32c::crc32c(&data)));
-    record.push(0x1a);
-    put(&mut record, data.len() as u64);
-    record.extend(data);
-    let mut out = Vec::new();
-    frame(&mut out, &[0x08, 0x04, 0x10, 0x00]);
-    frame(&mut out, &record);
-    out
+    put_varint(&mut data, owner.cluster.0);
+    let mut head = encode(4, 0, &[]);
+    head.extend(encode(1, crc32c::crc32c(&data), &data));
+    head
 }
 
 #[cfg(test)]

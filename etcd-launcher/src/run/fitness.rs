@@ -69,6 +69,12 @@ pub(crate) async fn look(
     } else {
         None
     };
+    if live.as_ref().is_some_and(|live| live.learners) {
+        return Err(
+            Error::invalid("a member is a learner, which has no vote yet")
+                .hint("promote it, or remove it, then apply the restore again"),
+        );
+    }
     let database = dir.member().join("snap").join("db");
     // etcd may be writing to it: what is read is a hint where etcd answers, and the truth where it is down.
     let offline = match (&live, data) {
@@ -264,6 +270,7 @@ struct Live {
     revision: i64,
     leader: bool,
     leads: bool,
+    learners: bool,
     voters: Vec<Voter>,
 }
 
@@ -283,6 +290,7 @@ async fn live(args: &EtcdArgs) -> Option<Live> {
                     revision,
                     leader: true,
                     leads: said.leader == said.member_id,
+                    learners: members.iter().any(|(_, is_learner)| *is_learner),
                     voters: members.into_iter().map(|(voter, _)| voter).collect(),
                 });
             }

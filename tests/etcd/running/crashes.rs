@@ -16,7 +16,7 @@ fn prepared(members: usize) -> Hosted {
 
 /// What every member holds once all is over: true for the new state.
 #[track_caller]
-fn settled(hosted: &Hosted, name: &str) -> bool {
+fn settled(hosted: &Hosted, name: &str, who: &[usize]) -> bool {
     let restore = hosted.relaunch_until("an end", std::time::Duration::from_secs(240), || {
         let restore = hosted.restore(name)?;
         let phase = restore["status"]["phase"]
@@ -27,6 +27,12 @@ fn settled(hosted: &Hosted, name: &str) -> bool {
             .contains(&phase.as_str())
             .then_some(restore)
     });
+    hosted.wait_until_settled();
+    // Whoever has not come to the point by now would end in the middle of what follows.
+    for index in who {
+        hosted.members[*index].stop();
+        hosted.launch(*index, &[]);
+    }
     hosted.wait_until_etcd_serves();
     hosted.wait_until_settled();
     let is_new = restore["status"]["phase"] == "Completed";
@@ -80,7 +86,7 @@ fn crash_at(hosted: &Hosted, points: &[&str], who: &[usize]) {
         hosted.wait_until_etcd_serves();
         let name = format!("restore-{number}");
         hosted.apply_restore(&name, SNAPSHOT);
-        let is_new = settled(hosted, &name);
+        let is_new = settled(hosted, &name, who);
         // Only what keeps a member away for long may lead back.
         assert!(is_new, "{point}: went back\n{}", hosted.story());
         hosted.keys(0).put("/registry/later", b"2");

@@ -40,6 +40,7 @@ struct State {
     /// As it was before the first event; nodes that came later are empty there.
     before: Vec<Node>,
     exchanges: bool,
+    full: bool,
 }
 
 /// The file system; clones are the same one.
@@ -59,7 +60,13 @@ impl Model {
             nodes,
             log: Vec::new(),
             exchanges,
+            full: false,
         })))
+    }
+
+    /// From now on nothing can be written into files, as on a full disk; or again it can.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
     }
 
     /// Takes what is there as durable and forgets the events.
@@ -287,6 +294,9 @@ impl Files for Model {
 
     fn write_at(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
+        if state.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let node = match state.find(path) {
             Ok(node) => node,
             Err(_) => state.create(path, Node::File(Vec::new()))?,

@@ -1,0 +1,197 @@
+//! A member without a decision to obey: etcd as usual on the id that stands, the founding of a cluster, and the end of an attempt whose restore is
+//! gone.
+
+use std::time::Instant;
+
+use backup_core::{Error, Result};
+use serde_json::json;
+
+use super::Keeper;
+use crate::member;
+use crate::restore::exchange;
+use crate::restore::fence::Fence;
+use crate::restore::ids;
+use crate::run::door;
+use crate::run::hosting::{SetView, World, Written};
+use crate::run::records::{BOOTSTRAPPED, CLUSTER_ID, EndRecord, OUTCOME, Outcome};
+use crate::run::startup::{self, Idle, Standing};
+
+impl Keeper {
+    /// The restore is gone, and nobody wrote down how it ended: the members do.
+    pub(super) async fn settle(&mut self, world: Option<&World>) -> Result<()> {
+        let Some(mine) = self.memory.now().open().cloned() else {
+            return Ok(());
+        };
+        let Some(set) = world.and_then(|world| world.set.as_ref()) else {
+            self.say("the restore and the StatefulSet are gone: waiting");
+            return Ok(());
+        };
+        let answers = self.peers.ask().await;
+        let voters = mine.voters.len().max(1);
+        let Some(outcome) = startup::settle(&mine, answers.values(), voters) else {
+            self.say("the restore is gone: waiting for the other members to agree on how it ended");
+            return Ok(());
+        };
+        let stands = match outcome {
+            Outcome::Committed => mine.new_cluster_id.clone(),
+            _ => mine.old_cluster_id.clone(),
+        };
+        let record = EndRecord {
+            attempt: mine.id.clone(),
+            restore: self.memory.now().restore.name.clone(),
+            uid: self.memory.now().restore.uid.clone(),
+            outcome: Some(outcome),
+            cluster_id: stands.clone(),
+        };
+        let text = serde_json::to_string(&record)
+            .map_err(|e| Error::other("can not write the outcome").because(e))?;
+        let mut annotations = json!({ OUTCOME: text });
+        if outcome == Outcome::Committed {
+            annotations[CLUSTER_ID] = stands.into();
+        }
+        // Whoever is first decides; the next look obeys what stands.
+        self.hosting.annotate_set(set, annotations).await?;
+        self.say(&format!(
+            "the restore is gone: it ended {outcome:?}, as the members remember it"
+        ));
+        Ok(())
+    }
+
+    pub(super) async fn idle(&mut self, world: Option<&World>) -> Result<()> {
+        let carried = self.dir.carried()?;
+        let set = world.and_then(|world| world.set.as_ref());
+        let stands = world.map(|_| set.map_or("", SetView::cluster_id));
+        let id = carried.cluster().map(|id| id.to_string());
+        let serving = self.member.listening() == Some(member::Listening::Usual);
+        self.health.tell(|health| {
+            health.cluster_id.clone_from(&id);
+            health.serving = serving;
+        });
+        if serving {
+            if stands.is_none_or(|stands| stands.is_empty() || Some(stands) == id.as_deref()) {
+                return self.serving(set, id.as_deref()).await;
+            }
+            self.say("another cluster stands now: etcd is stopped");
+            self.exact = self.member.stop().await?;
+        } else if self.member.listening().is_some() {
+            self.member.stop().await?;
+        }
+        // Fine where it has nothing to recover; needed where a launcher was killed in the middle of a rename.
+        if let Ok(fence) = Fence::take(&self.dir) {
+            exchange::recover(&mut self.dir, &fence)?;
+        }
+        let cluster =
+            ids::parse_cluster(&self.member.args().initial_cluster_text()).unwrap_or_default();
+        let new_id = ids::cluster_id(&cluster, self.member.args().token()).to_string();
+        let agrees = match (stands, id.as_deref()) {
+            (Some(stands), Some(id)) => stands.is_empty() || stands == id,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let peers: Vec<String> = if agrees {
+            Vec::new()
+        } else {
+            let answers = self.peers.ask().await;
+            answers
+                .into_values()
+                .filter(|peer| peer.serving)
+                .filter_map(|peer| peer.cluster_id)
+                .collect()
+        };
+        let bootstrapped = set.is_some_and(|set| {
+            let names = set.annotations.get(BOOTSTRAPPED).map_or("", String::as_str);
+            names.split(',').any(|name| name == self.config.name)
+        });
+        let duty = startup::idle(&Standing {
+            carried: &carried,
+            stands: if set.is_none() && id.is_none() {
+                None
+            } else {
+                stands
+            },
+            peers: &peers,
+            voters: cluster.len().max(1),
+            new_cluster: self.config.new_cluster,
+            bootstrapped,
+            new_id: &new_id,
+        });
+        match duty {
+            Idle::Run => self.start_usual(world, None),
+            Idle::Bootstrap => {
+                let Some(set) = set else { return Ok(()) };
+                if self.bootstrap(set).await? == Written::Yes && Instant::now() >= self.again.0 {
+                    self.say("a new empty cluster is founded");
+                    self.member.start_usual()?;
+                }
+                Ok(())
+            }
+            Idle::Stay(why) => {
+                self.say(&why);
+                self.health.tell(|health| health.message = why);
+                Ok(())
+            }
+            Idle::Aside(why) => {
+                let to = self.dir.root().join(format!(
+                    ".aside-{}-{}",
+                    id.unwrap_or_default(),
+                    jiff::Timestamp::now().as_second()
+                ));
+                std::fs::rename(self.dir.member(), &to)
+                    .map_err(|e| Error::other("can not put the state aside").because(e))?;
+                let why = format!(
+                    "MemberSetAside: {why}; its state is kept at {}",
+                    to.display()
+                );
+                self.say(&why);
+                self.health.tell(|health| health.message = why);
+                Ok(())
+            }
+        }
+    }
+
+    /// Its own name goes onto the StatefulSet before its first start, so that it never starts empty again.
+    pub(super) async fn bootstrap(&self, set: &SetView) -> Result<Written> {
+        let names = set
+            .annotations
+            .get(BOOTSTRAPPED)
+            .cloned()
+            .unwrap_or_default();
+        let names = if names.is_empty() {
+            self.config.name.clone()
+        } else {
+            format!("{names},{}", self.config.name)
+        };
+        self.hosting
+            .annotate_set(set, json!({ BOOTSTRAPPED: names }))
+            .await
+    }
+
+    /// What is written down once the cluster serves.
+    pub(super) async fn serving(&mut self, set: Option<&SetView>, id: Option<&str>) -> Result<()> {
+        let (Some(set), Some(id)) = (set, id) else {
+            return Ok(());
+        };
+        let names = set
+            .annotations
+            .get(BOOTSTRAPPED)
+            .cloned()
+            .unwrap_or_default();
+        let known = names.split(',').any(|name| name == self.config.name);
+        let stands = !set.cluster_id().is_empty();
+        if known && stands {
+            return Ok(());
+        }
+        if door::usual_read(self.member.args()).await.is_err() {
+            return Ok(());
+        }
+        self.again.1 = super::AGAIN;
+        if !known {
+            self.bootstrap(set).await?;
+        } else {
+            self.hosting
+                .annotate_set(set, json!({ CLUSTER_ID: id }))
+                .await?;
+        }
+        Ok(())
+    }
+}
