@@ -266,9 +266,8 @@ fn images(run: &Model, few: bool) -> Vec<(usize, Model)> {
 
 /// Whether the journal says that the exchange may have been begun.
 fn is_exchanging(tree: &Tree) -> bool {
-    tree.get("/d/.restore-journal").is_some_and(|journal| {
-        String::from_utf8_lossy(journal).contains("\"step\":\"Exchanging\"")
-    })
+    tree.get("/d/.restore-journal")
+        .is_some_and(|journal| String::from_utf8_lossy(journal).contains("\"step\":\"Exchanging\""))
 }
 
 fn every_crash_of(run: fn(&Model), start: impl Fn(Before, bool) -> Model) {
