@@ -3,5 +3,6 @@
 
 mod objects;
 mod reading;
+mod scheduled;
 mod snapshots;
 mod wire;

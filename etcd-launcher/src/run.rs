@@ -117,7 +117,7 @@ mod fitness;
 pub(crate) mod hosting;
 mod http;
 mod keeper;
-mod lease;
+pub(crate) mod lease;
 mod listening;
 mod memory;
 mod pause;
@@ -134,9 +134,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backup_core::api::hosted;
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
+use crate::backups::Backups;
 use crate::etcd_args::EtcdArgs;
 use crate::health::Health;
 use crate::member::Member;
@@ -211,12 +213,25 @@ pub(crate) async fn run(
         hosting: hosting.clone(),
         peers: peers.clone(),
         health: health.clone(),
-        turn: Turn::new(&settings.names.cluster, &name, Duration::from_secs(20)),
+        turn: Turn::new(
+            hosted::lease_name(&settings.names.cluster),
+            &name,
+            Duration::from_secs(20),
+        ),
         patience,
         said: Box::new(said.clone()),
         seen: Seen::default(),
     };
     tokio::spawn(coordinator.coordinate());
+    let backups = Backups::new(
+        &name,
+        settings.etcd.clone(),
+        hosting.clone(),
+        health.clone(),
+        hurry,
+        Box::new(said.clone()),
+    );
+    tokio::spawn(backups.work());
 
     let config = Config {
         name,

@@ -281,6 +281,7 @@ impl Hosted {
             "--for=condition=Established",
             "--timeout=60s",
             "crd/etcdrestores.kubermatic.k8c.io",
+            "crd/etcdbackupconfigs.kubermatic.k8c.io",
             "crd/clusters.kubermatic.k8c.io",
             "crd/backupstoragelocations.velero.io",
         ]);
@@ -575,6 +576,81 @@ spec:
         ));
     }
 
+    pub fn backup_config(&self, name: &str) -> Option<Value> {
+        self.hosting_object(&format!(
+            "/apis/kubermatic.k8c.io/v1/namespaces/{NAMESPACE}/etcdbackupconfigs/{name}"
+        ))
+    }
+
+    /// An EtcdBackupConfig of this cluster with these fields, as `schedule: "@every 1s", keep: 2`.
+    pub fn apply_backup_config(&self, name: &str, fields: &str) {
+        self.hosting.apply(&format!(
+            "apiVersion: kubermatic.k8c.io/v1
+kind: EtcdBackupConfig
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec: {{cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {CLUSTER}}}, {fields}}}
+"
+        ));
+    }
+
+    /// A destination with the credentials of the Secret `NAME-credentials`; `url` is where its store is reached.
+    pub fn apply_destination(&self, name: &str, url: &str, credentials: &str) {
+        let credentials = credentials.replace('\n', "\n    ");
+        self.hosting.apply(&format!(
+            "apiVersion: v1
+kind: Secret
+metadata: {{name: {name}-credentials, namespace: {NAMESPACE}}}
+stringData:
+  cloud: |
+    {credentials}
+---
+apiVersion: velero.io/v1
+kind: BackupStorageLocation
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  provider: aws
+  objectStorage: {{bucket: {BUCKET}}}
+  config: {{region: us-east-1, s3Url: \"{url}\", s3ForcePathStyle: \"true\"}}
+  credential: {{name: {name}-credentials, key: cloud}}
+"
+        ));
+    }
+
+    /// Lets time pass for an EtcdBackupConfig: its creation and the slots of its snapshots move so many seconds back, as only etcd can say.
+    pub fn age_backup_config(&self, name: &str, seconds: i64) {
+        let key = format!("/registry/kubermatic.k8c.io/etcdbackupconfigs/{NAMESPACE}/{name}");
+        let mut keys = Keys::of(&Endpoint::plain(self.hosting.etcd_endpoint()));
+        let earlier = |time: &mut Value| {
+            if let Some(Ok(then)) = time.as_str().map(str::parse::<jiff::Timestamp>) {
+                *time = json!((then - jiff::SignedDuration::from_secs(seconds)).to_string());
+            }
+        };
+        let stored = keys.get(&key).expect("the config").value;
+        let mut object: Value = serde_json::from_slice(&stored).expect("JSON");
+        earlier(&mut object["metadata"]["creationTimestamp"]);
+        for list in ["lastBackups", "currentBackups"] {
+            let rows = object["status"].get_mut(list).and_then(Value::as_array_mut);
+            for row in rows.into_iter().flatten() {
+                earlier(&mut row["scheduledTime"]);
+            }
+        }
+        keys.put(&key, object.to_string().as_bytes());
+    }
+
+    /// Events about an object of the cluster's namespace: `reason: message` of each.
+    pub fn events_about(&self, name: &str) -> Vec<String> {
+        let events = self.hosting_object(&format!("/api/v1/namespaces/{NAMESPACE}/events"));
+        let items = events.and_then(|mut list| list["items"].as_array_mut().map(std::mem::take));
+        let about = items.unwrap_or_default().into_iter();
+        about
+            .filter(|event| event["involvedObject"]["name"] == name)
+            .map(|event| {
+                let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+                format!("{}: {}", text("reason"), text("message"))
+            })
+            .collect()
+    }
+
     /// Waits until a restore has this phase; fails the test where it ends in another one.
     #[track_caller]
     pub fn wait_for_phase(&self, name: &str, phase: &str) -> Value {
@@ -640,10 +716,14 @@ spec:
                 tail.join("\n")
             );
         }
-        let restores = self
-            .hosting
-            .try_kubectl(&["get", "etcdrestores", "-A", "-o", "yaml"]);
-        text + &restores.stdout
+        let objects = self.hosting.try_kubectl(&[
+            "get",
+            "etcdrestores,etcdbackupconfigs",
+            "-A",
+            "-o",
+            "yaml",
+        ]);
+        text + &objects.stdout
     }
 
     /// The administrator's kubeconfig for the control plane's own API.
