@@ -3,9 +3,10 @@
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 .PHONY: build demo test check bench soak
 
-## build: the release binaries, under target/release
+## build: the release binaries, under target/release; the launcher is static, for images of etcd have no libraries
 build:
-	cargo build --release --locked -p kubectl-backup -p etcd-launcher
+	cargo build --release --locked -p kubectl-backup
+	cargo rustc --release --locked -p etcd-launcher --bin etcd-launcher -- -Ctarget-feature=+crt-static
 
 ## demo: a control plane is brought up, filled, backed up to a folder, damaged, restored and compared
 demo: build

@@ -1,6 +1,7 @@
 //! Reading, taking and restoring snapshots of etcd. The stories of offline restores (`etcd/restoring`) and of hosted ones (`etcd/running`)
 //! are written and join this list once each of them has been seen to pass.
 
+mod installed;
 mod objects;
 mod reading;
 mod scheduled;

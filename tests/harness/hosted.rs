@@ -22,6 +22,9 @@ use crate::process::{Folder, Output, Process};
 use crate::store::Minio;
 use crate::{tools, wait_for};
 
+/// What a launcher may do, as users are given it for a cluster `xyz`.
+const RIGHTS: &str = include_str!("../../manifests/etcd-launcher/rbac.yaml");
+
 /// The cluster of KKP's documentation.
 pub const CLUSTER: &str = "zvc78xnnz7";
 pub const NAMESPACE: &str = "cluster-zvc78xnnz7";
@@ -247,7 +250,10 @@ impl Hosted {
         };
         let mut hosted = Self {
             world: None,
-            launcher_kubeconfig: hosting.kubeconfig().to_owned(),
+            launcher_kubeconfig: hosting.user(
+                &format!("system:serviceaccount:{NAMESPACE}:etcd-launcher"),
+                &["system:serviceaccounts"],
+            ),
             members,
             api: Arc::new(Mutex::new(api)),
             minio,
@@ -329,6 +335,8 @@ spec:
             self.minio.secret_key(),
             self.minio.endpoint(),
         ));
+        let rights = RIGHTS.replace("cluster-xyz", NAMESPACE);
+        self.hosting.apply(&rights.replace("xyz", CLUSTER));
         for name in ["apiserver", "controller-manager", "scheduler"] {
             self.hosting.apply(&format!(
                 "apiVersion: apps/v1
@@ -593,7 +601,7 @@ spec: {{cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {CLUST
         ));
     }
 
-    /// A destination with the credentials of the Secret `NAME-credentials`; `url` is where its store is reached.
+    /// A destination with the credentials of the Secret `NAME-credentials`, which launchers may read from now on; `url` is where its store is reached.
     pub fn apply_destination(&self, name: &str, url: &str, credentials: &str) {
         let credentials = credentials.replace('\n', "\n    ");
         self.hosting.apply(&format!(
@@ -612,6 +620,18 @@ spec:
   objectStorage: {{bucket: {BUCKET}}}
   config: {{region: us-east-1, s3Url: \"{url}\", s3ForcePathStyle: \"true\"}}
   credential: {{name: {name}-credentials, key: cloud}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: destination-{name}, namespace: {NAMESPACE}}}
+rules:
+- {{apiGroups: [\"\"], resources: [secrets], resourceNames: [{name}-credentials], verbs: [get]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: destination-{name}, namespace: {NAMESPACE}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: destination-{name}}}
+subjects: [{{kind: ServiceAccount, name: etcd-launcher, namespace: {NAMESPACE}}}]
 "
         ));
     }

@@ -327,7 +327,7 @@ fn due(
             slot: row.scheduled_time.as_ref().map_or(created, |time| time.0),
             name: Name::foreign(&row.backup_name).ok()?,
             attempt: if begun {
-                attempt_of(&row.job_name) + 1
+                attempt_of(&row.job_name).saturating_add(1)
             } else {
                 1
             },

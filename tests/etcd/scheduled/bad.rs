@@ -51,7 +51,7 @@ spec: {{cluster: {{name: another}}, destination: s3}}
     assert_eq!(row["backupPhase"], "Failed");
     let message = row["backupMessage"].as_str().unwrap();
     assert!(
-        message.contains("\"s4\"") && message.contains("there are: s3"),
+        message.contains("\"s4\"") && message.contains("BackupStorageLocation"),
         "{message}"
     );
     assert_eq!(condition(&config, "DestinationReady")["status"], "False");

@@ -50,12 +50,15 @@ fn plane() -> Plane {
     }
 }
 
-fn planned_with(config: &EtcdBackupConfig, now: &str, change: impl FnOnce(&mut Seen<'_>)) -> Plan {
-    let plane = plane();
+fn planned_with<'a>(
+    config: &'a EtcdBackupConfig,
+    now: &str,
+    change: impl FnOnce(&mut Seen<'a>),
+) -> Plan {
     let mut seen = Seen {
         config,
         unknown: &[],
-        plane: &plane,
+        plane: Box::leak(Box::new(plane())),
         place: &Place::Ready,
         taking: false,
         now: at(now),
@@ -238,16 +241,27 @@ fn a_restore_or_a_pause_of_the_cluster_holds_snapshots_up() {
 
 #[test]
 fn what_can_not_be_meant_is_told_and_nothing_is_taken() {
-    let now = "2026-11-20T13:01:00Z";
-    let told = |config: &EtcdBackupConfig, change: &dyn Fn(&mut Seen<'_>)| {
-        let plan = planned_with(config, now, |seen| change(seen));
+    let elsewhere = Plane {
+        lives_in: Some("cluster-x".to_owned()),
+        ..plane()
+    };
+    let nowhere = Plane {
+        lives_in: None,
+        ..plane()
+    };
+    let unknown = ["shedule".to_owned()];
+    fn told<'a>(
+        config: &'a EtcdBackupConfig,
+        change: &dyn Fn(&mut Seen<'a>),
+    ) -> (&'static str, String) {
+        let plan = planned_with(config, "2026-11-20T13:01:00Z", |seen| change(seen));
         assert_eq!(
             (&plan.take, &plan.fail, plan.remove.len()),
             (&None, &None, 0)
         );
         assert!(!plan.told.scheduling.yes);
         (plan.told.scheduling.reason, plan.told.message)
-    };
+    }
     for bad in [
         "61 * * * *",
         "@every banana",
@@ -266,24 +280,14 @@ fn what_can_not_be_meant_is_told_and_nothing_is_taken() {
         message.contains("other") && message.contains("zvc78xnnz7"),
         "{message}"
     );
-    let elsewhere = Plane {
-        lives_in: Some("cluster-x".to_owned()),
-        ..plane()
-    };
-    let nowhere = Plane {
-        lives_in: None,
-        ..plane()
-    };
     let good = config(Some("@daily"));
-    let lent: &'static [String] = vec!["shedule".to_owned()].leak();
-    let (reason, message) = told(&good, &|seen| seen.unknown = lent);
+    let (reason, message) = told(&good, &|seen| seen.unknown = &unknown);
     assert_eq!(reason, "InvalidSpec");
     assert!(
         message.contains("shedule") && message.contains("schedule,"),
         "{message}"
     );
-    for plane in [elsewhere, nowhere] {
-        let plane: &'static Plane = Box::leak(Box::new(plane));
+    for plane in [&elsewhere, &nowhere] {
         assert_eq!(told(&good, &|seen| seen.plane = plane).0, "ClusterNotHere");
     }
 }
@@ -319,7 +323,7 @@ fn whatever_a_status_holds_there_is_a_plan() {
         "Failed",
         "Whatever",
         "../..",
-        "\u{1F4A5}/9999999999",
+        "\u{1F4A5}/4294967295",
     ];
     for (backup_name, phase) in words.iter().flat_map(|a| words.iter().map(move |b| (a, b))) {
         for deleted in words {
