@@ -4,6 +4,7 @@
 mod installed;
 mod objects;
 mod reading;
+mod rights;
 mod scheduled;
 mod snapshots;
 mod wire;

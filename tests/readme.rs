@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use harness::cluster::Cluster;
 use harness::etcd::Etcd;
@@ -132,6 +133,27 @@ fn the_demo_ends_with_nothing_missing_and_nothing_different() {
         .env("KUBECTL_BACKUP_TOOLS", tools::folder())
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", std::env::var_os("HOME").unwrap())
+        .ok();
+    assert!(
+        run.stdout.contains("0 missing, 0 different"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn the_demo_of_etcd_ends_with_nothing_missing_and_nothing_different() {
+    if let Err(reason) = harness::node::Node::available() {
+        harness::skip!("{reason}");
+    }
+    let run = harness::run::program(env!("CARGO_BIN_EXE_demo-etcd"), &[] as &[&str])
+        .env("KUBECTL_BACKUP_BIN", tools::plugin())
+        .env("ETCD_LAUNCHER_BIN", tools::static_launcher())
+        .env("KUBECTL_BACKUP_TOOLS", tools::folder())
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", std::env::var_os("HOME").unwrap())
+        .spawn()
+        .wait(Duration::from_secs(900))
         .ok();
     assert!(
         run.stdout.contains("0 missing, 0 different"),

@@ -394,7 +394,7 @@ fn message(seen: &Seen<'_>, rows: &[SnapshotRow]) -> String {
     let stuck = rows
         .iter()
         .filter(|row| row.delete_phase == RowPhase::Failed);
-    if let Some(last) = stuck.clone().last() {
+    if let Some(last) = stuck.clone().next_back() {
         let count = stuck.count();
         said.push(format!(
             "{count} old snapshot{} can not be removed, and new ones are taken all the same: {}",
