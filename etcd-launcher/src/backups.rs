@@ -39,16 +39,18 @@ use tokio::task::JoinHandle;
 
 use crate::etcd_args::EtcdArgs;
 use crate::health::Health;
+use crate::run::condition::MANAGED_BY_KKP;
+use crate::run::event::Tone;
 use crate::run::hosting::Hosting;
+use crate::run::kkp::Managed;
 use crate::run::lease::Turn;
+use crate::run::pace::Pace;
 use gather::Listed;
 use plan::{Place, Plan, Plane, Seen};
 use report::Reference;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(3);
-/// Another holder's Lease that was not renewed for so long is taken.
-const SILENCE: Duration = Duration::from_secs(20);
 /// A destination that can be used is looked at again after this, and one that can not a little sooner.
 const FRESH: Duration = Duration::from_secs(60);
 const UNUSABLE: Duration = Duration::from_secs(10);
@@ -64,7 +66,7 @@ pub(crate) struct Shared {
     me: String,
     args: EtcdArgs,
     hosting: Hosting,
-    hurry: u32,
+    pace: Pace,
     said: Box<dyn Fn(&str) + Send + Sync>,
     one_at_a_time: Semaphore,
 }
@@ -83,6 +85,8 @@ pub(crate) struct Backups {
     known: HashMap<Reference, Known>,
     /// When a destination was last swept.
     swept: HashMap<String, Instant>,
+    /// Whether KKP acts on the kinds, and when that was asked.
+    kkp: Option<(Option<Managed>, Instant)>,
     told: String,
 }
 
@@ -111,30 +115,31 @@ impl Backups {
         args: EtcdArgs,
         hosting: Hosting,
         health: Health,
-        hurry: u32,
+        pace: Pace,
         said: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let lease = format!("{}-snapshots", lease_name(&hosting.names.cluster));
         Self {
-            turn: Turn::new(lease, me, SILENCE),
+            turn: Turn::new(lease, me, pace),
             shared: Arc::new(Shared {
                 me: me.to_owned(),
                 args,
                 hosting,
-                hurry,
+                pace,
                 said,
                 one_at_a_time: Semaphore::new(1),
             }),
             health,
             known: HashMap::new(),
             swept: HashMap::new(),
+            kkp: None,
             told: String::new(),
         }
     }
 
     /// Works whenever it is its turn; never ends.
     pub(crate) async fn work(mut self) {
-        let pause = (LOOK / self.shared.hurry).max(Duration::from_millis(300));
+        let pause = self.shared.pace.of(LOOK).max(Duration::from_millis(300));
         loop {
             if let Err(e) = self.look().await {
                 self.say_once(&e.sentence());
@@ -167,6 +172,9 @@ impl Backups {
         if configs.is_empty() {
             return Ok(());
         }
+        if let Some(managed) = self.managed().await? {
+            return self.leave_to_kkp(&managed, &configs).await;
+        }
         let plane = gather::plane(&shared.hosting).await?;
         let mut failed = None;
         for one in &configs {
@@ -177,12 +185,38 @@ impl Backups {
         failed.map_or(Ok(()), Err)
     }
 
+    async fn managed(&mut self) -> Result<Option<Managed>> {
+        let pace = self.shared.pace;
+        self.kkp
+            .take_if(|(_, asked)| asked.elapsed() >= pace.of(FRESH));
+        if self.kkp.is_none() {
+            let managed = self.shared.hosting.managed_by_kkp().await?;
+            self.kkp = Some((managed, Instant::now()));
+        }
+        Ok(self.kkp.as_ref().and_then(|(managed, _)| managed.clone()))
+    }
+
+    /// Two controllers of one kind would undo each other's: KKP's goes before, and what is KKP's is not even written to.
+    async fn leave_to_kkp(&mut self, managed: &Managed, configs: &[Listed]) -> Result<()> {
+        let note = format!(
+            "{MANAGED_BY_KKP}: {}; snapshots are left to KKP",
+            managed.why
+        );
+        self.say_once(&note);
+        if managed.kinds_are_ours {
+            for one in configs {
+                report::managed_by_kkp(&self.shared.hosting, &one.config, &note).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn one(&mut self, listed: &Listed, plane: &Plane) -> Result<()> {
         let (shared, config) = (self.shared.clone(), &listed.config);
         let whose = Reference::of(config);
         let known = self.known.entry(whose.clone()).or_default();
         let removed = settle(known).await;
-        known.place.take_if(|place| is_old(place, shared.hurry));
+        known.place.take_if(|place| is_old(place, shared.pace));
         if known.place.is_none() {
             let (place, location) = gather::place(&shared.hosting, config).await;
             known.place = Some((place, location, Instant::now()));
@@ -218,8 +252,7 @@ impl Backups {
             report::event(
                 &shared.hosting,
                 &whose,
-                &shared.me,
-                true,
+                Tone::Warning,
                 "SnapshotLeft",
                 &note,
             )
@@ -230,7 +263,7 @@ impl Backups {
         }
         let sweep = planned.take.is_some() && {
             let last = self.swept.get(&config.spec.destination);
-            last.is_none_or(|last| last.elapsed() >= SWEEPS / shared.hurry)
+            last.is_none_or(|last| last.elapsed() >= shared.pace.of(SWEEPS))
         };
         if sweep {
             self.swept
@@ -241,13 +274,13 @@ impl Backups {
     }
 }
 
-fn is_old((place, _, at): &(Place, Option<Location>, Instant), hurry: u32) -> bool {
+fn is_old((place, _, at): &(Place, Option<Location>, Instant), pace: Pace) -> bool {
     let fresh = if *place == Place::Ready {
         FRESH
     } else {
         UNUSABLE
     };
-    at.elapsed() >= fresh / hurry
+    at.elapsed() >= pace.of(fresh)
 }
 
 /// Takes note of work that ended; how many removals a pass left.
@@ -284,7 +317,7 @@ fn begin(
     }
     let waits = known
         .failed
-        .is_some_and(|at| at.elapsed() < PAUSE / shared.hurry);
+        .is_some_and(|at| at.elapsed() < shared.pace.of(PAUSE));
     if !planned.remove.is_empty() && known.removing.is_none() && !waits {
         let location = location.ok_or_else(|| no_place(known));
         let task = apply::remove(shared.clone(), whose.clone(), planned.remove, location);
@@ -329,8 +362,7 @@ async fn let_go(
             report::event(
                 &shared.hosting,
                 &whose,
-                &shared.me,
-                true,
+                Tone::Warning,
                 "SnapshotsLeft",
                 &note,
             )

@@ -1,11 +1,12 @@
 //! What the manifests let a launcher do. That it is enough, every story of hosted clusters shows: their launchers have no other rights.
 
-use harness::hosted::{CLUSTER, Hosted, NAMESPACE};
+use harness::hosted::Hosted;
 
 #[test]
 fn a_launcher_may_do_what_its_work_needs_and_nothing_else() {
-    let hosted = Hosted::without_api_server(1);
-    let launcher = format!("--as=system:serviceaccount:{NAMESPACE}:etcd-launcher");
+    let hosted = Hosted::builder().start();
+    let (cluster, namespace) = (&hosted.name, &hosted.namespace);
+    let launcher = format!("--as=system:serviceaccount:{namespace}:etcd-launcher");
     let may = |words: &str| {
         let mut arguments = vec!["auth", "can-i", &launcher];
         arguments.extend(words.split(' '));
@@ -16,7 +17,7 @@ fn a_launcher_may_do_what_its_work_needs_and_nothing_else() {
             _ => panic!("{words}: {} {}", said.stdout, said.stderr),
         }
     };
-    let here = format!("-n {NAMESPACE}");
+    let here = format!("-n {namespace}");
     for allowed in [
         "get secrets/s3-credentials",
         "patch statefulsets/etcd",
@@ -49,7 +50,7 @@ fn a_launcher_may_do_what_its_work_needs_and_nothing_else() {
     ] {
         assert!(!may(&format!("{forbidden} {here}")), "{forbidden}");
     }
-    assert!(may(&format!("patch clusters/{CLUSTER}")));
+    assert!(may(&format!("patch clusters/{cluster}")));
     for forbidden in [
         "patch clusters/another",
         "list clusters",

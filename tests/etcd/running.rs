@@ -1,5 +1,10 @@
 //! etcd below its launcher, and the restore of a hosted cluster.
 
 mod crashes;
-mod ends;
+mod given_up;
+mod hosting_api;
+mod members;
+mod place;
+mod refused;
+mod rollback;
 mod story;

@@ -8,14 +8,14 @@ mod stores;
 
 use std::time::Duration;
 
-use harness::hosted::{BUCKET, CLUSTER, Hosted, NAMESPACE};
+use harness::hosted::{BUCKET, CLUSTER, Hosted};
 use harness::run::kubectl_backup;
 use place::{CONFIG, condition, good, manifests, names, rows, settled, snapshots, wait};
 use serde_json::Value;
 
 #[test]
 fn kkps_documented_config_is_applied_unchanged_and_its_snapshots_are_in_bucket_and_status() {
-    let hosted = Hosted::without_api_server(3);
+    let hosted = Hosted::builder().members(3).with_own_hosting().start();
     hosted.keys(0).put("/registry/configmaps/default/a", b"1");
     hosted.hosting.apply(CONFIG);
     // Not due before 20 minutes have passed.
@@ -93,12 +93,12 @@ fn kkps_documented_config_is_applied_unchanged_and_its_snapshots_are_in_bucket_a
     assert_eq!(told, snapshots(&hosted));
     let columns = hosted
         .hosting
-        .kubectl(&["get", "etcdbackupconfig", "-n", NAMESPACE]);
+        .kubectl(&["get", "etcdbackupconfig", "-n", &hosted.namespace]);
     for word in ["@every 20m", "20", "s3", "Completed"] {
         assert!(columns.stdout.contains(word), "{word}: {}", columns.stdout);
     }
     // And the plugin finds it by the name KKP's documentation would write.
-    let listed = kubectl_backup(&["etcd", "get", "--cluster", CLUSTER, "-o", "name"])
+    let listed = kubectl_backup(&["etcd", "get", "--cluster", &hosted.name, "-o", "name"])
         .kubeconfig(hosted.hosting.kubeconfig())
         .ok();
     assert!(listed.stdout.contains(&name), "{}", listed.stdout);
@@ -106,7 +106,7 @@ fn kkps_documented_config_is_applied_unchanged_and_its_snapshots_are_in_bucket_a
 
 #[test]
 fn of_a_schedule_the_newest_are_kept_in_bucket_and_status_alike() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     hosted.apply_backup_config("often", "schedule: '@every 1s', keep: 2, destination: s3");
     let mut seen: Vec<String> = Vec::new();
     hosted.relaunch_until("many snapshots", Duration::from_secs(120), || {
@@ -139,14 +139,14 @@ fn of_a_schedule_the_newest_are_kept_in_bucket_and_status_alike() {
 
 #[test]
 fn one_snapshot_that_is_asked_for_by_the_plugin_is_taken_once() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     let written = hosted.keys(0).put("/registry/a", b"1");
     let run = kubectl_backup(&[
         "etcd",
         "snapshot",
         "before-upgrade",
         "--cluster",
-        CLUSTER,
+        &hosted.name,
         "--wait",
         "--timeout",
         "60s",
@@ -172,7 +172,7 @@ fn one_snapshot_that_is_asked_for_by_the_plugin_is_taken_once() {
         1
     );
     // A snapshot that is deleted by hand is not taken again.
-    kubectl_backup(&["etcd", "delete", &name, "--cluster", CLUSTER, "--yes"])
+    kubectl_backup(&["etcd", "delete", &name, "--cluster", &hosted.name, "--yes"])
         .kubeconfig(hosted.hosting.kubeconfig())
         .env("HTTP_PROXY", "")
         .ok();
@@ -183,7 +183,7 @@ fn one_snapshot_that_is_asked_for_by_the_plugin_is_taken_once() {
 
 #[test]
 fn while_a_restore_has_the_cluster_no_snapshot_is_taken_and_afterwards_they_go_on() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     hosted.keys(0).put("/registry/earlier", b"1");
     hosted.apply_backup_config("often", "schedule: '@every 1s', keep: 3, destination: s3");
     let config = wait(&hosted, "often", "a snapshot", |config| {

@@ -23,8 +23,8 @@ pub const CRD_GENERATION: u32 = 1;
 /// The annotation that asks a restore to stop, with the value `true`.
 pub const ABORT: &str = "kubectl-backup/abort";
 
-/// The annotation that asks a completed restore to be taken back, with the value `true`.
-pub const ROLLBACK: &str = "kubectl-backup/rollback";
+/// Before the id of a completed restore's attempt, in the place of a snapshot's name: the state that it replaced, as its members keep it.
+pub const KEPT: &str = "kept-";
 
 /// The annotation of a BackupStorageLocation with the namespaces that may use it besides its own, with commas between.
 pub const ALLOWED_NAMESPACES: &str = "kubectl-backup/allowed-namespaces";

@@ -22,6 +22,7 @@ use super::Shared;
 use super::gather;
 use super::plan::{Due, job};
 use super::report::{self, Changed, Reference};
+use crate::run::event::Tone;
 
 /// A snapshot of which nothing moved for so long is given up.
 const STALL: Duration = Duration::from_secs(300);
@@ -124,7 +125,7 @@ async fn standing(
 ) -> Result<Option<Manifest>> {
     let cluster = Name::foreign(&shared.hosting.names.cluster)?;
     let found = catalog::get(&location.store, &cluster, &due.name);
-    let patience = ANSWER / shared.hurry;
+    let patience = shared.pace.of(ANSWER);
     let found = tokio::time::timeout(patience, found)
         .await
         .unwrap_or_else(|_| {
@@ -185,9 +186,9 @@ async fn take_it(
                 Err(e) => Err(e),
             }
         }
-        () = moved.stalled(STALL / shared.hurry) => Err(Error::new(
+        () = moved.stalled(shared.pace.of(STALL)) => Err(Error::new(
             Kind::Unreachable,
-            format!("nothing moved for {} s: it was given up", (STALL / shared.hurry).as_secs()),
+            format!("nothing moved for {} s: it was given up", (shared.pace.of(STALL)).as_secs()),
         )
         .hint("look at the store and at etcd's log; the next slot is tried all the same")),
     }
@@ -221,15 +222,7 @@ async fn end(
                 manifest.facts.revision, manifest.data.bytes
             );
             shared.say(&note);
-            report::event(
-                &shared.hosting,
-                whose,
-                &shared.me,
-                false,
-                "SnapshotTaken",
-                &note,
-            )
-            .await;
+            report::event(&shared.hosting, whose, Tone::Normal, "SnapshotTaken", &note).await;
         }
         Err(e) => {
             let note = format!("snapshot {name} was not taken: {}", e.sentence());
@@ -237,8 +230,7 @@ async fn end(
             report::event(
                 &shared.hosting,
                 whose,
-                &shared.me,
-                true,
+                Tone::Warning,
                 "SnapshotFailed",
                 &note,
             )
@@ -315,8 +307,7 @@ pub(super) async fn remove(
                 report::event(
                     &shared.hosting,
                     &whose,
-                    &shared.me,
-                    true,
+                    Tone::Warning,
                     "SnapshotNotRemoved",
                     &note,
                 )
@@ -360,7 +351,7 @@ async fn remove_one(
         Err(e) => return Err(Error::new(e.kind(), e.sentence())),
     };
     let gone = tokio::time::timeout(
-        REMOVAL / shared.hurry,
+        shared.pace.of(REMOVAL),
         from_store(shared, whose, name, location),
     )
     .await;

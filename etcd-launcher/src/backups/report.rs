@@ -1,29 +1,23 @@
 //! What becomes known of a config: its status, its finalizer, events. Every write carries the resourceVersion that was read, so that two launchers
 //! never undo each other's; decides nothing.
 
-use std::time::Duration;
-
 use backup_core::api::hosted::HealthCondition;
 use backup_core::api::{EtcdBackupConfig, EtcdBackupConfigStatus, SnapshotRow};
 use backup_core::{Error, Kind, Result};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::plan::{FINALIZER, Plan, Verdict};
-use crate::run::hosting::{Hosting, told};
-
-/// An answer takes no longer, or the API is away.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::run::condition::MANAGED_BY_KKP;
+use crate::run::event::Tone;
+use crate::run::hosting::{Hosting, soon};
 
 /// So many launchers can not be in each other's way all the time.
 const ATTEMPTS: u32 = 8;
-
-/// What an event can carry.
-const LONGEST_NOTE: usize = 1000;
 
 /// A message of a status: long enough for causes, too short to eat the object up.
 const LONGEST_MESSAGE: usize = 2000;
@@ -53,16 +47,6 @@ impl Reference {
         let doing = format!("read EtcdBackupConfig {}", self.name);
         let found = soon(&doing, self.api(hosting).get_opt(&self.name)).await?;
         Ok(found.filter(|found| found.uid().as_deref() == Some(&self.uid)))
-    }
-}
-
-async fn soon<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(answer) => answer.map_err(|e| told(doing, e)),
-        Err(_) => Err(Error::new(
-            Kind::Unreachable,
-            format!("can not {doing}: the hosting API does not answer"),
-        )),
     }
 }
 
@@ -241,48 +225,45 @@ pub(super) async fn finalizer(
     }
 }
 
+/// Says on a config that KKP acts on it.
+///
+/// # Errors
+/// The hosting API's.
+pub(super) async fn managed_by_kkp(
+    hosting: &Hosting,
+    config: &EtcdBackupConfig,
+    note: &str,
+) -> Result<()> {
+    let verdict = Verdict {
+        yes: true,
+        reason: "FinalizerOfKKP",
+        message: note.to_owned(),
+    };
+    change(hosting, &Reference::of(config), |status| {
+        let before = status.clone();
+        condition(status, MANAGED_BY_KKP, &verdict, Timestamp::now());
+        *status != before
+    })
+    .await
+    .map(|_| ())
+}
+
 /// An event on a config. Who may not make events goes without.
 pub(super) async fn event(
     hosting: &Hosting,
     whose: &Reference,
-    me: &str,
-    warning: bool,
+    tone: Tone,
     reason: &str,
     note: &str,
 ) {
-    let now = Some(Time(Timestamp::now()));
-    let event = Event {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", shortened(&whose.name, 200))),
-            namespace: Some(whose.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some("kubermatic.k8c.io/v1".to_owned()),
-            kind: Some("EtcdBackupConfig".to_owned()),
-            name: Some(whose.name.clone()),
-            namespace: Some(whose.namespace.clone()),
-            uid: Some(whose.uid.clone()),
-            ..ObjectReference::default()
-        },
-        type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
-        reason: Some(reason.to_owned()),
-        message: Some(shortened(note, LONGEST_NOTE)),
-        source: Some(EventSource {
-            component: Some("etcd-launcher".to_owned()),
-            host: Some(me.to_owned()),
-        }),
-        first_timestamp: now.clone(),
-        last_timestamp: now,
-        count: Some(1),
-        ..Event::default()
+    let about = ObjectReference {
+        kind: Some("EtcdBackupConfig".to_owned()),
+        name: Some(whose.name.clone()),
+        namespace: Some(whose.namespace.clone()),
+        uid: Some(whose.uid.clone()),
+        ..ObjectReference::default()
     };
-    let events: Api<Event> = Api::namespaced(hosting.client.clone(), &whose.namespace);
-    let _ = soon(
-        "make an event",
-        events.create(&PostParams::default(), &event),
-    )
-    .await;
+    hosting.tell_event_about(about, tone, reason, note).await;
 }
 
 fn shortened(text: &str, most: usize) -> String {

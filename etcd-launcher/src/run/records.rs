@@ -123,6 +123,9 @@ pub(crate) struct Attempt {
     pub(crate) sequence: i64,
     /// How far.
     pub(crate) step: Option<Step>,
+    /// In Preflight of a rollback: the member whose kept state is the one that all restore.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) source: String,
     /// Which launcher decided.
     pub(crate) decided_by: String,
     /// When, for people.
@@ -366,6 +369,9 @@ pub(crate) struct Report {
     /// The cluster id in its directories.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) cluster_id: String,
+    /// In Preflight of a rollback: what it keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Kept>,
     /// With `Fit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fit: Option<Fit>,
@@ -384,6 +390,18 @@ pub(crate) struct Report {
     pub(crate) listening: Listening,
     /// When, for people; it changes every few seconds as long as the launcher lives.
     pub(crate) at: String,
+}
+
+/// What a member keeps of the state that a restore replaced: how far its log goes. All zero where it keeps nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Kept {
+    /// Raft term of the last entry.
+    pub(crate) term: u64,
+    /// Its index.
+    pub(crate) index: u64,
+    /// Members of the cluster that it is a state of.
+    pub(crate) voters: usize,
 }
 
 /// What a member found in Preflight.

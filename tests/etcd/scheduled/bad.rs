@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use harness::hosted::{Hosted, NAMESPACE};
+use harness::hosted::Hosted;
 
 use super::place::{LONG, condition, good, rows, snapshots, wait};
 
 #[test]
 fn what_can_not_be_meant_is_told_in_message_and_condition_and_nothing_is_taken() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
+    let namespace = hosted.namespace.as_str();
     // What the definition lets through, for it can not know better.
     hosted.apply_backup_config("bad-cron", "schedule: '61 * * * *', destination: s3");
     hosted.apply_backup_config("never", "schedule: '0 0 31 2 *', destination: s3");
@@ -21,7 +22,7 @@ fn what_can_not_be_meant_is_told_in_message_and_condition_and_nothing_is_taken()
     hosted.hosting.apply(&format!(
         "apiVersion: kubermatic.k8c.io/v1
 kind: EtcdBackupConfig
-metadata: {{name: stranger, namespace: {NAMESPACE}}}
+metadata: {{name: stranger, namespace: {namespace}}}
 spec: {{cluster: {{name: another}}, destination: s3}}
 "
     ));
@@ -29,7 +30,7 @@ spec: {{cluster: {{name: another}}, destination: s3}}
         ("bad-cron", "InvalidSchedule", ["61", "schedule"]),
         ("never", "InvalidSchedule", ["0 0 31 2 *", "schedule"]),
         ("bad-zone", "InvalidSchedule", ["Mars/Base", "time zone"]),
-        ("stranger", "ClusterNotHere", ["another", NAMESPACE]),
+        ("stranger", "ClusterNotHere", ["another", namespace]),
     ] {
         let config = wait(&hosted, name, reason, |config| {
             condition(config, "SchedulingActive")["reason"] == reason
@@ -80,7 +81,7 @@ spec: {{cluster: {{name: another}}, destination: s3}}
 
 #[test]
 fn where_the_definition_lets_everything_through_the_launcher_itself_says_what_is_wrong() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().with_own_hosting().start();
     // As an older or a foreign definition would have it: no bounds, and no field refused.
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
     let lax = format!(
@@ -108,7 +109,7 @@ fn where_the_definition_lets_everything_through_the_launcher_itself_says_what_is
                 r#"{{"apiVersion": "kubermatic.k8c.io/v1", "kind": "EtcdBackupConfig", "metadata": {{"name": "{name}"}},
                     "spec": {{"cluster": {{"name": "zvc78xnnz7"}}, "destination": "s3", {fields}}}}}"#
             );
-            let path = format!("/apis/kubermatic.k8c.io/v1/namespaces/{NAMESPACE}/etcdbackupconfigs");
+            let path = format!("/apis/kubermatic.k8c.io/v1/namespaces/{}/etcdbackupconfigs", hosted.namespace);
             let answer = hosted.hosting.client().post_json(&path, body).unwrap();
             if !answer.is_success() {
                 return None;
@@ -119,7 +120,7 @@ fn where_the_definition_lets_everything_through_the_launcher_itself_says_what_is
                 kept["spec"].get(name).is_some()
             });
             if !all {
-                hosted.hosting.kubectl(&["delete", "etcdbackupconfig", "-n", NAMESPACE, name]);
+                hosted.hosting.kubectl(&["delete", "etcdbackupconfig", "-n", &hosted.namespace, name]);
             }
             all.then_some(())
         });

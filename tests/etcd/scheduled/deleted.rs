@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::hosted::{Hosted, NAMESPACE};
+use harness::hosted::Hosted;
 use harness::proxy::{Action, Match, Proxy};
 
 use super::place::{LONG, good, owner, settled, snapshots, wait};
@@ -12,7 +12,7 @@ fn delete(hosted: &Hosted, name: &str) {
         "delete",
         "etcdbackupconfig",
         "-n",
-        NAMESPACE,
+        &hosted.namespace,
         name,
         "--wait=false",
     ]);
@@ -33,7 +33,7 @@ fn finalizers(hosted: &Hosted, name: &str) -> usize {
 
 #[test]
 fn snapshots_stay_unless_the_object_says_that_they_go_with_it() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     hosted.apply_backup_config("kept", "destination: s3");
     hosted.apply_backup_config("leaving", "destination: s3, deletionPolicy: Delete");
     let kept = settled(&hosted, "kept", 1);
@@ -71,7 +71,7 @@ fn snapshots_stay_unless_the_object_says_that_they_go_with_it() {
 
 #[test]
 fn an_object_whose_bucket_is_gone_goes_all_the_same_and_says_what_stays() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
     hosted.apply_destination("dying", &proxy.url(), &owner(&hosted));
     hosted.apply_backup_config("cut", "destination: dying, deletionPolicy: Delete");
@@ -99,15 +99,19 @@ fn an_object_whose_bucket_is_gone_goes_all_the_same_and_says_what_stays() {
     proxy.every(Match::any(), Action::Delay(Duration::from_secs(3600)));
     stays("silent", "dying");
     // The destination itself is gone: KKP's way into objects that can not be deleted.
-    hosted
-        .hosting
-        .kubectl(&["delete", "backupstoragelocation", "-n", NAMESPACE, "dying"]);
+    hosted.hosting.kubectl(&[
+        "delete",
+        "backupstoragelocation",
+        "-n",
+        &hosted.namespace,
+        "dying",
+    ]);
     stays("lost", "no BackupStorageLocation");
 }
 
 #[test]
 fn an_object_that_is_deleted_while_its_snapshot_is_taken_takes_it_along() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
     hosted.apply_destination("slow", &proxy.url(), &owner(&hosted));
     let is_data = |parts: &harness::proxy::RequestParts| parts.target.contains(".db.zst");

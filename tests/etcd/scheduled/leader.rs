@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::hosted::{CLUSTER, Hosted, NAMESPACE};
+use harness::hosted::Hosted;
 use harness::proxy::{Action, Match, Proxy};
 use harness::wait_for;
 
@@ -10,7 +10,8 @@ use super::place::{LONG, good, manifests, names, owner, rows, snapshots, wait};
 
 fn holder(hosted: &Hosted) -> String {
     let lease = hosted.hosting_object(&format!(
-        "/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/etcd-launcher-{CLUSTER}-snapshots"
+        "/apis/coordination.k8s.io/v1/namespaces/{}/leases/etcd-launcher-{}-snapshots",
+        hosted.namespace, hosted.name
     ));
     let lease = lease.unwrap_or_default();
     lease["spec"]["holderIdentity"]
@@ -21,7 +22,7 @@ fn holder(hosted: &Hosted) -> String {
 
 #[test]
 fn a_snapshot_whose_launcher_is_killed_is_taken_up_by_another_one() {
-    let hosted = Hosted::without_api_server(3);
+    let hosted = Hosted::builder().members(3).start();
     hosted.keys(0).put("/registry/a", b"1");
     let proxy = Proxy::start(hosted.minio.upstream());
     hosted.apply_destination("slow", &proxy.url(), &owner(&hosted));
@@ -63,7 +64,7 @@ fn a_snapshot_whose_launcher_is_killed_is_taken_up_by_another_one() {
 
 #[test]
 fn a_snapshot_that_stood_before_its_launcher_could_say_so_is_found_and_not_taken_again() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
     hosted.apply_destination("slow", &proxy.url(), &owner(&hosted));
     // The manifest is stored, and whoever wrote it never hears of it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::hosted::{BUCKET, CLUSTER, Hosted};
+use harness::hosted::{BUCKET, Hosted};
 use serde_json::Value;
 
 /// KKP's example, as it stands in its documentation.
@@ -52,7 +52,7 @@ pub(super) fn settled(hosted: &Hosted, name: &str, count: usize) -> Value {
 
 /// The manifests in the bucket, by the snapshot's name.
 pub(super) fn manifests(hosted: &Hosted) -> BTreeMap<String, Value> {
-    let folder = format!("plugins/etcd-launcher/{CLUSTER}/");
+    let folder = format!("plugins/etcd-launcher/{}/", hosted.name);
     let keys = hosted.minio.list(BUCKET, &folder);
     let found = keys.iter().filter_map(|key| {
         let name = key.strip_prefix(&folder)?.strip_suffix("/manifest.json")?;

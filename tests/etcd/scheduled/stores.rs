@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use harness::hosted::{BUCKET, CLUSTER, Hosted, NAMESPACE};
+use harness::hosted::{BUCKET, Hosted};
 use harness::process::Folder;
 use harness::proxy::{Action, Match, Proxy};
 
@@ -11,7 +11,7 @@ use super::place::{LONG, good, names, owner, rows, settled, snapshots, wait};
 
 #[test]
 fn a_bucket_that_is_dead_fails_its_slots_in_time_and_hinders_nobody_else() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
     hosted.apply_destination("dying", &proxy.url(), &owner(&hosted));
     proxy.every(Match::any(), Action::Delay(Duration::from_secs(3600)));
@@ -58,7 +58,7 @@ fn a_bucket_that_is_dead_fails_its_slots_in_time_and_hinders_nobody_else() {
 
 #[test]
 fn a_bucket_that_refuses_deletes_stops_no_snapshot_and_is_tidied_once_it_allows_them() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     let user = hosted.minio.limited_user(&format!(
         r#"{{"Version": "2012-10-17", "Statement": [
             {{"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}},
@@ -103,7 +103,7 @@ fn a_bucket_that_refuses_deletes_stops_no_snapshot_and_is_tidied_once_it_allows_
 
 #[test]
 fn a_row_that_names_the_snapshot_of_somebody_else_removes_nothing() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
     hosted.apply_backup_config("mine", "destination: s3");
     let mine = names(&rows(&settled(&hosted, "mine", 1))).remove(0);
     hosted.apply_backup_config("other", "destination: s3, deletionPolicy: Delete");
@@ -115,7 +115,7 @@ fn a_row_that_names_the_snapshot_of_somebody_else_removes_nothing() {
         "patch",
         "etcdbackupconfig",
         "-n",
-        NAMESPACE,
+        &hosted.namespace,
         "other",
         "--subresource=status",
         "--type=merge",
@@ -126,7 +126,7 @@ fn a_row_that_names_the_snapshot_of_somebody_else_removes_nothing() {
         "delete",
         "etcdbackupconfig",
         "-n",
-        NAMESPACE,
+        &hosted.namespace,
         "other",
         "--wait=false",
     ]);
@@ -138,12 +138,13 @@ fn a_row_that_names_the_snapshot_of_somebody_else_removes_nothing() {
 
 #[test]
 fn what_a_dead_run_left_is_swept_after_a_day_and_what_is_younger_stays() {
-    let hosted = Hosted::without_api_server(1);
+    let hosted = Hosted::builder().start();
+    let (cluster, namespace) = (&hosted.name, &hosted.namespace);
     let folder = Folder::new("destination");
     hosted.hosting.apply(&format!(
         "apiVersion: velero.io/v1
 kind: BackupStorageLocation
-metadata: {{name: folder, namespace: {NAMESPACE}}}
+metadata: {{name: folder, namespace: {namespace}}}
 spec: {{provider: local, objectStorage: {{bucket: {}}}}}
 ",
         folder.path().display()
@@ -151,7 +152,7 @@ spec: {{provider: local, objectStorage: {{bucket: {}}}}}
     let orphan = |name: &str, hours: u64| {
         let path = folder.write(
             format!(
-                "plugins/etcd-launcher/{CLUSTER}/{name}/0123456789abcdef0123456789abcdef.db.zst"
+                "plugins/etcd-launcher/{cluster}/{name}/0123456789abcdef0123456789abcdef.db.zst"
             ),
             "half a snapshot",
         );
@@ -169,6 +170,6 @@ spec: {{provider: local, objectStorage: {{bucket: {}}}}}
     hosted.relaunch_until("the sweep", LONG, || (!old.exists()).then_some(()));
     assert!(young.exists(), "it may be a run's that is at work");
     let name = names(&good(&config)).remove(0);
-    let kept = folder.join(format!("plugins/etcd-launcher/{CLUSTER}/{name}"));
+    let kept = folder.join(format!("plugins/etcd-launcher/{cluster}/{name}"));
     assert_eq!(fs::read_dir(kept).unwrap().count(), 2);
 }
