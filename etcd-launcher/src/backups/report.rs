@@ -149,6 +149,8 @@ fn fill(status: &mut EtcdBackupConfigStatus, generation: Option<i64>, plan: &Pla
     if rows != status.last_backups || rows != status.current_backups {
         status.set_rows(rows);
     }
+    // It said that this was not ours to do.
+    status.conditions.remove(MANAGED_BY_KKP);
     condition(status, "SchedulingActive", &plan.told.scheduling, now);
     if let Some(destination) = &plan.told.destination {
         condition(status, "DestinationReady", destination, now);

@@ -142,3 +142,48 @@ fn where_the_definition_lets_everything_through_the_launcher_itself_says_what_is
     });
     assert!(good(&config).len() <= 2, "{config}");
 }
+
+#[test]
+fn where_kkp_manages_the_clusters_configs_are_left_to_it() {
+    let hosted = Hosted::builder().managed_by_kkp().start();
+    let fields = "name: often, schedule: '@every 1s', keep: 2, destination: s3";
+    hosted.apply_backup_config("often", fields);
+    hosted.relaunch_until("a word about it", LONG, || {
+        let said = hosted.members[0].log();
+        said.contains("snapshots are left to KKP").then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    let config = hosted.backup_config("often").unwrap();
+    assert!(config.get("status").is_none(), "{config}");
+    assert_eq!(snapshots(&hosted), Vec::<String>::new());
+}
+
+#[test]
+fn a_cluster_that_a_controller_of_kkps_works_on_is_left_to_it_as_long_as_it_does() {
+    let hosted = Hosted::builder().start();
+    let finalizers = |list: &str| {
+        let patch = format!(r#"{{"metadata": {{"finalizers": {list}}}}}"#);
+        hosted.hosting.kubectl(&[
+            "patch",
+            "cluster.kubermatic.k8c.io",
+            &hosted.name,
+            "--type=merge",
+            "-p",
+            &patch,
+        ]);
+    };
+    finalizers(r#"["kubermatic.k8c.io/cleanup-etcdbackupconfigs"]"#);
+    hosted.apply_backup_config("often", "schedule: '@every 1s', keep: 2, destination: s3");
+    let config = wait(&hosted, "often", "whose it is", |config| {
+        condition(config, "ManagedByKKP")["status"] == "True"
+    });
+    let message = condition(&config, "ManagedByKKP")["message"].clone();
+    assert!(message.as_str().unwrap().contains("finalizer"), "{message}");
+    let taken = snapshots(&hosted);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(snapshots(&hosted), taken);
+    finalizers("[]");
+    wait(&hosted, "often", "snapshots of ours", |config| {
+        good(config).len() == 2 && config["status"]["conditions"].get("ManagedByKKP").is_none()
+    });
+}
