@@ -1,9 +1,9 @@
-//! Reading, taking and restoring snapshots of etcd. The stories of offline restores (`etcd/restoring`) are written and join this list once each
-//! of them has been seen to pass.
+//! Reading, taking and restoring snapshots of etcd; hosted control planes and their objects.
 
 mod installed;
 mod objects;
 mod reading;
+mod restoring;
 mod rights;
 mod running;
 mod scheduled;
