@@ -1,7 +1,7 @@
 //! A hosted control plane: etcd members below launchers, as processes on loopback; their objects in a hosting API that is real; an API server
 //! of their own, which comes and goes as its Deployment says. There is no kubelet: a thread plays what one would do.
 
-mod kkp;
+pub mod kkp;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::pki::{Authority, Identity, SigningKey};
 use crate::ports::Port;
 use crate::process::{Folder, Output, Process};
 use crate::store::Minio;
-use crate::{tools, wait_for};
+use crate::{kubectl, tools, wait_for};
 
 /// The cluster of KKP's documentation: the name of one that has a hosting API of its own.
 pub const CLUSTER: &str = "zvc78xnnz7";
@@ -302,29 +302,39 @@ fn shared_hosting() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(|| {
         let cluster = new_hosting();
-        bring_crds(&cluster);
+        bring_crds(&cluster, Kinds::Ours);
         cluster
     })
 }
 
-fn bring_crds(hosting: &Cluster) {
+const ESTABLISHED: [&str; 3] = [
+    "crd/etcdrestores.kubermatic.k8c.io",
+    "crd/clusters.kubermatic.k8c.io",
+    "crd/backupstoragelocations.velero.io",
+];
+
+fn crd_files() -> Vec<PathBuf> {
     let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
     let mut files: Vec<_> = std::fs::read_dir(crds)
         .unwrap()
         .map(|f| f.unwrap().path())
         .collect();
     files.sort();
-    for file in files {
-        hosting.apply(&std::fs::read_to_string(file).unwrap());
+    files
+}
+
+fn bring_crds(hosting: &Cluster, kinds: Kinds) {
+    if kinds == Kinds::Kkp {
+        kkp::bring_crds(hosting);
     }
-    hosting.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd/etcdrestores.kubermatic.k8c.io",
-        "crd/clusters.kubermatic.k8c.io",
-        "crd/backupstoragelocations.velero.io",
-    ]);
+    for file in crd_files() {
+        if kinds == Kinds::Ours || file.ends_with("backupstoragelocations.velero.io.yaml") {
+            hosting.apply(&std::fs::read_to_string(file).unwrap());
+        }
+    }
+    let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
+    wait.extend(ESTABLISHED);
+    hosting.kubectl(&wait);
 }
 
 /// The control plane's own API server.
@@ -423,6 +433,7 @@ impl Hosted {
             let server = authority.peer("etcd", &["127.0.0.1", "localhost"]);
             folder.write("ca.crt", authority.certificate());
             folder.write("etcd.crt", &server.certificate);
+            folder.write("peer.crt", &server.certificate);
             folder.write("etcd.key", &server.key);
             Tls {
                 ca: authority.certificate().to_owned(),
@@ -476,12 +487,12 @@ impl Hosted {
             folder,
             _permit: permit,
         };
-        match (wanted.kinds, &hosted.hosting) {
-            (Kinds::Ours, HostingApi::Own(own)) => bring_crds(own),
-            (Kinds::Ours, HostingApi::Shared(_)) => {}
-            (Kinds::Kkp, _) => kkp::bring_crds(&hosted.hosting),
+        if let HostingApi::Own(own) = &hosted.hosting {
+            bring_crds(own, wanted.kinds);
         }
-        hosted.make_objects();
+        hosted.make_objects(&|yaml| {
+            hosted.hosting.apply(yaml);
+        });
         for index in 0..hosted.members.len() {
             hosted.launch(index);
         }
@@ -493,10 +504,33 @@ impl Hosted {
         hosted
     }
 
-    fn make_objects(&self) {
+    /// Puts another certificate into the file that etcd shows its peers; gives the one that was there.
+    pub fn replace_peer_certificate(&self, pem: &str) -> String {
+        let before = std::fs::read_to_string(self.folder.join("peer.crt")).unwrap();
+        self.folder.write("peer.crt", pem);
+        before
+    }
+
+    /// Makes the objects that stand for it in its own API as well, and gives the way there.
+    pub fn move_objects_inside(&self) -> PathBuf {
+        let kubeconfig = self.api_kubeconfig();
+        let apply = |yaml: &str| {
+            kubectl::apply(&mut kubectl::command(&kubeconfig, self.folder.path()), yaml);
+        };
+        for file in crd_files() {
+            apply(&std::fs::read_to_string(file).unwrap());
+        }
+        let mut wait = kubectl::command(&kubeconfig, self.folder.path());
+        wait.args(["wait", "--for=condition=Established", "--timeout=60s"]);
+        Output::of(wait.args(ESTABLISHED)).ok();
+        self.make_objects(&apply);
+        kubeconfig
+    }
+
+    fn make_objects(&self, apply: &dyn Fn(&str)) {
         let (cluster, namespace) = (&self.name, &self.namespace);
         let replicas = self.members.len();
-        self.hosting.apply(&format!(
+        apply(&format!(
             "apiVersion: v1
 kind: Namespace
 metadata: {{name: {namespace}}}
@@ -540,7 +574,7 @@ spec:
             self.minio.endpoint(),
         ));
         for name in ["apiserver", "controller-manager", "scheduler"] {
-            self.hosting.apply(&format!(
+            apply(&format!(
                 "apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: {name}, namespace: {namespace}}}
@@ -625,12 +659,13 @@ spec:
         ];
         for (flag, file) in [
             ("cert-file", "etcd.crt"),
+            ("peer-cert-file", "peer.crt"),
             ("key-file", "etcd.key"),
+            ("peer-key-file", "etcd.key"),
             ("trusted-ca-file", "ca.crt"),
+            ("peer-trusted-ca-file", "ca.crt"),
         ] {
-            let file = self.folder.join(file).display().to_string();
-            flags.push(format!("--{flag}={file}"));
-            flags.push(format!("--peer-{flag}={file}"));
+            flags.push(format!("--{flag}={}", self.folder.join(file).display()));
         }
         flags
     }
@@ -837,9 +872,17 @@ spec:
 
     /// Applies an EtcdRestore as KKP documents it.
     pub fn apply_restore(&self, name: &str, backup: &str) {
+        self.apply_restore_by(self.hosting.kubeconfig(), name, backup);
+    }
+
+    /// The same by another way.
+    pub fn apply_restore_by(&self, kubeconfig: &Path, name: &str, backup: &str) {
         let (cluster, namespace) = (&self.name, &self.namespace);
-        self.hosting.apply(&format!(
-            "apiVersion: kubermatic.k8c.io/v1
+        let mut command = kubectl::command(kubeconfig, self.folder.path());
+        kubectl::apply(
+            &mut command,
+            &format!(
+                "apiVersion: kubermatic.k8c.io/v1
 kind: EtcdRestore
 metadata: {{name: {name}, namespace: {namespace}}}
 spec:
@@ -847,7 +890,8 @@ spec:
   backupName: {backup}
   destination: s3
 "
-        ));
+            ),
+        );
     }
 
     /// Waits until a restore has this phase; fails the test where it ends in another one.
@@ -886,7 +930,7 @@ spec:
         )
     }
 
-    /// Waits until nothing of any restore is left on the objects.
+    /// Waits until nothing of any restore is left on the objects, and every member serves.
     #[track_caller]
     pub fn wait_until_settled(&self) {
         self.relaunch_until("everything to be put back", LONG, || {
@@ -895,7 +939,7 @@ spec:
             let idle = self.members.iter().all(|member| {
                 member
                     .state()
-                    .is_some_and(|state| state.get("attempt").is_none())
+                    .is_some_and(|state| state.get("attempt").is_none() && state["serving"] == true)
             });
             (free && idle).then_some(())
         });
