@@ -1,6 +1,5 @@
 //! Where a snapshot comes from: a file, or an object in a store; plain, gzip or zstd by content. Brings it whole and checked onto the disk.
 //! Decides nothing about the snapshot but whether it is one.
-#![allow(dead_code, reason = "restores bring their snapshots by what is here")]
 
 mod spool;
 mod unpack;
@@ -80,14 +79,10 @@ impl Default for Limits {
 pub(crate) struct Fetched {
     /// The database with its trailer where it has one; 0600, synced.
     pub(crate) path: PathBuf,
-    /// Its bytes, the trailer included.
-    pub(crate) bytes: u64,
     /// Whether it has a trailer: `etcdutl snapshot restore` needs `--skip-hash-check` where not.
     pub(crate) has_trailer: bool,
     /// SHA-256 of the database without its trailer, in hexadecimal digits.
     pub(crate) sha256: String,
-    /// SHA-256 of the bytes as they were stored, in hexadecimal digits.
-    pub(crate) stored_sha256: String,
     /// What it says of itself.
     pub(crate) facts: Facts,
     /// Over its live keys at its latest revision.
@@ -228,10 +223,8 @@ impl Source {
         part.keep()?;
         Ok(Fetched {
             path: to.to_owned(),
-            bytes: walked.bytes,
             has_trailer: walked.has_trailer,
             sha256: walked.sha256,
-            stored_sha256,
             facts: examined.facts,
             digest: examined.digest,
         })
@@ -322,7 +315,7 @@ impl Source {
     async fn open(&self) -> Result<Opened> {
         match self {
             Self::Object { store, key } => {
-                let length = store.head(key).await?.size;
+                let length = store.head(key).await.map_err(absent)?.size;
                 Ok(Opened {
                     length: Some(length),
                     chunks: store.stream(key).await?,
@@ -391,6 +384,15 @@ impl OfSnapshot for Error {
             }
             None => self,
         }
+    }
+}
+
+/// A store that has no such object says no more than that.
+fn absent(e: Error) -> Error {
+    if e.kind() == Kind::NotFound && e.hint_text().is_none() {
+        e.hint("check the bucket and the name of the object")
+    } else {
+        e
     }
 }
 

@@ -6,6 +6,7 @@ mod killed;
 mod place;
 mod refused;
 mod rolled_back;
+mod stores;
 
 use std::fs;
 

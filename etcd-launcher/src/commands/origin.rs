@@ -1,12 +1,13 @@
-//! Which snapshot is meant: a file, a URL, or a name in a location, with what its manifest promises. Reads nothing of the snapshot itself.
+//! Which snapshot is meant: a file, a URL, or a name in a location (ours, or KKP's), with what its manifest promises. Reads nothing of the snapshot itself.
 
 use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, Choice, LocationArgs, file};
 use backup_cli::paths::Paths;
 use backup_core::Error;
-use backup_core::etcd::{Manifest, catalog};
+use backup_core::etcd::names;
 use backup_core::name::Name;
 
+use crate::destination;
 use crate::restore::ids::Id;
 use crate::source::{Expected, Source};
 
@@ -55,46 +56,32 @@ impl Origin {
     }
 
     async fn named(text: &str, cluster: &str, location: &LocationArgs) -> Result<Self> {
-        let of = |what: &str, name: &str| {
-            Name::foreign(name)
-                .map_err(|e| CommandError::usage(e.context(format!("{what} can not be used"))))
-        };
-        let cluster = of("--cluster", cluster)?;
-        let name = of("the snapshot's name", text)?;
+        let cluster = Name::foreign(cluster)
+            .map_err(|e| CommandError::usage(e.context("--cluster can not be used")))?;
+        names::check(text).map_err(CommandError::usage)?;
         let paths = Paths::new(|name| std::env::var_os(name));
         let sources = [file::read(&paths.locations())?];
         let Choice::One(spec) = locations::choose(location.location.as_deref(), &sources)? else {
             return Err(CommandError::usage(
-                Error::invalid(format!("it is not said where snapshot {name} is")).hint(
+                Error::invalid(format!("it is not said where snapshot {text:?} is")).hint(
                     "name the location with --location; a file in this folder is written ./FILE",
                 ),
             ));
         };
-        let store = location.open(&spec)?.store;
-        let entry = catalog::get(&store, &cluster, &name).await?;
-        let key = entry.data();
-        let Manifest {
-            data,
-            snapshot,
-            digest,
-            etcd,
-            facts,
-            target_revision,
-            ..
-        } = entry.manifest;
+        let opened = location.open(&spec)?;
+        let found = destination::find(&opened, cluster.as_str(), text).await?;
+        let known = found.manifest.as_ref();
         Ok(Self {
-            shown: format!("{cluster}/{name} in {}", locations::place(&spec)),
-            source: Source::Object { store, key },
-            expected: Expected {
-                stored_sha256: Some(data.sha256),
-                sha256: Some(snapshot.sha256),
-                digest,
-            },
-            cluster: etcd.cluster_id.parse().ok(),
-            marks: target_revision
+            shown: format!("{cluster}/{text} in {}", locations::place(&spec)),
+            cluster: known.and_then(|manifest| manifest.etcd.cluster_id.parse().ok()),
+            marks: known
+                .map(|manifest| [manifest.target_revision, Some(manifest.facts.revision)])
                 .into_iter()
-                .chain([facts.revision])
+                .flatten()
+                .flatten()
                 .collect(),
+            source: found.source,
+            expected: found.expected,
         })
     }
 }
