@@ -44,7 +44,7 @@ fn answers_that_are_lost_and_writes_that_others_made_first_change_nothing() {
                 let scattered = count
                     .fetch_add(1, Ordering::SeqCst)
                     .wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                (scattered >> 32) % number == 0
+                (scattered >> 32).is_multiple_of(number)
             }
         })
     };
