@@ -1,13 +1,15 @@
 //! A hosted control plane: etcd members below launchers, as processes on loopback; their objects in a hosting API that is real; an API server
 //! of their own, which comes and goes as its Deployment says. There is no kubelet: a thread plays what one would do.
 
+mod api;
+mod hosting;
 pub mod kkp;
+mod member;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,15 +18,19 @@ use base64::prelude::BASE64_STANDARD;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Controllers};
 use crate::etcd::Keys;
 use crate::http_client::{Answer, Endpoint};
 use crate::permit::{Permit, Permits};
-use crate::pki::{Authority, Identity, SigningKey};
+use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::{Folder, Output, Process};
 use crate::store::Minio;
 use crate::{kubectl, tools, wait_for};
+use api::Api;
+use hosting::{ESTABLISHED, bring_crds, crd_files, new_hosting, shared_hosting};
+pub use hosting::{HostingApi, Kinds};
+pub use member::Launched;
+use member::Tls;
 
 /// The cluster of KKP's documentation: the name of one that has a hosting API of its own.
 pub const CLUSTER: &str = "zvc78xnnz7";
@@ -34,178 +40,6 @@ const TOKEN: &str = "hosted-admin";
 const LONG: Duration = Duration::from_secs(120);
 /// Hosted control planes at one time: each is several processes, and all of them elect, sync and hash.
 static PERMITS: Permits = Permits::new(3);
-
-/// One member: a launcher with etcd below it.
-pub struct Launched {
-    pub name: String,
-    process: Mutex<Option<Process>>,
-    client: Port,
-    peer: Port,
-    probes: Port,
-    data_dir: PathBuf,
-    tls: Option<Tls>,
-    /// Where its launchers are to end, one after the other: the first is of the next one that is started.
-    points: Mutex<VecDeque<String>>,
-    /// Where the one that was started last is to end.
-    point: Mutex<Option<String>>,
-}
-
-/// How clients reach a member that speaks TLS.
-#[derive(Clone)]
-struct Tls {
-    ca: String,
-    client: Identity,
-}
-
-impl Launched {
-    fn new(index: usize, folder: &Folder, tls: Option<Tls>) -> Self {
-        let name = format!("etcd-{index}");
-        Self {
-            process: Mutex::new(None),
-            client: Port::lease(),
-            peer: Port::lease(),
-            probes: Port::lease(),
-            data_dir: folder.join(&name),
-            name,
-            tls,
-            points: Mutex::default(),
-            point: Mutex::default(),
-        }
-    }
-
-    fn scheme(&self) -> &str {
-        if self.tls.is_some() { "https" } else { "http" }
-    }
-
-    pub fn client_url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme(), self.client.number)
-    }
-
-    pub fn client_port(&self) -> u16 {
-        self.client.number
-    }
-
-    fn peer_url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme(), self.peer.number)
-    }
-
-    /// How a client reaches its etcd.
-    pub fn endpoint(&self) -> Endpoint {
-        let tls = self.tls.clone();
-        Endpoint {
-            url: self.client_url(),
-            ca: tls.as_ref().map(|tls| tls.ca.clone()),
-            identity: tls.map(|tls| tls.client),
-            token: None,
-        }
-    }
-
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
-    /// Whether something listens where clients look for etcd.
-    pub fn is_open(&self) -> bool {
-        std::net::TcpStream::connect(("127.0.0.1", self.client.number)).is_ok()
-    }
-
-    /// What the launcher says of itself, where it runs.
-    pub fn state(&self) -> Option<Value> {
-        let url = format!("http://127.0.0.1:{}", self.probes.number);
-        let answer = Endpoint::plain(url).client().get("/state").ok()?;
-        answer.is_success().then(|| answer.json())
-    }
-
-    pub fn pid(&self) -> Option<u32> {
-        self.process.lock().unwrap().as_ref().map(Process::pid)
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.process
-            .lock()
-            .unwrap()
-            .as_ref()
-            .is_none_or(Process::has_ended)
-    }
-
-    pub fn log(&self) -> String {
-        let process = self.process.lock().unwrap();
-        process.as_ref().map(Process::log).unwrap_or_default()
-    }
-
-    /// KILL for the launcher alone: what becomes of its etcd is its own doing.
-    pub fn kill_launcher(&self) {
-        if let Some(pid) = self.pid() {
-            signal(pid, rustix::process::Signal::KILL);
-        }
-    }
-
-    pub fn signal(&self, signal_: rustix::process::Signal) {
-        if let Some(pid) = self.pid() {
-            signal(pid, signal_);
-        }
-    }
-
-    /// Launchers that are started from now on end at these points, each at the next one; the last one runs on.
-    pub fn crash_at(&self, points: &[&str]) {
-        *self.points.lock().unwrap() = points.iter().map(|&point| point.to_owned()).collect();
-    }
-
-    /// The points that nobody came to yet.
-    pub fn points_left(&self) -> Vec<String> {
-        let (points, point) = (self.points.lock().unwrap(), self.point.lock().unwrap());
-        point.iter().chain(points.iter()).cloned().collect()
-    }
-
-    /// Whether every point was come to, and the one runs that has none.
-    pub fn has_passed_all(&self) -> bool {
-        self.points_left().is_empty() && !self.has_ended()
-    }
-
-    /// KILL for its etcd alone; says whether one ran.
-    pub fn kill_etcd(&self) -> bool {
-        let Some(launcher) = self.pid() else {
-            return false;
-        };
-        let children = std::fs::read_dir(format!("/proc/{launcher}/task"))
-            .into_iter()
-            .flatten()
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-        let pids: Vec<u32> = children
-            .flat_map(|text| {
-                text.split_whitespace()
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            })
-            .filter_map(|pid| pid.parse().ok())
-            .collect();
-        let is_etcd = |pid: &&u32| {
-            std::fs::read_link(format!("/proc/{pid}/exe"))
-                .is_ok_and(|program| program.file_name().is_some_and(|name| name == "etcd"))
-        };
-        let etcd = pids.iter().find(is_etcd);
-        if let Some(pid) = etcd {
-            signal(*pid, rustix::process::Signal::KILL);
-        }
-        etcd.is_some()
-    }
-
-    /// KILL for the launcher and all below it.
-    pub fn kill(&self) {
-        if let Some(process) = self.process.lock().unwrap().take() {
-            process.kill();
-        }
-    }
-
-    pub fn stop(&self) {
-        self.process.lock().unwrap().take();
-    }
-}
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
-    let _ = rustix::process::kill_process(pid.unwrap(), signal);
-}
 
 /// All of it; dropping it stops everything.
 pub struct Hosted {
@@ -221,31 +55,6 @@ pub struct Hosted {
     launcher_kubeconfig: PathBuf,
     folder: Folder,
     _permit: Permit,
-}
-
-/// The hosting API: one that all stories share, or one of the story's own, which may be stopped.
-pub enum HostingApi {
-    Shared(&'static Cluster),
-    Own(Box<Cluster>),
-}
-
-impl std::ops::Deref for HostingApi {
-    type Target = Cluster;
-
-    fn deref(&self) -> &Cluster {
-        match self {
-            Self::Shared(cluster) => cluster,
-            Self::Own(cluster) => cluster,
-        }
-    }
-}
-
-/// Whose kinds are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kinds {
-    Ours,
-    /// As KKP's reference lists them; what they do not have is dropped.
-    Kkp,
 }
 
 /// What a hosted control plane is to be like.
@@ -289,118 +98,6 @@ impl HostedBuilder {
 
     pub fn start(self) -> Hosted {
         Hosted::start(&self)
-    }
-}
-
-fn new_hosting() -> Cluster {
-    Cluster::builder()
-        .controllers(Controllers::NAMESPACES)
-        .start()
-}
-
-fn shared_hosting() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        let cluster = new_hosting();
-        bring_crds(&cluster, Kinds::Ours);
-        cluster
-    })
-}
-
-const ESTABLISHED: [&str; 3] = [
-    "crd/etcdrestores.kubermatic.k8c.io",
-    "crd/clusters.kubermatic.k8c.io",
-    "crd/backupstoragelocations.velero.io",
-];
-
-fn crd_files() -> Vec<PathBuf> {
-    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
-    let mut files: Vec<_> = std::fs::read_dir(crds)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
-    files.sort();
-    files
-}
-
-fn bring_crds(hosting: &Cluster, kinds: Kinds) {
-    if kinds == Kinds::Kkp {
-        kkp::bring_crds(hosting);
-    }
-    for file in crd_files() {
-        if kinds == Kinds::Ours || file.ends_with("backupstoragelocations.velero.io.yaml") {
-            hosting.apply(&std::fs::read_to_string(file).unwrap());
-        }
-    }
-    let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
-    wait.extend(ESTABLISHED);
-    hosting.kubectl(&wait);
-}
-
-/// The control plane's own API server.
-struct Api {
-    process: Option<Process>,
-    port: Port,
-    ca: String,
-    folder: PathBuf,
-    etcd: Vec<String>,
-    with_api_server: bool,
-}
-
-impl Api {
-    fn endpoint(&self) -> Endpoint {
-        Endpoint {
-            url: format!("https://127.0.0.1:{}", self.port.number),
-            ca: Some(self.ca.clone()),
-            identity: None,
-            token: Some(TOKEN.to_owned()),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        !self.with_api_server || {
-            let answer = self.endpoint().client().get("/readyz");
-            answer.is_ok_and(|answer| answer.status == 200)
-        }
-    }
-
-    fn scale(&mut self, wanted: bool) {
-        if !self.with_api_server {
-            return;
-        }
-        if wanted && self.process.as_ref().is_none_or(Process::has_ended) {
-            self.process = Some(self.start());
-        }
-        if !wanted {
-            self.process = None;
-        }
-    }
-
-    fn start(&self) -> Process {
-        let file = |name: &str| self.folder.join(name).display().to_string();
-        let mut command = Command::new(tools::path("kube-apiserver"));
-        command
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-            .arg(format!("--secure-port={}", self.port.number))
-            .args(&self.etcd)
-            .arg(format!("--tls-cert-file={}", file("server.crt")))
-            .arg(format!("--tls-private-key-file={}", file("server.key")))
-            .arg(format!("--token-auth-file={}", file("tokens.csv")))
-            .arg(format!("--service-account-key-file={}", file("sa.pub")))
-            .arg(format!(
-                "--service-account-signing-key-file={}",
-                file("sa.key")
-            ))
-            .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
-            .args([
-                "--service-cluster-ip-range=10.0.0.0/16",
-                "--authorization-mode=RBAC",
-            ])
-            .args([
-                "--disable-admission-plugins=ServiceAccount",
-                "--profiling=false",
-            ]);
-        Process::start_in("hosted-apiserver", &self.folder, &command)
     }
 }
 
