@@ -175,7 +175,8 @@ impl<'a> Plane<'a> {
         );
         let (cluster, rest) = MANIFESTS.split_first().unwrap();
         node.apply(cluster);
-        for (name, content) in secrets(node) {
+        let (secrets, admin) = secrets();
+        for (name, content) in secrets {
             let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE},
                 "stringData": content});
             node.apply(&secret.to_string());
@@ -183,6 +184,12 @@ impl<'a> Plane<'a> {
         for manifest in rest {
             node.apply(&with_images_of(node, manifest));
         }
+        let address = "jsonpath={.spec.clusterIP}";
+        let address = node.kubectl(&["-n", NAMESPACE, "get", "service/apiserver", "-o", address]);
+        node.folder().write(
+            ADMIN.trim_start_matches('/'),
+            admin.replace("//apiserver:", &format!("//{}:", address.stdout)),
+        );
         for part in [
             "deployment/minio",
             "statefulset/etcd",
@@ -299,9 +306,15 @@ impl<'a> Plane<'a> {
     }
 
     fn wait_for_api(&self) {
-        wait_for("the hosted API server", Duration::from_secs(240), || {
-            (self.try_hosted(&["get", "--raw", "/readyz"]).code == 0).then_some(())
-        });
+        let deadline = Instant::now() + Duration::from_secs(240);
+        loop {
+            let asked = self.try_hosted(&["get", "--raw", "/readyz"]);
+            if asked.code == 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{}", asked.stderr);
+            std::thread::sleep(Duration::from_millis(500));
+        }
         wait_for(
             "service accounts of the hosted cluster",
             Duration::from_secs(120),
@@ -352,8 +365,8 @@ fn with_images_of(node: &Node, manifest: &str) -> String {
         .collect()
 }
 
-/// What the manifests say their Secrets have.
-fn secrets(node: &Node) -> [(&'static str, Value); 3] {
+/// What the manifests say their Secrets have, and the administrator's kubeconfig.
+fn secrets() -> ([(&'static str, Value); 3], String) {
     let authority = Authority::new("xyz-ca");
     let etcd = Authority::new("xyz-etcd-ca");
     let member = etcd.peer(
@@ -368,13 +381,11 @@ fn secrets(node: &Node) -> [(&'static str, Value); 3] {
     );
     let etcd_client = etcd.client("kube-apiserver", &[]);
     let service = format!("apiserver.{NAMESPACE}.svc");
-    let full = format!("{service}.cluster.local");
     let server = authority.server(
         "kube-apiserver",
         &[
             "apiserver",
             &service,
-            &full,
             "kubernetes",
             "kubernetes.default.svc",
             "localhost",
@@ -382,16 +393,12 @@ fn secrets(node: &Node) -> [(&'static str, Value); 3] {
         ],
     );
     let keys = SigningKey::new();
-    let kubeconfig = |server: &str, user: &Identity| kubeconfig(&authority, server, user);
-    let inside = "https://apiserver:6443";
+    let kubeconfig = |user: &Identity| kubeconfig(&authority, user);
     let admin = authority.client("kubernetes-admin", &["system:masters"]);
-    node.folder().write(
-        ADMIN.trim_start_matches('/'),
-        kubeconfig(&format!("https://{full}:6443"), &admin),
-    );
+    let admin = kubeconfig(&admin);
     let manager = authority.client("system:kube-controller-manager", &[]);
     let scheduler = authority.client("system:kube-scheduler", &[]);
-    [
+    let secrets = [
         (
             "etcd-tls",
             json!({"ca.crt": etcd.certificate(), "tls.crt": member.certificate, "tls.key": member.key}),
@@ -403,7 +410,7 @@ fn secrets(node: &Node) -> [(&'static str, Value); 3] {
                 "apiserver.crt": server.certificate, "apiserver.key": server.key,
                 "sa.pub": keys.public, "sa.key": keys.private,
                 "etcd-ca.crt": etcd.certificate(), "etcd-client.crt": etcd_client.certificate, "etcd-client.key": etcd_client.key,
-                "controller-manager.conf": kubeconfig(inside, &manager), "scheduler.conf": kubeconfig(inside, &scheduler),
+                "controller-manager.conf": kubeconfig(&manager), "scheduler.conf": kubeconfig(&scheduler),
             }),
         ),
         (
@@ -413,14 +420,15 @@ fn secrets(node: &Node) -> [(&'static str, Value); 3] {
                 "access-key": ACCESS_KEY, "secret-key": SECRET_KEY,
             }),
         ),
-    ]
+    ];
+    (secrets, admin)
 }
 
-fn kubeconfig(authority: &Authority, server: &str, user: &Identity) -> String {
+fn kubeconfig(authority: &Authority, user: &Identity) -> String {
     let encoded = |pem: &str| BASE64_STANDARD.encode(pem);
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "xyz",
-        "clusters": [{"name": "xyz", "cluster": {"server": server, "certificate-authority-data": encoded(authority.certificate())}}],
+        "clusters": [{"name": "xyz", "cluster": {"server": "https://apiserver:6443", "tls-server-name": "apiserver", "certificate-authority-data": encoded(authority.certificate())}}],
         "users": [{"name": "user", "user": {"client-certificate-data": encoded(&user.certificate), "client-key-data": encoded(&user.key)}}],
         "contexts": [{"name": "xyz", "context": {"cluster": "xyz", "user": "user"}}],
     })

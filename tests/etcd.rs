@@ -1,4 +1,4 @@
-//! Reading, taking and restoring snapshots of etcd; hosted control planes and their objects.
+//! Reading, taking and restoring snapshots of etcd, offline and below a launcher; the objects that ask for it.
 
 mod installed;
 mod objects;

@@ -42,9 +42,11 @@
 //! | step | guard | decision |
 //! |---|---|---|
 //! | any but an end | a row carries a higher sequence than R | none, ever |
-//! | none | C, namespace, destination, name wrong; a Deployment of the API server or S missing | Failed |
+//! | none | refused (below) | Failed |
+//! | none | KKP acts on the kinds | nothing, as long as it does |
 //! | none | C taken, or a member has an attempt open | wait |
 //! | Preflight | a row Unfit | end(failed), with its reason |
+//! | Preflight | members say what they keep, and no source is decided | Preflight again, with the source; or end(failed) where no majority keeps it |
 //! | Preflight | every voter Fit; or a majority is, and each other one is silent for 60 s (who reports progress is waited for) | Planned: M, ids, token, T, order |
 //! | Preflight | fewer than a majority, the others silent; or 10 min without a change | end(failed) |
 //! | Planned..Watching | R deleted, abort, a row of M Unfit, Stuck or NoData, 10 min (Watching 60 s) without a change | end(failed) |
@@ -104,10 +106,29 @@
 //! The target revision is above every mark (live headers, an offline revision + 1e8, the snapshot's, its manifest's, S, kept states) by 1e9, and at least
 //! the time in milliseconds; below 2^53. All is compacted up to it: a watch from before gets 410 and lists anew.
 //!
+//! # Rollback ([`kept`])
+//! A completed R is rolled back by another one whose `backupName` is `kept-ATTEMPT`: the state that R's attempt replaced, which every member of M keeps.
+//! Exchanging it back would not do: clients have seen the revisions of the new state. In Preflight each member says how far the log of what it keeps
+//! goes; the coordinator decides on the one that goes furthest (`attempt.source`), of all, or of a majority of that state's members once 60 s have
+//! passed; that member applies its log in a copy, alone, compares it with what was noted before the exchange, and brings it to the destination
+//! as a snapshot of that name. From there on it is a restore like any other, and that snapshot stays.
+//!
+//! # Refused before anything is stopped ([`coordinator`], [`fitness`])
+//! What names and objects can tell; a destination without the snapshot; a liveness or startup probe at a port of etcd's ([`probes`]); R lying in the very
+//! etcd that it would replace; a later write that the API would not take, each of them rehearsed ([`rehearsal`]). Then by each member: arguments,
+//! [`certificates`] that have expired, a learner, the snapshot's wholeness, cluster, version, size, and the room for it. Then by the plan: versions
+//! or snapshots that differ, a StatefulSet that is being scaled.
+//!
+//! # What people see
+//! R.status: phase, message, [`condition`]s (Restored, with the step as its reason; Waiting; MembersSetAside; ManagedByKKP), the rows; an [`event`] with each
+//! decision. Where KKP acts on the kinds ([`kkp`]) nothing is admitted: a restore that is open already is finished, for that is the safe end of it.
+//!
+//! `kubectl backup etcd abort --force` stands in for the coordinator where no launcher renews the Lease: before commit only it writes the decision
+//! RolledBack (Failed up to Watching) by compare-and-swap, then S's outcome, Deployments, C and finalizer. Members that come back obey it.
+//!
 //! # Not built
-//! Rollback of a completed R from its kept state (`kept/ATTEMPT`) and `abort --force` without a launcher; conditions and events (messages say it instead);
-//! dry runs of all later writes in Preflight; probes of the pod, learners and a StatefulSet that is being scaled are not looked at; repair of
-//! `cluster-id` on an S that was set back; a zombie of a rescheduled pod is kept off by the lock on the data dir alone; /state is plain HTTP.
+//! Repair of `cluster-id` on an S that was set back; a zombie of a rescheduled pod is kept off by the lock on the data dir alone; /state is plain HTTP; a
+//! rollback needs the destination, even of one member; an API server with another `--etcd-prefix` than /registry is not recognised as the own one.
 
 mod act;
 mod certificates;

@@ -3,6 +3,7 @@
 mod crashes;
 mod given_up;
 mod hosting_api;
+mod kkp;
 mod members;
 mod place;
 mod refused;

@@ -1,13 +1,16 @@
 //! A hosted control plane: etcd members below launchers, as processes on loopback; their objects in a hosting API that is real; an API server
 //! of their own, which comes and goes as its Deployment says. There is no kubelet: a thread plays what one would do.
 
-mod kkp;
+mod api;
+mod configs;
+mod hosting;
+pub mod kkp;
+mod member;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,15 +19,19 @@ use base64::prelude::BASE64_STANDARD;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Controllers};
 use crate::etcd::Keys;
 use crate::http_client::{Answer, Endpoint};
 use crate::permit::{Permit, Permits};
-use crate::pki::{Authority, Identity, SigningKey};
+use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::{Folder, Output, Process};
 use crate::store::Minio;
-use crate::{tools, wait_for};
+use crate::{kubectl, tools, wait_for};
+use api::Api;
+use hosting::{ESTABLISHED, bring_crds, crd_files, new_hosting, shared_hosting};
+pub use hosting::{HostingApi, Kinds};
+pub use member::Launched;
+use member::Tls;
 
 /// What a launcher may do, as users are given it for a cluster `xyz`.
 const RIGHTS: &str = include_str!("../../manifests/etcd-launcher/rbac.yaml");
@@ -37,178 +44,6 @@ const TOKEN: &str = "hosted-admin";
 const LONG: Duration = Duration::from_secs(120);
 /// Hosted control planes at one time: each is several processes, and all of them elect, sync and hash.
 static PERMITS: Permits = Permits::new(3);
-
-/// One member: a launcher with etcd below it.
-pub struct Launched {
-    pub name: String,
-    process: Mutex<Option<Process>>,
-    client: Port,
-    peer: Port,
-    probes: Port,
-    data_dir: PathBuf,
-    tls: Option<Tls>,
-    /// Where its launchers are to end, one after the other: the first is of the next one that is started.
-    points: Mutex<VecDeque<String>>,
-    /// Where the one that was started last is to end.
-    point: Mutex<Option<String>>,
-}
-
-/// How clients reach a member that speaks TLS.
-#[derive(Clone)]
-struct Tls {
-    ca: String,
-    client: Identity,
-}
-
-impl Launched {
-    fn new(index: usize, folder: &Folder, tls: Option<Tls>) -> Self {
-        let name = format!("etcd-{index}");
-        Self {
-            process: Mutex::new(None),
-            client: Port::lease(),
-            peer: Port::lease(),
-            probes: Port::lease(),
-            data_dir: folder.join(&name),
-            name,
-            tls,
-            points: Mutex::default(),
-            point: Mutex::default(),
-        }
-    }
-
-    fn scheme(&self) -> &str {
-        if self.tls.is_some() { "https" } else { "http" }
-    }
-
-    pub fn client_url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme(), self.client.number)
-    }
-
-    pub fn client_port(&self) -> u16 {
-        self.client.number
-    }
-
-    fn peer_url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme(), self.peer.number)
-    }
-
-    /// How a client reaches its etcd.
-    pub fn endpoint(&self) -> Endpoint {
-        let tls = self.tls.clone();
-        Endpoint {
-            url: self.client_url(),
-            ca: tls.as_ref().map(|tls| tls.ca.clone()),
-            identity: tls.map(|tls| tls.client),
-            token: None,
-        }
-    }
-
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
-    /// Whether something listens where clients look for etcd.
-    pub fn is_open(&self) -> bool {
-        std::net::TcpStream::connect(("127.0.0.1", self.client.number)).is_ok()
-    }
-
-    /// What the launcher says of itself, where it runs.
-    pub fn state(&self) -> Option<Value> {
-        let url = format!("http://127.0.0.1:{}", self.probes.number);
-        let answer = Endpoint::plain(url).client().get("/state").ok()?;
-        answer.is_success().then(|| answer.json())
-    }
-
-    pub fn pid(&self) -> Option<u32> {
-        self.process.lock().unwrap().as_ref().map(Process::pid)
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.process
-            .lock()
-            .unwrap()
-            .as_ref()
-            .is_none_or(Process::has_ended)
-    }
-
-    pub fn log(&self) -> String {
-        let process = self.process.lock().unwrap();
-        process.as_ref().map(Process::log).unwrap_or_default()
-    }
-
-    /// KILL for the launcher alone: what becomes of its etcd is its own doing.
-    pub fn kill_launcher(&self) {
-        if let Some(pid) = self.pid() {
-            signal(pid, rustix::process::Signal::KILL);
-        }
-    }
-
-    pub fn signal(&self, signal_: rustix::process::Signal) {
-        if let Some(pid) = self.pid() {
-            signal(pid, signal_);
-        }
-    }
-
-    /// Launchers that are started from now on end at these points, each at the next one; the last one runs on.
-    pub fn crash_at(&self, points: &[&str]) {
-        *self.points.lock().unwrap() = points.iter().map(|&point| point.to_owned()).collect();
-    }
-
-    /// The points that nobody came to yet.
-    pub fn points_left(&self) -> Vec<String> {
-        let (points, point) = (self.points.lock().unwrap(), self.point.lock().unwrap());
-        point.iter().chain(points.iter()).cloned().collect()
-    }
-
-    /// Whether every point was come to, and the one runs that has none.
-    pub fn has_passed_all(&self) -> bool {
-        self.points_left().is_empty() && !self.has_ended()
-    }
-
-    /// KILL for its etcd alone; says whether one ran.
-    pub fn kill_etcd(&self) -> bool {
-        let Some(launcher) = self.pid() else {
-            return false;
-        };
-        let children = std::fs::read_dir(format!("/proc/{launcher}/task"))
-            .into_iter()
-            .flatten()
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-        let pids: Vec<u32> = children
-            .flat_map(|text| {
-                text.split_whitespace()
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            })
-            .filter_map(|pid| pid.parse().ok())
-            .collect();
-        let is_etcd = |pid: &&u32| {
-            std::fs::read_link(format!("/proc/{pid}/exe"))
-                .is_ok_and(|program| program.file_name().is_some_and(|name| name == "etcd"))
-        };
-        let etcd = pids.iter().find(is_etcd);
-        if let Some(pid) = etcd {
-            signal(*pid, rustix::process::Signal::KILL);
-        }
-        etcd.is_some()
-    }
-
-    /// KILL for the launcher and all below it.
-    pub fn kill(&self) {
-        if let Some(process) = self.process.lock().unwrap().take() {
-            process.kill();
-        }
-    }
-
-    pub fn stop(&self) {
-        self.process.lock().unwrap().take();
-    }
-}
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
-    let _ = rustix::process::kill_process(pid.unwrap(), signal);
-}
 
 /// All of it; dropping it stops everything.
 pub struct Hosted {
@@ -224,31 +59,6 @@ pub struct Hosted {
     launcher_kubeconfig: PathBuf,
     folder: Folder,
     _permit: Permit,
-}
-
-/// The hosting API: one that all stories share, or one of the story's own, which may be stopped.
-pub enum HostingApi {
-    Shared(&'static Cluster),
-    Own(Box<Cluster>),
-}
-
-impl std::ops::Deref for HostingApi {
-    type Target = Cluster;
-
-    fn deref(&self) -> &Cluster {
-        match self {
-            Self::Shared(cluster) => cluster,
-            Self::Own(cluster) => cluster,
-        }
-    }
-}
-
-/// Whose kinds are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kinds {
-    Ours,
-    /// As KKP's reference lists them; what they do not have is dropped.
-    Kkp,
 }
 
 /// What a hosted control plane is to be like.
@@ -295,109 +105,6 @@ impl HostedBuilder {
     }
 }
 
-fn new_hosting() -> Cluster {
-    Cluster::builder()
-        .controllers(Controllers::NAMESPACES)
-        .start()
-}
-
-fn shared_hosting() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        let cluster = new_hosting();
-        bring_crds(&cluster);
-        cluster
-    })
-}
-
-fn bring_crds(hosting: &Cluster) {
-    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
-    let mut files: Vec<_> = std::fs::read_dir(crds)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
-    files.sort();
-    for file in files {
-        hosting.apply(&std::fs::read_to_string(file).unwrap());
-    }
-    hosting.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd/etcdrestores.kubermatic.k8c.io",
-        "crd/etcdbackupconfigs.kubermatic.k8c.io",
-        "crd/clusters.kubermatic.k8c.io",
-        "crd/backupstoragelocations.velero.io",
-    ]);
-}
-
-/// The control plane's own API server.
-struct Api {
-    process: Option<Process>,
-    port: Port,
-    ca: String,
-    folder: PathBuf,
-    etcd: Vec<String>,
-    with_api_server: bool,
-}
-
-impl Api {
-    fn endpoint(&self) -> Endpoint {
-        Endpoint {
-            url: format!("https://127.0.0.1:{}", self.port.number),
-            ca: Some(self.ca.clone()),
-            identity: None,
-            token: Some(TOKEN.to_owned()),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        !self.with_api_server || {
-            let answer = self.endpoint().client().get("/readyz");
-            answer.is_ok_and(|answer| answer.status == 200)
-        }
-    }
-
-    fn scale(&mut self, wanted: bool) {
-        if !self.with_api_server {
-            return;
-        }
-        if wanted && self.process.as_ref().is_none_or(Process::has_ended) {
-            self.process = Some(self.start());
-        }
-        if !wanted {
-            self.process = None;
-        }
-    }
-
-    fn start(&self) -> Process {
-        let file = |name: &str| self.folder.join(name).display().to_string();
-        let mut command = Command::new(tools::path("kube-apiserver"));
-        command
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-            .arg(format!("--secure-port={}", self.port.number))
-            .args(&self.etcd)
-            .arg(format!("--tls-cert-file={}", file("server.crt")))
-            .arg(format!("--tls-private-key-file={}", file("server.key")))
-            .arg(format!("--token-auth-file={}", file("tokens.csv")))
-            .arg(format!("--service-account-key-file={}", file("sa.pub")))
-            .arg(format!(
-                "--service-account-signing-key-file={}",
-                file("sa.key")
-            ))
-            .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
-            .args([
-                "--service-cluster-ip-range=10.0.0.0/16",
-                "--authorization-mode=RBAC",
-            ])
-            .args([
-                "--disable-admission-plugins=ServiceAccount",
-                "--profiling=false",
-            ]);
-        Process::start_in("hosted-apiserver", &self.folder, &command)
-    }
-}
-
 impl Hosted {
     pub fn builder() -> HostedBuilder {
         HostedBuilder {
@@ -427,6 +134,7 @@ impl Hosted {
             let server = authority.peer("etcd", &["127.0.0.1", "localhost"]);
             folder.write("ca.crt", authority.certificate());
             folder.write("etcd.crt", &server.certificate);
+            folder.write("peer.crt", &server.certificate);
             folder.write("etcd.key", &server.key);
             Tls {
                 ca: authority.certificate().to_owned(),
@@ -483,12 +191,12 @@ impl Hosted {
             folder,
             _permit: permit,
         };
-        match (wanted.kinds, &hosted.hosting) {
-            (Kinds::Ours, HostingApi::Own(own)) => bring_crds(own),
-            (Kinds::Ours, HostingApi::Shared(_)) => {}
-            (Kinds::Kkp, _) => kkp::bring_crds(&hosted.hosting),
+        if let HostingApi::Own(own) = &hosted.hosting {
+            bring_crds(own, wanted.kinds);
         }
-        hosted.make_objects();
+        hosted.make_objects(&|yaml| {
+            hosted.hosting.apply(yaml);
+        });
         for index in 0..hosted.members.len() {
             hosted.launch(index);
         }
@@ -500,10 +208,33 @@ impl Hosted {
         hosted
     }
 
-    fn make_objects(&self) {
+    /// Puts another certificate into the file that etcd shows its peers; gives the one that was there.
+    pub fn replace_peer_certificate(&self, pem: &str) -> String {
+        let before = std::fs::read_to_string(self.folder.join("peer.crt")).unwrap();
+        self.folder.write("peer.crt", pem);
+        before
+    }
+
+    /// Makes the objects that stand for it in its own API as well, and gives the way there.
+    pub fn move_objects_inside(&self) -> PathBuf {
+        let kubeconfig = self.api_kubeconfig();
+        let apply = |yaml: &str| {
+            kubectl::apply(&mut kubectl::command(&kubeconfig, self.folder.path()), yaml);
+        };
+        for file in crd_files() {
+            apply(&std::fs::read_to_string(file).unwrap());
+        }
+        let mut wait = kubectl::command(&kubeconfig, self.folder.path());
+        wait.args(["wait", "--for=condition=Established", "--timeout=60s"]);
+        Output::of(wait.args(ESTABLISHED)).ok();
+        self.make_objects(&apply);
+        kubeconfig
+    }
+
+    fn make_objects(&self, apply: &dyn Fn(&str)) {
         let (cluster, namespace) = (&self.name, &self.namespace);
         let replicas = self.members.len();
-        self.hosting.apply(&format!(
+        apply(&format!(
             "apiVersion: v1
 kind: Namespace
 metadata: {{name: {namespace}}}
@@ -548,7 +279,7 @@ spec:
         ));
         self.hosting.apply(&RIGHTS.replace("xyz", cluster));
         for name in ["apiserver", "controller-manager", "scheduler"] {
-            self.hosting.apply(&format!(
+            apply(&format!(
                 "apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: {name}, namespace: {namespace}}}
@@ -633,12 +364,13 @@ spec:
         ];
         for (flag, file) in [
             ("cert-file", "etcd.crt"),
+            ("peer-cert-file", "peer.crt"),
             ("key-file", "etcd.key"),
+            ("peer-key-file", "etcd.key"),
             ("trusted-ca-file", "ca.crt"),
+            ("peer-trusted-ca-file", "ca.crt"),
         ] {
-            let file = self.folder.join(file).display().to_string();
-            flags.push(format!("--{flag}={file}"));
-            flags.push(format!("--peer-{flag}={file}"));
+            flags.push(format!("--{flag}={}", self.folder.join(file).display()));
         }
         flags
     }
@@ -845,9 +577,17 @@ spec:
 
     /// Applies an EtcdRestore as KKP documents it.
     pub fn apply_restore(&self, name: &str, backup: &str) {
+        self.apply_restore_by(self.hosting.kubeconfig(), name, backup);
+    }
+
+    /// The same by another way.
+    pub fn apply_restore_by(&self, kubeconfig: &Path, name: &str, backup: &str) {
         let (cluster, namespace) = (&self.name, &self.namespace);
-        self.hosting.apply(&format!(
-            "apiVersion: kubermatic.k8c.io/v1
+        let mut command = kubectl::command(kubeconfig, self.folder.path());
+        kubectl::apply(
+            &mut command,
+            &format!(
+                "apiVersion: kubermatic.k8c.io/v1
 kind: EtcdRestore
 metadata: {{name: {name}, namespace: {namespace}}}
 spec:
@@ -855,101 +595,8 @@ spec:
   backupName: {backup}
   destination: s3
 "
-        ));
-    }
-
-    pub fn backup_config(&self, name: &str) -> Option<Value> {
-        let namespace = &self.namespace;
-        self.hosting_object(&format!(
-            "/apis/kubermatic.k8c.io/v1/namespaces/{namespace}/etcdbackupconfigs/{name}"
-        ))
-    }
-
-    /// An EtcdBackupConfig of this cluster with these fields, as `schedule: "@every 1s", keep: 2`.
-    pub fn apply_backup_config(&self, name: &str, fields: &str) {
-        let (cluster, namespace) = (&self.name, &self.namespace);
-        self.hosting.apply(&format!(
-            "apiVersion: kubermatic.k8c.io/v1
-kind: EtcdBackupConfig
-metadata: {{name: {name}, namespace: {namespace}}}
-spec: {{cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {cluster}}}, {fields}}}
-"
-        ));
-    }
-
-    /// A destination with the credentials of the Secret `NAME-credentials`, which launchers may read from now on; `url` is where its store is
-    /// reached.
-    pub fn apply_destination(&self, name: &str, url: &str, credentials: &str) {
-        let namespace = &self.namespace;
-        let credentials = credentials.replace('\n', "\n    ");
-        self.hosting.apply(&format!(
-            "apiVersion: v1
-kind: Secret
-metadata: {{name: {name}-credentials, namespace: {namespace}}}
-stringData:
-  cloud: |
-    {credentials}
----
-apiVersion: velero.io/v1
-kind: BackupStorageLocation
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  provider: aws
-  objectStorage: {{bucket: {BUCKET}}}
-  config: {{region: us-east-1, s3Url: \"{url}\", s3ForcePathStyle: \"true\"}}
-  credential: {{name: {name}-credentials, key: cloud}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: destination-{name}, namespace: {namespace}}}
-rules:
-- {{apiGroups: [\"\"], resources: [secrets], resourceNames: [{name}-credentials], verbs: [get]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: destination-{name}, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: destination-{name}}}
-subjects: [{{kind: ServiceAccount, name: etcd-launcher, namespace: {namespace}}}]
-"
-        ));
-    }
-
-    /// Lets time pass for an EtcdBackupConfig: its creation and the slots of its snapshots move so many seconds back, as only etcd can say.
-    pub fn age_backup_config(&self, name: &str, seconds: i64) {
-        let key = format!(
-            "/registry/kubermatic.k8c.io/etcdbackupconfigs/{}/{name}",
-            self.namespace
+            ),
         );
-        let mut keys = Keys::of(&Endpoint::plain(self.hosting.etcd_endpoint()));
-        let earlier = |time: &mut Value| {
-            if let Some(Ok(then)) = time.as_str().map(str::parse::<jiff::Timestamp>) {
-                *time = json!((then - jiff::SignedDuration::from_secs(seconds)).to_string());
-            }
-        };
-        let stored = keys.get(&key).expect("the config").value;
-        let mut object: Value = serde_json::from_slice(&stored).expect("JSON");
-        earlier(&mut object["metadata"]["creationTimestamp"]);
-        for list in ["lastBackups", "currentBackups"] {
-            let rows = object["status"].get_mut(list).and_then(Value::as_array_mut);
-            for row in rows.into_iter().flatten() {
-                earlier(&mut row["scheduledTime"]);
-            }
-        }
-        keys.put(&key, object.to_string().as_bytes());
-    }
-
-    /// Events about an object of the cluster's namespace: `reason: message` of each.
-    pub fn events_about(&self, name: &str) -> Vec<String> {
-        let events = self.hosting_object(&format!("/api/v1/namespaces/{}/events", self.namespace));
-        let items = events.and_then(|mut list| list["items"].as_array_mut().map(std::mem::take));
-        let about = items.unwrap_or_default().into_iter();
-        about
-            .filter(|event| event["involvedObject"]["name"] == name)
-            .map(|event| {
-                let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
-                format!("{}: {}", text("reason"), text("message"))
-            })
-            .collect()
     }
 
     /// Waits until a restore has this phase; fails the test where it ends in another one.
@@ -988,7 +635,7 @@ subjects: [{{kind: ServiceAccount, name: etcd-launcher, namespace: {namespace}}}
         )
     }
 
-    /// Waits until nothing of any restore is left on the objects.
+    /// Waits until nothing of any restore is left on the objects, and every member serves.
     #[track_caller]
     pub fn wait_until_settled(&self) {
         self.relaunch_until("everything to be put back", LONG, || {
@@ -997,7 +644,7 @@ subjects: [{{kind: ServiceAccount, name: etcd-launcher, namespace: {namespace}}}
             let idle = self.members.iter().all(|member| {
                 member
                     .state()
-                    .is_some_and(|state| state.get("attempt").is_none())
+                    .is_some_and(|state| state.get("attempt").is_none() && state["serving"] == true)
             });
             (free && idle).then_some(())
         });

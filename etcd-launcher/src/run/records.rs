@@ -8,24 +8,16 @@ use std::collections::BTreeMap;
 use backup_core::etcd::{HashKv, LiveDigest};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use backup_core::api::hosted::{ACTIVE, FINALIZER, FORMER_REPLICAS, OUTCOME, PAUSED_BY};
+
 /// On the StatefulSet: the cluster id that stands. Usual listeners open on it alone.
 pub(crate) const CLUSTER_ID: &str = "etcd-launcher/cluster-id";
 /// On the StatefulSet: names of members that ever started, separated by commas.
 pub(crate) const BOOTSTRAPPED: &str = "etcd-launcher/bootstrapped";
 /// On the StatefulSet: the greatest target revision of any attempt.
 pub(crate) const TARGET_REVISION: &str = "etcd-launcher/target-revision";
-/// On the StatefulSet: how the last attempt ended, [`EndRecord`].
-pub(crate) const OUTCOME: &str = "etcd-launcher/outcome";
-/// On the Cluster: `namespace/name/uid/attempt` of the restore that is at work.
-pub(crate) const ACTIVE: &str = "etcd-launcher/active-restore";
-/// On a Deployment: its replicas before the pause.
-pub(crate) const FORMER_REPLICAS: &str = "etcd-launcher/former-replicas";
-/// On a Deployment: the attempt that paused it.
-pub(crate) const PAUSED_BY: &str = "etcd-launcher/attempt";
 /// On an EtcdRestore: ends it before commit, on the way back.
 pub(crate) const ABORT: &str = "etcd-launcher/abort";
-/// On an EtcdRestore.
-pub(crate) const FINALIZER: &str = "etcd-launcher/restore";
 
 macro_rules! steps {
     ($($(#[$about:meta])* $name:ident,)+) => {

@@ -1,5 +1,6 @@
 //! Restores that are given up, forgotten, or in each other's way.
 
+use harness::run::kubectl_backup;
 use serde_json::json;
 
 use super::place::{LONG, Place, SNAPSHOT, from};
@@ -65,6 +66,46 @@ fn a_restore_that_is_aborted_goes_back_and_says_so() {
     assert!(message.contains("given up"), "{message}");
     place.assert_put_back();
     assert!(!place.is_restored());
+}
+
+#[test]
+fn a_restore_without_a_launcher_alive_is_given_up_by_force_and_its_members_obey_when_they_come_back()
+ {
+    let place = Place::of(1);
+    let abort = || {
+        kubectl_backup(&["etcd", "abort", "stuck", "--force", "-n", &place.namespace])
+            .kubeconfig(place.hosting.kubeconfig())
+    };
+    place.members[0].crash_at(&["Starting:remembered"]);
+    place.members[0].stop();
+    place.wait_until_etcd_serves();
+    place.apply_restore("stuck", SNAPSHOT);
+    place.wait_for_step("stuck", &from("Planned"));
+    let refused = abort().code(1);
+    assert!(refused.stderr.contains("is at work"), "{}", refused.stderr);
+    harness::wait_for("the launcher's end", LONG, || {
+        place.members[0].has_ended().then_some(())
+    });
+    assert_eq!(place.replicas("apiserver"), 0);
+    let given_up = abort().ok();
+    assert!(
+        given_up.stdout.contains("deployment/apiserver scaled to 2")
+            && given_up.stdout.contains("given up by hand at Starting"),
+        "{}",
+        given_up.stdout
+    );
+    assert_eq!(place.replicas("apiserver"), 2);
+    assert_eq!(
+        place.restore("stuck").unwrap()["status"]["phase"],
+        "RolledBack"
+    );
+    // The new state lies in its place, and is not started.
+    place.launch(0);
+    assert!(!place.is_restored());
+    place.assert_put_back();
+    abort().code(1);
+    place.delete_restore("stuck");
+    place.wait_until_gone("stuck");
 }
 
 #[test]

@@ -36,22 +36,23 @@ fn the_hosting_api_may_be_away_in_the_middle() {
 fn answers_that_are_lost_and_writes_that_others_made_first_change_nothing() {
     let mut place = Place::of(3);
     let proxy = Proxy::start(&place.hosting.endpoint());
-    let (writes, reads) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let is_write = |method: &http::Method| *method != http::Method::GET;
-    let every = |number: usize, count: AtomicUsize, writes: bool| {
+    // Scattered, and the same in every run: a work of several writes gets through some time.
+    let one_of = |number: usize, writes: bool| {
+        let count = AtomicUsize::new(number);
         Match::when(move |request| {
-            is_write(&request.method) == writes
-                && count.fetch_add(1, Ordering::SeqCst) % number == number - 1
+            (request.method != http::Method::GET) == writes && {
+                let scattered = count
+                    .fetch_add(1, Ordering::SeqCst)
+                    .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                (scattered >> 32).is_multiple_of(number)
+            }
         })
     };
-    proxy.every(every(3, writes, true), Action::CutAfterForward);
-    proxy.every(every(5, AtomicUsize::new(0), true), Action::Cut);
+    proxy.every(one_of(9, true), Action::CutAfterForward);
+    proxy.every(one_of(17, true), Action::Cut);
     let conflict = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"somebody was faster","reason":"Conflict","code":409}"#;
-    proxy.every(
-        every(4, AtomicUsize::new(2), true),
-        Action::status(409, conflict),
-    );
-    proxy.every(every(11, reads, false), Action::Cut);
+    proxy.every(one_of(13, true), Action::status(409, conflict));
+    proxy.every(one_of(29, false), Action::Cut);
     let kubeconfig = place.hosting.token_kubeconfig(&proxy.url());
     place.reach_hosting_by(kubeconfig);
     for index in 0..3 {

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 
-/// Brings KKP's kinds, and the one of Velero.
-pub(super) fn bring_crds(cluster: &Cluster) {
+/// Brings KKP's kinds.
+pub fn bring_crds(cluster: &Cluster) {
     let text = json!({"type": "string"});
     let reference = json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
         "apiVersion": text, "fieldPath": text, "kind": text, "name": text, "namespace": text, "resourceVersion": text, "uid": text}});
@@ -30,17 +30,6 @@ pub(super) fn bring_crds(cluster: &Cluster) {
     );
     let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     kind(cluster, "Cluster", "Cluster", &any, &any);
-    let locations = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../manifests/crds/backupstoragelocations.velero.io.yaml"
-    );
-    cluster.apply(&std::fs::read_to_string(locations).unwrap());
-    cluster.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd/backupstoragelocations.velero.io",
-    ]);
 }
 
 fn kind(cluster: &Cluster, kind: &str, scope: &str, spec: &Value, status: &Value) {

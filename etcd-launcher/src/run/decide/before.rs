@@ -53,7 +53,6 @@ pub(super) fn preflight(view: &View<'_>) -> Decision {
     let told = format!("{present} of {} members are fit", voters.len());
     if view.stalled >= view.patience.stall
         || (!voters.is_empty() && waited.is_empty() && present < needed)
-        || (voters.is_empty() && view.watched_for >= view.patience.stall)
     {
         return failed(view, format!("refused: {told}, {needed} are needed"));
     }

@@ -75,6 +75,8 @@ impl Keeper {
             health.serving = serving;
         });
         if serving {
+            self.health
+                .tell(|health| "etcd runs as usual".clone_into(&mut health.message));
             if stands.is_none_or(|stands| stands.is_empty() || Some(stands) == id.as_deref()) {
                 return self.serving(set, id.as_deref()).await;
             }
