@@ -95,6 +95,8 @@ impl Network {
         };
         within(&["address", "add", &inside, "dev", "eth0"]);
         within(&["link", "set", "eth0", "up"]);
+        // There is no way out that would lead to services: without this one only pods reach them.
+        within(&["route", "add", SERVICES, "dev", "eth0"]);
     }
 }
 
@@ -105,6 +107,9 @@ impl Drop for Network {
         guardian::link_gone(&self.link);
     }
 }
+
+/// As kubeadm.yaml has it.
+const SERVICES: &str = "10.96.0.0/16";
 
 /// Control groups of one name: one in the single hierarchy of version 2, or one in each of version 1.
 #[derive(Debug)]
