@@ -1,8 +1,8 @@
-//! Reading, taking and restoring snapshots of etcd. The stories of hosted restores (`etcd/running`) are written and join this list once
-//! each of them has been seen to pass.
+//! Reading, taking and restoring snapshots of etcd, offline and below a launcher.
 
 mod objects;
 mod reading;
 mod restoring;
+mod running;
 mod snapshots;
 mod wire;
