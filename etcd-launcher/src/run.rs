@@ -111,21 +111,21 @@
 
 mod act;
 mod certificates;
-mod condition;
+pub(crate) mod condition;
 mod coordinator;
 mod decide;
 mod door;
-mod event;
+pub(crate) mod event;
 mod fitness;
 pub(crate) mod hosting;
 mod http;
 mod keeper;
 mod kept;
-mod kkp;
-mod lease;
+pub(crate) mod kkp;
+pub(crate) mod lease;
 mod listening;
 mod memory;
-mod pace;
+pub(crate) mod pace;
 mod pause;
 mod peers;
 mod plan;
@@ -141,9 +141,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
+use backup_core::api::hosted;
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
+use crate::backups::Backups;
 use crate::etcd_args::EtcdArgs;
 use crate::health::Health;
 use crate::member::Member;
@@ -215,7 +217,7 @@ pub(crate) async fn run(
         hosting: hosting.clone(),
         peers: peers.clone(),
         health: health.clone(),
-        turn: Turn::new(&settings.names.cluster, &name, pace),
+        turn: Turn::new(hosted::lease_name(&settings.names.cluster), &name, pace),
         pace,
         patience: Patience::default().at(pace),
         said: Box::new(said.clone()),
@@ -223,6 +225,15 @@ pub(crate) async fn run(
         whose: Whose::default(),
     };
     tokio::spawn(coordinator.coordinate());
+    let backups = Backups::new(
+        &name,
+        settings.etcd.clone(),
+        hosting.clone(),
+        health.clone(),
+        pace,
+        Box::new(said.clone()),
+    );
+    tokio::spawn(backups.work());
 
     let config = Config {
         name,

@@ -1,6 +1,7 @@
 //! Events, for people: what was decided, and what ended badly. Nothing depends on one; that it can not be written is no failure.
 
 use backup_core::Result;
+use backup_core::api::hosted::HOSTED_API_VERSION;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -28,30 +29,45 @@ impl Hosting {
         reason: &str,
         message: &str,
     ) {
+        let about = ObjectReference {
+            kind: Some("EtcdRestore".to_owned()),
+            namespace: Some(about.namespace.clone()),
+            name: Some(about.name.clone()),
+            uid: Some(about.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.tell_event_about(about, tone, reason, message).await;
+    }
+
+    /// Tells of an object of these kinds.
+    pub(crate) async fn tell_event_about(
+        &self,
+        about: ObjectReference,
+        tone: Tone,
+        reason: &str,
+        message: &str,
+    ) {
         let _: Result<Event> = self.try_event(about, tone, reason, message).await;
     }
 
     async fn try_event(
         &self,
-        about: &RestoreRef,
+        about: ObjectReference,
         tone: Tone,
         reason: &str,
         message: &str,
     ) -> Result<Event> {
+        let namespace = about.namespace.clone().unwrap_or_default();
         let now = Some(Time(Timestamp::now()));
         let event = Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", about.name)),
-                namespace: Some(about.namespace.clone()),
+                generate_name: about.name.as_ref().map(|name| format!("{name}.")),
+                namespace: about.namespace.clone(),
                 ..ObjectMeta::default()
             },
             involved_object: ObjectReference {
-                api_version: Some("kubermatic.k8c.io/v1".to_owned()),
-                kind: Some("EtcdRestore".to_owned()),
-                namespace: Some(about.namespace.clone()),
-                name: Some(about.name.clone()),
-                uid: Some(about.uid.clone()),
-                ..ObjectReference::default()
+                api_version: Some(HOSTED_API_VERSION.to_owned()),
+                ..about
             },
             type_: Some(format!("{tone:?}")),
             reason: Some(reason.to_owned()),
@@ -65,7 +81,7 @@ impl Hosting {
             last_timestamp: now,
             ..Event::default()
         };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &about.namespace);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         soon(
             "write an event",
             events.create(&PostParams::default(), &event),

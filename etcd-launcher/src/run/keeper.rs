@@ -437,19 +437,7 @@ async fn moved_on(hosting: &Hosting, restore: &RestoreRef, attempt: &Attempt) {
 
 /// An error with its causes and its hint, as one sentence of a status.
 pub(crate) fn sentence(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !cause_text.is_empty() && !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    if let Some(hint) = error.hint_text() {
-        text = format!("{text} ({hint})");
-    }
-    text
+    error.sentence()
 }
 
 /// For tests: ends the process here where the environment says so. `ETCD_LAUNCHER_CRASH_AT=run:Swapping:done` is right after the act of that step.

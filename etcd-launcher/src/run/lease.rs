@@ -1,5 +1,5 @@
-//! Who coordinates: a Lease in the hosting API, which spares work and fences nothing. Another holder's is taken when this launcher has not seen it
-//! renewed for some time by its own clock.
+//! Who does what one launcher alone should do: a Lease in the hosting API, which spares work and fences nothing. Another holder's is taken when
+//! this launcher has not seen it renewed for some time by its own clock.
 
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,10 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Nothing is seen yet.
-    pub(crate) fn new(cluster: &str, me: &str, pace: Pace) -> Self {
+    /// Nothing is seen yet of the Lease of this name.
+    pub(crate) fn new(name: String, me: &str, pace: Pace) -> Self {
         Self {
-            name: backup_core::api::hosted::lease_name(cluster),
+            name,
             me: me.to_owned(),
             pace,
             seen: None,
@@ -123,5 +123,17 @@ impl Turn {
             }
             Err(e) => Err(told("take the Lease", e)),
         }
+    }
+}
+
+/// Whether launchers of this cluster ever took a turn in the namespace.
+pub(crate) async fn is_there(hosting: &Hosting, cluster: &str) -> Result<bool> {
+    let leases: Api<Lease> = Api::namespaced(hosting.client.clone(), &hosting.names.namespace);
+    let name = backup_core::api::hosted::lease_name(cluster);
+    match leases.get_opt(&name).await {
+        Ok(lease) => Ok(lease.is_some()),
+        // Who may read its own Leases alone is alone here.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(false),
+        Err(e) => Err(told("read a Lease", e)),
     }
 }
