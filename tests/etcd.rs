@@ -1,4 +1,4 @@
-//! Reading, taking and restoring snapshots of etcd, offline and below a launcher; the objects that ask for it.
+//! Reading, taking and restoring snapshots of etcd, offline and below a launcher; hosted control planes and their objects.
 
 mod installed;
 mod objects;
