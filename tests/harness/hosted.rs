@@ -569,11 +569,16 @@ spec:
 
     /// Applies an EtcdRestore as KKP documents it.
     pub fn apply_restore(&self, name: &str, backup: &str) {
-        self.apply_restore_by(self.hosting.kubeconfig(), name, backup);
+        self.apply_restore_from("s3", name, backup);
+    }
+
+    /// The same from another destination.
+    pub fn apply_restore_from(&self, destination: &str, name: &str, backup: &str) {
+        self.apply_restore_by(self.hosting.kubeconfig(), destination, name, backup);
     }
 
     /// The same by another way.
-    pub fn apply_restore_by(&self, kubeconfig: &Path, name: &str, backup: &str) {
+    pub fn apply_restore_by(&self, kubeconfig: &Path, destination: &str, name: &str, backup: &str) {
         let (cluster, namespace) = (&self.name, &self.namespace);
         let mut command = kubectl::command(kubeconfig, self.folder.path());
         kubectl::apply(
@@ -585,7 +590,7 @@ metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {cluster}}}
   backupName: {backup}
-  destination: s3
+  destination: {destination}
 "
             ),
         );
