@@ -7,6 +7,7 @@ pub mod api;
 pub mod archive;
 pub mod backup;
 pub mod catalog;
+pub mod certificate;
 pub mod cluster;
 pub mod discovery;
 pub mod error;

@@ -15,8 +15,8 @@ use kube::config::{
     NamedContext,
 };
 
-use crate::certificate;
 use backup_cli::error::{CommandError, Result};
+use backup_core::certificate;
 use backup_core::error::quoted;
 
 /// kubectl's flags for the connection, with kubectl's meaning.

@@ -1,6 +1,5 @@
 //! `kubectl backup`: the plugin. Starts the runtime, runs one command, ends with its exit code.
 
-mod certificate;
 mod cli;
 mod commands;
 mod connection;

@@ -2,6 +2,7 @@
 //! of their own, which comes and goes as its Deployment says. There is no kubelet: a thread plays what one would do.
 
 mod api;
+mod builder;
 mod configs;
 mod hosting;
 pub mod kkp;
@@ -9,7 +10,7 @@ mod member;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -22,16 +23,14 @@ use serde_json::{Value, json};
 use crate::etcd::Keys;
 use crate::http_client::{Answer, Endpoint};
 use crate::permit::{Permit, Permits};
-use crate::pki::{Authority, SigningKey};
-use crate::ports::Port;
 use crate::process::{Folder, Output, Process};
 use crate::store::Minio;
 use crate::{kubectl, tools, wait_for};
 use api::Api;
-use hosting::{ESTABLISHED, bring_crds, crd_files, new_hosting, shared_hosting};
+pub use builder::HostedBuilder;
+use hosting::{ESTABLISHED, crd_files};
 pub use hosting::{HostingApi, Kinds};
 pub use member::Launched;
-use member::Tls;
 
 /// What a launcher may do, as users are given it for a cluster `xyz`.
 const RIGHTS: &str = include_str!("../../manifests/etcd-launcher/rbac.yaml");
@@ -61,151 +60,10 @@ pub struct Hosted {
     _permit: Permit,
 }
 
-/// What a hosted control plane is to be like.
-pub struct HostedBuilder {
-    members: usize,
-    api_server: bool,
-    own_hosting: bool,
-    tls: bool,
-    kinds: Kinds,
-}
-
-impl HostedBuilder {
-    pub fn members(mut self, members: usize) -> Self {
-        self.members = members;
-        self
-    }
-
-    /// With an API server on its etcd; whoever looks at etcd alone need not wait for one.
-    pub fn with_api_server(mut self) -> Self {
-        self.api_server = true;
-        self
-    }
-
-    /// With a hosting API of its own, and the names of KKP's documentation.
-    pub fn with_own_hosting(mut self) -> Self {
-        self.own_hosting = true;
-        self
-    }
-
-    /// etcd asks its clients and its peers for certificates.
-    pub fn with_tls(mut self) -> Self {
-        self.tls = true;
-        self
-    }
-
-    /// KKP manages it: the kinds are KKP's.
-    pub fn managed_by_kkp(mut self) -> Self {
-        self.kinds = Kinds::Kkp;
-        self.with_own_hosting()
-    }
-
-    pub fn start(self) -> Hosted {
-        Hosted::start(&self)
-    }
-}
-
 impl Hosted {
+    /// One member, no API server, the shared hosting API.
     pub fn builder() -> HostedBuilder {
-        HostedBuilder {
-            members: 1,
-            api_server: false,
-            own_hosting: false,
-            tls: false,
-            kinds: Kinds::Ours,
-        }
-    }
-
-    fn start(wanted: &HostedBuilder) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let permit = PERMITS.take();
-        let hosting = if wanted.own_hosting {
-            HostingApi::Own(Box::new(new_hosting()))
-        } else {
-            HostingApi::Shared(shared_hosting())
-        };
-        let name = match &hosting {
-            HostingApi::Own(_) => CLUSTER.to_owned(),
-            HostingApi::Shared(_) => format!("hosted-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
-        };
-        let folder = Folder::new("hosted");
-        let authority = Authority::new("hosted-ca");
-        let tls = wanted.tls.then(|| {
-            let server = authority.peer("etcd", &["127.0.0.1", "localhost"]);
-            folder.write("ca.crt", authority.certificate());
-            folder.write("etcd.crt", &server.certificate);
-            folder.write("peer.crt", &server.certificate);
-            folder.write("etcd.key", &server.key);
-            Tls {
-                ca: authority.certificate().to_owned(),
-                client: server,
-            }
-        });
-        let members: Vec<_> = (0..wanted.members)
-            .map(|index| Launched::new(index, &folder, tls.clone()))
-            .collect();
-        let minio = Minio::start();
-        minio.bucket(BUCKET);
-
-        let server = authority.server("kube-apiserver", &["127.0.0.1", "localhost"]);
-        let keys = SigningKey::new();
-        folder.write("server.crt", &server.certificate);
-        folder.write("server.key", &server.key);
-        folder.write("sa.key", &keys.private);
-        folder.write("sa.pub", &keys.public);
-        folder.write(
-            "tokens.csv",
-            format!("{TOKEN},admin,admin,\"system:masters\"\n"),
-        );
-        let urls: Vec<_> = members.iter().map(Launched::client_url).collect();
-        let mut etcd = vec![format!("--etcd-servers={}", urls.join(","))];
-        if wanted.tls {
-            for (flag, file) in [
-                ("--etcd-cafile", "ca.crt"),
-                ("--etcd-certfile", "etcd.crt"),
-                ("--etcd-keyfile", "etcd.key"),
-            ] {
-                etcd.push(format!("{flag}={}", folder.join(file).display()));
-            }
-        }
-        let api = Api {
-            process: None,
-            port: Port::lease(),
-            ca: authority.certificate().to_owned(),
-            folder: folder.path().to_owned(),
-            etcd,
-            with_api_server: wanted.api_server,
-        };
-        let mut hosted = Self {
-            world: None,
-            launcher_kubeconfig: hosting.user(
-                &format!("system:serviceaccount:cluster-{name}:etcd-launcher"),
-                &["system:serviceaccounts"],
-            ),
-            members,
-            api: Arc::new(Mutex::new(api)),
-            minio,
-            namespace: format!("cluster-{name}"),
-            name,
-            hosting,
-            folder,
-            _permit: permit,
-        };
-        if let HostingApi::Own(own) = &hosted.hosting {
-            bring_crds(own, wanted.kinds);
-        }
-        hosted.make_objects(&|yaml| {
-            hosted.hosting.apply(yaml);
-        });
-        for index in 0..hosted.members.len() {
-            hosted.launch(index);
-        }
-        hosted.wait_until_etcd_serves();
-        hosted.world = Some(hosted.play());
-        if wanted.api_server {
-            hosted.wait_for_api();
-        }
-        hosted
+        HostedBuilder::new()
     }
 
     /// Puts another certificate into the file that etcd shows its peers; gives the one that was there.
@@ -277,7 +135,7 @@ spec:
             self.minio.secret_key(),
             self.minio.endpoint(),
         ));
-        self.hosting.apply(&RIGHTS.replace("xyz", cluster));
+        apply(&RIGHTS.replace("xyz", cluster));
         for name in ["apiserver", "controller-manager", "scheduler"] {
             apply(&format!(
                 "apiVersion: apps/v1
@@ -577,11 +435,16 @@ spec:
 
     /// Applies an EtcdRestore as KKP documents it.
     pub fn apply_restore(&self, name: &str, backup: &str) {
-        self.apply_restore_by(self.hosting.kubeconfig(), name, backup);
+        self.apply_restore_from("s3", name, backup);
+    }
+
+    /// The same from another destination.
+    pub fn apply_restore_from(&self, destination: &str, name: &str, backup: &str) {
+        self.apply_restore_by(self.hosting.kubeconfig(), destination, name, backup);
     }
 
     /// The same by another way.
-    pub fn apply_restore_by(&self, kubeconfig: &Path, name: &str, backup: &str) {
+    pub fn apply_restore_by(&self, kubeconfig: &Path, destination: &str, name: &str, backup: &str) {
         let (cluster, namespace) = (&self.name, &self.namespace);
         let mut command = kubectl::command(kubeconfig, self.folder.path());
         kubectl::apply(
@@ -593,7 +456,7 @@ metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {cluster}}}
   backupName: {backup}
-  destination: s3
+  destination: {destination}
 "
             ),
         );

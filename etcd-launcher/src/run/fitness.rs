@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backup_core::certificate;
 use backup_core::etcd::{Database, Facts};
 use backup_core::location::Location;
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
-use super::certificates;
 use super::door;
 use super::hosting::{Hosting, RestoreView};
 use super::records::{Before, Data, Fit, SnapshotFacts, Voter};
@@ -251,8 +251,16 @@ fn check_arguments(args: &EtcdArgs) -> Result<()> {
         .hint("move it to member/wal in the data dir, and start etcd without --wal-dir"));
     }
     let now = jiff::Timestamp::now();
-    for certificate in args.certificates() {
-        certificates::check(&certificate, now)?;
+    for file in args.certificates() {
+        let pem = std::fs::read(&file)
+            .map_err(|e| Error::invalid(format!("can not read {}", file.display())).because(e))?;
+        if let Some(end) = certificate::expired(&pem, now) {
+            return Err(Error::invalid(format!(
+                "the certificate {} expired at {end}",
+                file.display()
+            ))
+            .hint("renew it: etcd would be started with it, and find no peers"));
+        }
     }
     let socket = args.data_dir().join(crate::member::SOCKET);
     if socket.as_os_str().len() > LONGEST_SOCKET {

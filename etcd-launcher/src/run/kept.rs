@@ -25,6 +25,7 @@ use crate::restore::etcdutl::Tool;
 use crate::restore::plan::{AttemptId, Carried};
 use crate::restore::replay::{FromKept, tail};
 use crate::restore::step::Step;
+use crate::source::blocking;
 
 /// The attempt whose replaced state is asked for, where a restore asks for one.
 pub(crate) fn named(backup: &str) -> Option<AttemptId> {
@@ -53,7 +54,8 @@ pub(crate) fn look(dir: &DataDir, of: &AttemptId, progress: &dyn Progress) -> Re
         return Ok(Kept::default());
     };
     let (index, term) = tail(&side)?;
-    let facts = Database::open(&side.join("snap").join("db"))?.facts(progress)?;
+    let database = Database::open(&side.join("snap").join("db"))?;
+    let facts = blocking(|| database.facts(progress))?;
     Ok(Kept {
         term,
         index,

@@ -3,7 +3,7 @@
 use harness::run::kubectl_backup;
 use serde_json::json;
 
-use super::place::{LONG, Place, SNAPSHOT, from};
+use super::place::{LONG, Place, SNAPSHOT, condition, from};
 
 /// Deletes a restore at each of these steps, or as soon after it as that is seen.
 fn deleted_at(steps: &[&str]) {
@@ -151,8 +151,14 @@ fn of_two_restores_the_second_waits_for_the_first() {
     let place = Place::of(1);
     place.apply_restore("first", SNAPSHOT);
     place.apply_restore("second", SNAPSHOT);
-    let mut at_once = false;
+    let (mut at_once, mut waited) = (false, false);
     place.relaunch_until("both", LONG, || {
+        if let Some(told) = condition(&place.restore("second")?, "Waiting") {
+            waited |= told["status"] == "True"
+                && told["message"]
+                    .as_str()?
+                    .contains("restore first is at work");
+        }
         let steps: Vec<String> = ["first", "second"]
             .iter()
             .filter_map(|name| {
@@ -164,7 +170,7 @@ fn of_two_restores_the_second_waits_for_the_first() {
         at_once |= open > 1;
         (steps.len() == 2 && open == 0).then_some(())
     });
-    assert!(!at_once);
+    assert!(!at_once && waited);
     place.assert_put_back();
     assert!(place.is_restored());
     let second = place.restore("second").unwrap();

@@ -111,7 +111,7 @@ fn a_hosting_api_that_lies_in_the_very_etcd_is_refused() {
     hosted.launch(0);
     hosted.wait_until_etcd_serves();
     hosted.wait_for_api();
-    hosted.apply_restore_by(&own, "inside", SNAPSHOT);
+    hosted.apply_restore_by(&own, "s3", "inside", SNAPSHOT);
     let path = format!(
         "/apis/kubermatic.k8c.io/v1/namespaces/{}/etcdrestores/inside",
         hosted.namespace
@@ -158,6 +158,54 @@ fn what_is_no_snapshot_of_this_cluster_is_refused_with_a_reason() {
     }
     place.assert_put_back();
     assert!(!place.is_restored());
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_waited_for_and_holds_nobody_else_up() {
+    let place = Place::of(1);
+    place.hosting.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: BackupStorageLocation, metadata: {{name: dead, namespace: {}}},
+          spec: {{provider: aws, objectStorage: {{bucket: b}}, config: {{region: us-east-1, s3Url: 'http://127.0.0.1:1'}},
+                  credential: {{name: s3-credentials, key: cloud}}}}}}",
+        place.namespace
+    ));
+    place.apply_restore_from("dead", "waiting", SNAPSHOT);
+    place.relaunch_until("its word", LONG, || {
+        let restore = place.restore("waiting")?;
+        message(&restore).contains("tried again").then_some(())
+    });
+    place.apply_restore_from("nowhere", "lost", SNAPSHOT);
+    let restore = place.wait_for_phase("lost", "Failed");
+    let told = message(&restore);
+    assert!(
+        told.contains("\"nowhere\" is not there") && told.contains("dead, s3"),
+        "{told}"
+    );
+    place.restore_well("restored");
+    let waiting = place.restore("waiting").unwrap();
+    assert_eq!(waiting["status"]["phase"], Value::Null);
+    place.delete_restore("waiting");
+    place.wait_until_gone("waiting");
+}
+
+#[test]
+fn a_restore_of_another_namespaces_cluster_is_refused() {
+    let place = Place::of(1);
+    let elsewhere = place.hosting.create_namespace("elsewhere");
+    place.hosting.kubectl(&[
+        "patch",
+        "clusters.kubermatic.k8c.io",
+        &place.name,
+        "--type=merge",
+        "-p",
+        &json!({"status": {"namespaceName": elsewhere}}).to_string(),
+        "--subresource=status",
+    ]);
+    let told = refused(&place, "misplaced");
+    assert!(
+        told.contains(&elsewhere) && told.contains("apply it there"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use harness::hosted::{CLUSTER, Hosted, HostedBuilder};
 use serde_json::Value;
 
-use super::place::{LONG, STEPS};
+use super::place::{LONG, STEPS, condition};
 
 /// KKP's example, as it stands in its documentation.
 const RESTORE: &str = include_str!("../../../manifests/examples/etcdrestore.yaml");
@@ -92,6 +92,20 @@ fn restored(builder: HostedBuilder, first: &str) {
     assert!(places.is_sorted() && !places.contains(&None), "{steps:?}");
     assert_eq!(phases, ["Started", "StsRebuilding", "Completed"]);
     assert!(restore["status"]["restoreTime"].is_string(), "{restore}");
+    let told = condition(&restore, "Restored").unwrap();
+    assert_eq!(
+        (&told["status"], &told["reason"]),
+        (&"True".into(), &"Completed".into())
+    );
+    let events = hosted.kubectl(&[
+        "get",
+        "events",
+        &format!("--field-selector=involvedObject.name={first}"),
+        "-o=jsonpath={.items[*].reason}",
+    ]);
+    for step in &STEPS[1..] {
+        assert!(events.stdout.contains(step), "{step}: {}", events.stdout);
+    }
     hosted.wait_for_api();
     assert_eq!(config_map(&hosted, "earlier"), 200);
     assert_eq!(config_map(&hosted, "later"), 404);

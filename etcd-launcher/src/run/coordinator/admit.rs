@@ -50,9 +50,20 @@ impl Coordinator {
                 self.take(&restore, &id).await?;
                 return Ok(OFTEN);
             }
-            if let Some(why) = self.refused(&restore).await? {
-                self.refuse(&restore, &why).await?;
-                continue;
+            match self.refused(&restore).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    self.refuse(&restore, &why).await?;
+                    continue;
+                }
+                // A store that does not answer now may later; others need not wait for it.
+                Err(e) => {
+                    let why = sentence(&e);
+                    self.say(&format!("restore {}: {why}", restore.reference().name));
+                    self.tell(&restore, &format!("{why}; it is tried again"))
+                        .await?;
+                    continue;
+                }
             }
             // A member that has not put the last attempt away yet would obey two.
             let answers = self.peers.ask().await;

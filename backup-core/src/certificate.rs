@@ -1,5 +1,5 @@
-//! When a client certificate ends. A server says no more than "Unauthorized" of one that has expired; this tells why. It reads the one
-//! field and judges nothing else: whether the certificate is any good is the server's business.
+//! When a certificate ends: a server says no more than "Unauthorized" of a client's that has expired, and an etcd that is started with one finds no
+//! peers. Reads the one field and judges nothing else: whether the certificate is any good is for whoever is shown it.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 /// When the first certificate of a PEM file ended, if it did.
-pub(crate) fn expired(pem: &[u8], now: Timestamp) -> Option<Timestamp> {
+pub fn expired(pem: &[u8], now: Timestamp) -> Option<Timestamp> {
     let der = CertificateDer::from_pem_slice(pem).ok()?;
     not_after(&der).filter(|end| *end < now)
 }
