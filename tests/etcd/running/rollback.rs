@@ -1,9 +1,27 @@
 //! A completed restore is rolled back by a restore of the state that it replaced.
 
-use harness::hosted::Hosted;
+use std::path::PathBuf;
+
 use harness::run::kubectl_backup;
 
-use super::place::{LONG, Place};
+use super::place::{Place, message};
+
+/// The id of a restore's attempt.
+fn attempt(place: &Place, name: &str) -> String {
+    let restore = place.restore(name).unwrap();
+    restore["status"]["attempt"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// What each member keeps of what an attempt replaced.
+fn kept(place: &Place, attempt: &str) -> Vec<PathBuf> {
+    let members = place.members.iter();
+    members
+        .map(|member| member.data_dir().join(format!(".restore-{attempt}")))
+        .collect()
+}
 
 /// Restores, rolls back with the plugin, and rolls that back.
 fn rolled_back(members: usize) {
@@ -47,19 +65,65 @@ fn a_restore_of_three_members_is_rolled_back_to_one_state_on_all_of_them() {
 fn a_state_that_no_majority_keeps_is_not_rolled_back_to() {
     let place = Place::of(3);
     place.restore_well("restored");
-    let attempt = place.restore("restored").unwrap()["status"]["attempt"]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    for member in &place.members[..2] {
-        let kept = member.data_dir().join(format!(".restore-{attempt}"));
+    let attempt = attempt(&place, "restored");
+    for kept in &kept(&place, &attempt)[..2] {
         std::fs::remove_dir_all(kept).unwrap();
     }
     place.apply_restore("back", &format!("kept-{attempt}"));
     let restore = place.wait_for_phase("back", "Failed");
-    let message = super::place::message(&restore);
-    assert!(message.contains("1 of 3 members keep"), "{message}");
+    let told = message(&restore);
+    assert!(told.contains("1 of 3 members keep"), "{told}");
     place.assert_put_back();
     assert!(place.is_restored());
-    let _ = (LONG, Hosted::builder);
+}
+
+#[test]
+fn a_kept_state_that_was_altered_is_refused_and_a_rollback_goes_on_whoever_is_killed() {
+    let place = Place::of(3);
+    place.restore_well("restored");
+    let attempt = attempt(&place, "restored");
+    let databases: Vec<_> = kept(&place, &attempt)
+        .iter()
+        .map(|kept| kept.join("member/snap/db"))
+        .collect();
+    let whole: Vec<_> = databases
+        .iter()
+        .map(|file| std::fs::read(file).unwrap())
+        .collect();
+    for (file, bytes) in databases.iter().zip(&whole) {
+        let mut altered = bytes.clone();
+        let mut places = 0;
+        for at in 0..altered.len() - 5 {
+            if altered[at..].starts_with(b"later") {
+                altered[at] = b'L';
+                places += 1;
+            }
+        }
+        assert!(places > 0, "the state has none of what was written later");
+        std::fs::write(file, altered).unwrap();
+    }
+    let name = format!("kept-{attempt}");
+    place.apply_restore("altered", &name);
+    let restore = place.wait_for_phase("altered", "Failed");
+    let told = message(&restore);
+    assert!(told.contains("holds other keys"), "{told}");
+    place.assert_put_back();
+    assert!(place.is_restored());
+
+    for (file, bytes) in databases.iter().zip(&whole) {
+        std::fs::write(file, bytes).unwrap();
+    }
+    // Each is killed in Preflight, so also the one that brings the state to the destination.
+    for member in &place.members {
+        member.crash_at(&["Preflight:done", "Preflight:done", "Planned:done"]);
+        member.stop();
+    }
+    place.wait_until_etcd_serves();
+    place.apply_restore("back", &name);
+    place.wait_for_phase("back", "Completed");
+    place.assert_put_back();
+    assert!(!place.is_restored(), "{}", place.story());
+    for member in &place.members {
+        assert!(member.has_passed_all(), "{:?}", member.points_left());
+    }
 }
