@@ -118,7 +118,7 @@ pub(crate) mod hosting;
 mod http;
 mod keeper;
 mod lease;
-mod listening;
+pub(crate) mod listening;
 mod memory;
 mod pause;
 mod peers;

@@ -1,0 +1,130 @@
+//! The program killed on a node at every record and between the moves: `node status` says where it stands, the same command goes on, and a
+//! rollback brings the old state back.
+
+// A list of names and nothing else: which points there are is the product's to say.
+#[path = "../../../etcd-launcher/src/node/point.rs"]
+mod point;
+
+use harness::node::Node;
+use point::Point;
+
+use super::place::Place;
+use crate::etcd::step::Step;
+
+/// The switch that only tests use.
+const CRASH_AT: &str = "ETCD_LAUNCHER_CRASH_AT";
+
+/// Where a killed restore leaves the node: its state, and whether etcd can have seen the new one. None: a restore does not come by.
+fn stands_at_step(step: Step) -> Option<(&'static str, Seen)> {
+    match step {
+        Step::Planned | Step::Fetched | Step::Built | Step::Proven => Some(("Prepared", Seen::No)),
+        Step::Exchanging => Some(("Exchanging", Seen::No)),
+        Step::Exchanged => Some(("Exchanged", Seen::No)),
+        Step::Starting => Some(("Starting", Seen::No)),
+        Step::Verified => Some(("Starting", Seen::Yes)),
+        Step::Committed => Some(("Committed", Seen::Yes)),
+        Step::RollingBack | Step::RolledBack | Step::Abandoned => None,
+    }
+}
+
+fn stands_at_point(point: Point) -> (&'static str, Seen) {
+    match point {
+        Point::Fencing | Point::Quiet | Point::Fenced => ("Stopping", Seen::No),
+        Point::Back => ("Starting", Seen::Yes),
+        Point::Returned => ("Committed", Seen::Yes),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    No,
+    Yes,
+}
+
+/// Every place where a restore can be killed, and how the node stands then.
+fn all() -> Vec<(&'static str, &'static str, Seen)> {
+    let steps = Step::ALL
+        .iter()
+        .filter_map(|step| stands_at_step(*step).map(|(stands, seen)| (step.name(), stands, seen)));
+    let points = Point::ALL.iter().map(|point| {
+        let (stands, seen) = stands_at_point(*point);
+        (point.name(), stands, seen)
+    });
+    steps.chain(points).collect()
+}
+
+#[test]
+fn a_restore_that_is_killed_at_any_point_goes_on_by_the_same_command() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let place = Place::start();
+    place.mark("early");
+    let file = place.snapshot("etcd.db");
+    for (at, stands, _) in all() {
+        place.mark("late");
+        place.restore(&file).env(CRASH_AT, at).code(137);
+        let told = place.status();
+        assert_eq!(told["state"], stands, "{at}: {told}");
+        let run = place.restore(&file).run();
+        assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
+        place.assert_marked(&["early"]);
+        let attempts = place.status()["data"]["attempts"].as_array().unwrap().len();
+        println!("{at}: {attempts}");
+    }
+}
+
+#[test]
+fn a_restore_that_is_killed_at_any_point_is_rolled_back() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let place = Place::start();
+    place.mark("early");
+    let file = place.snapshot("etcd.db");
+    place.mark("late");
+    for (at, _, seen) in all() {
+        place.restore(&file).env(CRASH_AT, at).code(137);
+        let run = place.rollback().run();
+        assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
+        assert_eq!(
+            seen == Seen::Yes,
+            run.stderr.contains("etcd has run"),
+            "{at}: {}",
+            run.stderr
+        );
+        place.assert_marked(&["early", "late"]);
+    }
+}
+
+#[test]
+fn a_rollback_that_is_killed_at_any_point_goes_on_by_the_same_command() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let place = Place::start();
+    place.mark("early");
+    let file = place.snapshot("etcd.db");
+    place.mark("late");
+    // Of a restored state that nobody has seen: exchanged back.
+    for at in ["node:Fenced", "RollingBack", "RolledBack"] {
+        place.restore(&file).env(CRASH_AT, "Exchanged").code(137);
+        place.rollback().env(CRASH_AT, at).code(137);
+        place.rollback().ok();
+        place.assert_marked(&["early", "late"]);
+    }
+    // Of one before its exchange: given up.
+    place.restore(&file).env(CRASH_AT, "node:Quiet").code(137);
+    place.rollback().env(CRASH_AT, "Abandoned").code(137);
+    assert_eq!(place.status()["state"], "GivenUp");
+    place.rollback().ok();
+    place.assert_marked(&["early", "late"]);
+    // Of one that etcd served: forward, and through the same points.
+    for (at, _, _) in all() {
+        place.restore(&file).ok();
+        place.rollback().env(CRASH_AT, at).code(137);
+        let run = place.rollback().run();
+        assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
+        place.assert_marked(&["early", "late"]);
+    }
+}
