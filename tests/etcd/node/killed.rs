@@ -41,37 +41,65 @@ enum Seen {
     Yes,
 }
 
-/// Every place where a restore can be killed, and how the node stands then.
+/// Every place where a restore can be killed, in the order in which it comes by, and how the node stands then.
 fn all() -> Vec<(&'static str, &'static str, Seen)> {
-    let steps = Step::ALL
-        .iter()
-        .filter_map(|step| stands_at_step(*step).map(|(stands, seen)| (step.name(), stands, seen)));
-    let points = Point::ALL.iter().map(|point| {
-        let (stands, seen) = stands_at_point(*point);
-        (point.name(), stands, seen)
-    });
-    steps.chain(points).collect()
+    let mut found = Vec::new();
+    for step in Step::ALL {
+        // Moves are made before these records.
+        let points: &[Point] = match step {
+            Step::Exchanging => &[Point::Fencing, Point::Quiet, Point::Fenced],
+            Step::Verified => &[Point::Back],
+            Step::RollingBack => &[Point::Returned],
+            _ => &[],
+        };
+        for point in points {
+            let (stands, seen) = stands_at_point(*point);
+            found.push((point.name(), stands, seen));
+        }
+        if let Some((stands, seen)) = stands_at_step(*step) {
+            found.push((step.name(), stands, seen));
+        }
+    }
+    assert_eq!(
+        found
+            .iter()
+            .filter(|(at, _, _)| at.starts_with("node:"))
+            .count(),
+        Point::ALL.len()
+    );
+    found
 }
 
 #[test]
-fn a_restore_that_is_killed_at_any_point_goes_on_by_the_same_command() {
+fn a_restore_that_is_killed_again_and_again_goes_on_by_the_same_command() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
     let place = Place::start();
     place.mark("early");
     let file = place.snapshot("etcd.db");
+    place.mark("late");
+    // Each call goes on from where the one before was killed, and is killed one point later.
     for (at, stands, _) in all() {
-        place.mark("late");
         place.restore(&file).env(CRASH_AT, at).code(137);
         let told = place.status();
         assert_eq!(told["state"], stands, "{at}: {told}");
-        let run = place.restore(&file).run();
-        assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
-        place.assert_marked(&["early"]);
-        let attempts = place.status()["data"]["attempts"].as_array().unwrap().len();
-        println!("{at}: {attempts}");
     }
+    place.restore(&file).ok();
+    place.assert_marked(&["early"]);
+    let attempts = &place.status()["data"]["attempts"];
+    assert_eq!(
+        attempts.as_array().unwrap().len(),
+        1,
+        "one restore: {attempts}"
+    );
+    // Another one begins anew where the first was killed.
+    place.mark("since");
+    let other = place.snapshot("other.db");
+    place.mark("last");
+    place.restore(&file).env(CRASH_AT, "node:Quiet").code(137);
+    place.restore(&other).ok();
+    place.assert_marked(&["early", "since"]);
 }
 
 #[test]
@@ -87,18 +115,14 @@ fn a_restore_that_is_killed_at_any_point_is_rolled_back() {
         place.restore(&file).env(CRASH_AT, at).code(137);
         let run = place.rollback().run();
         assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
-        assert_eq!(
-            seen == Seen::Yes,
-            run.stderr.contains("etcd has run"),
-            "{at}: {}",
-            run.stderr
-        );
+        let is_forward = run.stderr.contains("etcd has run");
+        assert_eq!(seen == Seen::Yes, is_forward, "{at}: {}", run.stderr);
         place.assert_marked(&["early", "late"]);
     }
 }
 
 #[test]
-fn a_rollback_that_is_killed_at_any_point_goes_on_by_the_same_command() {
+fn a_rollback_that_is_killed_again_and_again_goes_on_by_the_same_command() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
@@ -106,25 +130,30 @@ fn a_rollback_that_is_killed_at_any_point_goes_on_by_the_same_command() {
     place.mark("early");
     let file = place.snapshot("etcd.db");
     place.mark("late");
-    // Of a restored state that nobody has seen: exchanged back.
-    for at in ["node:Fenced", "RollingBack", "RolledBack"] {
-        place.restore(&file).env(CRASH_AT, "Exchanged").code(137);
-        place.rollback().env(CRASH_AT, at).code(137);
-        place.rollback().ok();
-        place.assert_marked(&["early", "late"]);
-    }
-    // Of one before its exchange: given up.
+    // Of a restore before its exchange: given up.
     place.restore(&file).env(CRASH_AT, "node:Quiet").code(137);
     place.rollback().env(CRASH_AT, "Abandoned").code(137);
     assert_eq!(place.status()["state"], "GivenUp");
     place.rollback().ok();
     place.assert_marked(&["early", "late"]);
-    // Of one that etcd served: forward, and through the same points.
-    for (at, _, _) in all() {
-        place.restore(&file).ok();
+    // Of a restored state that nobody has seen: exchanged back.
+    place.restore(&file).env(CRASH_AT, "Exchanged").code(137);
+    for (at, stands) in [
+        ("node:Fenced", "Exchanged"),
+        ("RollingBack", "RollingBack"),
+        ("RolledBack", "GivenUp"),
+    ] {
         place.rollback().env(CRASH_AT, at).code(137);
-        let run = place.rollback().run();
-        assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
-        place.assert_marked(&["early", "late"]);
+        assert_eq!(place.status()["state"], stands, "{at}");
     }
+    place.rollback().ok();
+    place.assert_marked(&["early", "late"]);
+    // Of one that etcd served: forward, and through the same points. What was built is built anew each time.
+    place.restore(&file).ok();
+    place.assert_marked(&["early"]);
+    for (at, _, _) in all() {
+        place.rollback().env(CRASH_AT, at).code(137);
+    }
+    place.rollback().ok();
+    place.assert_marked(&["early", "late"]);
 }

@@ -87,18 +87,8 @@ fn a_node_whose_etcd_is_gone_comes_back_from_a_file_and_from_a_store() {
     assert_eq!(place.processes("etcd"), pids);
 
     // Pods are scheduled and run: controllers and kubelet have listed anew.
-    place
-        .node
-        .kubectl(&["create", "deployment", "web", "--image=localhost/pause:1"]);
-    place
-        .node
-        .kubectl(&[
-            "taint",
-            "nodes",
-            "--all",
-            "node-role.kubernetes.io/control-plane-",
-        ])
-        .code(0);
+    let image = "--image=localhost/pause:1";
+    place.node.kubectl(&["create", "deployment", "web", image]);
     place
         .node
         .kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]);

@@ -9,6 +9,7 @@ use clap::Args;
 use super::{KubeletArgs, Node, restore};
 use crate::commands::data_dir::{Taken, ToolArgs};
 use crate::commands::rollback::from_kept;
+use crate::node::folders;
 use crate::node::stand::{self, Stand};
 use crate::restore::decide::{self, RollingBack};
 use crate::restore::dir::DataDir;
@@ -56,33 +57,31 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
     node.look_again()?;
     let record = node.found.record.clone();
     let last = super::last(&dir)?;
-    match stand::stand(record.as_ref(), last.as_ref()) {
-        Stand::Fenced => return give_back(ui, &node, &dir, args),
-        Stand::Prepared | Stand::Idle => {
-            let in_effect = dir
-                .in_effect()?
-                .map(|attempt| offline::found(&dir, attempt))
-                .transpose()?;
-            match decide::rollback(last.as_ref(), in_effect.as_ref(), None, By::Node)? {
-                RollingBack::Abandon(id) => {
-                    exchange::abandon(&mut dir, &id, "it was rolled back")?;
-                    ui.line(&format!(
-                        "attempt {id} was given up before anything was stopped: {} holds {} as before",
-                        node.data_dir.display(),
-                        dir.carried()?
-                    ))?;
-                    return Ok(Exit::Done);
-                }
-                RollingBack::Done(id) => {
-                    ui.line(&format!(
-                        "attempt {id} is rolled back already: {} holds {}",
-                        node.data_dir.display(),
-                        dir.carried()?
-                    ))?;
-                    return Ok(Exit::Done);
-                }
-                _ => {}
-            }
+    let stands = stand::stand(record.as_ref(), last.as_ref());
+    if stands == Stand::Fenced {
+        return give_back(ui, &node, &dir, args);
+    }
+    // What moves no state needs nothing stopped.
+    let in_effect = dir
+        .in_effect()?
+        .map(|attempt| offline::found(&dir, attempt))
+        .transpose()?;
+    let decided = decide::rollback(last.as_ref(), in_effect.as_ref(), None, By::Node)?;
+    match decided {
+        RollingBack::Abandon(id) if !dir.attempt(&id)?.may_be_exchanged => {
+            exchange::abandon(&mut dir, &id, "it was rolled back")?;
+            return give_back(ui, &node, &dir, args);
+        }
+        RollingBack::Done(id) if record.is_none() => {
+            ui.line(&format!(
+                "attempt {id} is rolled back already: {} holds {}",
+                node.data_dir.display(),
+                dir.carried()?
+            ))?;
+            return Ok(Exit::Done);
+        }
+        RollingBack::Done(_) if stands == Stand::GivenUp => {
+            return give_back(ui, &node, &dir, args);
         }
         _ => {}
     }
@@ -130,6 +129,14 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
 /// Starts the control plane on what is there, which is what was there before.
 fn give_back(ui: &Ui, node: &Node, dir: &DataDir, args: &RollbackArgs) -> Result<Exit> {
     let carried = dir.carried()?;
+    if node.found.lying(folders::Place::Out).next().is_none() {
+        node.folders.lower()?;
+        ui.line(&format!(
+            "{} holds {carried} as before, and nothing was stopped",
+            node.data_dir.display()
+        ))?;
+        return Ok(Exit::Done);
+    }
     if carried == Carried::Absent && !args.empty_cluster {
         ui.say(&format!(
             "{} is empty, as it was: an etcd would begin an empty cluster there, so the control plane stays stopped; its manifests are in {}",
