@@ -328,6 +328,31 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_node_goes_on_with_its_own_attempts_and_begins_anew_on_what_was_done_at_a_terminal() {
+        let same = Asked::example();
+        let of = |by, truth| {
+            let begun = attempt(Purpose::Restore, by, &EXCHANGED[..2]);
+            restore(Some(&found(&begun, truth, false)), &same, By::Node, 5)
+        };
+        assert_eq!(of(By::Node, Truth::Before).unwrap(), Restoring::GoOn);
+        assert_eq!(
+            of(By::Offline, Truth::Before).unwrap(),
+            Restoring::AbandonFirst
+        );
+        assert!(of(By::Run, Truth::Before).is_err());
+        let done = attempt(Purpose::Restore, By::Offline, EXCHANGED);
+        let after = found(&done, Truth::After, false);
+        assert_eq!(
+            restore(Some(&after), &same, By::Node, 5).unwrap(),
+            Restoring::Fresh
+        );
+        assert_eq!(
+            rollback(Some(&after), None, None, By::Node).unwrap(),
+            RollingBack::Back(done.id().clone())
+        );
+    }
+
+    #[test]
     fn an_older_attempt_is_rolled_back_only_by_its_name() {
         let old = attempt(Purpose::Restore, By::Offline, EXCHANGED);
         let new = attempt(Purpose::Restore, By::Offline, &[Step::Abandoned]);

@@ -30,7 +30,8 @@ fn stands_at_step(step: Step) -> Option<(&'static str, Seen)> {
 fn stands_at_point(point: Point) -> (&'static str, Seen) {
     match point {
         Point::Fencing | Point::Quiet | Point::Fenced => ("Stopping", Seen::No),
-        Point::Back => ("Starting", Seen::Yes),
+        // The kubelet may or may not have started it when the rollback comes.
+        Point::Back => ("Starting", Seen::Perhaps),
         Point::Returned => ("Committed", Seen::Yes),
     }
 }
@@ -38,6 +39,7 @@ fn stands_at_point(point: Point) -> (&'static str, Seen) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Seen {
     No,
+    Perhaps,
     Yes,
 }
 
@@ -116,7 +118,8 @@ fn a_restore_that_is_killed_at_any_point_is_rolled_back() {
         let run = place.rollback().run();
         assert_eq!(run.code, 0, "{at}: {}\n{}", run.stderr, place.node.logs());
         let is_forward = run.stderr.contains("etcd has run");
-        assert_eq!(seen == Seen::Yes, is_forward, "{at}: {}", run.stderr);
+        let is_right = seen == Seen::Perhaps || is_forward == (seen == Seen::Yes);
+        assert!(is_right, "{at}: {}", run.stderr);
         place.assert_marked(&["early", "late"]);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use harness::etcd::Etcd;
 use harness::node::Node;
-use harness::tools;
+use harness::{tools, wait_for};
 
 use super::place::{PARTS, Place, told};
 
@@ -167,6 +168,58 @@ fn a_node_that_can_not_be_restored_is_left_alone_and_a_fence_is_undone() {
     // Restored from where it was fenced by itself.
     place.mark("later");
     place.launcher(&["node", "fence", "--yes"]).ok();
+    place.restore(&file).ok();
+    place.assert_marked(&["kept"]);
+}
+
+#[test]
+fn a_lost_quorum_and_an_empty_data_dir_are_told_and_need_a_word() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let place = Place::start();
+    place.mark("kept");
+    let file = place.snapshot("etcd.db");
+    place.mark("later");
+
+    // A second member that never comes: etcd has no quorum any more, and the API server no etcd.
+    place.node.etcdctl(&[
+        "member",
+        "add",
+        "ghost",
+        "--peer-urls=https://10.99.99.99:2380",
+    ]);
+    let run = place.restore(&file).code(1);
+    told(&run, &["2 members", "--lost-members", "manifests are back"]);
+    assert!(!place.fence().exists());
+    place.restore(&file).arg("--lost-members").ok();
+    place.assert_marked(&["kept"]);
+    let members = place.node.etcdctl(&["member", "list"]).stdout;
+    assert_eq!(members.lines().count(), 1, "{members}");
+
+    // Nothing is left of the data: an etcd that is started would begin an empty cluster.
+    place.launcher(&["node", "fence", "--yes"]).ok();
+    fs::remove_dir_all(place.data_dir().join("member")).unwrap();
+    let run = place.rollback().code(3);
+    told(&run, &["empty cluster", "--empty-cluster"]);
+    assert!(place.fence().join("etcd.yaml").is_file());
+    assert_eq!(place.processes("etcd"), [0; 0]);
+    place.restore(&file).ok();
+    place.assert_marked(&["kept"]);
+
+    // Unless it is what is wanted.
+    place.launcher(&["node", "fence", "--yes"]).ok();
+    fs::remove_dir_all(place.data_dir().join("member")).unwrap();
+    place.rollback().arg("--empty-cluster").ok();
+    wait_for(
+        "an API server with nothing in it",
+        Duration::from_secs(300),
+        || {
+            let read = place.node.try_kubectl(&["get", "configmap", "kept"]);
+            read.stderr.contains("NotFound").then_some(())
+        },
+    );
+    // And back from that as well.
     place.restore(&file).ok();
     place.assert_marked(&["kept"]);
 }
