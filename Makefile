@@ -1,15 +1,21 @@
 # Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
 .DEFAULT_GOAL := build
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: build demo test check bench soak
+.PHONY: build demo demo-etcd test check bench soak
 
-## build: the release binaries, under target/release
+## build: the release binaries, under target/release; the launcher is static, for images of etcd have no libraries
 build:
-	cargo build --release --locked -p kubectl-backup -p etcd-launcher
+	cargo build --release --locked -p kubectl-backup
+	cargo rustc --release --locked -p etcd-launcher --bin etcd-launcher -- -Ctarget-feature=+crt-static
 
 ## demo: a control plane is brought up, filled, backed up to a folder, damaged, restored and compared
 demo: build
 	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup cargo run --locked -q -p tests --bin demo
+
+## demo-etcd: on a real node (needs root), a control plane is hosted in pods, its etcd saved, damaged and restored below launchers
+demo-etcd: build
+	tests/tools/build >/dev/null
+	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup ETCD_LAUNCHER_BIN=$(TARGET)/release/etcd-launcher cargo run --locked -q -p tests --bin demo-etcd
 
 ## test: everything, against real parts; what the machine lacks is skipped loudly and counted
 test:

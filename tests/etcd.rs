@@ -1,10 +1,13 @@
-//! Reading, taking and restoring snapshots of etcd. The stories of hosted restores (`etcd/running`) are written and join this list once
-//! each of them has been seen to pass.
+//! Reading, taking and restoring snapshots of etcd, offline and below a launcher; hosted control planes and their objects.
 
+mod installed;
 mod node;
 mod objects;
 mod reading;
 mod restoring;
+mod rights;
+mod running;
+mod scheduled;
 mod snapshots;
 mod wire;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use harness::cluster::Cluster;
 use harness::etcd::Etcd;
@@ -192,4 +193,69 @@ fn the_demo_ends_with_nothing_missing_and_nothing_different() {
         "{}",
         run.stdout
     );
+}
+
+#[test]
+fn the_demo_of_etcd_ends_with_nothing_missing_and_nothing_different() {
+    if let Err(reason) = harness::node::Node::available() {
+        harness::skip!("{reason}");
+    }
+    let run = harness::run::program(env!("CARGO_BIN_EXE_demo-etcd"), &[] as &[&str])
+        .env("KUBECTL_BACKUP_BIN", tools::plugin())
+        .env("ETCD_LAUNCHER_BIN", tools::static_launcher())
+        .env("KUBECTL_BACKUP_TOOLS", tools::folder())
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", std::env::var_os("HOME").unwrap())
+        .spawn()
+        .wait(Duration::from_secs(900))
+        .ok();
+    assert!(
+        run.stdout.contains("0 missing, 0 different"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn every_test_that_the_table_of_defects_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = String::new();
+    for part in [
+        "tests",
+        "backup-core/src",
+        "etcd-launcher/src",
+        "kubectl-backup/src",
+    ] {
+        read_all(&root.join(part), &mut sources);
+    }
+    let table = fs::read_to_string(root.join("docs/kkp-defects.md")).unwrap();
+    // Names of tests are sentences: everything else between backticks has other characters, or fewer words.
+    let is_test = |name: &&str| {
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        name.bytes().all(word) && name.matches('_').count() >= 2
+    };
+    let named: Vec<&str> = table
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(is_test)
+        .collect();
+    assert!(named.len() > 50, "{named:?}");
+    for name in named {
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "there is no test {name}"
+        );
+    }
+}
+
+fn read_all(folder: &Path, sources: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_all(&path, sources);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            sources.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
 }

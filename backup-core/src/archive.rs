@@ -31,7 +31,7 @@
 //!    held whole): `{"ns":..,"name":..,"uid":..,"rv":..,"labels":{..},"owners":[uid..],"sha256":..,"crc32":..,"member":n,"offset":o,"length":l}`.
 //!    `member` counts members from 0 in the order of the archive; `offset` and `length` locate the first copy of the body in the
 //!    uncompressed member. `crc32` is of the body as stored. `sha256` is of the body without what a server sets (see
-//!    [`row::content_digest`]), so that two backups or a cluster can be compared without bodies. Absent fields are left out.
+//!    [`object::content_digest`]), so that two backups or a cluster can be compared without bodies. Absent fields are left out.
 //!    Within one resource, lines are in the order in which the server listed them.
 //! 3. members: `{"at":offset,"length":bytes,"size":uncompressed,"sha256":of the compressed bytes}`, a line each, in order, in frames of about
 //!    1 MiB. They follow each other without a gap from 0 to the archive's end.
@@ -52,6 +52,7 @@
 //! everything. A reader refuses a `format` it does not know, and ignores keys and kinds of frames it does not know.
 
 pub mod index;
+pub mod object;
 pub mod pack;
 pub mod read;
 pub mod row;

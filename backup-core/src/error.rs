@@ -94,6 +94,23 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// All of it in one line, for the message of an object: the causes, and what to do.
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = StdError::source(self);
+        while let Some(cause) = next {
+            let said = cause.to_string();
+            if !said.is_empty() && !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            next = cause.source();
+        }
+        match self.hint_text() {
+            Some(hint) => format!("{text} ({hint})"),
+            None => text,
+        }
+    }
+
     /// Short for `Error::new(Kind::Invalid, ..)`.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)

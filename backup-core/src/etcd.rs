@@ -6,6 +6,7 @@ mod buckets;
 pub mod catalog;
 pub mod client;
 pub mod database;
+pub mod destination;
 pub mod digest;
 mod entry;
 pub mod facts;

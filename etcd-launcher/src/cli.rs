@@ -5,7 +5,7 @@ use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    crds, describe, exec, node, restore, rollback, run, snapshot, status, verify, version,
+    crds, describe, exec, install, node, restore, rollback, run, snapshot, status, verify, version,
 };
 
 const AFTER: &str = "\
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Crds(crds::CrdsArgs),
     Describe(describe::DescribeArgs),
     Exec(exec::ExecArgs),
+    Install(install::InstallArgs),
     Node(node::NodeArgs),
     Restore(Box<restore::RestoreArgs>),
     Rollback(Box<rollback::RollbackArgs>),

@@ -5,6 +5,7 @@ mod data_dir;
 pub(crate) mod crds;
 pub(crate) mod describe;
 pub(crate) mod exec;
+pub(crate) mod install;
 pub(crate) mod node;
 mod origin;
 pub(crate) mod restore;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Crds(args) => crds::run(&ui, args).await,
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Exec(args) => exec::run(&args).map(|never| match never {}),
+        Command::Install(args) => install::run(&ui, &args),
         Command::Node(args) => node::run(&ui, &cli.global.location, args.command).await,
         Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
         Command::Rollback(args) => rollback::run(&ui, *args).await,

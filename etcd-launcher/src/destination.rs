@@ -1,24 +1,24 @@
-//! Where a hosted cluster's snapshots lie: a BackupStorageLocation and its Secret in the hosting API become a location; a name becomes one
-//! snapshot in it. Reads objects and the bucket; writes nothing.
+//! Where a hosted cluster's snapshots lie: what an object names in the hosting API becomes a location; a name becomes one snapshot in it.
+//! Reads objects and the bucket; writes nothing.
 //!
-//! A destination is the location of that name in the object's own namespace, else one elsewhere whose annotation
-//! `kubectl-backup/allowed-namespaces` lists that namespace. KKP's `backupDownloadCredentialsSecret` (ACCESS_KEY_ID, SECRET_ACCESS_KEY,
-//! BUCKET_NAME, ENDPOINT) names a bucket by itself.
+//! Which BackupStorageLocation a destination is, [`backup_core::etcd::destination`] says. KKP's `backupDownloadCredentialsSecret`
+//! (ACCESS_KEY_ID, SECRET_ACCESS_KEY, BUCKET_NAME, ENDPOINT) names a bucket by itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
-use backup_core::api::hosted::ALLOWED_NAMESPACES;
-use backup_core::etcd::{catalog, manifest, names};
+use backup_core::cluster::Cluster;
+use backup_core::etcd::{catalog, destination, manifest, names};
 use backup_core::location::{self, Credentials, Location};
 use backup_core::name::Name;
 use backup_core::{Error, Kind, Result};
-use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 
-use crate::run::hosting::told;
 use crate::source::{Expected, Source};
+
+/// An answer of the hosting API takes no longer, or it is away.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is asked of a destination.
 #[derive(Clone, Debug, Default)]
@@ -42,129 +42,37 @@ pub(crate) struct Found {
     pub(crate) manifest: Option<manifest::Manifest>,
 }
 
-fn locations(client: &Client, namespace: Option<&str>) -> Api<DynamicObject> {
-    let resource = ApiResource {
-        group: "velero.io".into(),
-        version: "v1".into(),
-        api_version: "velero.io/v1".into(),
-        kind: "BackupStorageLocation".into(),
-        plural: "backupstoragelocations".into(),
-    };
-    match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    }
-}
-
 /// Opens the destination; nothing is sent to the store yet.
 ///
 /// # Errors
-/// `NotFound` where there is none of that name, listing those there are; what the location or its Secret lacks.
+/// `NotFound` where there is none of that name, listing those there are; what the location or its Secret lacks; `Unreachable` where the hosting
+/// API does not say.
 pub(crate) async fn open(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
+    let opened = tokio::time::timeout(PATIENCE, look_up(client, wanted)).await;
+    opened.unwrap_or_else(|_| {
+        Err(Error::new(
+            Kind::Unreachable,
+            "can not look at the destination: the hosting API does not answer",
+        ))
+    })
+}
+
+async fn look_up(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
+    let cluster = Cluster::new(client.clone(), "", "the hosting API");
     if wanted.destination.is_empty() {
         if wanted.secret.is_empty() {
             return Err(Error::invalid("the object names no destination")
                 .hint("set spec.destination to the name of a BackupStorageLocation"));
         }
-        let secret = read_secret(client, wanted.namespace, wanted.secret).await?;
+        let secret = destination::secret(&cluster, wanted.namespace, wanted.secret).await?;
         return from_kkp(wanted.secret, &secret);
     }
-    let doing = format!("read BackupStorageLocation {}", wanted.destination);
-    let own = locations(client, Some(wanted.namespace));
-    let found = match own.get(wanted.destination).await {
-        Ok(found) => Some(found),
-        Err(kube::Error::Api(status)) if status.code == 404 => allowed(client, wanted).await?,
-        Err(e) => return Err(told(&doing, e)),
+    let found = destination::find(&cluster, wanted.namespace, wanted.destination).await?;
+    let credentials = Credentials {
+        file: found.credentials(&cluster).await?,
+        ..Credentials::default()
     };
-    let Some(found) = found else {
-        let listed = own.list(&ListParams::default()).await;
-        let there: Vec<String> = listed
-            .map(|list| {
-                list.items
-                    .into_iter()
-                    .filter_map(|one| one.metadata.name)
-                    .collect()
-            })
-            .unwrap_or_default();
-        let error = Error::not_found(format!(
-            "destination {:?} is not there: no BackupStorageLocation in namespace {} has this name",
-            wanted.destination, wanted.namespace
-        ));
-        return Err(if there.is_empty() {
-            error.hint("make a BackupStorageLocation, with its credentials in a Secret")
-        } else {
-            error.hint(format!("there are: {}", there.join(", ")))
-        });
-    };
-    let namespace = found.metadata.namespace.clone().unwrap_or_default();
-    let spec: BackupStorageLocation = serde_json::to_value(&found)
-        .and_then(serde_json::from_value)
-        .map_err(|e| {
-            Error::invalid(format!(
-                "BackupStorageLocation {} can not be read",
-                wanted.destination
-            ))
-            .because(e)
-        })?;
-    let mut credentials = Credentials::default();
-    if let Some(reference) = spec.spec.rest.get("credential") {
-        let text = |field: &str| reference.get(field).and_then(|value| value.as_str());
-        let (Some(name), Some(key)) = (text("name"), text("key")) else {
-            return Err(Error::invalid(format!(
-                "spec.credential of BackupStorageLocation {} names no Secret and key",
-                wanted.destination
-            )));
-        };
-        let mut secret = read_secret(client, &namespace, name).await?;
-        credentials.file = Some(secret.remove(key).ok_or_else(|| {
-            Error::invalid(format!("Secret {name} has no key {key}"))
-                .hint("spec.credential.key of the location names the key with the credentials file")
-        })?);
-    }
-    location::open(&spec, &credentials)
-}
-
-/// One in another namespace that may be used from here.
-async fn allowed(client: &Client, wanted: &Wanted<'_>) -> Result<Option<DynamicObject>> {
-    let params = ListParams::default().fields(&format!("metadata.name={}", wanted.destination));
-    let listed = match locations(client, None).list(&params).await {
-        Ok(listed) => listed,
-        // Who may not look elsewhere has what is here.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => return Ok(None),
-        Err(e) => return Err(told("list BackupStorageLocations", e)),
-    };
-    let mut found = listed.items.into_iter().filter(|one| {
-        let annotations = one.metadata.annotations.as_ref();
-        let allowed = annotations.and_then(|annotations| annotations.get(ALLOWED_NAMESPACES));
-        allowed.is_some_and(|list| {
-            list.split(',')
-                .any(|namespace| namespace.trim() == wanted.namespace)
-        })
-    });
-    match (found.next(), found.next()) {
-        (Some(_), Some(_)) => Err(Error::invalid(format!(
-            "destination {:?} is not the name of one BackupStorageLocation: several namespaces allow it",
-            wanted.destination
-        ))),
-        (found, _) => Ok(found),
-    }
-}
-
-async fn read_secret(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-) -> Result<BTreeMap<String, Vec<u8>>> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets
-        .get(name)
-        .await
-        .map_err(|e| told(&format!("read Secret {name} in namespace {namespace}"), e))?;
-    let data = secret.data.unwrap_or_default();
-    Ok(data
-        .into_iter()
-        .map(|(key, value)| (key, value.0))
-        .collect())
+    location::open(&found.spec, &credentials)
 }
 
 /// KKP's own form of a bucket and its keys.

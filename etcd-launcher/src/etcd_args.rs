@@ -155,6 +155,32 @@ impl EtcdArgs {
         ports.collect()
     }
 
+    /// Ports on which it listens for anybody.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let clients = self.client_urls();
+        let ports = clients
+            .iter()
+            .filter_map(|url| url.rsplit_once(':')?.1.parse().ok());
+        ports.chain(self.ports_that_are_no_clients()).collect()
+    }
+
+    /// Files with certificates that it shows or trusts.
+    pub(crate) fn certificates(&self) -> Vec<PathBuf> {
+        let flags = [
+            "cert-file",
+            "client-cert-file",
+            "peer-cert-file",
+            "trusted-ca-file",
+            "peer-trusted-ca-file",
+        ];
+        let mut files: Vec<PathBuf> = flags
+            .iter()
+            .filter_map(|flag| self.setting(flag).map(PathBuf::from))
+            .collect();
+        files.dedup();
+        files
+    }
+
     /// `--initial-advertise-peer-urls`
     pub(crate) fn peer_urls(&self) -> Vec<String> {
         self.list("initial-advertise-peer-urls", "http://localhost:2380")
@@ -264,6 +290,8 @@ const KNOWN: &[&str] = &[
     "listen-metrics-urls",
     "listen-peer-urls",
     "name",
+    "peer-cert-file",
+    "peer-trusted-ca-file",
     "quota-backend-bytes",
     "trusted-ca-file",
     "wal-dir",

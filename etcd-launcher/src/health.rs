@@ -31,6 +31,9 @@ pub(crate) struct SelfReport {
     pub(crate) step: Option<String>,
     /// Whether etcd serves clients as usual.
     pub(crate) serving: bool,
+    /// What people should know besides, such as that KKP acts on the restores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
     /// What it does, for people: `restoring: 43 % fetched`.
     pub(crate) message: String,
 }

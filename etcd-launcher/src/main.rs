@@ -1,6 +1,7 @@
 //! `etcd-launcher`: the parent process of etcd, or a tool on a control-plane node. Starts the runtime, runs one command, ends with its
 //! exit code.
 
+mod backups;
 mod cli;
 mod commands;
 mod crash;

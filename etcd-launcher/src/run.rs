@@ -110,20 +110,28 @@
 //! `cluster-id` on an S that was set back; a zombie of a rescheduled pod is kept off by the lock on the data dir alone; /state is plain HTTP.
 
 mod act;
+mod certificates;
+pub(crate) mod condition;
 mod coordinator;
 mod decide;
 mod door;
+pub(crate) mod event;
 mod fitness;
 pub(crate) mod hosting;
 mod http;
 mod keeper;
-mod lease;
+mod kept;
+pub(crate) mod kkp;
+pub(crate) mod lease;
 pub(crate) mod listening;
 mod memory;
+pub(crate) mod pace;
 mod pause;
 mod peers;
 mod plan;
+mod probes;
 pub(crate) mod records;
+mod rehearsal;
 mod row;
 mod startup;
 mod watch_writers;
@@ -132,26 +140,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use backup_core::api::hosted;
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
+use crate::backups::Backups;
 use crate::etcd_args::EtcdArgs;
 use crate::health::Health;
 use crate::member::Member;
 use crate::restore::dir::DataDir;
-use coordinator::{Coordinator, Seen};
+use coordinator::{Coordinator, Seen, Whose};
 use decide::Patience;
 use fitness::Tools;
 use hosting::{Hosting, Names};
 use keeper::{Config, Keeper};
 use lease::Turn;
+use pace::Pace;
 use peers::Peers;
 use row::{Rows, Told};
-
-/// A turn to open passes to the next member after this.
-const TURN: Duration = Duration::from_secs(60);
 
 /// All that `run` is told.
 #[derive(Clone, Debug)]
@@ -172,7 +179,7 @@ pub(crate) struct Settings {
     pub(crate) new_cluster: bool,
     /// `--etcdutl`
     pub(crate) etcdutl: Option<PathBuf>,
-    /// All waiting is shorter by so much; for tests.
+    /// Fixed waits are shorter by so much; for tests.
     pub(crate) hurry: u32,
 }
 
@@ -198,11 +205,10 @@ pub(crate) async fn run(
     let bound = health.serve(settings.listen).await?;
     let hosting = Hosting::connect(settings.kubeconfig.as_deref(), settings.names.clone()).await?;
     let peers = Peers(peers(&settings, bound.port())?);
-    let rows = Rows::new(&name, health.clone());
+    let pace = Pace::new(settings.hurry);
+    let rows = Rows::new(&name, health.clone(), pace);
     // As long as the process; what is restored with it lives in several tasks.
     let progress: &'static dyn Progress = Box::leak(Box::new(Told::new(rows.clone())));
-    let hurry = settings.hurry.max(1);
-    let patience = Patience::default().divided_by(hurry);
 
     tokio::spawn(rows.clone().keep_written(hosting.clone()));
     let coordinator = Coordinator {
@@ -211,12 +217,23 @@ pub(crate) async fn run(
         hosting: hosting.clone(),
         peers: peers.clone(),
         health: health.clone(),
-        turn: Turn::new(&settings.names.cluster, &name, Duration::from_secs(20)),
-        patience,
+        turn: Turn::new(hosted::lease_name(&settings.names.cluster), &name, pace),
+        pace,
+        patience: Patience::default().at(pace),
         said: Box::new(said.clone()),
         seen: Seen::default(),
+        whose: Whose::default(),
     };
     tokio::spawn(coordinator.coordinate());
+    let backups = Backups::new(
+        &name,
+        settings.etcd.clone(),
+        hosting.clone(),
+        health.clone(),
+        pace,
+        Box::new(said.clone()),
+    );
+    tokio::spawn(backups.work());
 
     let config = Config {
         name,
@@ -225,7 +242,7 @@ pub(crate) async fn run(
         tools: Tools {
             etcdutl: settings.etcdutl,
         },
-        turn: TURN / hurry,
+        pace,
     };
     let member = Member::new(settings.etcd);
     let keeper = Keeper::new(

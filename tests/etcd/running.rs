@@ -1,5 +1,11 @@
 //! etcd below its launcher, and the restore of a hosted cluster.
 
 mod crashes;
-mod ends;
+mod given_up;
+mod hosting_api;
+mod kkp;
+mod members;
+mod place;
+mod refused;
+mod rollback;
 mod story;

@@ -289,6 +289,14 @@ impl Etcd {
         self.keys().get(key).map(|found| found.value)
     }
 
+    /// Waits until every running member has applied what any of them answered: a member may lag behind, and a snapshot or a hash does not wait.
+    pub fn caught_up(&self) {
+        for member in self.members.iter().filter(|member| member.is_running()) {
+            // A linearizable read: the member answers when it has caught up.
+            member.keys().revision();
+        }
+    }
+
     /// The current revision.
     pub fn revision(&self) -> i64 {
         self.keys().revision()
@@ -328,10 +336,11 @@ impl Etcd {
         etcdutl(self.builder.version, arguments)
     }
 
-    /// Saves a snapshot of the first member to a file in its folder, as etcdctl does it.
+    /// Saves a snapshot of the first member to a file in its folder, as etcdctl does it; every write that was answered is in it.
     #[track_caller]
     pub fn save_snapshot(&self, name: &str) -> PathBuf {
         let file = self.folder.join(name);
+        self.caught_up();
         let mut command = Command::new(tools::path("etcdctl"));
         command
             .env_clear()

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
+use crate::process::Folder;
+
 /// The pinned program of this name, built on first use.
 pub fn path(name: &str) -> PathBuf {
     static KNOWN: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
@@ -52,48 +54,87 @@ pub fn launcher() -> PathBuf {
     env::var_os("ETCD_LAUNCHER_BIN").map_or_else(|| built().launcher.clone(), PathBuf::from)
 }
 
+/// The launcher as `make build` makes it, linked to nothing of this machine; `ETCD_LAUNCHER_BIN` names one that is built already.
+pub fn static_launcher() -> PathBuf {
+    static BUILT: OnceLock<(Folder, PathBuf)> = OnceLock::new();
+    if let Some(named) = env::var_os("ETCD_LAUNCHER_BIN") {
+        return PathBuf::from(named);
+    }
+    let (_, path) = BUILT.get_or_init(|| {
+        // The programs that other stories start are built first: both lie in one place.
+        built();
+        let built = build(&[
+            "rustc",
+            "--package=etcd-launcher",
+            "--bin=etcd-launcher",
+            "--",
+            "-Ctarget-feature=+crt-static",
+        ]);
+        let folder = Folder::new("static");
+        let path = folder.join("etcd-launcher");
+        std::fs::copy(built.of("etcd-launcher"), &path).expect("a copy");
+        (folder, path)
+    });
+    path.clone()
+}
+
 struct Built {
     plugin: PathBuf,
     launcher: PathBuf,
 }
 
-/// Both programs, built together on first use with the profile of `KUBECTL_BACKUP_PROFILE` (a name, default `dev`).
+/// Both programs, built together on first use.
 fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let profile = env::var("KUBECTL_BACKUP_PROFILE").unwrap_or_else(|_| "dev".to_owned());
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--package=kubectl-backup",
-                "--package=etcd-launcher",
-            ])
-            .args([
-                "--bins",
-                "--message-format=json-render-diagnostics",
-                "--profile",
-            ])
-            .arg(profile)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo");
-        assert!(output.status.success(), "the programs do not build");
-        let messages: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        let program = |name: &str| {
-            messages
-                .iter()
-                .filter(|message| message["target"]["name"] == name)
-                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .unwrap_or_else(|| panic!("cargo does not say where {name} is"))
-        };
+        let built = build(&[
+            "build",
+            "--package=kubectl-backup",
+            "--package=etcd-launcher",
+            "--bins",
+        ]);
         Built {
-            plugin: program("kubectl-backup"),
-            launcher: program("etcd-launcher"),
+            plugin: built.of("kubectl-backup"),
+            launcher: built.of("etcd-launcher"),
         }
     })
+}
+
+/// What cargo said about a build.
+struct Messages(Vec<serde_json::Value>);
+
+impl Messages {
+    fn of(&self, name: &str) -> PathBuf {
+        let of_name = self
+            .0
+            .iter()
+            .filter(|message| message["target"]["name"] == name);
+        of_name
+            .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .next()
+            .unwrap_or_else(|| panic!("cargo does not say where {name} is"))
+    }
+}
+
+/// Runs cargo with the profile of `KUBECTL_BACKUP_PROFILE` (a name, default `dev`).
+fn build(arguments: &[&str]) -> Messages {
+    let profile = env::var("KUBECTL_BACKUP_PROFILE").unwrap_or_else(|_| "dev".to_owned());
+    let (command, rest) = arguments.split_first().expect("a command");
+    let output = Command::new(env!("CARGO"))
+        .args([command, "--message-format=json-render-diagnostics"])
+        .args(["--profile", &profile])
+        .args(rest)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "the programs do not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages = messages.lines();
+    Messages(
+        messages
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect(),
+    )
 }

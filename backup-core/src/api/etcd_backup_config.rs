@@ -192,6 +192,14 @@ pub struct SnapshotRow {
 }
 
 impl SnapshotRow {
+    /// Whether its taking came to an end, good or bad.
+    pub fn is_over(&self) -> bool {
+        matches!(
+            self.backup_phase,
+            RowPhase::Completed | RowPhase::Failed | RowPhase::Other(_)
+        )
+    }
+
     /// Whether it stands: taken to the end, and no removal begun.
     pub fn is_good(&self) -> bool {
         self.backup_phase == RowPhase::Completed && self.delete_phase.is_scheduled()

@@ -23,8 +23,28 @@ pub const CRD_GENERATION: u32 = 1;
 /// The annotation that asks a restore to stop, with the value `true`.
 pub const ABORT: &str = "kubectl-backup/abort";
 
-/// The annotation that asks a completed restore to be taken back, with the value `true`.
-pub const ROLLBACK: &str = "kubectl-backup/rollback";
+/// Before the id of a completed restore's attempt, in the place of a snapshot's name: the state that it replaced, as its members keep it.
+pub const KEPT: &str = "kept-";
+
+/// On a restore: it is not to go before all is put back.
+pub const FINALIZER: &str = "etcd-launcher/restore";
+
+/// On the StatefulSet of etcd: how the last attempt ended.
+pub const OUTCOME: &str = "etcd-launcher/outcome";
+
+/// On a Cluster: `namespace/name/uid/attempt` of the restore that is at work.
+pub const ACTIVE: &str = "etcd-launcher/active-restore";
+
+/// On a Deployment of the control plane: its replicas before the pause.
+pub const FORMER_REPLICAS: &str = "etcd-launcher/former-replicas";
+
+/// On a Deployment of the control plane: the attempt that paused it.
+pub const PAUSED_BY: &str = "etcd-launcher/attempt";
+
+/// `spec.pauseReason` of a Cluster that this attempt paused.
+pub fn pause_reason(attempt: &str) -> String {
+    format!("etcd-launcher {attempt}")
+}
 
 /// The annotation of a BackupStorageLocation with the namespaces that may use it besides its own, with commas between.
 pub const ALLOWED_NAMESPACES: &str = "kubectl-backup/allowed-namespaces";

@@ -8,8 +8,9 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use tar::{EntryType, Header};
 
 use super::entries::BLOCK;
+use super::object::Facts;
 use super::path::{self, VERSION_BODY, VERSION_PATH, check_segment};
-use super::row::{Facts, Row};
+use super::row::Row;
 use super::{LARGEST_BODY, sha256_hex};
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
@@ -23,6 +24,23 @@ pub struct Item {
     pub name: String,
     /// Its JSON, with `apiVersion` and `kind`.
     pub body: Bytes,
+    /// What its JSON tells of it.
+    pub(crate) facts: Facts,
+}
+
+impl Item {
+    /// An object from its JSON.
+    ///
+    /// # Errors
+    /// `Corrupt`, when it is none.
+    pub fn read(namespace: Option<String>, name: String, body: Bytes) -> Result<Self> {
+        Ok(Self {
+            namespace,
+            name,
+            facts: Facts::read(&body)?,
+            body,
+        })
+    }
 }
 
 /// One compressed member.
@@ -60,7 +78,7 @@ const MEMBER_TAR: usize = 1 << 20;
 /// Packs objects of one resource. `mtime` is in seconds since the epoch; `level` is deflate's.
 ///
 /// # Errors
-/// `Invalid`, when a name could leave its folder in an archive; `Corrupt`, when a body is no JSON object.
+/// `Invalid`, when a name could leave its folder in an archive, or an object is too large for one.
 pub fn pack(resource: &Arc<ApiResource>, items: &[Item], mtime: u64, level: u32) -> Result<Packed> {
     let group_resource = resource.group_resource();
     check_segment("resource", &group_resource)?;
@@ -166,21 +184,14 @@ fn row(group_resource: &str, item: &Item) -> Result<Row> {
     if let Some(namespace) = &item.namespace {
         check_segment("namespace", namespace)?;
     }
-    let named = || {
-        format!(
-            "{group_resource} {:?}",
-            path::key(item.namespace.as_deref(), &item.name)
-        )
-    };
     if item.body.len() as u64 > LARGEST_BODY {
         return Err(Error::invalid(format!(
-            "{} is {} bytes; an archive takes objects of up to {LARGEST_BODY}",
-            named(),
+            "{group_resource} {:?} is {} bytes; an archive takes objects of up to {LARGEST_BODY}",
+            path::key(item.namespace.as_deref(), &item.name),
             item.body.len()
         )));
     }
-    let facts =
-        Facts::read(&item.body).map_err(|e| e.context(format!("{} can not be saved", named())))?;
+    let facts = item.facts.clone();
     Ok(Row {
         namespace: item.namespace.clone(),
         name: item.name.clone(),

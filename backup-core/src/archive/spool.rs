@@ -18,10 +18,11 @@ use tokio::sync::mpsc;
 use super::entries::{Entries, Entry};
 use super::feed::{Feed, Gunzip, feed};
 use super::index::Index;
+use super::object::Facts;
 use super::pack::{Item, LEVEL, Packed, pack_bodies};
 use super::path::{self, Copy, ObjectPath, check_namespace, check_segment};
 use super::read::{Archive, Source};
-use super::row::{Facts, Outcome, ResourceRow};
+use super::row::{Outcome, ResourceRow};
 use super::write::{ArchiveWriter, IndexWriter, Sink};
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
@@ -356,6 +357,7 @@ impl Reader {
             namespace: place.namespace.map(str::to_owned),
             name: place.name.to_owned(),
             body,
+            facts,
         });
         if about.held >= PAGE || about.page.len() >= 4096 {
             self.pack(place.resource)?;

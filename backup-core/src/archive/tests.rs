@@ -69,11 +69,12 @@ fn item(resource: &ApiResource, namespace: Option<&str>, name: &str, length: usi
             char::from(b'a' + (state >> 59) as u8 % 26)
         })
         .collect();
-    Item {
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
-        body: format!("{head}{noise}\"}}").into(),
-    }
+    Item::read(
+        namespace.map(str::to_owned),
+        name.to_owned(),
+        format!("{head}{noise}\"}}").into(),
+    )
+    .unwrap()
 }
 
 type Page = (Arc<ApiResource>, Vec<Item>);
@@ -1022,9 +1023,8 @@ fn names_that_could_leave_their_folder_are_not_packed() {
             "{name:?}"
         );
     }
-    let mut bad = item(&maps, Some("ns"), "x", 0);
-    bad.body = Bytes::from_static(b"nonsense");
-    assert_eq!(pack(&maps, &[bad], 0, 1).unwrap_err().kind(), Kind::Corrupt);
+    let bad = Item::read(None, "x".into(), Bytes::from_static(b"nonsense"));
+    assert_eq!(bad.unwrap_err().kind(), Kind::Corrupt);
 }
 
 #[test]

@@ -561,7 +561,7 @@ impl Run<'_> {
                 match answer.map_err(|e| (e.is_not_found(), Stop::from(e))) {
                     Ok(body) => {
                         share.shrink(body.len());
-                        let page = page::single(&body, resource, &keep);
+                        let page = page::single(&body, resource, &keep)?;
                         match self.hand_on(&listing, page, share, body.len(), row).await {
                             Ok(()) => {}
                             Err(Stop::All(e)) => return Err(e),

@@ -2,17 +2,16 @@
 //!
 //! On the way it sees, in one borrowed pass over each object, what rules and the second phase need to know.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::gather::{EXCLUDE_LABEL, Gathered};
 use super::volumes::{self, Claim, Volume};
+use crate::archive::object::{Facts, Object};
 use crate::archive::pack::Item;
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
@@ -141,89 +140,6 @@ fn raw_items<'de: 'a, 'a, D: Deserializer<'de>>(
     ))
 }
 
-/// A string, borrowed unless it holds an escape.
-#[derive(Deserialize, Default)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    api_version: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    metadata: HeadMeta<'a>,
-}
-
-/// As much of metadata as rules and the index want: what does not fit here would not fit there.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct HeadMeta<'a> {
-    #[serde(borrow)]
-    name: Text<'a>,
-    #[serde(borrow, default)]
-    namespace: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    labels: Option<Labels<'a>>,
-    #[serde(borrow, default)]
-    deletion_timestamp: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "uid")]
-    _uid: Option<Text<'a>>,
-    #[serde(borrow, default, rename = "resourceVersion")]
-    _resource_version: Option<Text<'a>>,
-    #[serde(borrow, default, rename = "ownerReferences")]
-    _owners: Option<Vec<Owner<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct Owner<'a> {
-    #[serde(borrow, default, rename = "uid")]
-    _uid: Option<Text<'a>>,
-}
-
-/// Labels, borrowed.
-#[derive(Default)]
-struct Labels<'a>(Vec<(Text<'a>, Text<'a>)>);
-
-impl Labels<'_> {
-    fn has(&self, key: &str, value: &str) -> bool {
-        self.0.iter().any(|(k, v)| k.0 == key && v.0 == value)
-    }
-
-    fn owned(&self) -> BTreeMap<String, String> {
-        self.0
-            .iter()
-            .map(|(k, v)| (k.0.to_string(), v.0.to_string()))
-            .collect()
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Labels<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("labels")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Self::Value, A::Error> {
-                let mut labels = Labels::default();
-                while let Some(pair) = map.next_entry()? {
-                    labels.0.push(pair);
-                }
-                Ok(labels)
-            }
-        }
-        d.deserialize_map(Pairs)
-    }
-}
-
 /// Cuts a LIST's answer into what is kept of it.
 ///
 /// # Errors
@@ -244,26 +160,30 @@ pub(super) fn split(page: &Bytes, resource: &ApiResource, keep: &Keep) -> Result
         ..Page::default()
     };
     out.items.reserve(items.len());
+    let cut = Cut::new(page, resource, keep)?;
     for item in items {
-        take(page, item.get(), resource, keep, &mut out);
+        cut.take(item.get(), &mut out);
     }
     Ok(out)
 }
 
 /// The same for the answer to a GET of one object.
-pub(super) fn single(object: &Bytes, resource: &ApiResource, keep: &Keep) -> Page {
+///
+/// # Errors
+/// As [`split`].
+pub(super) fn single(object: &Bytes, resource: &ApiResource, keep: &Keep) -> Result<Page> {
     let mut out = Page {
         sent: 1,
         ..Page::default()
     };
     match std::str::from_utf8(object) {
-        Ok(text) => take(object, text.trim(), resource, keep, &mut out),
+        Ok(text) => Cut::new(object, resource, keep)?.take(text.trim(), &mut out),
         Err(_) => out.seen.unfit.push((
             String::new(),
             format!("{}: an object is not UTF-8", resource.group_resource()),
         )),
     }
-    out
+    Ok(out)
 }
 
 fn no_list(resource: &ApiResource) -> Error {
@@ -273,74 +193,144 @@ fn no_list(resource: &ApiResource) -> Error {
     ))
 }
 
-/// Keeps one object, or notes why not.
-fn take(page: &Bytes, text: &str, resource: &ApiResource, keep: &Keep, out: &mut Page) {
-    let head: Head<'_> = match serde_json::from_str(text) {
-        Ok(head) => head,
-        Err(e) => {
-            let what = resource.group_resource();
+/// A page on its way to being objects.
+struct Cut<'a> {
+    page: &'a Bytes,
+    resource: &'a ApiResource,
+    keep: &'a Keep,
+    what: String,
+    /// What discovery says, as JSON; as such it can not break out of its place.
+    api_version: Box<RawValue>,
+    kind: Box<RawValue>,
+}
+
+impl<'a> Cut<'a> {
+    fn new(page: &'a Bytes, resource: &'a ApiResource, keep: &'a Keep) -> Result<Self> {
+        let json = |text: &str| {
+            serde_json::value::to_raw_value(text)
+                .map_err(|e| Error::other(format!("{text:?} can not be JSON")).because(e))
+        };
+        Ok(Self {
+            page,
+            resource,
+            keep,
+            what: resource.group_resource(),
+            api_version: json(&resource.api_version())?,
+            kind: json(&resource.kind)?,
+        })
+    }
+
+    /// Keeps one object, or notes why not.
+    fn take(&self, text: &str, out: &mut Page) {
+        let Self {
+            resource,
+            keep,
+            what,
+            ..
+        } = self;
+        let read = Object::read(text.as_bytes()).and_then(|object| Ok((object.facts()?, object)));
+        let (facts, mut object) = match read {
+            Ok(read) => read,
+            Err(e) => {
+                out.seen.unfit.push((
+                    String::new(),
+                    format!(
+                        "{what}: an object without readable metadata was not saved: {}",
+                        e.sentence()
+                    ),
+                ));
+                return;
+            }
+        };
+        let name = facts.name.as_str();
+        let namespace = Some(facts.namespace.as_str()).filter(|text| !text.is_empty());
+        if what == "persistentvolumes" {
+            out.seen.volumes.extend(volumes::volume(name, text));
+        }
+        // Everything in a namespace that is left out is nothing to anybody, however odd it is.
+        if namespace.is_some_and(|namespace| !keep.gathered.wants_namespace(namespace)) {
+            return;
+        }
+        if let Some(why) = unfit(name, namespace, resource) {
             out.seen.unfit.push((
-                String::new(),
-                format!("{what}: an object without readable metadata was not saved: {e}"),
+                namespace.unwrap_or_default().to_owned(),
+                format!("{what} {name:?} was not saved: {why}"),
             ));
             return;
         }
-    };
-    let name = head.metadata.name.0.as_ref();
-    let namespace = head
-        .metadata
-        .namespace
-        .as_ref()
-        .map(|text| text.0.as_ref())
-        .filter(|text| !text.is_empty());
-    if resource.group_resource() == "persistentvolumes" {
-        out.seen.volumes.extend(volumes::volume(name, text));
-    }
-    // Everything in a namespace that is left out is nothing to anybody, however odd it is.
-    if namespace.is_some_and(|namespace| !keep.gathered.wants_namespace(namespace)) {
-        return;
-    }
-    if let Some(why) = unfit(name, namespace, resource) {
-        out.seen.unfit.push((
-            namespace.unwrap_or_default().to_owned(),
-            format!(
-                "{} {name:?} was not saved: {why}",
-                resource.group_resource()
-            ),
-        ));
-        return;
-    }
-    if head
-        .metadata
-        .deletion_timestamp
-        .is_some_and(|raw| raw.get() != "null")
-    {
-        out.seen.terminating += 1;
-        return;
-    }
-    let given = head.metadata.labels.as_ref();
-    if given.is_some_and(|labels| labels.has(EXCLUDE_LABEL, "true")) {
-        out.seen.labelled_out += 1;
-        return;
-    }
-    let labels = match given {
-        Some(labels) if keep.by_labels || matches!(keep.pick, Pick::Namespaces(_)) => {
-            labels.owned()
+        if object.is_terminating() {
+            out.seen.terminating += 1;
+            return;
         }
-        _ => BTreeMap::new(),
-    };
-    if keep.by_labels && !keep.gathered.filter.labels(&labels) {
-        return;
+        let labels = &facts.labels;
+        if labels
+            .get(EXCLUDE_LABEL)
+            .is_some_and(|value| value == "true")
+        {
+            out.seen.labelled_out += 1;
+            return;
+        }
+        if keep.by_labels && !keep.gathered.filter.labels(labels) {
+            return;
+        }
+        if !picked(name, text, labels, keep) {
+            return;
+        }
+        look_closer(&mut out.seen, namespace, name, text, resource);
+        let body = self.body(text, &facts, &mut object);
+        let sha256 = match object.digest() {
+            Ok(sha256) => sha256,
+            Err(e) => {
+                out.seen.unfit.push((
+                    namespace.unwrap_or_default().to_owned(),
+                    format!("{what} {name:?} was not saved: {}", e.sentence()),
+                ));
+                return;
+            }
+        };
+        out.items.push(Item {
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+            body,
+            facts: Facts { sha256, ..facts },
+        });
     }
-    if !picked(name, text, &labels, keep) {
-        return;
+
+    /// The object's bytes as the server wrote them, sharing the page's memory. Lists of built-in types leave out
+    /// `apiVersion` and `kind`: they are put first.
+    fn body<'t>(&'t self, text: &str, facts: &Facts, object: &mut Object<'t>) -> Bytes {
+        let missing: Vec<_> = [
+            ("apiVersion", &facts.api_version, &self.api_version),
+            ("kind", &facts.kind, &self.kind),
+        ]
+        .into_iter()
+        .filter(|(_, given, _)| given.is_empty())
+        .map(|(key, _, value)| (key, value))
+        .collect();
+        if missing.is_empty() {
+            return self.page.slice_ref(text.as_bytes());
+        }
+        let mut out = Vec::with_capacity(text.len() + 96);
+        out.push(b'{');
+        // Keys that stand there empty come later and would win: then they have to go, which is rare enough to be slow.
+        let rebuilt;
+        let rest = if missing.iter().any(|(key, _)| object.has(key)) {
+            rebuilt = without(text, missing.iter().map(|(key, _)| *key));
+            rebuilt.as_str()
+        } else {
+            text
+        };
+        let rest = rest.trim_start().strip_prefix('{').unwrap_or_default();
+        for (key, value) in missing {
+            out.extend_from_slice(format!("\"{key}\":{},", value.get()).as_bytes());
+            object.set(key, value);
+        }
+        if rest.trim_start().starts_with('}') {
+            out.pop();
+        }
+        out.extend_from_slice(rest.as_bytes());
+        out.into()
     }
-    look_closer(&mut out.seen, namespace, name, text, resource);
-    out.items.push(Item {
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
-        body: body(page, text, &head, resource),
-    });
 }
 
 /// Names become entries of an archive: one that could leave its folder is refused, whatever the server thinks of it.
@@ -464,53 +454,12 @@ fn look_closer(
     }
 }
 
-/// The object's bytes as the server wrote them, sharing the page's memory. Lists of built-in types leave out
-/// `apiVersion` and `kind`: they are put first.
-fn body(page: &Bytes, text: &str, head: &Head<'_>, resource: &ApiResource) -> Bytes {
-    let given = |field: &Option<Text<'_>>| field.as_ref().is_some_and(|text| !text.0.is_empty());
-    let (has_version, has_kind) = (given(&head.api_version), given(&head.kind));
-    if has_version && has_kind {
-        return page.slice_ref(text.as_bytes());
-    }
-    let mut out = Vec::with_capacity(text.len() + 96);
-    out.push(b'{');
-    // Keys that stand there empty come later and would win: then they have to go, which is rare enough to be slow.
-    let empty = (!has_version && head.api_version.is_some()) || (!has_kind && head.kind.is_some());
-    let rebuilt;
-    let rest = if empty {
-        rebuilt = without_empty_type(text, has_version, has_kind);
-        rebuilt.as_str()
-    } else {
-        text
-    };
-    let rest = rest.trim_start().strip_prefix('{').unwrap_or_default();
-    for (missing, key, value) in [
-        (!has_version, "apiVersion", resource.api_version()),
-        (!has_kind, "kind", resource.kind.clone()),
-    ] {
-        if missing {
-            // Versions and kinds come from discovery; as JSON strings they can not break out of their place.
-            out.extend_from_slice(
-                format!("\"{key}\":{},", serde_json::Value::from(value)).as_bytes(),
-            );
-        }
-    }
-    if rest.trim_start().starts_with('}') {
-        out.pop();
-    }
-    out.extend_from_slice(rest.as_bytes());
-    out.into()
-}
-
-fn without_empty_type(text: &str, has_version: bool, has_kind: bool) -> String {
+fn without(text: &str, keys: impl Iterator<Item = &'static str>) -> String {
     let Ok(mut object) = crate::raw::RawObject::parse(text) else {
         return text.to_owned();
     };
-    if !has_version {
-        object.remove("apiVersion");
-    }
-    if !has_kind {
-        object.remove("kind");
+    for key in keys {
+        object.remove(key);
     }
     String::from_utf8(object.to_vec()).expect("JSON text made of text is text")
 }

@@ -1,6 +1,7 @@
 //! Takes a snapshot of a live etcd: finds a member, passes its stream through hash, page walk and compression into a store or a file, and makes it
 //! visible only when it is known to be whole. Whatever fails before that leaves nothing visible. Writes nothing to etcd.
 
+mod file;
 mod pipe;
 mod publish;
 mod queue;
@@ -17,14 +18,15 @@ use super::client::Access;
 use super::client::survey::{Found, find_member};
 use super::facts::{Alarm, Facts};
 use super::hashkv::HashKv;
-use super::manifest::{Compression, Data, Etcd, FORMAT, LARGEST, Manifest};
+use super::manifest::{self, Compression, Data, Etcd, FORMAT, LARGEST, Manifest};
 use super::stream::Walked;
 use crate::error::{Error, Kind, Result};
 use crate::layout::SnapshotKeys;
 use crate::location::Store;
 use crate::progress::Progress;
+pub use file::{Origin, store};
 use pipe::{How, Passed, pass};
-use publish::Begun;
+use publish::{Begun, Stored};
 use sink::Sink;
 
 /// Up to so many bytes in use, a member counts HashKV in well under a second; it can not commit meanwhile, and what is larger would be felt.
@@ -143,8 +145,7 @@ pub async fn take(
 ) -> Result<Taken> {
     let run = uuid::Uuid::new_v4().simple().to_string();
     // Before the members are asked how far they are: what was acknowledged by now is in the snapshot.
-    let created_at = Timestamp::from_millisecond(Timestamp::now().as_millisecond())
-        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let created_at = now();
     let found = tokio::select! {
         biased;
         () = cancelled(&mut cancel) => return Err(interrupted()),
@@ -177,40 +178,84 @@ pub async fn take(
         stored.remove().await;
         return Err(interrupted());
     }
-    let (cluster, name) = target.names();
-    let mut manifest = Manifest {
-        format: FORMAT.to_owned(),
-        cluster,
-        name,
+    let manifest = Manifest {
         config: options.config.clone(),
-        created_at,
         expires_at: options.expires_at,
-        data: Data {
-            file: stored.file(),
-            sha256: stored.uploaded().sha256.clone(),
-            bytes: stored.uploaded().bytes,
-            compression: options.compression.clone(),
-            encryption: None,
-        },
-        snapshot: passed.snapshot,
-        facts,
-        digest: None,
         hash_kv,
-        etcd: found.etcd().await,
         kubernetes_version: options.kubernetes_version.clone(),
         target_revision: options.target_revision,
-        tool: options.tool.clone(),
-        rest: serde_json::Map::new(),
+        ..describe(
+            target,
+            &stored,
+            &options.compression,
+            created_at,
+            passed.snapshot,
+            facts,
+            found.etcd().await,
+            &options.tool,
+        )
     };
-    if manifest.bytes().len() as u64 > LARGEST {
-        // Names of resources are whatever somebody wrote; all else is short.
-        manifest.facts.keys.resources = None;
-    }
+    let manifest = bounded(manifest);
     stored.publish(&manifest).await?;
     Ok(Taken {
         manifest,
         spooled: passed.spooled,
     })
+}
+
+/// What is known of every snapshot.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one part of the manifest"
+)]
+fn describe(
+    target: &Target,
+    stored: &Stored<'_>,
+    compression: &Compression,
+    created_at: Timestamp,
+    snapshot: manifest::Snapshot,
+    facts: Facts,
+    etcd: Etcd,
+    tool: &str,
+) -> Manifest {
+    let (cluster, name) = target.names();
+    Manifest {
+        format: FORMAT.to_owned(),
+        cluster,
+        name,
+        config: None,
+        created_at,
+        expires_at: None,
+        data: Data {
+            file: stored.file(),
+            sha256: stored.uploaded().sha256.clone(),
+            bytes: stored.uploaded().bytes,
+            compression: compression.clone(),
+            encryption: None,
+        },
+        snapshot,
+        facts,
+        digest: None,
+        hash_kv: None,
+        etcd,
+        kubernetes_version: None,
+        target_revision: None,
+        tool: tool.to_owned(),
+        rest: serde_json::Map::new(),
+    }
+}
+
+/// Names of resources are whatever somebody wrote; all else is short.
+fn bounded(mut manifest: Manifest) -> Manifest {
+    if manifest.bytes().len() as u64 > LARGEST {
+        manifest.facts.keys.resources = None;
+    }
+    manifest
+}
+
+/// By the clock of this machine, as a manifest has it.
+fn now() -> Timestamp {
+    Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 async fn cancelled(cancel: &mut watch::Receiver<bool>) {

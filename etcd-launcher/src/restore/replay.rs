@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use super::entry::{Content, Former, Snapshot};
 use super::etcdutl::Tool;
 use super::job::Builder;
-use super::plan::Plan;
+use super::plan::{AttemptId, Plan};
 use super::version::Line;
 use super::wal::tail::Tail;
 use super::work::Work;
@@ -51,10 +51,19 @@ pub(crate) struct FromKept<'a> {
     pub(crate) facts: Option<Facts>,
 }
 
-impl Work for FromKept<'_> {
-    async fn fetch(&mut self, plan: &Plan, spool: &Path) -> Result<Snapshot> {
+impl FromKept<'_> {
+    /// Makes a snapshot of the kept state at `spool`: a database without a trailer.
+    ///
+    /// # Errors
+    /// Where it is not what was noted, does not fit here, or etcd does not start on a copy.
+    pub(crate) async fn look(
+        &mut self,
+        attempt: &AttemptId,
+        name: &str,
+        spool: &Path,
+    ) -> Result<Snapshot> {
         let progress = self.builder.progress;
-        let copy = dir::copy_in(&self.root, &plan.attempt);
+        let copy = dir::copy_in(&self.root, attempt);
         progress.step("reading the log of the kept state");
         let tail = blocking(|| Tail::read(&self.kept.join("wal")))?;
         let facts = Database::open(&self.kept.join("snap").join("db"))?.facts(progress)?;
@@ -64,7 +73,7 @@ impl Work for FromKept<'_> {
             let etcd = self.etcd(fit::line_of(&facts)).await?;
             progress.step("applying its log");
             Tail::read(&copy.join("member").join("wal"))?.commit_all()?;
-            run(&etcd, &plan.name, &copy, self.builder.lock()?).await?;
+            run(&etcd, name, &copy, self.builder.lock()?).await?;
         }
         let db = copy.join("member").join("snap").join("db");
         let moved = fs::rename(&db, spool)
@@ -73,14 +82,20 @@ impl Work for FromKept<'_> {
         moved.map_err(|e| Error::other(format!("can not move {}", db.display())).because(e))?;
         progress.step("comparing with what was noted");
         let database = Database::open(spool)?;
-        let name = self.kept.display().to_string();
-        let (snapshot, facts, _) = proof::snapshot(&database, &name, progress)?;
+        let shown = self.kept.display().to_string();
+        let (snapshot, facts, _) = proof::snapshot(&database, &shown, progress)?;
         if let Some(former) = &self.former {
             compare(former, &snapshot, &database, progress)?;
         }
         self.builder.fits(&facts, None).await?;
         self.facts = Some(facts);
         Ok(snapshot)
+    }
+}
+
+impl Work for FromKept<'_> {
+    async fn fetch(&mut self, plan: &Plan, spool: &Path) -> Result<Snapshot> {
+        self.look(&plan.attempt, &plan.name, spool).await
     }
 
     async fn build(
@@ -99,6 +114,15 @@ impl Work for FromKept<'_> {
     async fn prove(&mut self, plan: &Plan, snapshot: &Snapshot, member: &Path) -> Result<()> {
         self.builder.prove(plan, snapshot, member)
     }
+}
+
+/// Index and term of the last entry in a kept state's log.
+///
+/// # Errors
+/// Kind `Corrupt`, where etcd would not read it either.
+pub(crate) fn tail(kept: &Path) -> Result<(u64, u64)> {
+    let tail = blocking(|| Tail::read(&kept.join("wal")))?;
+    Ok((tail.last_index, tail.last_term))
 }
 
 /// Compares what a kept state became with what was noted of it. The log may have known more than the database did; the noted

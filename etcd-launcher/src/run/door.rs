@@ -114,6 +114,19 @@ pub(crate) async fn usual_read(args: &EtcdArgs) -> Result<i64> {
         .map_or(0, etcd_client::ResponseHeader::revision))
 }
 
+/// Whether it holds an object of an API server: by its key, with this uid in it, or unreadable because it is encrypted.
+pub(crate) async fn usual_holds(args: &EtcdArgs, key: &str, uid: &str) -> Result<bool> {
+    let mut client = usual(args).await?.kv_client();
+    let read = soon("read from etcd", client.get(key, None)).await?;
+    Ok(read.kvs().iter().any(|kv| {
+        let value = kv.value();
+        value.starts_with(b"k8s:enc:")
+            || value
+                .windows(uid.len().max(1))
+                .any(|window| window == uid.as_bytes())
+    }))
+}
+
 /// The members it knows.
 pub(crate) async fn usual_members(args: &EtcdArgs) -> Result<Vec<(Voter, bool)>> {
     let mut client = usual(args).await?.cluster_client();

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::etcd::{Database, Facts};
+use backup_core::location::Location;
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
+use super::certificates;
 use super::door;
 use super::hosting::{Hosting, RestoreView};
 use super::records::{Before, Data, Fit, SnapshotFacts, Voter};
@@ -116,28 +118,7 @@ pub(crate) async fn look(
     let lineage = Lineage::of(dir, &carried, Some(&lineage_facts));
     let shown = found.source.to_string();
     let mut work = FromSnapshot {
-        builder: Builder {
-            etcdutl: tools.etcdutl.clone(),
-            search: args
-                .program()
-                .parent()
-                .map(PathBuf::from)
-                .into_iter()
-                .collect(),
-            target: Target {
-                line: Some(etcd.version.line),
-                quota: match args.quota_bytes() {
-                    0 => QUOTA,
-                    quota => quota,
-                },
-                lineage,
-                another_cluster: false,
-            },
-            data_dir: dir.root().to_owned(),
-            lock: dir.lock_for_child()?,
-            progress,
-            notes: Vec::new(),
-        },
+        builder: builder(dir, args, &etcd, lineage, tools, progress)?,
         source: found.source,
         expected: found.expected,
         cluster,
@@ -194,14 +175,52 @@ pub(crate) async fn look(
     })
 }
 
-async fn find(hosting: &Hosting, restore: &RestoreView) -> Result<destination::Found> {
+/// What builds a new state here.
+pub(crate) fn builder(
+    dir: &DataDir,
+    args: &EtcdArgs,
+    etcd: &Tool,
+    lineage: Lineage,
+    tools: &Tools,
+    progress: &'static dyn Progress,
+) -> Result<Builder<'static>> {
+    Ok(Builder {
+        etcdutl: tools.etcdutl.clone(),
+        search: args
+            .program()
+            .parent()
+            .map(PathBuf::from)
+            .into_iter()
+            .collect(),
+        target: Target {
+            line: Some(etcd.version.line),
+            quota: match args.quota_bytes() {
+                0 => QUOTA,
+                quota => quota,
+            },
+            lineage,
+            another_cluster: false,
+        },
+        data_dir: dir.root().to_owned(),
+        lock: dir.lock_for_child()?,
+        progress,
+        notes: Vec::new(),
+    })
+}
+
+/// The destination of a restore.
+pub(crate) async fn location(hosting: &Hosting, restore: &RestoreView) -> Result<Location> {
     let reference = restore.reference();
     let wanted = Wanted {
         namespace: &reference.namespace,
         destination: restore.text("destination"),
         secret: restore.text("backupDownloadCredentialsSecret"),
     };
-    let location = destination::open(&hosting.client, &wanted).await?;
+    destination::open(&hosting.client, &wanted).await
+}
+
+async fn find(hosting: &Hosting, restore: &RestoreView) -> Result<destination::Found> {
+    let location = location(hosting, restore).await?;
     destination::find(
         &location,
         &hosting.names.cluster,
@@ -230,6 +249,10 @@ fn check_arguments(args: &EtcdArgs) -> Result<()> {
             foreign.display()
         ))
         .hint("move it to member/wal in the data dir, and start etcd without --wal-dir"));
+    }
+    let now = jiff::Timestamp::now();
+    for certificate in args.certificates() {
+        certificates::check(&certificate, now)?;
     }
     let socket = args.data_dir().join(crate::member::SOCKET);
     if socket.as_os_str().len() > LONGEST_SOCKET {

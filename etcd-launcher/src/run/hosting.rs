@@ -1,6 +1,7 @@
 //! The hosting API: what is read from it, and writes that fail unless nothing changed since. Decides nothing, keeps no cache.
 
-use std::collections::BTreeMap;
+mod views;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,9 +14,8 @@ use kube::{Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::memory::RestoreRef;
-use super::records::{
-    ACTIVE, Active, Attempt, CLUSTER_ID, EndRecord, OUTCOME, Report, TARGET_REVISION,
-};
+use super::records::{ACTIVE, Active};
+pub(crate) use views::{ClusterView, RestoreView, SetView, World};
 
 /// An answer takes no longer, or the API is away.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -38,6 +38,8 @@ pub(crate) struct Names {
 pub(crate) struct Hosting {
     pub(crate) client: Client,
     pub(crate) names: Names,
+    /// Writes are judged by the API and not done.
+    rehearses: bool,
 }
 
 impl std::fmt::Debug for Hosting {
@@ -55,124 +57,6 @@ pub(crate) enum Written {
     Yes,
     /// Somebody was faster: read again.
     Conflict,
-}
-
-/// The StatefulSet of etcd.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SetView {
-    pub(crate) version: String,
-    pub(crate) annotations: BTreeMap<String, String>,
-    pub(crate) deleting: bool,
-}
-
-impl SetView {
-    /// The id that stands; empty where none does yet.
-    pub(crate) fn cluster_id(&self) -> &str {
-        self.annotations.get(CLUSTER_ID).map_or("", String::as_str)
-    }
-
-    /// How the last attempt ended.
-    pub(crate) fn end(&self) -> Option<EndRecord> {
-        serde_json::from_str(self.annotations.get(OUTCOME)?).ok()
-    }
-
-    /// The greatest target revision so far.
-    pub(crate) fn target_revision(&self) -> i64 {
-        let text = self.annotations.get(TARGET_REVISION);
-        text.and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-}
-
-/// The Cluster.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ClusterView {
-    pub(crate) version: String,
-    pub(crate) active: Option<Active>,
-    pub(crate) paused: bool,
-    pub(crate) pause_reason: String,
-    pub(crate) namespace: String,
-}
-
-/// An EtcdRestore.
-#[derive(Clone, Debug)]
-pub(crate) struct RestoreView {
-    pub(crate) object: DynamicObject,
-    pub(crate) attempt: Option<Attempt>,
-    pub(crate) reports: BTreeMap<String, Report>,
-}
-
-impl RestoreView {
-    fn of(object: DynamicObject) -> Result<Self> {
-        let status = object.data.get("status").cloned().unwrap_or(Value::Null);
-        let part = |name: &str| status.get(name).filter(|value| !value.is_null()).cloned();
-        let odd = |e| {
-            Error::corrupt(format!(
-                "the status of EtcdRestore {} can not be read",
-                object.name_any()
-            ))
-            .because(e)
-        };
-        Ok(Self {
-            attempt: part("attempt")
-                .map(serde_json::from_value)
-                .transpose()
-                .map_err(odd)?,
-            reports: part("reports")
-                .map(serde_json::from_value)
-                .transpose()
-                .map_err(odd)?
-                .unwrap_or_default(),
-            object,
-        })
-    }
-
-    pub(crate) fn reference(&self) -> RestoreRef {
-        RestoreRef {
-            namespace: self.object.namespace().unwrap_or_default(),
-            name: self.object.name_any(),
-            uid: self.object.uid().unwrap_or_default(),
-        }
-    }
-
-    pub(crate) fn is_deleting(&self) -> bool {
-        self.object.metadata.deletion_timestamp.is_some()
-    }
-
-    pub(crate) fn has_finalizer(&self) -> bool {
-        let finalizers = self.object.metadata.finalizers.as_deref();
-        finalizers
-            .unwrap_or_default()
-            .iter()
-            .any(|name| name == super::records::FINALIZER)
-    }
-
-    pub(crate) fn spec(&self, field: &str) -> Option<&Value> {
-        self.object.data.get("spec")?.get(field)
-    }
-
-    /// `spec.cluster.name`
-    pub(crate) fn cluster(&self) -> &str {
-        let name = self.spec("cluster").and_then(|cluster| cluster.get("name"));
-        name.and_then(Value::as_str).unwrap_or_default()
-    }
-
-    pub(crate) fn text(&self, field: &str) -> &str {
-        self.spec(field).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    pub(crate) fn phase(&self) -> &str {
-        let status = self.object.data.get("status");
-        let phase = status.and_then(|status| status.get("phase"));
-        phase.and_then(Value::as_str).unwrap_or_default()
-    }
-}
-
-/// What a member obeys is read from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct World {
-    pub(crate) set: Option<SetView>,
-    /// The restore that was asked for, or else the one that the cluster is taken by.
-    pub(crate) restore: Option<RestoreView>,
 }
 
 pub(crate) fn resource(kind: &str, plural: &str) -> ApiResource {
@@ -201,7 +85,8 @@ pub(crate) fn told(doing: &str, e: kube::Error) -> Error {
     Error::new(kind, format!("can not {doing}")).because(e)
 }
 
-async fn soon<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T> {
+/// Waits for an answer, and no longer than an API that is there would take.
+pub(crate) async fn soon<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(answer) => answer.map_err(|e| told(doing, e)),
         Err(_) => Err(Error::new(
@@ -251,7 +136,33 @@ impl Hosting {
         config.read_timeout = Some(PATIENCE);
         config.write_timeout = Some(PATIENCE);
         let client = Client::try_from(config).map_err(|e| odd(&e))?;
-        Ok(Self { client, names })
+        Ok(Self {
+            client,
+            names,
+            rehearses: false,
+        })
+    }
+
+    /// The same, whose writes are only rehearsed: refused where they would be refused, and never done.
+    pub(crate) fn rehearsing(&self) -> Self {
+        Self {
+            rehearses: true,
+            ..self.clone()
+        }
+    }
+
+    fn patching(&self) -> PatchParams {
+        PatchParams {
+            dry_run: self.rehearses,
+            ..PatchParams::default()
+        }
+    }
+
+    fn posting(&self) -> PostParams {
+        PostParams {
+            dry_run: self.rehearses,
+            ..PostParams::default()
+        }
     }
 
     pub(crate) fn restores(&self, namespace: &str) -> Api<DynamicObject> {
@@ -287,10 +198,15 @@ impl Hosting {
             )
             .await,
         )?;
-        Ok(found.map(|set| SetView {
-            version: set.resource_version().unwrap_or_default(),
-            deleting: set.metadata.deletion_timestamp.is_some(),
-            annotations: set.metadata.annotations.unwrap_or_default(),
+        Ok(found.map(|set| {
+            let spec = set.spec;
+            SetView {
+                version: set.metadata.resource_version.unwrap_or_default(),
+                deleting: set.metadata.deletion_timestamp.is_some(),
+                annotations: set.metadata.annotations.unwrap_or_default(),
+                replicas: usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0),
+                pod: spec.template.spec,
+            }
         }))
     }
 
@@ -312,6 +228,7 @@ impl Hosting {
                     .and_then(|text| Active::parse(text)),
                 paused: cluster.data.pointer("/spec/pause").and_then(Value::as_bool) == Some(true),
                 pause_reason: text("/spec/pauseReason"),
+                finalizers: cluster.finalizers().to_vec(),
                 namespace: if namespace.is_empty() {
                     format!("cluster-{}", self.names.cluster)
                 } else {
@@ -390,7 +307,7 @@ impl Hosting {
         conditional(
             soon(
                 &format!("write the status of EtcdRestore {}", reference.name),
-                restores.replace_status(&reference.name, &PostParams::default(), &object),
+                restores.replace_status(&reference.name, &self.posting(), &object),
             )
             .await,
         )
@@ -412,7 +329,7 @@ impl Hosting {
         conditional(
             soon(
                 &format!("change EtcdRestore {name}"),
-                restores.patch(name, &PatchParams::default(), &Patch::Merge(patch)),
+                restores.patch(name, &self.patching(), &Patch::Merge(patch)),
             )
             .await,
         )
@@ -428,11 +345,7 @@ impl Hosting {
         conditional(
             soon(
                 "annotate the StatefulSet of etcd",
-                sets.patch(
-                    &self.names.set,
-                    &PatchParams::default(),
-                    &Patch::Merge(patch),
-                ),
+                sets.patch(&self.names.set, &self.patching(), &Patch::Merge(patch)),
             )
             .await,
         )
@@ -450,7 +363,7 @@ impl Hosting {
         conditional(
             soon(
                 "change the Cluster",
-                clusters.patch(name, &PatchParams::default(), &Patch::Merge(patch)),
+                clusters.patch(name, &self.patching(), &Patch::Merge(patch)),
             )
             .await,
         )
@@ -474,7 +387,7 @@ impl Hosting {
         conditional(
             soon(
                 &format!("scale Deployment {name}"),
-                deployments.patch(&name, &PatchParams::default(), &Patch::Merge(patch)),
+                deployments.patch(&name, &self.patching(), &Patch::Merge(patch)),
             )
             .await,
         )

@@ -2,6 +2,7 @@
 //! its etcd is in here and in [`crate::restore`]; it decides nothing for others.
 
 mod idle;
+mod situation;
 mod work;
 
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use super::door;
 use super::fitness::{Looked, Tools};
 use super::hosting::{Hosting, World};
 use super::memory::{Memory, Remembered, RestoreRef};
+use super::pace::Pace;
 use super::peers::Peers;
-use super::records::{Attempt, Before, Data, Listening, Outcome, State, Step};
+use super::records::{Attempt, Listening, Outcome, State, Step};
 use super::row::Rows;
 use super::startup::{self, Orders};
 use crate::health::Health;
@@ -23,8 +25,7 @@ use crate::member::{self, Member};
 use crate::restore::dir::DataDir;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
-use crate::restore::plan::{AttemptId, Carried};
-use crate::restore::slots::{Content, Slots};
+use crate::restore::plan::AttemptId;
 use crate::restore::step as member_step;
 
 /// Between two looks.
@@ -33,6 +34,8 @@ const OFTEN: Duration = Duration::from_millis(700);
 const SELDOM: Duration = Duration::from_secs(2);
 /// The member that stops last stops after this, whatever the others say.
 const LAST_STOPS: Duration = Duration::from_secs(30);
+/// A turn to open passes to the next member after this.
+const TURN: Duration = Duration::from_secs(60);
 /// An etcd that ends by itself is started again after this, at first.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
@@ -43,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) pod_uid: String,
     pub(crate) new_cluster: bool,
     pub(crate) tools: Tools,
-    pub(crate) turn: Duration,
+    pub(crate) pace: Pace,
 }
 
 /// The keeper.
@@ -143,7 +146,7 @@ impl Keeper {
                     self.say(&format!("etcd ended by itself: {status}"));
                     self.again = (Instant::now() + self.again.1, (self.again.1 * 2).min(AGAIN_AT_MOST));
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(self.config.pace.of(pause)) => {}
             }
         }
         self.member.stop().await.map(|_| ())
@@ -283,110 +286,6 @@ impl Keeper {
         match door::usual_status(self.member.args()).await {
             Ok(said) => !said.has_leader(),
             Err(_) => true,
-        }
-    }
-
-    fn situation(&self, attempt: &Attempt, world: Option<&World>) -> Result<Situation> {
-        let mine = attempt.member(&self.config.name);
-        let planned = attempt.step() > Step::Preflight && !attempt.members.is_empty();
-        let carried = self.dir.carried()?;
-        let before = mine.map(|mine| mine.before).unwrap_or_default();
-        let id: Option<AttemptId> = attempt.id.parse().ok();
-        let known = id.as_ref().and_then(|id| self.dir.attempt(id).ok());
-        let slots = match known {
-            Some(known) => self.dir.slots(known)?,
-            None => self.slots_without_plan(attempt, before.data, planned, &carried),
-        };
-        let proven = known.is_some_and(|known| {
-            known.step >= member_step::Step::Proven && known.step < member_step::Step::Committed
-        });
-        let rows = world
-            .and_then(|world| world.restore.as_ref())
-            .map(|restore| &restore.reports);
-        let is_at = |name: &str, state: State| {
-            rows.and_then(|rows| rows.get(name)).is_some_and(|row| {
-                row.attempt == attempt.id && row.sequence == attempt.sequence && row.state == state
-            })
-        };
-        let place = attempt
-            .order
-            .iter()
-            .position(|name| *name == self.config.name);
-        let others = attempt
-            .order
-            .iter()
-            .filter(|name| **name != self.config.name);
-        let last = place.is_some_and(|place| place + 1 == attempt.order.len());
-        let since = self.seen.2.elapsed();
-        Ok(Situation {
-            step: attempt.step(),
-            outcome: attempt.outcome,
-            takes_part: !planned || mine.is_some(),
-            before: if planned {
-                before
-            } else {
-                Before {
-                    data: match carried {
-                        Carried::Cluster { .. } => Data::Old,
-                        Carried::Unreadable { .. } => Data::Unreadable,
-                        Carried::Absent => Data::None,
-                    },
-                    serving: false,
-                }
-            },
-            slots,
-            proven,
-            held: self.fence.is_some(),
-            etcd: match self.member.listening() {
-                Some(member::Listening::Usual) => Listening::Usual,
-                Some(member::Listening::Fenced) => Listening::Fenced,
-                None => Listening::None,
-            },
-            turn_to_stop: !last
-                || since >= LAST_STOPS
-                || others.clone().all(|name| is_at(name, State::Stopped)),
-            turn_to_open: place.is_none_or(|place| {
-                since >= self.config.turn * u32::try_from(place).unwrap_or(u32::MAX)
-                    || attempt.order[..place]
-                        .iter()
-                        .all(|name| is_at(name, State::Serving))
-            }),
-        })
-    }
-
-    /// Where this member has no plan of its own: before one is made, and where it was left out or its volume was lost.
-    fn slots_without_plan(
-        &self,
-        attempt: &Attempt,
-        data: Data,
-        planned: bool,
-        carried: &Carried,
-    ) -> Slots {
-        let member = match (carried, planned) {
-            (Carried::Absent, _) => Content::Absent,
-            (_, false) => Content::Old,
-            (Carried::Cluster { cluster_id, .. }, true) => {
-                let id = cluster_id.to_string();
-                if id == attempt.new_cluster_id {
-                    Content::New
-                } else if id == attempt.old_cluster_id && data == Data::Old {
-                    Content::Old
-                } else {
-                    Content::Foreign
-                }
-            }
-            (Carried::Unreadable { .. }, true) if data == Data::Unreadable => Content::Old,
-            (Carried::Unreadable { .. }, true) => Content::Foreign,
-        };
-        Slots {
-            member,
-            side: Content::Absent,
-            aside: Content::Absent,
-            had_old: if planned {
-                data != Data::None
-            } else {
-                *carried != Carried::Absent
-            },
         }
     }
 
@@ -538,19 +437,7 @@ async fn moved_on(hosting: &Hosting, restore: &RestoreRef, attempt: &Attempt) {
 
 /// An error with its causes and its hint, as one sentence of a status.
 pub(crate) fn sentence(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !cause_text.is_empty() && !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    if let Some(hint) = error.hint_text() {
-        text = format!("{text} ({hint})");
-    }
-    text
+    error.sentence()
 }
 
 /// For tests: ends the process here where the environment says so. `ETCD_LAUNCHER_CRASH_AT=run:Swapping:done` is right after the act of that step.

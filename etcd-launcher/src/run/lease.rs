@@ -1,5 +1,5 @@
-//! Who coordinates: a Lease in the hosting API, which spares work and fences nothing. Another holder's is taken when this launcher has not seen it
-//! renewed for some time by its own clock.
+//! Who does what one launcher alone should do: a Lease in the hosting API, which spares work and fences nothing. Another holder's is taken when
+//! this launcher has not seen it renewed for some time by its own clock.
 
 use std::time::{Duration, Instant};
 
@@ -11,26 +11,29 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ObjectMeta, PostParams};
 
 use super::hosting::{Hosting, told};
+use super::pace::Pace;
 
 /// An own Lease is renewed after this.
 const RENEWED: Duration = Duration::from_secs(4);
+/// Another one that was not renewed for so long may be taken.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// The Lease, as this launcher has seen it.
 pub(crate) struct Turn {
     name: String,
     me: String,
-    silence: Duration,
+    pace: Pace,
     seen: Option<(String, Instant)>,
     renewed: Option<Instant>,
 }
 
 impl Turn {
-    /// Nothing is seen yet.
-    pub(crate) fn new(cluster: &str, me: &str, silence: Duration) -> Self {
+    /// Nothing is seen yet of the Lease of this name.
+    pub(crate) fn new(name: String, me: &str, pace: Pace) -> Self {
         Self {
-            name: backup_core::api::hosted::lease_name(cluster),
+            name,
             me: me.to_owned(),
-            silence,
+            pace,
             seen: None,
             renewed: None,
         }
@@ -38,7 +41,8 @@ impl Turn {
 
     /// Whether it is this launcher's turn; `wants` says whether it may be.
     pub(crate) async fn is_mine(&mut self, hosting: &Hosting, wants: bool) -> Result<bool> {
-        let fresh = |at: Instant| at.elapsed() < RENEWED;
+        let renewed_for = self.pace.of(RENEWED);
+        let fresh = |at: Instant| at.elapsed() < renewed_for;
         if wants && self.renewed.is_some_and(fresh) {
             return Ok(true);
         }
@@ -73,7 +77,7 @@ impl Turn {
         let stale = self
             .seen
             .as_ref()
-            .is_some_and(|(_, at)| at.elapsed() >= self.silence);
+            .is_some_and(|(_, at)| at.elapsed() >= self.pace.of(SILENCE));
         let mine = holder.as_deref() == Some(self.me.as_str());
         if !wants {
             if mine {
@@ -102,7 +106,7 @@ impl Turn {
     fn fill(&self, lease: &mut Lease) {
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         spec.holder_identity = Some(self.me.clone());
-        spec.lease_duration_seconds = i32::try_from(self.silence.as_secs().max(1)).ok();
+        spec.lease_duration_seconds = i32::try_from(SILENCE.as_secs()).ok();
         spec.renew_time = Some(MicroTime(Timestamp::now()));
     }
 
@@ -119,5 +123,17 @@ impl Turn {
             }
             Err(e) => Err(told("take the Lease", e)),
         }
+    }
+}
+
+/// Whether launchers of this cluster ever took a turn in the namespace.
+pub(crate) async fn is_there(hosting: &Hosting, cluster: &str) -> Result<bool> {
+    let leases: Api<Lease> = Api::namespaced(hosting.client.clone(), &hosting.names.namespace);
+    let name = backup_core::api::hosted::lease_name(cluster);
+    match leases.get_opt(&name).await {
+        Ok(lease) => Ok(lease.is_some()),
+        // Who may read its own Leases alone is alone here.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(false),
+        Err(e) => Err(told("read a Lease", e)),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use backup_core::api::hosted::pause_reason as reason;
 use backup_core::{Error, Result};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -12,11 +13,6 @@ use super::decide::Unpaused;
 use super::hosting::{Hosting, Written};
 use super::memory::RestoreRef;
 use super::records::{Attempt, FORMER_REPLICAS, Former, PAUSED_BY};
-
-/// `spec.pauseReason` of a cluster that this attempt paused.
-pub(crate) fn reason(attempt: &str) -> String {
-    format!("etcd-launcher {attempt}")
-}
 
 fn replicas(deployment: &Deployment) -> i32 {
     deployment.spec.replicas.unwrap_or(1)

@@ -8,24 +8,16 @@ use std::collections::BTreeMap;
 use backup_core::etcd::{HashKv, LiveDigest};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use backup_core::api::hosted::{ACTIVE, FINALIZER, FORMER_REPLICAS, OUTCOME, PAUSED_BY};
+
 /// On the StatefulSet: the cluster id that stands. Usual listeners open on it alone.
 pub(crate) const CLUSTER_ID: &str = "etcd-launcher/cluster-id";
 /// On the StatefulSet: names of members that ever started, separated by commas.
 pub(crate) const BOOTSTRAPPED: &str = "etcd-launcher/bootstrapped";
 /// On the StatefulSet: the greatest target revision of any attempt.
 pub(crate) const TARGET_REVISION: &str = "etcd-launcher/target-revision";
-/// On the StatefulSet: how the last attempt ended, [`EndRecord`].
-pub(crate) const OUTCOME: &str = "etcd-launcher/outcome";
-/// On the Cluster: `namespace/name/uid/attempt` of the restore that is at work.
-pub(crate) const ACTIVE: &str = "etcd-launcher/active-restore";
-/// On a Deployment: its replicas before the pause.
-pub(crate) const FORMER_REPLICAS: &str = "etcd-launcher/former-replicas";
-/// On a Deployment: the attempt that paused it.
-pub(crate) const PAUSED_BY: &str = "etcd-launcher/attempt";
 /// On an EtcdRestore: ends it before commit, on the way back.
 pub(crate) const ABORT: &str = "etcd-launcher/abort";
-/// On an EtcdRestore.
-pub(crate) const FINALIZER: &str = "etcd-launcher/restore";
 
 macro_rules! steps {
     ($($(#[$about:meta])* $name:ident,)+) => {
@@ -123,6 +115,9 @@ pub(crate) struct Attempt {
     pub(crate) sequence: i64,
     /// How far.
     pub(crate) step: Option<Step>,
+    /// In Preflight of a rollback: the member whose kept state is the one that all restore.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) source: String,
     /// Which launcher decided.
     pub(crate) decided_by: String,
     /// When, for people.
@@ -366,6 +361,9 @@ pub(crate) struct Report {
     /// The cluster id in its directories.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) cluster_id: String,
+    /// In Preflight of a rollback: what it keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Kept>,
     /// With `Fit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fit: Option<Fit>,
@@ -384,6 +382,18 @@ pub(crate) struct Report {
     pub(crate) listening: Listening,
     /// When, for people; it changes every few seconds as long as the launcher lives.
     pub(crate) at: String,
+}
+
+/// What a member keeps of the state that a restore replaced: how far its log goes. All zero where it keeps nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Kept {
+    /// Raft term of the last entry.
+    pub(crate) term: u64,
+    /// Its index.
+    pub(crate) index: u64,
+    /// Members of the cluster that it is a state of.
+    pub(crate) voters: usize,
 }
 
 /// What a member found in Preflight.

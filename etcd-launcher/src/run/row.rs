@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::hosting::{Hosting, Written};
 use super::memory::RestoreRef;
+use super::pace::Pace;
 use super::records::{Attempt, Report, State};
 use crate::health::Health;
 
@@ -32,17 +33,19 @@ pub(crate) struct Rows {
     row: Arc<watch::Sender<Option<Row>>>,
     health: Health,
     bytes: Arc<AtomicU64>,
+    heartbeat: Duration,
 }
 
 impl Rows {
     /// No row yet.
-    pub(crate) fn new(me: &str, health: Health) -> Self {
+    pub(crate) fn new(me: &str, health: Health, pace: Pace) -> Self {
         let (row, _) = watch::channel(None);
         Self {
             me: me.into(),
             row: Arc::new(row),
             health,
             bytes: Arc::default(),
+            heartbeat: pace.of(HEARTBEAT),
         }
     }
 
@@ -103,6 +106,12 @@ impl Rows {
         row.as_ref().is_some_and(|row| row.report.built.is_some())
     }
 
+    /// Whether the row says what is kept.
+    pub(crate) fn has_kept(&self) -> bool {
+        let row = self.row.borrow();
+        row.as_ref().is_some_and(|row| row.report.kept.is_some())
+    }
+
     /// There is no attempt any more.
     pub(crate) fn clear(&self) {
         self.row.send_if_modified(|row| row.take().is_some());
@@ -118,7 +127,7 @@ impl Rows {
                 None => true,
             };
             let pause = if written {
-                HEARTBEAT
+                self.heartbeat
             } else {
                 Duration::from_millis(300)
             };

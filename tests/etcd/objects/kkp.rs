@@ -2,62 +2,14 @@
 //! nothing of ours is written beside it.
 
 use harness::cluster::{Cluster, Controllers};
+use harness::hosted::kkp;
 use serde_json::{Value, json};
 
 use super::place::{crds, etcd, good};
 
-/// A kind with the fields, required ones among them, that KKP's reference lists; what it does not have is dropped or refused.
-fn kind(cluster: &Cluster, kind: &str, namespaced: bool, spec: &Value, status: &Value) {
-    let plural = format!("{}s", kind.to_lowercase());
-    let name = format!("{plural}.kubermatic.k8c.io");
-    let scope = if namespaced { "Namespaced" } else { "Cluster" };
-    cluster.apply(
-        &json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": name, "annotations": {"kubermatic.k8c.io/location": "master,seed"}},
-            "spec": {
-                "group": "kubermatic.k8c.io", "scope": scope, "names": {"kind": kind, "plural": plural},
-                "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": status}}}}],
-            },
-        })
-        .to_string(),
-    );
-    cluster.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "crd",
-        &name,
-        "--timeout=30s",
-    ]);
-}
-
 fn managed() -> Cluster {
     let cluster = Cluster::builder().controllers(Controllers::None).start();
-    let text = json!({"type": "string"});
-    let reference = json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
-        "apiVersion": text, "fieldPath": text, "kind": text, "name": text, "namespace": text, "resourceVersion": text, "uid": text}});
-    let row = json!({"type": "object", "properties": {"backupName": text, "backupPhase": text, "backupMessage": text, "scheduledTime": text,
-        "backupFinishedTime": text, "deletePhase": text}});
-    kind(
-        &cluster,
-        "EtcdBackupConfig",
-        true,
-        &json!({"type": "object", "required": ["cluster", "destination", "name"], "properties": {
-            "cluster": reference, "destination": text, "keep": {"type": "integer"}, "name": text, "schedule": text}}),
-        &json!({"type": "object", "properties": {"currentBackups": {"type": "array", "items": row}}}),
-    );
-    kind(
-        &cluster,
-        "EtcdRestore",
-        true,
-        &json!({"type": "object", "required": ["backupName", "cluster", "name"], "properties": {
-            "backupDownloadCredentialsSecret": text, "backupName": text, "cluster": reference, "destination": text, "name": text}}),
-        &json!({"type": "object", "required": ["phase"], "properties": {"restoreTime": text, "phase": {"type": "string",
-            "enum": ["Started", "StsRebuilding", "Completed", "EtcdLauncherNotEnabled"]}}}),
-    );
-    let any = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    kind(&cluster, "Cluster", false, &any, &any);
+    kkp::bring_crds(&cluster);
     cluster.kubectl(&["create", "namespace", "cluster-abc"]);
     cluster.apply("{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, metadata: {name: abc}, spec: {humanReadableName: x, version: 1.36.3}}");
     cluster.kubectl(&[

@@ -423,16 +423,30 @@ fn abort_and_rollback_are_asked_for_where_they_can_be() {
     plane.run(&["rollback", "r", "--yes"]).code(1);
     plane.status("etcdrestore", "r", &json!({"phase": "Completed"}));
     plane.run(&["abort", "r"]).code(1);
+    let refused = plane.run(&["rollback", "r", "--yes"]).code(1);
+    assert!(
+        refused.stderr.contains("which state it replaced"),
+        "{}",
+        refused.stderr
+    );
+    let attempt = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+    plane.status(
+        "etcdrestore",
+        "r",
+        &json!({"phase": "Completed", "attempt": {"id": attempt, "step": "Completed"}}),
+    );
     plane.run(&["rollback", "r"]).code(2);
-    assert_eq!(annotation("rollback"), Value::Null);
-    let asked = plane.run(&["rollback", "r", "--yes"]).ok();
-    assert_eq!(asked.stdout, "etcdrestore/r asked to roll back\n");
-    assert_eq!(annotation("rollback"), "true");
-    for (command, word) in [
-        ("abort", "kubectl-backup/abort=true"),
-        ("rollback", "kubectl-backup/rollback=true"),
-    ] {
-        let help = etcd(plane.cluster, &[command, "--help"]).ok().stdout;
-        assert!(help.contains(word), "{help}");
+    let made = plane
+        .run(&["rollback", "r", "--yes", "-o", "json"])
+        .ok()
+        .json();
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("r-rollback-20"), "{name}");
+    let spec = plane.get("etcdrestores", name)["spec"].clone();
+    assert_eq!(spec["backupName"], format!("kept-{attempt}"));
+    for field in ["cluster", "destination"] {
+        assert_eq!(spec[field], plane.get("etcdrestores", "r")["spec"][field]);
     }
+    let help = etcd(plane.cluster, &["abort", "--help"]).ok().stdout;
+    assert!(help.contains("kubectl-backup/abort=true"), "{help}");
 }

@@ -1,146 +1,190 @@
-//! Whoever is killed, wherever: the restore ends, with the new state or the old one whole on every member, and nothing of it is left.
+//! Whoever is killed or stopped, wherever: the restore ends, with the new state or the old one whole on every member, and nothing of it is left.
 
-use harness::hosted::{Hosted, NAMESPACE};
-use serde_json::Value;
+use std::time::Duration;
 
-const SNAPSHOT: &str = "before";
+use harness::wait_for;
+use rustix::process::Signal;
 
-/// A cluster with a snapshot that has `earlier`, and `later` beside it in etcd.
-fn prepared(members: usize) -> Hosted {
-    let hosted = Hosted::without_api_server(members);
-    hosted.keys(0).put("/registry/earlier", b"1");
-    hosted.save_snapshot(SNAPSHOT);
-    hosted.keys(0).put("/registry/later", b"2");
-    hosted
-}
+use super::place::{LONG, Place, SNAPSHOT, STEPS};
 
-/// What every member holds once all is over: true for the new state.
-#[track_caller]
-fn settled(hosted: &Hosted, name: &str, who: &[usize]) -> bool {
-    let restore = hosted.relaunch_until("an end", std::time::Duration::from_secs(240), || {
-        let restore = hosted.restore(name)?;
-        let phase = restore["status"]["phase"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        ["Completed", "RolledBack", "Failed"]
-            .contains(&phase.as_str())
-            .then_some(restore)
-    });
-    hosted.wait_until_settled();
-    // Whoever has not come to the point by now would end in the middle of what follows.
-    for index in who {
-        hosted.members[*index].stop();
-        hosted.launch(*index, &[]);
-    }
-    hosted.wait_until_etcd_serves();
-    hosted.wait_until_settled();
-    let is_new = restore["status"]["phase"] == "Completed";
-    for index in 0..hosted.members.len() {
-        let mut keys = hosted.keys(index);
-        assert_eq!(
-            keys.get("/registry/earlier").map(|kv| kv.value),
-            Some(b"1".to_vec())
-        );
-        assert_eq!(
-            keys.get("/registry/later").is_none(),
-            is_new,
-            "{}",
-            hosted.story()
-        );
-    }
-    for name in ["controller-manager", "scheduler"] {
-        assert_eq!(hosted.replicas(name), 1);
-    }
-    assert_eq!(hosted.replicas("apiserver"), 2);
-    assert_ne!(hosted.cluster()["spec"]["pause"], Value::Bool(true));
-    let ids: Vec<_> = hosted
-        .members
-        .iter()
-        .map(|member| member.state().unwrap()["clusterId"].clone())
-        .collect();
-    let stands = &hosted.stateful_set()["metadata"]["annotations"]["etcd-launcher/cluster-id"];
-    assert!(ids.iter().all(|id| id == stands), "{ids:?} {stands}");
-    hosted.hosting.kubectl(&[
-        "delete",
-        "etcdrestore",
-        "-n",
-        NAMESPACE,
-        name,
-        "--timeout=30s",
-    ]);
-    is_new
-}
-
-fn restart_with(hosted: &Hosted, index: usize, point: &str) {
-    hosted.members[index].stop();
-    hosted.launch(index, &[("ETCD_LAUNCHER_CRASH_AT", point)]);
-}
-
-/// Restores once for each point, with the launchers of `who` ending there; then writes `later` again.
-fn crash_at(hosted: &Hosted, points: &[&str], who: &[usize]) {
-    for (number, point) in points.iter().enumerate() {
-        for index in who {
-            restart_with(hosted, *index, &format!("run:{point}"));
-        }
-        hosted.wait_until_etcd_serves();
+/// Restores in which the launcher of a member ends at each of these points in turn: the one that is started instead ends at the next one. A
+/// point that went by while nobody was there to come to it is one of the next restore.
+fn killed_at(members: usize, who: usize, points: &[&str]) {
+    let mut place = Place::of(members);
+    place.members[who].crash_at(points);
+    place.members[who].stop();
+    place.launch(who);
+    for number in 0..points.len() {
+        place.wait_until_etcd_serves();
         let name = format!("restore-{number}");
-        hosted.apply_restore(&name, SNAPSHOT);
-        let is_new = settled(hosted, &name, who);
+        place.apply_restore(&name, SNAPSHOT);
+        let phase = place.end_of(&name);
+        place.assert_put_back();
+        assert!(place.is_restored(), "{phase}");
         // Only what keeps a member away for long may lead back.
-        assert!(is_new, "{point}: went back\n{}", hosted.story());
-        hosted.keys(0).put("/registry/later", b"2");
+        assert_eq!(phase, "Completed", "{}", place.story());
+        if place.members[who].has_passed_all() {
+            return;
+        }
+        place.write_later();
     }
+    panic!(
+        "not every point was come to: {:?}",
+        place.members[who].points_left()
+    );
 }
 
 #[test]
-fn a_launcher_that_is_killed_at_any_step_goes_on_where_it_was() {
-    let hosted = prepared(3);
-    crash_at(
-        &hosted,
+fn a_launcher_that_is_killed_before_the_stop_goes_on_where_it_was() {
+    killed_at(
+        3,
+        1,
         &[
+            "Preflight:remembered",
             "Preflight:done",
             "Planned:remembered",
             "Planned:done",
+            "Pausing:remembered",
             "Watching:remembered",
+            "Watching:done",
+        ],
+    );
+}
+
+#[test]
+fn a_launcher_that_is_killed_around_the_exchange_goes_on_where_it_was() {
+    killed_at(
+        3,
+        2,
+        &[
             "Stopping:remembered",
             "Stopping:done",
             "Swapping:remembered",
             "Swapping:done",
             "Starting:remembered",
             "Starting:done",
-            "Committed:remembered",
-            "Restarting:remembered",
-            "Restarting:done",
-            "Unpausing:remembered",
-            "Completed:remembered",
         ],
-        &[1],
     );
 }
 
 #[test]
-fn a_coordinator_that_is_killed_before_or_after_any_write_is_followed_by_another() {
-    let hosted = prepared(1);
-    crash_at(
-        &hosted,
+fn a_launcher_that_is_killed_after_the_commit_goes_on_where_it_was() {
+    killed_at(
+        3,
+        0,
+        &[
+            "Committed:remembered",
+            "Restarting:remembered",
+            "Restarting:done",
+            "Unpausing:remembered",
+            "Unpausing:done",
+            "Completed:remembered",
+        ],
+    );
+}
+
+#[test]
+fn a_coordinator_that_is_killed_before_or_after_any_write_up_to_the_stop_is_followed_by_another() {
+    killed_at(
+        1,
+        0,
         &[
             "Planned:undecided",
+            "Finalizer:before",
             "Finalizer:after",
             "Pausing:undecided",
+            "Pause:before",
             "Pause:after",
             "Watch:after",
+            "Stopping:undecided",
             "Stopping:decided",
+        ],
+    );
+}
+
+#[test]
+fn a_coordinator_that_is_killed_before_or_after_any_write_from_the_stop_on_is_followed_by_another()
+{
+    killed_at(
+        1,
+        0,
+        &[
             "Swapping:decided",
+            "Starting:decided",
             "Committed:undecided",
             "Committed:decided",
             "Commit:before",
             "Commit:after",
             "Restarting:decided",
+            "Unpausing:decided",
+            "Unpause:before",
             "Unpause:after",
             "Completed:decided",
+            "Release:before",
             "Release:after",
         ],
-        &[0],
     );
+}
+
+#[test]
+fn an_etcd_that_is_killed_at_every_step_is_started_again_or_led_back() {
+    let place = Place::of(3);
+    place.apply_restore("restored", SNAPSHOT);
+    let mut killed: Vec<String> = Vec::new();
+    let phase = place.relaunch_until("an end", LONG, || {
+        let restore = place.restore("restored")?;
+        let step = restore["status"]["attempt"]["step"].as_str()?.to_owned();
+        // A leader of one step may be a follower of the next: another member each time.
+        let member = &place.members[killed.len() % 3];
+        if !killed.contains(&step) && member.kill_etcd() {
+            killed.push(step);
+        }
+        let phase = restore["status"]["phase"].as_str()?.to_owned();
+        ["Completed", "RolledBack", "Failed"]
+            .contains(&phase.as_str())
+            .then_some(phase)
+    });
+    assert!(killed.len() >= 4, "too few were hit: {killed:?}");
+    place.assert_put_back();
+    assert_eq!(
+        place.is_restored(),
+        phase == "Completed",
+        "{phase}\n{}",
+        place.story()
+    );
+}
+
+#[test]
+fn a_coordinator_that_slept_while_another_one_went_on_undoes_nothing() {
+    let place = Place::of(3);
+    place.apply_restore("restored", SNAPSHOT);
+    // Asleep in the middle of the pause, of which it may have half in its hands.
+    let restore = place.wait_for_step("restored", &["Pausing", "Watching"]);
+    let coordinator = restore["status"]["attempt"]["decidedBy"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let sleeper = place
+        .members
+        .iter()
+        .find(|member| member.name == coordinator)
+        .unwrap();
+    sleeper.signal(Signal::STOP);
+    wait_for("another coordinator", LONG, || {
+        let restore = place.restore("restored")?;
+        let attempt = &restore["status"]["attempt"];
+        let step = attempt["step"].as_str()?;
+        let went_on = STEPS.iter().position(|known| *known == step)
+            > STEPS.iter().position(|known| *known == "Pausing");
+        (attempt["decidedBy"] != coordinator.as_str() && went_on).then_some(())
+    });
+    // Long enough for the other one to be in the middle of something.
+    std::thread::sleep(Duration::from_secs(2));
+    sleeper.signal(Signal::CONT);
+    let phase = place.end_of("restored");
+    place.assert_put_back();
+    assert_eq!(place.is_restored(), phase == "Completed", "{phase}");
+    // What it had in its hands when it fell asleep must not come out now.
+    std::thread::sleep(Duration::from_secs(3));
+    place.assert_put_back();
 }

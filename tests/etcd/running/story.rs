@@ -1,9 +1,9 @@
 //! The restore as it is meant to go, with a real API server on the restored etcd.
 
-use std::time::Duration;
-
-use harness::hosted::{CLUSTER, Hosted, NAMESPACE};
+use harness::hosted::{CLUSTER, Hosted, HostedBuilder};
 use serde_json::Value;
+
+use super::place::{LONG, STEPS};
 
 /// KKP's example, as it stands in its documentation.
 const RESTORE: &str = include_str!("../../../manifests/examples/etcdrestore.yaml");
@@ -52,15 +52,45 @@ fn is_gone(event: &Value) -> bool {
     event["code"] == 410 || event["object"]["code"] == 410
 }
 
-fn restored(members: usize) {
-    let hosted = Hosted::start(members);
+/// Waits for the end, and gives the steps and phases that were seen on the way.
+#[track_caller]
+fn follow(hosted: &Hosted, name: &str) -> (Value, Vec<String>, Vec<String>) {
+    let (mut steps, mut phases) = (Vec::new(), Vec::new());
+    let restore = hosted.relaunch_until("the end", LONG, || {
+        let restore = hosted.restore(name)?;
+        for (seen, now) in [
+            (&mut steps, &restore["status"]["attempt"]["step"]),
+            (&mut phases, &restore["status"]["phase"]),
+        ] {
+            let now = now.as_str()?.to_owned();
+            if seen.last() != Some(&now) {
+                seen.push(now);
+            }
+        }
+        (phases.last()? == "Completed").then_some(restore)
+    });
+    (restore, steps, phases)
+}
+
+fn restored(builder: HostedBuilder, first: &str) {
+    let hosted = builder.with_api_server().start();
     put_config_map(&hosted, "earlier");
     hosted.save_snapshot(SNAPSHOT);
     put_config_map(&hosted, "later");
     let before = list_version(&hosted);
 
-    hosted.hosting.apply(RESTORE);
-    let restore = hosted.wait_for_phase("cluster-restore", "Completed");
+    if hosted.name == CLUSTER {
+        hosted.hosting.apply(RESTORE);
+    } else {
+        hosted.apply_restore(first, SNAPSHOT);
+    }
+    let (restore, steps, phases) = follow(&hosted, first);
+    let places: Vec<_> = steps
+        .iter()
+        .map(|step| STEPS.iter().position(|known| known == step))
+        .collect();
+    assert!(places.is_sorted() && !places.contains(&None), "{steps:?}");
+    assert_eq!(phases, ["Started", "StsRebuilding", "Completed"]);
     assert!(restore["status"]["restoreTime"].is_string(), "{restore}");
     hosted.wait_for_api();
     assert_eq!(config_map(&hosted, "earlier"), 200);
@@ -89,23 +119,18 @@ fn restored(members: usize) {
     assert!(is_gone(&watch_from(&hosted, &between)));
     put_config_map(&hosted, "afterwards");
     hosted.wait_until_settled();
-    hosted.hosting.kubectl(&[
-        "delete",
-        "etcdrestore",
-        "-n",
-        NAMESPACE,
-        "--all",
-        "--timeout=30s",
-    ]);
-    let _ = (CLUSTER, Duration::ZERO);
+    hosted.kubectl(&["delete", "etcdrestore", "--all", "--timeout=30s"]);
 }
 
 #[test]
-fn a_hosted_cluster_of_one_member_goes_back_to_its_snapshot_and_again() {
-    restored(1);
+fn the_example_of_the_documentation_is_restored_as_it_stands_there_and_again() {
+    restored(
+        Hosted::builder().members(3).with_own_hosting(),
+        "cluster-restore",
+    );
 }
 
 #[test]
-fn a_hosted_cluster_of_three_members_goes_back_to_its_snapshot_and_again() {
-    restored(3);
+fn a_hosted_cluster_that_speaks_tls_goes_back_to_its_snapshot_and_again() {
+    restored(Hosted::builder().with_tls(), "restored");
 }

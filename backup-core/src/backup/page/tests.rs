@@ -59,9 +59,20 @@ fn version_and_kind_are_put_first_where_the_list_leaves_them_out() {
             r#"{"kind":"","apiVersion":"","metadata":{"name":"x","namespace":"a"}}"#,
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","namespace":"a"}}"#,
         ),
+        (
+            r#"{"apiVersion":null,"metadata":{"name":"x","namespace":"a","uid":"1","ownerReferences":[{"uid":"2","name":"o"}],"labels":{"l":"v"}},"status":{}}"#,
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","namespace":"a","uid":"1","ownerReferences":[{"uid":"2","name":"o"}],"labels":{"l":"v"}},"status":{}}"#,
+        ),
     ] {
         let page = cut(item, "pods", "Pod", &keep);
         assert_eq!(std::str::from_utf8(&page.items[0].body).unwrap(), want);
+        // What is told of it is what its saved bytes tell.
+        let (told, read) = (&page.items[0].facts, Facts::read(want.as_bytes()).unwrap());
+        assert_eq!(told.sha256, read.sha256);
+        assert_eq!(
+            (&told.uid, &told.labels, &told.owners),
+            (&read.uid, &read.labels, &read.owners)
+        );
     }
 }
 

@@ -60,11 +60,7 @@ pub(super) fn object(
     if let Some(namespace) = &namespace {
         body["metadata"]["namespace"] = namespace.clone().into();
     }
-    let item = Item {
-        namespace,
-        name: name.to_owned(),
-        body: body.to_string().into(),
-    };
+    let item = Item::read(namespace, name.to_owned(), body.to_string().into()).unwrap();
     (api, item)
 }
 

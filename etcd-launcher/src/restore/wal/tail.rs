@@ -30,6 +30,9 @@ const SECTOR: usize = 512;
 pub(crate) struct Tail {
     /// The last entry, or the snapshot that stands for it and all before.
     pub(crate) last_index: u64,
+    /// Its term: of two logs of one cluster, the one with the later term, or else the greater index, has all that was ever acknowledged where
+    /// a majority is compared.
+    pub(crate) last_term: u64,
     /// The last entry that is known to be committed.
     pub(crate) commit: u64,
     term: u64,
@@ -61,6 +64,7 @@ impl Tail {
         };
         let mut tail = Self {
             last_index: 0,
+            last_term: 0,
             commit: 0,
             term: 0,
             vote: 0,
@@ -137,9 +141,9 @@ impl Tail {
             })?;
         }
         match record.kind {
-            2 => self.last_index = numbers[3],
+            2 => [_, _, self.last_term, self.last_index] = numbers,
             3 => [_, self.term, self.vote, self.commit] = numbers,
-            5 => self.last_index = self.last_index.max(numbers[1]),
+            5 if numbers[1] >= self.last_index => [_, self.last_index, self.last_term, _] = numbers,
             _ => {}
         }
         self.crc = crc;

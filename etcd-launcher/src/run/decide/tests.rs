@@ -1,7 +1,7 @@
 //! Every decision there is, over the whole product of what can be seen, for two members: the rules of `run.rs` hold in each.
 
 use super::super::records::{
-    Expected, Fit, Listening, Offline, PlannedMember, SnapshotFacts, Started, Voter,
+    Expected, Fit, Kept, Listening, Offline, PlannedMember, SnapshotFacts, Started, Voter,
 };
 use std::rc::Rc;
 
@@ -104,6 +104,7 @@ struct Case {
     attempt: Rc<Attempt>,
     reports: Rc<BTreeMap<String, Report>>,
     silent: Rc<BTreeMap<String, Duration>>,
+    watched_for: Duration,
     stalled: Duration,
     leaving: bool,
     facts: Facts,
@@ -115,7 +116,7 @@ impl Case {
             attempt: &self.attempt,
             reports: &self.reports,
             silent: &self.silent,
-            watched_for: Duration::ZERO,
+            watched_for: self.watched_for,
             stalled: self.stalled,
             leaving: self.leaving,
             facts: &self.facts,
@@ -141,6 +142,7 @@ fn usual(step: Step, outcome: Option<Outcome>, a: State, b: State) -> Case {
         attempt: Rc::new(attempt(step, outcome)),
         reports: Rc::new(reports(a, b, 5)),
         silent: Rc::new(silent(0)),
+        watched_for: Duration::ZERO,
         stalled: Duration::ZERO,
         leaving: false,
         facts: Facts::default(),
@@ -321,7 +323,7 @@ fn steps_come_in_their_order_and_whoever_waits_says_for_what() {
                 };
                 assert!(fits, "{work:?} at {from:?}");
             }
-            Decision::Plan(_) => assert_eq!(from, Step::Preflight),
+            Decision::Plan(_) | Decision::Source(_) => assert_eq!(from, Step::Preflight),
         }
     });
 }
@@ -468,4 +470,61 @@ fn who_is_at_work_is_waited_for_who_is_silent_is_left_out_and_too_few_are_refuse
     assert!(
         matches!(case.decide(), Decision::Go(next) if next.step == Step::Failed && next.message.contains("1 of 3"))
     );
+}
+
+#[test]
+fn in_a_rollback_the_state_that_goes_furthest_is_restored_and_no_majority_is_refused() {
+    let kept = |term, index| {
+        Some(Kept {
+            term,
+            index,
+            voters: 3,
+        })
+    };
+    let case = |rows: &[(&str, Option<Kept>)], seconds: u64| {
+        let mut case = usual(Step::Preflight, None, State::Working, State::Working);
+        Rc::make_mut(&mut case.attempt).members.clear();
+        let reports = Rc::make_mut(&mut case.reports);
+        reports.clear();
+        for (name, kept) in rows {
+            let row = Report {
+                kept: *kept,
+                ..report(name, State::Working, 5)
+            };
+            reports.insert((*name).into(), row);
+        }
+        case.watched_for = Duration::from_secs(seconds);
+        case
+    };
+    let source = |case: &Case| match case.decide() {
+        Decision::Source(name) => name,
+        other => panic!("{other:?}"),
+    };
+    // A later term wins over more entries of an earlier one: those were never acknowledged.
+    let all = [
+        ("a", kept(2, 900)),
+        ("b", kept(3, 800)),
+        ("c", kept(3, 700)),
+    ];
+    assert_eq!(source(&case(&all, 0)), "b");
+    let alike = [
+        ("a", kept(3, 800)),
+        ("b", kept(3, 800)),
+        ("c", kept(3, 700)),
+    ];
+    assert_eq!(source(&case(&alike, 0)), "a");
+    // The third may know more: it is waited for, but not for ever.
+    assert!(matches!(case(&all[..2], 0).decide(), Decision::Wait(_)));
+    assert_eq!(source(&case(&all[..2], 61)), "b");
+    let lost = [
+        ("a", kept(3, 800)),
+        ("b", Some(Kept::default())),
+        ("c", Some(Kept::default())),
+    ];
+    assert!(
+        matches!(case(&lost, 61).decide(), Decision::Go(next) if next.step == Step::Failed && next.message.contains("1 of 3"))
+    );
+    let mut chosen = case(&all, 61);
+    Rc::make_mut(&mut chosen.attempt).source = "b".into();
+    assert!(!matches!(chosen.decide(), Decision::Source(_)), "once");
 }

@@ -11,10 +11,17 @@ use crate::member;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::ids;
+use crate::restore::plan::Carried;
+use crate::run::condition;
 use crate::run::door;
+use crate::run::event::Tone;
 use crate::run::hosting::{SetView, World, Written};
+use crate::run::memory::RestoreRef;
 use crate::run::records::{BOOTSTRAPPED, CLUSTER_ID, EndRecord, OUTCOME, Outcome};
 use crate::run::startup::{self, Idle, Standing};
+
+/// What the name of a state begins with that was put aside.
+const ASIDE: &str = ".aside-";
 
 impl Keeper {
     /// The restore is gone, and nobody wrote down how it ended: the members do.
@@ -68,6 +75,8 @@ impl Keeper {
             health.serving = serving;
         });
         if serving {
+            self.health
+                .tell(|health| "etcd runs as usual".clone_into(&mut health.message));
             if stands.is_none_or(|stands| stands.is_empty() || Some(stands) == id.as_deref()) {
                 return self.serving(set, id.as_deref()).await;
             }
@@ -126,27 +135,84 @@ impl Keeper {
                 Ok(())
             }
             Idle::Stay(why) => {
+                let why = self.set_aside(set).await?.unwrap_or(why);
                 self.say(&why);
                 self.health.tell(|health| health.message = why);
                 Ok(())
             }
             Idle::Aside(why) => {
                 let to = self.dir.root().join(format!(
-                    ".aside-{}-{}",
+                    "{ASIDE}{}-{}",
                     id.unwrap_or_default(),
                     jiff::Timestamp::now().as_second()
                 ));
                 std::fs::rename(self.dir.member(), &to)
                     .map_err(|e| Error::other("can not put the state aside").because(e))?;
-                let why = format!(
-                    "MemberSetAside: {why}; its state is kept at {}",
-                    to.display()
-                );
-                self.say(&why);
-                self.health.tell(|health| health.message = why);
+                self.say(&format!("{why}; its state is put aside: {}", to.display()));
                 Ok(())
             }
         }
+    }
+
+    /// Where this member's state was put aside, and nothing is in its place: says so, for people, and on the restore that ended last.
+    async fn set_aside(&self, set: Option<&SetView>) -> Result<Option<String>> {
+        let root = self.dir.root();
+        if self.dir.carried()? != Carried::Absent {
+            return Ok(None);
+        }
+        let told = |e| Error::other(format!("can not read {}", root.display())).because(e);
+        let mut aside: Vec<_> = std::fs::read_dir(root)
+            .map_err(told)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(ASIDE))
+            .collect();
+        aside.sort();
+        let Some(newest) = aside.pop() else {
+            return Ok(None);
+        };
+        let why = format!(
+            "member {} holds another cluster than the one that stands, and is not started: its state is kept at {}",
+            self.config.name,
+            root.join(newest).display()
+        );
+        if let Some(end) = set.and_then(SetView::end) {
+            let restore = RestoreRef {
+                namespace: self.hosting.names.namespace.clone(),
+                name: end.restore,
+                uid: end.uid,
+            };
+            self.tell_set_aside(&restore, &why).await?;
+        }
+        Ok(Some(format!("MemberSetAside: {why}")))
+    }
+
+    async fn tell_set_aside(&self, restore: &RestoreRef, why: &str) -> Result<()> {
+        let Some(found) = self.hosting.restore(restore).await? else {
+            return Ok(());
+        };
+        let known = condition::message(found.object.data.get("status"), condition::SET_ASIDE);
+        if known.is_some_and(|known| known.contains(why)) {
+            return Ok(());
+        }
+        let message = known.map_or_else(|| why.to_owned(), |known| format!("{known}; {why}"));
+        let written = self
+            .hosting
+            .write_status(&found, |status| {
+                condition::set(
+                    status,
+                    condition::SET_ASIDE,
+                    true,
+                    "AnotherCluster",
+                    &message,
+                );
+            })
+            .await?;
+        if written == Written::Yes {
+            self.hosting
+                .tell_event(restore, Tone::Warning, "MemberSetAside", why)
+                .await;
+        }
+        Ok(())
     }
 
     /// Its own name goes onto the StatefulSet before its first start, so that it never starts empty again.

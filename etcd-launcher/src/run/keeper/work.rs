@@ -15,7 +15,8 @@ use crate::restore::slots::Truth;
 use crate::restore::step as member_step;
 use crate::run::door::Socket;
 use crate::run::fitness;
-use crate::run::hosting::{SetView, World};
+use crate::run::hosting::{RestoreView, SetView, World};
+use crate::run::kept;
 use crate::run::listening;
 use crate::run::records::{Attempt, Data, Expected, Offline, Started, State, Step};
 
@@ -32,6 +33,14 @@ impl Keeper {
             return Ok(());
         }
         let id: AttemptId = attempt.id.parse()?;
+        if let Some(of) = kept::named(restore.text("backupName")) {
+            match self.bring_kept(attempt, restore, &of).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(e) if e.kind() == Kind::Unreachable => return Err(e),
+                Err(e) => return self.unfit(&sentence(&e)),
+            }
+        }
         let looking = fitness::look(
             &self.dir,
             self.member.args(),
@@ -58,16 +67,53 @@ impl Keeper {
             }
             // Nobody answers now, but may later: that is no verdict.
             Err(e) if e.kind() == Kind::Unreachable => return Err(e),
-            Err(e) => {
-                let text = sentence(&e);
-                self.say(&text);
-                self.rows.tell(|report| {
-                    report.state = State::Unfit;
-                    report.message = text;
-                });
-            }
+            Err(e) => self.unfit(&sentence(&e))?,
         }
         Ok(())
+    }
+
+    /// In a rollback: whether the destination has the kept state as a snapshot. Until then this member says what it keeps, and brings it there
+    /// where it is the one that all restore.
+    async fn bring_kept(
+        &mut self,
+        attempt: &Attempt,
+        restore: &RestoreView,
+        of: &AttemptId,
+    ) -> Result<bool> {
+        if attempt.source.is_empty() && self.rows.has_kept() {
+            return Ok(false);
+        }
+        if kept::is_published(&self.hosting, restore).await? {
+            return Ok(true);
+        }
+        if attempt.source.is_empty() {
+            let kept = kept::look(&self.dir, of, self.progress)?;
+            self.rows.tell(|report| {
+                report.kept = Some(kept);
+                report.message = "waiting for the choice of the state that all restore".to_owned();
+            });
+        } else if attempt.source == self.config.name {
+            let reference = restore.reference();
+            let id: AttemptId = attempt.id.parse()?;
+            let publishing = kept::publish(
+                &self.dir,
+                self.member.args(),
+                restore,
+                (of, &id),
+                &self.hosting,
+                &self.config.tools,
+                self.progress,
+            );
+            tokio::select! {
+                published = publishing => published?,
+                () = moved_on(&self.hosting, &reference, attempt) => {}
+            }
+        } else {
+            self.rows.tell(|report| {
+                report.message = format!("waiting for the kept state of {}", attempt.source);
+            });
+        }
+        Ok(false)
     }
 
     /// This member's part of the plan.

@@ -1,4 +1,6 @@
-//! `etcd abort`: asks the launchers to give a restore up.
+//! `etcd abort`: asks the launchers to give a restore up; or does what they would, where none is alive.
+
+mod force;
 
 use backup_core::Error;
 use backup_core::api::hosted::ABORT;
@@ -13,17 +15,27 @@ use backup_cli::error::{CommandError, Exit, Result};
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup etcd abort cluster-restore
-  kubectl backup etcd abort cluster-restore --cluster zvc78xnnz7";
+  kubectl backup etcd abort cluster-restore --cluster zvc78xnnz7
+  kubectl backup etcd abort cluster-restore --force";
 
 /// Ask for a restore of etcd to be given up, with the old state brought back
 ///
 /// Sets the annotation kubectl-backup/abort=true on the EtcdRestore; the launchers act on it. Once the restored state is committed there is
 /// no way back but `etcd rollback`.
+///
+/// Where no launcher is alive nobody acts. With --force that is made sure of for a minute; then the end is written down here, and the control plane
+/// gets its replicas back. Launchers that come back later obey that: they put the old state in its place before they start etcd.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AbortArgs {
     /// Name of the EtcdRestore
     name: String,
+    /// Give it up with no launcher alive
+    #[arg(long)]
+    force: bool,
+    /// StatefulSet of etcd
+    #[arg(long, value_name = "NAME", default_value = "etcd", requires = "force")]
+    statefulset: String,
 }
 
 /// Runs the command.
@@ -31,6 +43,9 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: AbortArgs) -
     let restore = scope.one::<EtcdRestore>(context, &args.name).await?;
     refuse(&restore.it, &context.program)?;
     let cluster = context.cluster().await?;
+    if args.force {
+        return force::run(context, cluster, restore, &args.statefulset).await;
+    }
     let asked = objects::annotate(cluster, &restore, [(ABORT, "true")].into()).await?;
     context
         .ui

@@ -1,24 +1,29 @@
-//! `etcd rollback`: asks the launchers to take a completed restore back.
+//! `etcd rollback`: takes a completed restore back, by a restore of the state that it replaced.
 
 use backup_core::Error;
-use backup_core::api::hosted::ROLLBACK;
-use backup_core::api::{EtcdRestore, RestorePhase};
+use backup_core::api::hosted::KEPT;
+use backup_core::api::{EtcdRestore, EtcdRestoreSpec, RestorePhase};
 use clap::Args;
 
-use super::objects;
-use super::scope::ScopeArgs;
+use super::follow;
+use super::objects::{self, meta};
+use super::request::{self, WaitArgs};
+use super::scope::{ControlPlane, ScopeArgs};
 use crate::context::Context;
+use crate::flags::{self, DryRun};
 use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::output::{self, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup etcd rollback cluster-restore
-  kubectl backup etcd rollback cluster-restore --cluster zvc78xnnz7 --yes";
+  kubectl backup etcd rollback cluster-restore --cluster zvc78xnnz7 --yes --wait";
 
-/// Ask for a completed restore of etcd to be taken back
+/// Take a completed restore of etcd back
 ///
-/// Sets the annotation kubectl-backup/rollback=true on the EtcdRestore; the launchers act on it: they restore the state from before, which
-/// they kept. What was written since the restore is gone then. A restore that is not completed is given up with `etcd abort`.
+/// Makes another EtcdRestore, of the state from before, which the members keep: clients have seen the revisions of the restored state, and would be
+/// left hanging on lower ones. The launchers bring the kept state to the destination as a snapshot and restore it on every member. What was
+/// written since the restore is gone then; it can be rolled back in turn. A restore that is not completed is given up with `etcd abort`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RollbackArgs {
@@ -27,49 +32,82 @@ pub(crate) struct RollbackArgs {
     /// Do not ask
     #[arg(short, long, visible_alias = "confirm")]
     yes: bool,
+    /// Print the object that would be made, and make nothing
+    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
+    dry_run: DryRun,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: RollbackArgs) -> Result<Exit> {
-    let restore = scope.one::<EtcdRestore>(context, &args.name).await?;
-    refuse(&restore.it, &context.program)?;
+    let restored = scope.one::<EtcdRestore>(context, &args.name).await?;
+    let attempt = completed(&restored.it, &context.program)?;
+    let spec = restored.it.spec.clone();
+    let plane = ControlPlane {
+        cluster: spec.cluster.name.clone(),
+        namespace: restored.namespace().to_owned(),
+    };
+    let stem = format!("{}-rollback", restored.name());
+    let name = flags::generated_name(&stem, context.now);
+    let mut restore = EtcdRestore::new(
+        &name,
+        EtcdRestoreSpec {
+            name: Some(name.clone()),
+            backup_name: format!("{KEPT}{attempt}"),
+            ..spec
+        },
+    );
+    restore.metadata = meta(&plane.namespace, &name);
+    if args.dry_run == DryRun::Client {
+        return request::show(context, &args.output, &restore);
+    }
     context.ui.confirm(
         args.yes,
         &format!(
             "bring etcd of cluster {} back to the state from before {}? What was written since is gone then, and its API server is down meanwhile.",
-            restore.it.spec.cluster.name,
-            restore.title()
+            plane.cluster,
+            restored.title()
         ),
     )?;
     let cluster = context.cluster().await?;
-    let asked = objects::annotate(cluster, &restore, [(ROLLBACK, "true")].into()).await?;
-    context
-        .ui
-        .line(&format!("{} asked to roll back", asked.title()))?;
+    let made = objects::create(cluster, &restore).await?;
+    request::print(context, &args.output, &made, "created")?;
+    if args.wait.wait {
+        let at = follow::restore(context, &plane, &made, args.wait.timeout).await?;
+        context.ui.line(&format!(
+            "{} completed{}",
+            made.title(),
+            at.map_or_else(String::new, |at| format!(" at {}", output::time(Some(at))))
+        ))?;
+        return Ok(Exit::Done);
+    }
     context.ui.note(&format!(
-        "see what becomes of it: {} etcd restore describe {} -n {}",
-        context.program,
-        asked.name(),
-        asked.namespace()
+        "see what becomes of it: {} etcd restore describe {name} -n {}",
+        context.program, plane.namespace
     ));
     Ok(Exit::Done)
 }
 
-/// Only what is completed can be taken back.
-fn refuse(restore: &EtcdRestore, program: &str) -> Result<(), CommandError> {
+/// The id of a completed restore's attempt: only what is completed can be taken back.
+fn completed(restore: &EtcdRestore, program: &str) -> Result<String, CommandError> {
     let name = restore.metadata.name.as_deref().unwrap_or_default();
-    let phase = restore
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_ref());
-    let error = match phase {
-        Some(RestorePhase::Completed) => return Ok(()),
+    let status = restore.status.clone().unwrap_or_default();
+    let attempt = status.attempt.map(|attempt| attempt.id).unwrap_or_default();
+    let error = match status.phase {
+        Some(RestorePhase::Completed) if attempt.is_empty() => Error::other(format!(
+            "restore {name:?} does not tell which state it replaced"
+        ))
+        .hint("no etcd-launcher made it: restore a snapshot instead"),
+        Some(RestorePhase::Completed) => return Ok(attempt),
         Some(phase) if phase.is_final() => Error::other(format!(
             "restore {name:?} is in phase {phase}: the old state serves already"
         ))
         .hint("there is nothing to take back"),
         phase => {
-            let phase = phase.map_or("not begun", |phase| phase.as_str());
+            let phase = phase.map_or("not begun".to_owned(), |phase| phase.to_string());
             Error::other(format!("restore {name:?} is not completed: {phase}"))
                 .hint(format!("`{program} etcd abort {name}` gives it up"))
         }

@@ -1,6 +1,6 @@
 //! `etcd restore describe`: how far a restore is, and what each member says.
 
-use backup_core::api::hosted::{ABORT, ROLLBACK};
+use backup_core::api::hosted::ABORT;
 use backup_core::api::{Attempt, EtcdRestore};
 use clap::Args;
 
@@ -42,10 +42,8 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs
     let created = restore.it.metadata.creation_timestamp.as_ref();
     text.field(0, "Created", output::time(created.map(|time| time.0)));
     let annotations = restore.it.metadata.annotations.clone().unwrap_or_default();
-    for (annotation, word) in [(ABORT, "abort"), (ROLLBACK, "rollback")] {
-        if annotations.contains_key(annotation) {
-            text.field(0, "Asked for", word);
-        }
+    if annotations.contains_key(ABORT) {
+        text.field(0, "Asked for", "abort");
     }
     text.gap();
     text.field(
