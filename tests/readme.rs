@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use harness::cluster::Cluster;
 use harness::etcd::Etcd;
+use harness::node::{Node, NodeOptions};
 use harness::process::Folder;
 use harness::run::{etcd_launcher, through_kubectl};
 use harness::store::Minio;
@@ -104,6 +105,8 @@ fn every_command_about_etcd_in_the_readme_works() {
         ("/etc/kubernetes/pki/etcd/server.key", &key),
     ];
     let all = commands("etcd-launcher ");
+    // Those of a node have a test of their own, for not every machine can have one.
+    let all: Vec<_> = all.into_iter().filter(|words| words[0] != "node").collect();
     assert!(all.len() >= 6, "{}", all.len());
     for words in all {
         if words[0] == "restore" && etcd.member(0).is_running() {
@@ -124,6 +127,57 @@ fn every_command_about_etcd_in_the_readme_works() {
             .home(folder.path())
             .ok();
     }
+}
+
+#[test]
+fn every_command_about_a_node_in_the_readme_works() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let node = Node::start(NodeOptions::default());
+    let minio = Minio::start_on(&node.host_address());
+    minio.bucket("backups");
+    let backups = "/var/lib/backups";
+    fs::create_dir_all(node.path(backups)).unwrap();
+    let launch = |words: &[String]| {
+        let words = words.iter().map(|word| {
+            word.replace("https://minio.example.com:9000", minio.endpoint())
+                .replace("/var/backups", backups)
+        });
+        let program = tools::launcher().display().to_string();
+        let command: Vec<String> = std::iter::once(program).chain(words).collect();
+        node.inside(&command).credentials_of(&minio).ok()
+    };
+    let all = commands("etcd-launcher ");
+    node.kubectl(&["create", "configmap", "kept"]);
+    let snapshot = all.iter().find(|words| words[0] == "snapshot").unwrap();
+    launch(snapshot);
+    // The same, into the location that the README restores from.
+    let mut stored = snapshot.clone();
+    let of_a_store = all
+        .iter()
+        .find(|words| words.contains(&"nightly".to_owned()));
+    let of_a_store = of_a_store
+        .unwrap()
+        .iter()
+        .skip(3)
+        .filter(|word| *word != "--yes");
+    stored.splice(1..2, ["--name=nightly".to_owned()]);
+    stored.extend(of_a_store.cloned());
+    launch(&stored);
+    node.kubectl(&["create", "configmap", "lost"]);
+    let (mut restores, mut rollbacks) = (0, 0);
+    for words in all.iter().filter(|words| words[0] == "node") {
+        launch(words);
+        let changes = words.contains(&"--yes".to_owned());
+        restores += usize::from(changes && words[1] == "restore");
+        rollbacks += usize::from(changes && words[1] == "rollback");
+        node.wait_until_ready();
+        let lost = node.try_kubectl(&["get", "configmap", "lost"]);
+        assert_eq!(lost.code == 0, restores == 0, "{words:?}");
+        node.kubectl(&["get", "configmap", "kept"]);
+    }
+    assert_eq!((restores, rollbacks), (2, 1));
 }
 
 #[test]

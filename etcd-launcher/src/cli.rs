@@ -5,7 +5,7 @@ use backup_cli::ui::Color;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    crds, describe, exec, install, restore, rollback, run, snapshot, status, verify, version,
+    crds, describe, exec, install, node, restore, rollback, run, snapshot, status, verify, version,
 };
 
 const AFTER: &str = "\
@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Describe(describe::DescribeArgs),
     Exec(exec::ExecArgs),
     Install(install::InstallArgs),
+    Node(node::NodeArgs),
     Restore(Box<restore::RestoreArgs>),
     Rollback(Box<rollback::RollbackArgs>),
     Run(Box<run::RunArgs>),

@@ -6,6 +6,7 @@ pub(crate) mod crds;
 pub(crate) mod describe;
 pub(crate) mod exec;
 pub(crate) mod install;
+pub(crate) mod node;
 mod origin;
 pub(crate) mod restore;
 pub(crate) mod rollback;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Describe(args) => describe::run(&ui, &cli.global.location, &args).await,
         Command::Exec(args) => exec::run(&args).map(|never| match never {}),
         Command::Install(args) => install::run(&ui, &args),
+        Command::Node(args) => node::run(&ui, &cli.global.location, args.command).await,
         Command::Restore(args) => restore::run(&ui, &cli.global.location, *args).await,
         Command::Rollback(args) => rollback::run(&ui, *args).await,
         Command::Run(args) => run::run(ui.clone(), *args).await,

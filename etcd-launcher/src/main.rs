@@ -4,11 +4,13 @@
 mod backups;
 mod cli;
 mod commands;
+mod crash;
 mod destination;
 mod etcd_args;
 mod health;
 mod member;
 mod members;
+mod node;
 mod restore;
 mod run;
 mod source;

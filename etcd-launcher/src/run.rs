@@ -143,7 +143,7 @@ mod keeper;
 mod kept;
 pub(crate) mod kkp;
 pub(crate) mod lease;
-mod listening;
+pub(crate) mod listening;
 mod memory;
 pub(crate) mod pace;
 mod pause;

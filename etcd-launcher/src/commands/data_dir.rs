@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use backup_cli::error::Result;
 use backup_cli::ui::Ui;
+use backup_core::Error;
 use backup_core::etcd::Facts;
 use backup_core::progress::Progress;
-use backup_core::{Error, Kind};
 use clap::Args;
 
+use crate::crash;
 use crate::restore::dir::DataDir;
 use crate::restore::entry::Former;
 use crate::restore::etcdutl::Tool;
@@ -18,13 +19,9 @@ use crate::restore::fit::{self, Lineage, Target};
 use crate::restore::job::Builder;
 use crate::restore::plan::Carried;
 use crate::restore::proof;
-use crate::restore::step::Step;
 
 /// etcd's own default for `--quota-backend-bytes`.
 const QUOTA: u64 = 2 << 30;
-
-/// Ends the process right after the record of this step, as if it had been killed: for tests, and harmless where it is not set.
-const CRASH_AT: &str = "ETCD_LAUNCHER_CRASH_AT";
 
 /// Which data dir.
 #[derive(Clone, Debug, Args)]
@@ -44,9 +41,9 @@ pub(crate) struct ToolArgs {
     /// The etcd that will run on it; default: its version is taken from the data dir, else from the snapshot
     #[arg(long, value_name = "PATH")]
     pub(crate) etcd: Option<PathBuf>,
-    /// etcd's own --quota-backend-bytes
-    #[arg(long, value_name = "BYTES", default_value_t = QUOTA)]
-    pub(crate) quota_backend_bytes: u64,
+    /// etcd's own --quota-backend-bytes; default: as etcd is started with, where that is known, else 2 GiB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) quota_backend_bytes: Option<u64>,
     /// Where the snapshot is put before it is restored; default: the data dir
     #[arg(long, value_name = "FOLDER")]
     pub(crate) spool_dir: Option<PathBuf>,
@@ -64,31 +61,32 @@ impl ToolArgs {
             .collect()
     }
 
-    /// The builder for a data dir.
+    /// The builder for a data dir whose database says this, where it can be read.
     ///
     /// # Errors
     /// Where the etcd that was named does not tell its version.
     pub(crate) async fn builder<'a>(
         &self,
-        taken: &Taken,
+        dir: &DataDir,
+        facts: Option<&Facts>,
         another_cluster: bool,
         progress: &'a dyn Progress,
     ) -> Result<Builder<'a>> {
         let line = match &self.etcd {
             Some(path) => Some(Tool::ask(path, "--version").await?.version.line),
-            None => taken.facts.as_ref().map(fit::line_of),
+            None => facts.map(fit::line_of),
         };
         Ok(Builder {
             etcdutl: self.etcdutl.clone(),
             search: Self::search(),
             target: Target {
                 line,
-                quota: self.quota_backend_bytes,
-                lineage: Lineage::of(&taken.dir, &taken.old, taken.facts.as_ref()),
+                quota: self.quota_backend_bytes.unwrap_or(QUOTA),
+                lineage: Lineage::of(dir, &dir.carried()?, facts),
                 another_cluster,
             },
-            data_dir: taken.dir.root().to_owned(),
-            lock: taken.dir.lock_for_child()?,
+            data_dir: dir.root().to_owned(),
+            lock: dir.lock_for_child()?,
             progress,
             notes: Vec::new(),
         })
@@ -120,13 +118,14 @@ impl Taken {
     /// # Errors
     /// Where etcd runs, another process works on it, or its folders can not be exchanged.
     pub(crate) fn take(ui: &Ui, path: &Path, spool: Option<&Path>) -> Result<Self> {
-        let mut dir = DataDir::take(path)?;
-        if let Some(hook) = crash_hook()? {
-            dir.set_hook(hook);
-        }
-        if let Some(folder) = spool {
-            dir.set_spool_folder(folder.to_owned());
-        }
+        Self::of(ui, open(path, spool)?)
+    }
+
+    /// Takes one that is opened already.
+    ///
+    /// # Errors
+    /// Where etcd runs, or its folders can not be exchanged.
+    pub(crate) fn of(ui: &Ui, mut dir: DataDir) -> Result<Self> {
         fence::check_layout(&dir)?;
         let first = Fence::take(&dir)?;
         exchange::recover(&mut dir, &first)?;
@@ -174,6 +173,19 @@ impl Taken {
     }
 }
 
+/// Opens a data dir for this process alone; etcd may run on it.
+///
+/// # Errors
+/// Where another process works on it.
+pub(crate) fn open(path: &Path, spool: Option<&Path>) -> Result<DataDir> {
+    let mut dir = DataDir::take(path)?;
+    dir.set_hook(Box::new(|step| crash::here(step.name())));
+    if let Some(folder) = spool {
+        dir.set_spool_folder(folder.to_owned());
+    }
+    Ok(dir)
+}
+
 /// Makes the data dir where it is absent; the folder above has to be there.
 ///
 /// # Errors
@@ -194,24 +206,4 @@ pub(crate) fn make(path: &Path) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(failed(e).into()),
     }
-}
-
-/// Called after a step was noted, before it is done.
-type Hook = Box<dyn Fn(Step) + Send + Sync>;
-
-fn crash_hook() -> Result<Option<Hook>> {
-    let Some(name) = std::env::var_os(CRASH_AT).filter(|name| !name.is_empty()) else {
-        return Ok(None);
-    };
-    let wanted = Step::ALL
-        .iter()
-        .copied()
-        .find(|step| *step.name() == *name)
-        .ok_or_else(|| Error::new(Kind::Invalid, format!("{CRASH_AT} names no step")))?;
-    Ok(Some(Box::new(move |step| {
-        if step == wanted {
-            let me = rustix::process::getpid();
-            let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
-        }
-    })))
 }

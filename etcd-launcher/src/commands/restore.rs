@@ -114,7 +114,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     let mut work = FromSnapshot {
         builder: args
             .tools
-            .builder(&taken, args.another_cluster, &bar)
+            .builder(&taken.dir, taken.facts.as_ref(), args.another_cluster, &bar)
             .await?,
         source: origin.source,
         expected: origin.expected,
@@ -124,6 +124,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     let wish = Wish {
         asked,
         purpose: Purpose::Restore,
+        by: By::Offline,
         token: format!("etcd-launcher-{}", AttemptId::random()),
         marks: args
             .above
@@ -205,14 +206,7 @@ async fn look(
 
 /// Adds to an error what is in place now, and gives up what can be given up.
 pub(super) fn failed(taken: &mut Taken, old: &Carried, e: Error) -> CommandError {
-    let last = taken.dir.attempts().last().cloned();
-    if let Some(last) = last
-        && !last.step.is_final()
-        && !last.may_be_exchanged
-    {
-        // What can not be removed now is removed by the next start.
-        let _ = exchange::abandon(&mut taken.dir, last.id(), &e.to_string());
-    }
+    exchange::give_up(&mut taken.dir, &e.to_string());
     let root = taken.dir.root().display();
     let now = match taken.dir.carried() {
         Ok(now) if now.is_same(old) => format!("nothing was changed: {root} holds {now} as before"),

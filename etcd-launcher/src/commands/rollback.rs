@@ -7,6 +7,7 @@ use backup_cli::error::{Exit, Result};
 use backup_cli::interrupt::interrupted;
 use backup_cli::ui::Ui;
 use backup_core::error::quoted;
+use backup_core::progress::Progress;
 use backup_core::{Error, Kind};
 use clap::Args;
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::restore::asked::Asked;
 use crate::restore::decide::RollingBack;
 use crate::restore::entry::Attempt;
 use crate::restore::offline::{self, Restored, Wish};
-use crate::restore::plan::{AttemptId, Carried, Purpose};
+use crate::restore::plan::{AttemptId, By, Carried, Purpose};
 use crate::restore::replay::FromKept;
 use crate::restore::step::Step;
 
@@ -53,8 +54,13 @@ pub(crate) async fn run(ui: &Ui, args: RollbackArgs) -> Result<Exit> {
     )?;
     let mut taken = Taken::take(ui, path, args.tools.spool_dir.as_deref())?;
     let old = taken.old.clone();
-    let decided = offline::rollback(&mut taken.dir, &taken.fence, args.attempt.as_ref())
-        .map_err(|e| restore::failed(&mut taken, &old, e))?;
+    let decided = offline::rollback(
+        &mut taken.dir,
+        &taken.fence,
+        args.attempt.as_ref(),
+        By::Offline,
+    )
+    .map_err(|e| restore::failed(&mut taken, &old, e))?;
     match decided {
         RollingBack::Abandon(id) => ui.line(&format!(
             "attempt {id} was given up before its exchange: {} holds {} as before",
@@ -101,37 +107,8 @@ fn tell_done(ui: &Ui, taken: &Taken, id: &AttemptId) -> Result<()> {
 
 /// Restores what an attempt replaced.
 async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId) -> Result<Exit> {
-    let attempt = taken.dir.attempt(of)?.clone();
-    let kept = check_kept(&taken, &attempt)?;
-    ui.note(&format!(
-        "etcd has run on the restored state: the kept one ({}) is restored above its revisions",
-        attempt.plan.old
-    ));
     let bar = ui.progress();
-    let builder = args.tools.builder(&taken, true, &bar).await?;
-    let spool_of = |asked: Asked| Asked {
-        snapshot: kept.display().to_string(),
-        token: None,
-        target_revision: None,
-        another_cluster: true,
-        ..asked
-    };
-    let wish = Wish {
-        asked: spool_of(attempt.plan.asked.clone()),
-        purpose: Purpose::Rollback { of: of.clone() },
-        token: format!("etcd-launcher-{}", AttemptId::random()),
-        marks: taken.mark().into_iter().collect(),
-        former: taken.former.clone(),
-        now_ms: Timestamp::now().as_millisecond(),
-    };
-    let mut work = FromKept {
-        builder,
-        etcd: args.tools.etcd.clone(),
-        former: attempt.former.clone(),
-        root: taken.dir.root().to_owned(),
-        kept,
-        facts: None,
-    };
+    let (wish, mut work) = from_kept(ui, &args.tools, &taken, of, By::Offline, &bar).await?;
     let old = taken.old.clone();
     let restored = tokio::select! {
         restored = offline::restore(&mut taken.dir, &taken.fence, wish, &mut work) => restored,
@@ -143,6 +120,51 @@ async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId)
         Ok(restored) => restore::tell(ui, &taken, &restored),
         Err(e) => Err(restore::failed(&mut taken, &old, e)),
     }
+}
+
+/// What a rollback of this attempt that goes forward is to do, and its work.
+///
+/// # Errors
+/// Where the kept state is not there any more, or is one of several members'.
+pub(super) async fn from_kept<'a>(
+    ui: &Ui,
+    tools: &ToolArgs,
+    taken: &Taken,
+    of: &AttemptId,
+    by: By,
+    progress: &'a dyn Progress,
+) -> Result<(Wish, FromKept<'a>)> {
+    let attempt = taken.dir.attempt(of)?.clone();
+    let kept = check_kept(taken, &attempt)?;
+    ui.note(&format!(
+        "etcd has run on the restored state: the kept one ({}) is restored above its revisions",
+        attempt.plan.old
+    ));
+    let wish = Wish {
+        asked: Asked {
+            snapshot: kept.display().to_string(),
+            token: None,
+            target_revision: None,
+            another_cluster: true,
+            ..attempt.plan.asked
+        },
+        purpose: Purpose::Rollback { of: of.clone() },
+        by,
+        token: format!("etcd-launcher-{}", AttemptId::random()),
+        marks: taken.mark().into_iter().collect(),
+        former: taken.former.clone(),
+        now_ms: Timestamp::now().as_millisecond(),
+    };
+    let facts = taken.facts.as_ref();
+    let work = FromKept {
+        builder: tools.builder(&taken.dir, facts, true, progress).await?,
+        etcd: tools.etcd.clone(),
+        former: attempt.former,
+        root: taken.dir.root().to_owned(),
+        kept,
+        facts: None,
+    };
+    Ok((wish, work))
 }
 
 /// The kept state of an attempt, where it is the one that was replaced.

@@ -29,7 +29,7 @@ pub(crate) struct StatusArgs {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+pub(super) struct Status {
     data_dir: String,
     member: Carried,
     attempts: Vec<Row>,
@@ -81,7 +81,11 @@ pub(crate) fn run(ui: &Ui, args: &StatusArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn status(dir: &DataDir) -> Result<Status> {
+/// Reads it; etcd may run.
+///
+/// # Errors
+/// When folders can not be read.
+pub(super) fn status(dir: &DataDir) -> Result<Status> {
     let attempts = dir.attempts().iter().map(|attempt| row(dir, attempt));
     let attempts = attempts.collect::<Result<Vec<_>>>()?;
     Ok(Status {
@@ -149,6 +153,14 @@ fn next(attempts: &[Row]) -> &'static str {
 
 fn tell(ui: &Ui, status: &Status) -> Result<()> {
     let mut text = output::Description::default();
+    describe(&mut text, status);
+    text.gap();
+    text.field(0, "Now", &status.next);
+    ui.line(&text.render())
+}
+
+/// What it holds and what was done to it, for people.
+pub(super) fn describe(text: &mut output::Description, status: &Status) {
     text.field(0, "Data dir", &status.data_dir);
     text.field(0, "Holds", status.member.to_string());
     for row in &status.attempts {
@@ -175,7 +187,4 @@ fn tell(ui: &Ui, status: &Status) -> Result<()> {
             text.field(1, "Note", note);
         }
     }
-    text.gap();
-    text.field(0, "Now", &status.next);
-    ui.line(&text.render())
 }

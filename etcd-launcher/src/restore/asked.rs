@@ -29,7 +29,7 @@ pub(crate) struct Asked {
 
 #[cfg(test)]
 impl Asked {
-    pub(super) fn example() -> Self {
+    pub(crate) fn example() -> Self {
         let members = super::ids::parse_cluster("n1=http://127.0.0.1:12380").unwrap();
         Self {
             snapshot: "/backup/a.db".into(),

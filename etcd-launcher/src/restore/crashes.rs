@@ -17,7 +17,7 @@ use super::files::model::Model;
 use super::files::{Files, Kind};
 use super::ids::Id;
 use super::offline::{self, Restored, Wish};
-use super::plan::{Plan, Purpose};
+use super::plan::{By, Plan, Purpose};
 use super::slots::Truth;
 use super::step::Step;
 use super::work::Work;
@@ -129,6 +129,7 @@ fn restore_with(model: &Model, stopped: &Etcd) -> Result<Restored> {
     let wish = Wish {
         asked: Asked::example(),
         purpose: Purpose::Restore,
+        by: By::Offline,
         token: format!("token {}", TOKENS.fetch_add(1, Ordering::Relaxed)),
         marks: vec![5],
         former: Some(Former {
@@ -153,7 +154,7 @@ fn restore(model: &Model) {
 /// Rolls back; that there is nothing to roll back is no failure here.
 fn rollback(model: &Model) {
     let mut dir = opened(model);
-    match offline::rollback(&mut dir, NOBODY, None) {
+    match offline::rollback(&mut dir, NOBODY, None, By::Offline) {
         Ok(_) => {}
         Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
     }
@@ -343,7 +344,7 @@ fn a_full_disk_stops_no_rollback_and_no_restore_that_is_not_recorded() {
         restore(&model);
         model.set_full(true);
         let mut dir = opened(&model);
-        assert!(offline::rollback(&mut dir, NOBODY, None).is_err());
+        assert!(offline::rollback(&mut dir, NOBODY, None, By::Offline).is_err());
         assert_eq!(model.tree("/d/member"), checker.old, "{before:?}");
         model.set_full(false);
         rollback(&model);
@@ -373,7 +374,7 @@ fn a_third_state_is_not_touched() {
         write(&model, Path::new("/d/member"), &third, b"third");
         let before = model.tree("/d");
         let mut dir = opened(&model);
-        assert!(offline::rollback(&mut dir, NOBODY, None).is_err());
+        assert!(offline::rollback(&mut dir, NOBODY, None, By::Offline).is_err());
         assert_eq!(model.tree("/d"), before);
         // A new restore replaces it, and keeps it as it keeps any old state.
         restore(&model);

@@ -33,11 +33,11 @@ pub(crate) enum Restoring {
     Done,
 }
 
-/// Decides about a restore. `mark` is the greatest revision that is known now.
+/// Decides about a restore that `by` makes. `mark` is the greatest revision that is known now.
 ///
 /// # Errors
 /// Where somebody else's attempt is under way, or another one stands in the middle of its exchange.
-pub(crate) fn restore(last: Option<&Found>, asked: &Asked, mark: i64) -> Result<Restoring> {
+pub(crate) fn restore(last: Option<&Found>, asked: &Asked, by: By, mark: i64) -> Result<Restoring> {
     let Some(Found {
         attempt,
         truth,
@@ -49,8 +49,10 @@ pub(crate) fn restore(last: Option<&Found>, asked: &Asked, mark: i64) -> Result<
     if attempt.step.is_final() {
         return Ok(Restoring::Fresh);
     }
-    mine(attempt)?;
-    let is_same = attempt.plan.asked == *asked && attempt.plan.purpose == Purpose::Restore;
+    mine(attempt, by)?;
+    let is_same = attempt.plan.asked == *asked
+        && attempt.plan.purpose == Purpose::Restore
+        && attempt.plan.by == by;
     Ok(match truth {
         Truth::Before if is_same && !revision::is_reached(attempt.plan.target_revision, mark) => {
             Restoring::GoOn
@@ -86,7 +88,7 @@ pub(crate) enum RollingBack {
     Done(AttemptId),
 }
 
-/// Decides about a rollback: of the attempt that was named, else of the last one.
+/// Decides about a rollback that `by` makes: of the attempt that was named, else of the last one.
 ///
 /// # Errors
 /// Kind `NotFound` where there is nothing to roll back.
@@ -94,6 +96,7 @@ pub(crate) fn rollback(
     last: Option<&Found>,
     in_effect: Option<&Found>,
     named: Option<&AttemptId>,
+    by: By,
 ) -> Result<RollingBack> {
     let nothing = |why: &str| Error::not_found(format!("there is nothing to roll back: {why}"));
     let Some(last) = last else {
@@ -117,7 +120,7 @@ pub(crate) fn rollback(
     let attempt = &found.attempt;
     let id = attempt.id().clone();
     if !attempt.step.is_final() {
-        mine(attempt)?;
+        mine(attempt, by)?;
     }
     let forward = |of: AttemptId, first| Ok(RollingBack::Forward { of, first });
     match (&attempt.plan.purpose, found.truth) {
@@ -145,9 +148,11 @@ pub(crate) fn rollback(
     }
 }
 
-fn mine(attempt: &Attempt) -> Result<()> {
+/// What was done at a terminal waits for nobody: anybody at this data dir may go on from it.
+fn mine(attempt: &Attempt, by: By) -> Result<()> {
     let (who, how) = match attempt.plan.by {
         By::Offline => return Ok(()),
+        moved_by if moved_by == by => return Ok(()),
         By::Node => ("`etcd-launcher node`", "finish or undo it there"),
         By::Run => (
             "the launcher of the whole cluster",
@@ -171,12 +176,12 @@ fn between(attempt: &Attempt) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::entry::Entry;
     use super::super::plan::{self, Plan};
     use super::*;
 
-    fn attempt(purpose: Purpose, by: By, steps: &[Step]) -> Attempt {
+    pub(crate) fn attempt(purpose: Purpose, by: By, steps: &[Step]) -> Attempt {
         let mut inputs = plan::tests::inputs();
         inputs.purpose = purpose;
         inputs.by = by;
@@ -214,7 +219,8 @@ mod tests {
         let begun = attempt(Purpose::Restore, By::Offline, &EXCHANGED[..2]);
         let before = found(&begun, Truth::Before, false);
         let target = begun.plan.target_revision;
-        let of = |f: &Found, asked: &Asked, mark| restore(Some(f), asked, mark).unwrap();
+        let of =
+            |f: &Found, asked: &Asked, mark| restore(Some(f), asked, By::Offline, mark).unwrap();
         assert_eq!(of(&before, &same, 5), Restoring::GoOn);
         assert_eq!(of(&before, &same, target), Restoring::AbandonFirst);
         assert_eq!(of(&before, &other, 5), Restoring::AbandonFirst);
@@ -226,13 +232,16 @@ mod tests {
         assert_eq!(of(&after(false), &other, 5), Restoring::Fresh);
         let between = found(&done, Truth::Between, false);
         assert_eq!(of(&between, &same, 5), Restoring::GoOn);
-        assert!(restore(Some(&between), &other, 5).is_err());
-        assert_eq!(restore(None, &same, 5).unwrap(), Restoring::Fresh);
+        assert!(restore(Some(&between), &other, By::Offline, 5).is_err());
+        assert_eq!(
+            restore(None, &same, By::Offline, 5).unwrap(),
+            Restoring::Fresh
+        );
     }
 
     #[test]
     fn a_rollback_undoes_what_nobody_saw_and_goes_forward_where_somebody_may_have() {
-        let of = |f: &Found| rollback(Some(f), None, None).unwrap();
+        let of = |f: &Found| rollback(Some(f), None, None, By::Offline).unwrap();
         let begun = attempt(Purpose::Restore, By::Offline, &EXCHANGED[..3]);
         let id = begun.id().clone();
         assert_eq!(
@@ -258,13 +267,21 @@ mod tests {
             of(&found(&committed, Truth::After, false)),
             RollingBack::Forward { .. }
         ));
-        assert!(rollback(None, None, None).is_err());
-        assert!(rollback(Some(&found(&done, Truth::Elsewhere, true)), None, None).is_err());
+        assert!(rollback(None, None, None, By::Offline).is_err());
+        assert!(
+            rollback(
+                Some(&found(&done, Truth::Elsewhere, true)),
+                None,
+                None,
+                By::Offline
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn a_rollback_said_twice_is_done_once() {
-        let of = |f: &Found| rollback(Some(f), None, None).unwrap();
+        let of = |f: &Found| rollback(Some(f), None, None, By::Offline).unwrap();
         for last in [Step::RolledBack, Step::Abandoned] {
             let steps: &[Step] = match last {
                 Step::Abandoned => &[Step::Abandoned],
@@ -305,9 +322,34 @@ mod tests {
         for by in [By::Run, By::Node] {
             let begun = attempt(Purpose::Restore, by, &[]);
             let found = found(&begun, Truth::Before, false);
-            assert!(restore(Some(&found), &Asked::example(), 5).is_err());
-            assert!(rollback(Some(&found), None, None).is_err());
+            assert!(restore(Some(&found), &Asked::example(), By::Offline, 5).is_err());
+            assert!(rollback(Some(&found), None, None, By::Offline).is_err());
         }
+    }
+
+    #[test]
+    fn a_node_goes_on_with_its_own_attempts_and_begins_anew_on_what_was_done_at_a_terminal() {
+        let same = Asked::example();
+        let of = |by, truth| {
+            let begun = attempt(Purpose::Restore, by, &EXCHANGED[..2]);
+            restore(Some(&found(&begun, truth, false)), &same, By::Node, 5)
+        };
+        assert_eq!(of(By::Node, Truth::Before).unwrap(), Restoring::GoOn);
+        assert_eq!(
+            of(By::Offline, Truth::Before).unwrap(),
+            Restoring::AbandonFirst
+        );
+        assert!(of(By::Run, Truth::Before).is_err());
+        let done = attempt(Purpose::Restore, By::Offline, EXCHANGED);
+        let after = found(&done, Truth::After, false);
+        assert_eq!(
+            restore(Some(&after), &same, By::Node, 5).unwrap(),
+            Restoring::Fresh
+        );
+        assert_eq!(
+            rollback(Some(&after), None, None, By::Node).unwrap(),
+            RollingBack::Back(done.id().clone())
+        );
     }
 
     #[test]
@@ -317,11 +359,11 @@ mod tests {
         let last = found(&new, Truth::Elsewhere, false);
         let in_effect = found(&old, Truth::After, true);
         assert_eq!(
-            rollback(Some(&last), Some(&in_effect), None).unwrap(),
+            rollback(Some(&last), Some(&in_effect), None, By::Offline).unwrap(),
             RollingBack::Done(new.id().clone())
         );
         assert_eq!(
-            rollback(Some(&last), Some(&in_effect), Some(old.id())).unwrap(),
+            rollback(Some(&last), Some(&in_effect), Some(old.id()), By::Offline).unwrap(),
             RollingBack::Forward {
                 of: old.id().clone(),
                 first: None

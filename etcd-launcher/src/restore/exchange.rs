@@ -92,6 +92,16 @@ pub(crate) fn abandon(dir: &mut DataDir, id: &AttemptId, why: &str) -> Result<()
     tidy(dir, id)
 }
 
+/// Gives up the last attempt where it was not exchanged, so that nothing of it stays. What can not be removed now is removed by the next
+/// start.
+pub(crate) fn give_up(dir: &mut DataDir, why: &str) {
+    let last = dir.attempts().last();
+    if let Some(last) = last.filter(|last| !last.step.is_final() && !last.may_be_exchanged) {
+        let id = last.id().clone();
+        let _ = abandon(dir, &id, why);
+    }
+}
+
 /// What the table says about the last attempt without asking what anybody wants: a rollback is finished, an exchange that happened
 /// is recorded, what was given up is removed.
 ///

@@ -162,7 +162,11 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
     Ok(())
 }
 
-fn is_mount_point(path: &Path, found: &fs::Metadata) -> Result<bool> {
+/// Whether something is mounted right there.
+///
+/// # Errors
+/// When it can not be looked at.
+pub(crate) fn is_mount_point(path: &Path, found: &fs::Metadata) -> Result<bool> {
     // The attribute knows bind mounts of the same file system too; kernels before 5.8 do not have it.
     if let Ok(stat) = statx(
         CWD,

@@ -54,6 +54,12 @@ impl Lineage {
         known
     }
 
+    /// Peer URLs that etcd is started with here.
+    pub(crate) fn add_urls(&mut self, urls: &[String]) {
+        let urls = urls.iter().filter(|url| is_distinct(url));
+        self.peer_urls.extend(urls.cloned());
+    }
+
     fn add(&mut self, carried: &Carried) {
         if let Carried::Cluster {
             cluster_id,
@@ -76,7 +82,8 @@ impl Lineage {
         if is_known {
             return Some(true);
         }
-        let can_compare = !self.members.is_empty() && (cluster.is_some() || !members.is_empty());
+        let can_compare = !(self.members.is_empty() && self.peer_urls.is_empty())
+            && (cluster.is_some() || !members.is_empty());
         can_compare.then_some(false)
     }
 }
@@ -89,9 +96,12 @@ pub(crate) fn member_ids(facts: &Facts) -> impl Iterator<Item = Id> + '_ {
 /// Peer URLs that are one cluster's only: those of the loopback are everybody's.
 fn distinct_urls(facts: &Facts) -> impl Iterator<Item = String> + '_ {
     let urls = facts.members.iter().flat_map(|m| &m.peer_urls);
+    urls.filter(|url| is_distinct(url)).cloned()
+}
+
+fn is_distinct(url: &str) -> bool {
     let everybodys = ["//127.", "//localhost", "//[::1]", "//0.0.0.0", "unix"];
-    urls.filter(move |url| !everybodys.iter().any(|part| url.contains(part)))
-        .cloned()
+    !everybodys.iter().any(|part| url.contains(part))
 }
 
 /// What a snapshot has to fit.

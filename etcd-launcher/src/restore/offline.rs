@@ -21,6 +21,8 @@ pub(crate) struct Wish {
     pub(crate) asked: Asked,
     /// Why.
     pub(crate) purpose: Purpose,
+    /// Who makes it.
+    pub(crate) by: By,
     /// The token, where none was asked for.
     pub(crate) token: String,
     /// Every revision that a client may have seen, but those that the journal knows.
@@ -40,6 +42,15 @@ pub(crate) enum Restored {
     Already(AttemptId),
 }
 
+/// How far a restore has come without a stopped etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// [`exchange::exchange`] may follow, or is to be finished.
+    ToExchange(AttemptId),
+    /// As [`Restored::Already`].
+    Already(AttemptId),
+}
+
 /// Restores. What was begun before was recovered ([`exchange::recover`]) and is gone on with where it is the same.
 ///
 /// # Errors
@@ -50,39 +61,52 @@ pub(crate) async fn restore(
     wish: Wish,
     work: &mut impl Work,
 ) -> Result<Restored> {
+    match prepare(dir, &wish, work).await? {
+        Ready::Already(id) => Ok(Restored::Already(id)),
+        Ready::ToExchange(id) => {
+            exchange::exchange(dir, &id, stopped, wish.former)?;
+            Ok(Restored::Now(id))
+        }
+    }
+}
+
+/// All of a restore that touches nothing of the old state: etcd may run meanwhile.
+///
+/// # Errors
+/// Nothing of what failed stays.
+pub(crate) async fn prepare(dir: &mut DataDir, wish: &Wish, work: &mut impl Work) -> Result<Ready> {
     let marks = marks(dir, &wish.marks);
     let last = dir.attempts().last().cloned();
     let known = wish.marks.iter().copied().max().unwrap_or(0);
     let found = last.as_ref().map(|last| found(dir, last)).transpose()?;
     let choice = match wish.purpose {
-        Purpose::Restore => decide::restore(found.as_ref(), &wish.asked, known)?,
+        Purpose::Restore => decide::restore(found.as_ref(), &wish.asked, wish.by, known)?,
         Purpose::Rollback { .. } => Restoring::Fresh,
     };
-    let token = wish.token.clone();
+    let fresh = |dir: &DataDir| {
+        let id = AttemptId::random();
+        plan_of(dir, wish, id, wish.token.clone(), marks.clone())
+    };
     let plan = match (choice, last) {
-        (Restoring::Done, Some(last)) => return Ok(Restored::Already(last.id().clone())),
-        (Restoring::GoOn, Some(last)) => {
-            if last.may_be_exchanged {
-                exchange::exchange(dir, last.id(), stopped, None)?;
-                return Ok(Restored::Now(last.id().clone()));
-            }
-            last.plan
+        (Restoring::Done, Some(last)) => return Ok(Ready::Already(last.id().clone())),
+        (Restoring::GoOn, Some(last)) if last.may_be_exchanged => {
+            return Ok(Ready::ToExchange(last.id().clone()));
         }
+        (Restoring::GoOn, Some(last)) => last.plan,
         (Restoring::AbandonFirst, Some(last)) => {
             exchange::abandon(dir, last.id(), "another restore was asked for")?;
-            plan_of(dir, &wish, AttemptId::random(), token, marks.clone())?
+            fresh(dir)?
         }
-        _ => plan_of(dir, &wish, AttemptId::random(), token, marks.clone())?,
+        _ => fresh(dir)?,
     };
     let id = plan.attempt.clone();
-    let prepared = prepare_all(dir, &wish, plan, marks, work).await;
+    let prepared = prepare_all(dir, wish, plan, marks, work).await;
     if let Err(e) = prepared {
         // What failed is given up at once, so that nothing of it stays; that this may fail as well changes nothing.
         let _ = exchange::abandon(dir, &id, &e.to_string());
         return Err(e);
     }
-    exchange::exchange(dir, &id, stopped, wish.former)?;
-    Ok(Restored::Now(id))
+    Ok(Ready::ToExchange(id))
 }
 
 async fn prepare_all(
@@ -118,7 +142,7 @@ fn plan_of(
     plan::plan(Inputs {
         attempt,
         purpose: wish.purpose.clone(),
-        by: By::Offline,
+        by: wish.by,
         asked: wish.asked.clone(),
         old: dir.carried()?,
         token,
@@ -159,11 +183,12 @@ pub(crate) fn rollback(
     dir: &mut DataDir,
     stopped: &dyn Stopped,
     named: Option<&AttemptId>,
+    by: By,
 ) -> Result<RollingBack> {
     let seen = |attempt: Option<&Attempt>| attempt.map(|a| found(dir, a)).transpose();
     let last = seen(dir.attempts().last())?;
     let in_effect = seen(dir.in_effect()?)?;
-    let decided = decide::rollback(last.as_ref(), in_effect.as_ref(), named)?;
+    let decided = decide::rollback(last.as_ref(), in_effect.as_ref(), named, by)?;
     match &decided {
         RollingBack::Abandon(id) => exchange::abandon(dir, id, "it was rolled back")?,
         RollingBack::Back(id) => exchange::back(dir, id, stopped)?,

@@ -13,6 +13,7 @@ macro_rules! steps {
 
         impl Step {
             /// All of them.
+            #[allow(dead_code, reason = "for the tests of crashes")]
             pub(crate) const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// Its name in the journal.

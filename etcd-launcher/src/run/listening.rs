@@ -1,4 +1,4 @@
-//! On which TCP ports a process listens, as the kernel says: the proof that a fenced etcd can not be reached.
+//! On which TCP ports a process, or anybody, listens, as the kernel says: the proof that a fenced etcd can not be reached.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,30 +22,51 @@ pub(crate) fn ports(pid: u32) -> io::Result<BTreeSet<u16>> {
             sockets.insert(inode.to_owned());
         }
     }
-    let mut found = BTreeSet::new();
-    for table in ["tcp", "tcp6"] {
-        let text = match fs::read_to_string(format!("/proc/{pid}/net/{table}")) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        found.extend(
-            text.lines()
-                .skip(1)
-                .filter_map(|line| listening(line, &sockets)),
-        );
-    }
-    Ok(found)
+    let lines = lines(&pid.to_string())?;
+    let found = lines.iter().filter_map(|line| listening(line));
+    Ok(found
+        .filter(|(_, inode)| sockets.contains(*inode))
+        .map(|(port, _)| port)
+        .collect())
 }
 
-/// The port of a line of /proc/net/tcp, where it listens and is one of these sockets.
-fn listening(line: &str, sockets: &BTreeSet<String>) -> Option<u16> {
+/// The ports on which any process of this network namespace listens.
+///
+/// # Errors
+/// When /proc can not be read.
+pub(crate) fn anybodys() -> io::Result<BTreeSet<u16>> {
+    let lines = lines("self")?;
+    Ok(lines
+        .iter()
+        .filter_map(|line| listening(line))
+        .map(|(port, _)| port)
+        .collect())
+}
+
+/// The lines of a process' tables of sockets.
+fn lines(pid: &str) -> io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        match fs::read_to_string(format!("/proc/{pid}/net/{table}")) {
+            Ok(text) => lines.extend(text.lines().skip(1).map(str::to_owned)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(lines)
+}
+
+/// Port and socket of a line of /proc/net/tcp, where it listens.
+fn listening(line: &str) -> Option<(u16, &str)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-    if *state != "0A" || !sockets.contains(*inode) {
+    if *state != "0A" {
         return None;
     }
-    u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
+    Some((
+        u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?,
+        inode,
+    ))
 }
 
 #[cfg(test)]

@@ -1,11 +1,6 @@
 //! The program killed right after each record of the journal, before what the record announces: the data dir holds the old or the new state,
 //! whole; the same command goes on, and a rollback brings the old state back.
 
-// A list of names and nothing else: which steps there are is the product's to say.
-#[path = "../../../etcd-launcher/src/restore/step.rs"]
-#[allow(dead_code, reason = "only the names are needed here")]
-mod step;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
@@ -13,9 +8,9 @@ use std::time::Duration;
 
 use harness::run::Signal;
 use harness::tools;
-use step::Step;
 
 use super::place::{Digest, Place};
+use crate::etcd::step::Step;
 
 /// The switch that only tests use.
 const CRASH_AT: &str = "ETCD_LAUNCHER_CRASH_AT";
