@@ -1,6 +1,7 @@
 //! The launcher copies itself to where nothing else is: an image of etcd has no shell and no libraries.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -117,6 +118,15 @@ fn where_there_are_no_certificates_a_snapshot_goes_to_a_store_that_asks_for_none
         &["install", &root.join("bin").display().to_string()],
     )
     .ok();
+    // A pod has a /dev, and this root has as much of it as is needed.
+    let mut noise = [0; 4096];
+    File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut noise)
+        .unwrap();
+    for name in ["dev/random", "dev/urandom"] {
+        root.write(name, noise);
+    }
     let etcd = Etcd::start();
     let written = etcd.put("/registry/a", "1");
     let minio = Minio::start();

@@ -139,9 +139,8 @@ fn build(builder: AmazonS3Builder) -> Result<AmazonS3> {
     builder
         .build()
         .map_err(|e| {
-            let told = e.to_string();
             let error = Error::invalid("the location's settings do not fit together").because(e);
-            if told.contains("No CA certificates") {
+            if error.sentence().contains("No CA certificates") {
                 return error.hint("this machine or image has no CA certificates: name a file with some in SSL_CERT_FILE, or give the store's own as objectStorage.caCert");
             }
             error
