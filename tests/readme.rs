@@ -207,7 +207,7 @@ fn the_demo_of_etcd_ends_with_nothing_missing_and_nothing_different() {
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", std::env::var_os("HOME").unwrap())
         .spawn()
-        .wait(Duration::from_secs(900))
+        .wait(Duration::from_secs(1800))
         .ok();
     assert!(
         run.stdout.contains("0 missing, 0 different"),
