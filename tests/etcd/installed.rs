@@ -1,12 +1,15 @@
 //! The launcher copies itself to where nothing else is: an image of etcd has no shell and no libraries.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use harness::etcd::Etcd;
 use harness::process::{Folder, Output};
 use harness::run::program;
+use harness::store::Minio;
 use harness::tools;
 
 /// Runs a program with a folder as its root, in which there is nothing but what was put there.
@@ -104,4 +107,58 @@ fn an_installation_that_can_not_be_made_leaves_nothing_half_done() {
         refused.stderr
     );
     assert_eq!(fs::read_dir(folder.join("into")).unwrap().count(), 1);
+}
+
+#[test]
+fn where_there_are_no_certificates_a_snapshot_goes_to_a_store_that_asks_for_none() {
+    let root = Folder::new("root");
+    let launcher = tools::static_launcher().display().to_string();
+    program(
+        &launcher,
+        &["install", &root.join("bin").display().to_string()],
+    )
+    .ok();
+    // A pod has a /dev, and this root has as much of it as is needed.
+    let mut noise = [0; 4096];
+    File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut noise)
+        .unwrap();
+    for name in ["dev/random", "dev/urandom"] {
+        root.write(name, noise);
+    }
+    let etcd = Etcd::start();
+    let written = etcd.put("/registry/a", "1");
+    let minio = Minio::start();
+    let bucket = minio.bucket("snapshots");
+    let call = |url: &str| {
+        let inside = root.path().display().to_string();
+        let arguments = [
+            "--user",
+            "--map-root-user",
+            "--root",
+            &inside,
+            "/bin/etcd-launcher",
+            "snapshot",
+            url,
+            "--endpoints",
+            etcd.endpoint(),
+            "-o",
+            "json",
+        ];
+        program("unshare", &arguments).credentials_of(&minio).run()
+    };
+    let taken = call(&format!("s3://{bucket}/a.db?endpoint={}", minio.endpoint()));
+    if taken.stderr.contains("unshare failed") {
+        harness::skip!("user namespaces are not allowed here");
+    }
+    assert_eq!(taken.ok().json()["facts"]["revision"], written);
+    assert!(minio.try_get(bucket, "a.db").is_some());
+    // Where some are needed it is said what to do.
+    let refused = call("s3://b/a.db?endpoint=https://127.0.0.1:1").code(1);
+    assert!(
+        refused.stderr.contains("SSL_CERT_FILE") && refused.stderr.contains("caCert"),
+        "{}",
+        refused.stderr
+    );
 }

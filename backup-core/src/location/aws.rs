@@ -138,7 +138,13 @@ pub(crate) fn open(
 fn build(builder: AmazonS3Builder) -> Result<AmazonS3> {
     builder
         .build()
-        .map_err(|e| Error::invalid("the location's settings do not fit together").because(e))
+        .map_err(|e| {
+            let error = Error::invalid("the location's settings do not fit together").because(e);
+            if error.sentence().contains("No CA certificates") {
+                return error.hint("this machine or image has no CA certificates: name a file with some in SSL_CERT_FILE, or give the store's own as objectStorage.caCert");
+            }
+            error
+        })
 }
 
 fn bucket_name(bucket: &str) -> Result<&str> {
@@ -210,11 +216,14 @@ fn client(
     endpoint: Option<&Url>,
     silence: Duration,
 ) -> Result<ClientOptions> {
+    let is_plain = endpoint.is_some_and(|url| url.scheme() == "http");
     let mut options = ClientOptions::new()
         .with_timeout_disabled()
         .with_connect_timeout(CONNECT)
         .with_read_timeout(silence)
-        .with_allow_http(endpoint.is_some_and(|url| url.scheme() == "http"));
+        .with_allow_http(is_plain)
+        // An image of etcd has none, and who does not ask for any should not fail for them.
+        .with_no_system_certificates(is_plain);
     if let Some(url) = endpoint.filter(|url| is_this_machine(url)) {
         // An explicit proxy that excludes every host: the environment's is not looked at.
         options = options

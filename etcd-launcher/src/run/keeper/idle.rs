@@ -77,7 +77,12 @@ impl Keeper {
         if serving {
             self.health
                 .tell(|health| "etcd runs as usual".clone_into(&mut health.message));
-            if stands.is_none_or(|stands| stands.is_empty() || Some(stands) == id.as_deref()) {
+            // One that was started a moment ago has written no log yet: it is of no other cluster for that.
+            let other = |stands: &str| {
+                let own = id.as_deref();
+                !stands.is_empty() && own.is_some_and(|own| own != stands)
+            };
+            if !stands.is_some_and(other) {
                 return self.serving(set, id.as_deref()).await;
             }
             self.say("another cluster stands now: etcd is stopped");
