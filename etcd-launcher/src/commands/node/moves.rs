@@ -18,7 +18,8 @@ use crate::node::serves::{self, Door};
 use crate::restore::dir::DataDir;
 use crate::restore::entry::Attempt;
 use crate::restore::exchange;
-use crate::restore::plan::{AttemptId, Carried};
+use crate::restore::offline;
+use crate::restore::plan::{AttemptId, By, Carried};
 use crate::restore::step::Step;
 
 /// The kubelet gives a pod 30 s to end by itself, and looks into its folder every 20 s where the kernel does not tell it.
@@ -115,15 +116,15 @@ impl Node {
         })
     }
 
-    /// HashKV of the restored state at its revision, where no etcd can have run on it since it was looked at.
+    /// HashKV of the restored state at its revision, where no etcd can have run on it: one that did may have compacted that revision away.
     fn expected(
         &self,
         dir: &DataDir,
         attempt: &Attempt,
         progress: &dyn Progress,
     ) -> Result<Option<HashKv>, Error> {
-        if self.folders.find()?.etcd_place() != Some(Place::Out) || attempt.step == Step::Committed
-        {
+        let is_out = self.folders.find()?.etcd_place() == Some(Place::Out);
+        if !is_out || offline::found(dir, attempt)?.is_started {
             return Ok(None);
         }
         progress.step("hashing the restored state");
@@ -131,6 +132,19 @@ impl Node {
         database
             .hash_kv(Some(attempt.plan.target_revision), progress)
             .map(Some)
+    }
+
+    /// Refuses where a part of the control plane runs again, right before what it may not see.
+    pub(super) fn check_gone(&self) -> Result<(), Error> {
+        match self.sought.left(&[&WRITERS[..], &[Part::Etcd]].concat())? {
+            None => Ok(()),
+            Some(left) => Err(Error::other(format!(
+                "{left} was started while the control plane was stopped"
+            ))
+            .hint(
+                "keep it from being started until the restore is done, then the same command again",
+            )),
+        }
     }
 
     /// Moves all manifests back, etcd's first, and leaves the fence.
@@ -150,7 +164,11 @@ impl Node {
         let (root, fence) = (self.data_dir.display(), self.folders.fence().display());
         let mut is_between = false;
         let carried = DataDir::take(&self.data_dir).and_then(|mut dir| {
-            if !was_fenced {
+            let is_ours = dir
+                .attempts()
+                .last()
+                .is_some_and(|last| last.plan.by == By::Node);
+            if !was_fenced && is_ours {
                 exchange::give_up(&mut dir, &e.error().to_string());
             }
             let last = dir.attempts().last();
