@@ -17,7 +17,8 @@
 //!    while whatever still runs goes on.
 //! 4. Out come the API server, the controller manager and the scheduler; when their processes are gone, etcd. Gone is proven three ways: no
 //!    process in this network namespace has such a command, nobody listens on their ports, and etcd's lock on `D/member/snap/db` is
-//!    ours until the exchange is made. Nothing is killed here: the kubelet ends what it has started.
+//!    ours until the exchange is made. It has to last, for the kubelet may start what it read just before it was moved out, and it is asked
+//!    again right before the exchange. Nothing is killed here: the kubelet ends what it has started.
 //! 5. Back go etcd, and when it is proven to serve the restored cluster (cluster id, revision at T or above, HashKV as computed
 //!    offline) and that is committed, the rest. No API server sees a state that is not committed.
 //! 6. An error before the exchange leaves the node as this command found it: what it moved out goes back. Not where `D` is

@@ -27,6 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So long nothing may run before it counts as gone: a manifest that was put in place a moment ago may have been read, and what it starts comes
+/// after it was moved out again.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// All of it.
+const ALL: [Part; 4] = [
+    Part::ApiServer,
+    Part::ControllerManager,
+    Part::Scheduler,
+    Part::Etcd,
+];
+
 /// What goes first, so that nobody writes to etcd when it is stopped.
 const WRITERS: [Part; 3] = [Part::ApiServer, Part::ControllerManager, Part::Scheduler];
 
@@ -45,33 +57,49 @@ impl Node {
                     self.folders.move_to(manifest, Place::Out)?;
                 }
             }
-            self.gone(&WRITERS, progress).await?;
+            self.gone(&WRITERS, Duration::ZERO, progress).await?;
             crash::here(Point::Quiet.name());
             self.folders.move_to(&self.etcd, Place::Out)?;
-            self.gone(&[Part::Etcd], progress).await?;
-            // Somebody may have started one of the others by hand meanwhile.
-            self.gone(&WRITERS, progress).await?;
+            self.gone(&ALL, SETTLED, progress).await?;
             crash::here(Point::Fenced.name());
             Ok(())
         };
         or_interrupted(stopped).await
     }
 
-    async fn gone(&self, parts: &[Part], progress: &dyn Progress) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        while let Some(left) = self.sought.left(parts)? {
-            if Instant::now() > deadline {
-                return Err(Error::other(format!(
-                    "{left} still runs {} s after its manifest was moved out of {}",
-                    PATIENCE.as_secs(),
-                    self.folders.pods().display()
-                ))
-                .hint("see why the kubelet does not end it (journalctl -u kubelet), or stop it yourself, then the same command again"));
+    /// Waits until nothing of the control plane runs, right before the exchange: building may have taken its time.
+    pub(super) async fn wait_until_gone(&self, progress: &dyn Progress) -> Result<()> {
+        or_interrupted(self.gone(&ALL, Duration::ZERO, progress)).await
+    }
+
+    /// Waits until nothing of these parts has run for so long.
+    async fn gone(
+        &self,
+        parts: &[Part],
+        settled: Duration,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let mut since = Instant::now();
+        let deadline = since + PATIENCE;
+        loop {
+            match self.sought.left(parts)? {
+                Some(left) if Instant::now() > deadline => {
+                    return Err(Error::other(format!(
+                        "{left} still runs {} s after its manifest was moved out of {}",
+                        PATIENCE.as_secs(),
+                        self.folders.pods().display()
+                    ))
+                    .hint("see why the kubelet does not end it (journalctl -u kubelet), or stop it yourself, then the same command again"));
+                }
+                Some(left) => {
+                    progress.step(&format!("waiting for the end of {left}"));
+                    since = Instant::now();
+                }
+                None if since.elapsed() >= settled => return Ok(()),
+                None => {}
             }
-            progress.step(&format!("waiting for the end of {left}"));
             tokio::time::sleep(PAUSE).await;
         }
-        Ok(())
     }
 
     /// Brings back etcd on the attempt's state, proves it, commits; then the rest. Gives what the user should know.
@@ -132,19 +160,6 @@ impl Node {
         database
             .hash_kv(Some(attempt.plan.target_revision), progress)
             .map(Some)
-    }
-
-    /// Refuses where a part of the control plane runs again, right before what it may not see.
-    pub(super) fn check_gone(&self) -> Result<(), Error> {
-        match self.sought.left(&[&WRITERS[..], &[Part::Etcd]].concat())? {
-            None => Ok(()),
-            Some(left) => Err(Error::other(format!(
-                "{left} was started while the control plane was stopped"
-            ))
-            .hint(
-                "keep it from being started until the restore is done, then the same command again",
-            )),
-        }
     }
 
     /// Moves all manifests back, etcd's first, and leaves the fence.

@@ -164,7 +164,7 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         let id = prepare(&mut taken.dir, &wish, &mut work, &args)
             .await
             .map_err(|e| node.hint_at_tools(e))?;
-        node.check_gone()?;
+        node.wait_until_gone(&bar).await?;
         node.folders.raise(Some(&id))?;
         if taken.dir.truth(taken.dir.attempt(&id)?)? != crate::restore::slots::Truth::After {
             exchange::exchange(&mut taken.dir, &id, &taken.fence, wish.former.clone())?;

@@ -110,7 +110,7 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
                     true = interrupted() => return Err(Error::new(Kind::Interrupted, "interrupted").into()),
                 };
                 let (Ready::ToExchange(id) | Ready::Already(id)) = ready;
-                node.check_gone()?;
+                node.wait_until_gone(&bar).await?;
                 node.folders.raise(Some(&id))?;
                 exchange::exchange(&mut taken.dir, &id, &taken.fence, wish.former.clone())?;
                 Place::Forward(id)
