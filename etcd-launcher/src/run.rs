@@ -59,7 +59,7 @@
 //! | Swapping | all(Swapped), each the new id | Starting |
 //! | Starting | all(Started): new id, a leader, exactly M, no alarm, revision at least T, HashKV at T as it was computed offline | **Committed**; where one differs RollingBack |
 //! | Committed | S patched in one write: `cluster-id` := new, outcome committed, target revision | Restarting |
-//! | Restarting | every M Serving, or silent for 60 s while a majority serves | Unpausing(committed) |
+//! | Restarting | a majority of M serves, and each other one does, or is SetAside, Stuck, NoData or silent for 60 s, or 5 min without a change | Unpausing(committed), naming who does not |
 //! | RollingBack | all of M RolledBack; or a majority of V serves old; or a majority did not serve before and is RolledBack | Unpausing(rolledBack) |
 //! | Unpausing(o) | outcome written (where it is not committed), Deployments and pause put back, API server ready or 10 min passed | Completed, RolledBack, Failed |
 //! | an end | | `active-restore` removed where it is ours, then the finalizer |

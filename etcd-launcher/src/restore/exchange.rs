@@ -53,8 +53,13 @@ fn undo(dir: &mut DataDir, id: &AttemptId) -> Result<()> {
 /// folders are enough to go back by, and a later start sees from them that it was done.
 ///
 /// # Errors
-/// When the folders hold something else, or an etcd started on the new state meanwhile: then that is in place again.
+/// When the attempt was committed, the folders hold something else, or an etcd started on the new state meanwhile: then that is in place again.
 pub(crate) fn back(dir: &mut DataDir, id: &AttemptId, stopped: &dyn Stopped) -> Result<()> {
+    if dir.attempt(id)?.step == Step::Committed {
+        return Err(Error::other(format!(
+            "restore {id} was committed, and clients may have seen it: it is not exchanged back"
+        )));
+    }
     let announced = if dir.attempt(id)?.step == Step::RollingBack {
         Ok(())
     } else {

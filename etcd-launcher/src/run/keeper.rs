@@ -185,17 +185,14 @@ impl Keeper {
                 self.obey(&restore, &attempt, world.as_ref()).await?;
                 Ok(OFTEN)
             }
-            Orders::Superseded => {
-                let Some(mine) = self.memory.now().open().cloned() else {
-                    return Ok(OFTEN);
-                };
+            Orders::Superseded(mine) => {
                 let stands = world
                     .as_ref()
                     .and_then(|world| Some(world.set.as_ref()?.cluster_id()));
                 let carried = self.dir.carried()?.cluster().map(|id| id.to_string());
-                self.say("the restore is gone, and a later one has ended since");
-                if carried.as_deref() == stands {
-                    // Ours was committed, and the later one went back to it.
+                self.say("another restore has ended since the one that this member took part in");
+                if mine.is_forward() || carried.as_deref() == stands {
+                    // A committed state is never exchanged back. Where it stands no more, it is put aside once nothing is open.
                     self.close(&startup::ended(&mine, Outcome::Committed))?;
                 } else {
                     let restore = self.memory.now().restore.clone();

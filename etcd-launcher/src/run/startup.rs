@@ -3,7 +3,7 @@
 
 use super::hosting::World;
 use super::memory::{Remembered, RestoreRef};
-use super::records::{Attempt, Outcome, Step};
+use super::records::{Attempt, EndRecord, Outcome, Step};
 use crate::health::SelfReport;
 use crate::restore::plan::Carried;
 
@@ -21,8 +21,8 @@ pub(crate) enum Orders {
     },
     /// There is no attempt.
     Idle,
-    /// The restore is gone, and a later one has ended since.
-    Superseded,
+    /// A later one has ended since, while this member was away; what is known of its own.
+    Superseded(Box<Attempt>),
     /// The restore is gone without a word of how it ended: the other members decide with this one.
     Settle,
 }
@@ -55,10 +55,20 @@ pub(crate) fn orders(remembered: &Remembered, world: Option<&World>) -> Orders {
             _ => Orders::Idle,
         };
     };
+    let end = world.set.as_ref().and_then(super::hosting::SetView::end);
+    let is_later = |end: &EndRecord| end.attempt != mine.id && end.attempt != remembered.end_before;
     if let Some(restore) = there
         && restore.reference().uid == remembered.restore.uid
     {
         return match &restore.attempt {
+            // This member was away for the end, and for another attempt that came after it.
+            Some(attempt)
+                if attempt.id == mine.id
+                    && attempt.step().is_end()
+                    && end.as_ref().is_some_and(is_later) =>
+            {
+                Orders::Superseded(Box::new(attempt.clone()))
+            }
             Some(attempt) if attempt.id == mine.id && attempt.sequence >= mine.sequence => {
                 obey(attempt, "")
             }
@@ -69,7 +79,6 @@ pub(crate) fn orders(remembered: &Remembered, world: Option<&World>) -> Orders {
         };
     }
     // The restore is gone.
-    let end = world.set.as_ref().and_then(super::hosting::SetView::end);
     match end {
         Some(end) if end.attempt == mine.id => {
             let outcome = end.outcome.unwrap_or(Outcome::RolledBack);
@@ -78,7 +87,7 @@ pub(crate) fn orders(remembered: &Remembered, world: Option<&World>) -> Orders {
                 "the restore is gone; the StatefulSet says how it ended",
             )
         }
-        Some(end) if end.attempt != remembered.end_before => Orders::Superseded,
+        Some(end) if is_later(&end) => Orders::Superseded(Box::new(mine.clone())),
         _ => Orders::Settle,
     }
 }
@@ -202,7 +211,7 @@ pub(crate) fn idle(standing: &Standing<'_>) -> Idle {
             "cluster {id} stands and is served; this member holds cluster {mine}"
         )),
         Some(id) => Idle::Stay(format!(
-            "cluster {id} stands; this member holds cluster {mine}"
+            "cluster {id} stands; this member holds cluster {mine}. If every member was restored by hand, take the annotation etcd-launcher/cluster-id off the StatefulSet of etcd"
         )),
         None => {
             let elsewhere = standing
@@ -232,6 +241,52 @@ mod tests {
             outcome,
             ..Attempt::default()
         }
+    }
+
+    #[test]
+    fn a_member_that_was_away_for_a_later_restore_does_not_go_on_with_its_own() {
+        let restore = |step| {
+            let object = serde_json::from_value(serde_json::json!({
+                "apiVersion": "kubermatic.k8c.io/v1", "kind": "EtcdRestore", "metadata": {"name": "r", "namespace": "n", "uid": "u"},
+            }));
+            super::super::hosting::RestoreView {
+                object: object.unwrap(),
+                attempt: Some(attempt(step, Some(Outcome::Committed), 9)),
+                reports: Default::default(),
+            }
+        };
+        let world = |restore, end: &str| World {
+            restore,
+            set: Some(super::super::hosting::SetView {
+                annotations: [(
+                    super::super::records::OUTCOME.to_owned(),
+                    format!(r#"{{"attempt":"{end}","outcome":"committed"}}"#),
+                )]
+                .into(),
+                ..Default::default()
+            }),
+        };
+        let remembered = Remembered {
+            restore: RestoreRef {
+                uid: "u".into(),
+                ..RestoreRef::default()
+            },
+            attempt: Some(attempt(Step::Restarting, Some(Outcome::Committed), 8)),
+            end_before: "before".into(),
+            ..Remembered::default()
+        };
+        let goes_by = |world: &World| orders(&remembered, Some(world));
+        for end in ["a", "before"] {
+            let mine = world(Some(restore(Step::Completed)), end);
+            assert!(matches!(goes_by(&mine), Orders::Obey { .. }), "{end}");
+        }
+        // Whether its own restore is still there or not.
+        for own in [Some(restore(Step::Completed)), None] {
+            let later = world(own, "later");
+            assert!(matches!(goes_by(&later), Orders::Superseded(mine) if mine.is_forward()),);
+        }
+        let open = world(Some(restore(Step::Restarting)), "later");
+        assert!(matches!(goes_by(&open), Orders::Obey { .. }));
     }
 
     fn peer(id: &str, step: &str) -> SelfReport {

@@ -25,15 +25,20 @@ pub(super) fn restarting(view: &View<'_>) -> Decision {
         .iter()
         .filter(|member| state(view, &member.name) == State::Serving)
         .count();
+    // The majority is the cluster. Who will not serve by itself is not waited for at all, who does not come on not for ever: the control plane is away.
+    let tired = view.stalled >= view.patience.start_stall;
     let passed = members
         .iter()
-        .all(|member| state(view, &member.name) == State::Serving || is_silent(view, &member.name));
+        .all(|member| match state(view, &member.name) {
+            State::Serving | State::SetAside | State::Stuck | State::NoData => true,
+            _ => tired || is_silent(view, &member.name),
+        });
     if passed && serving > members.len() / 2 {
-        return go(
-            Step::Unpausing,
-            Some(Outcome::Committed),
-            "the restored etcd serves: bringing the control plane back",
-        );
+        let mut message = "the restored etcd serves: bringing the control plane back".to_owned();
+        if serving < members.len() {
+            message.push_str(&format!("; without {}", awaited(view, State::Serving)));
+        }
+        return go(Step::Unpausing, Some(Outcome::Committed), message);
     }
     Decision::Wait(format!(
         "waiting for {} to serve",

@@ -395,6 +395,39 @@ fn the_usual_way_leads_through_every_step() {
 }
 
 #[test]
+fn after_the_commit_who_does_not_serve_is_waited_for_only_so_long() {
+    let restarting = |b: State, c: State| {
+        let mut case = usual(
+            Step::Restarting,
+            Some(Outcome::Committed),
+            State::Serving,
+            b,
+        );
+        let members = &mut Rc::make_mut(&mut case.attempt).members;
+        members.push(PlannedMember {
+            name: "c".into(),
+            ..members[0].clone()
+        });
+        Rc::make_mut(&mut case.reports).insert("c".into(), report("c", c, 5));
+        Rc::make_mut(&mut case.silent).insert("c".into(), Duration::ZERO);
+        case
+    };
+    for never in [State::SetAside, State::Stuck, State::NoData] {
+        let next = restarting(State::Serving, never).decide();
+        assert!(
+            matches!(&next, Decision::Go(next) if next.step == Step::Unpausing && next.message.contains("without c")),
+            "{never:?}: {next:?}"
+        );
+        let minority = restarting(never, never).decide();
+        assert!(matches!(minority, Decision::Wait(_)), "{minority:?}");
+    }
+    let mut slow = restarting(State::Serving, State::Working);
+    assert!(matches!(slow.decide(), Decision::Wait(_)));
+    slow.stalled = Patience::default().start_stall;
+    assert!(matches!(slow.decide(), Decision::Go(next) if next.step == Step::Unpausing));
+}
+
+#[test]
 fn members_that_differ_are_not_committed() {
     type Change = fn(&mut Report);
     let changes: [Change; 6] = [
