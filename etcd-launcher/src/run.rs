@@ -156,6 +156,8 @@ mod row;
 mod startup;
 mod watch_writers;
 
+pub(crate) use fitness::Tools;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -172,7 +174,6 @@ use crate::member::Member;
 use crate::restore::dir::DataDir;
 use coordinator::{Coordinator, Seen, Whose};
 use decide::Patience;
-use fitness::Tools;
 use hosting::{Hosting, Names};
 use keeper::{Config, Keeper};
 use lease::Turn;
@@ -197,8 +198,8 @@ pub(crate) struct Settings {
     pub(crate) peers: BTreeMap<String, String>,
     /// A new empty cluster may be founded.
     pub(crate) new_cluster: bool,
-    /// `--etcdutl`
-    pub(crate) etcdutl: Option<PathBuf>,
+    /// Where programs are.
+    pub(crate) tools: Tools,
     /// Fixed waits are shorter by so much; for tests.
     pub(crate) hurry: u32,
 }
@@ -259,9 +260,7 @@ pub(crate) async fn run(
         name,
         pod_uid: settings.pod_uid,
         new_cluster: settings.new_cluster,
-        tools: Tools {
-            etcdutl: settings.etcdutl,
-        },
+        tools: settings.tools,
         pace,
     };
     let member = Member::new(settings.etcd);

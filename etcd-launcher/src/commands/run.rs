@@ -12,7 +12,9 @@ use backup_cli::ui::Ui;
 use backup_core::Error;
 use clap::Args;
 
+use super::data_dir::ToolArgs;
 use crate::etcd_args::EtcdArgs;
+use crate::run::Tools;
 use crate::run::hosting::Names;
 use crate::run::{self, Settings};
 
@@ -56,7 +58,7 @@ pub(crate) struct RunArgs {
     /// Found a new empty cluster where there is none yet; never twice
     #[arg(long)]
     new_cluster: bool,
-    /// etcdutl to restore with [default: the one beside etcd or this program]
+    /// etcdutl to restore with [default: the one beside etcd, beside this program, or in PATH]
     #[arg(long, value_name = "PATH")]
     etcdutl: Option<PathBuf>,
     /// For tests: wait so many times less long
@@ -109,7 +111,10 @@ pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
         listen: args.listen,
         peers,
         new_cluster: args.new_cluster,
-        etcdutl: args.etcdutl,
+        tools: Tools {
+            etcdutl: args.etcdutl,
+            search: ToolArgs::search(),
+        },
         hurry: args.hurry,
     };
     let said = move |text: &str| ui.say(text);

@@ -42,6 +42,8 @@ pub(crate) struct Looked {
 pub(crate) struct Tools {
     /// `--etcdutl`
     pub(crate) etcdutl: Option<PathBuf>,
+    /// Where etcdutl is looked for when etcd has none beside it.
+    pub(crate) search: Vec<PathBuf>,
 }
 
 /// Looks.
@@ -186,11 +188,14 @@ pub(crate) fn builder(
 ) -> Result<Builder<'static>> {
     Ok(Builder {
         etcdutl: tools.etcdutl.clone(),
+        // Beside etcd is its own; a bare name has no folder.
         search: args
             .program()
             .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
             .map(PathBuf::from)
             .into_iter()
+            .chain(tools.search.iter().cloned())
             .collect(),
         target: Target {
             line: Some(etcd.version.line),

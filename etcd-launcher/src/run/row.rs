@@ -174,6 +174,15 @@ impl Told {
             step: std::sync::Mutex::default(),
         }
     }
+
+    /// Why a member is unfit stays until that is over: the next look at the same thing does not hide it.
+    fn say(&self, text: String) {
+        self.rows.tell(|report| {
+            if report.state != State::Unfit {
+                report.message = text;
+            }
+        });
+    }
 }
 
 impl Progress for Told {
@@ -182,8 +191,7 @@ impl Progress for Told {
         if let Ok(mut step) = self.step.lock() {
             *step = (text.to_owned(), None);
         }
-        self.rows
-            .tell(|report| text.clone_into(&mut report.message));
+        self.say(text.to_owned());
     }
 
     fn done(&self, _objects: u64, bytes: u64) {
@@ -197,6 +205,6 @@ impl Progress for Told {
         step.1 = Some(std::time::Instant::now());
         let text = format!("{}: {} MiB", step.0, all >> 20);
         drop(step);
-        self.rows.tell(|report| report.message = text);
+        self.say(text);
     }
 }

@@ -177,12 +177,35 @@ fn a_store_that_does_not_answer_is_waited_for_and_holds_nobody_else_up() {
     place.apply_restore_from("nowhere", "lost", SNAPSHOT);
     let restore = place.wait_for_phase("lost", "Failed");
     let told = message(&restore);
-    assert!(told.contains("\"nowhere\" is not there"), "{told}");
+    assert!(
+        told.contains("\"nowhere\" is no BackupStorageLocation"),
+        "{told}"
+    );
     place.restore_well("restored");
     let waiting = place.restore("waiting").unwrap();
     assert_eq!(waiting["status"]["phase"], Value::Null);
     place.delete_restore("waiting");
     place.wait_until_gone("waiting");
+}
+
+#[test]
+fn a_restore_of_a_cluster_that_is_not_here_is_told_so() {
+    let place = Place::of(1);
+    place.hosting.apply(&format!(
+        "{{apiVersion: kubermatic.k8c.io/v1, kind: EtcdRestore, metadata: {{name: typo, namespace: {}}},
+          spec: {{name: typo, cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: typed-wrong}}, backupName: {SNAPSHOT}, destination: s3}}}}",
+        place.namespace
+    ));
+    let told = place.relaunch_until("its word", LONG, || {
+        let told = message(&place.restore("typo")?).to_owned();
+        Some(told).filter(|told| !told.is_empty())
+    });
+    assert!(
+        told.contains("typed-wrong") && told.contains(&place.name),
+        "{told}"
+    );
+    place.delete_restore("typo");
+    place.wait_until_gone("typo");
 }
 
 #[test]

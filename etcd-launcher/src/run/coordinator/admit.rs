@@ -16,6 +16,7 @@ use crate::run::fitness;
 use crate::run::hosting::{RestoreView, Written};
 use crate::run::keeper::sentence;
 use crate::run::kept;
+use crate::run::lease;
 use crate::run::pause::{self, Still};
 use crate::run::probes;
 use crate::run::records::{ACTIVE, Active, Attempt, Outcome, Step};
@@ -35,9 +36,20 @@ impl Coordinator {
             let phase = restore.phase();
             if at_end
                 || restore.is_deleting()
-                || restore.cluster() != self.hosting.names.cluster
                 || matches!(phase, "Completed" | "Failed" | "RolledBack")
             {
+                continue;
+            }
+            let of = restore.cluster();
+            if of != self.hosting.names.cluster {
+                // Its launchers may come yet: it is told, and not refused.
+                if restore.attempt.is_none() && !lease::is_there(&self.hosting, of).await? {
+                    let why = format!(
+                        "no launcher of cluster {of:?} is here, but one of {:?}: nobody will carry this out; name the cluster of this namespace in spec.cluster.name",
+                        self.hosting.names.cluster
+                    );
+                    self.tell(&restore, &why).await?;
+                }
                 continue;
             }
             if restore.attempt.is_some() {
