@@ -142,13 +142,13 @@ impl Member {
         Ok(status)
     }
 
-    /// Stops it: TERM, and KILL after some seconds; says whether TERM was enough. Fine where it does not run.
+    /// Stops it: TERM, and KILL after some seconds. Fine where it does not run.
     ///
     /// # Errors
     /// When it does not end.
-    pub(crate) async fn stop(&mut self) -> Result<bool> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         let Some((child, _)) = &mut self.running else {
-            return Ok(true);
+            return Ok(());
         };
         // Not reaped before `wait`: the number is still this child's.
         if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
@@ -162,6 +162,6 @@ impl Member {
                 .map_err(|e| Error::other("can not kill etcd").because(e))?;
         }
         self.running = None;
-        Ok(by_itself)
+        Ok(())
     }
 }

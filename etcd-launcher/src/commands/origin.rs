@@ -6,10 +6,39 @@ use backup_cli::paths::Paths;
 use backup_core::Error;
 use backup_core::etcd::names;
 use backup_core::name::Name;
+use clap::Args;
 
 use crate::destination;
 use crate::restore::ids::Id;
 use crate::source::{Expected, Source};
+
+/// Which snapshot is restored, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OriginArgs {
+    /// The snapshot: a file or URL (plain, gzip or zstd), or with --cluster a name in the location
+    #[arg(value_name = "FILE|URL|NAME")]
+    snapshot: String,
+    /// Name of the cluster in the location
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "KUBECTL_BACKUP_CLUSTER",
+        hide_env_values = true
+    )]
+    cluster: Option<String>,
+    /// Allow a snapshot of another cluster
+    #[arg(long)]
+    pub(crate) another_cluster: bool,
+    /// A revision that clients may have seen: the new state starts above it
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) above: Option<i64>,
+    /// Fetch and check the snapshot, print what would be done, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
 
 /// A snapshot and what is known of it.
 pub(crate) struct Origin {
@@ -30,12 +59,9 @@ impl Origin {
     ///
     /// # Errors
     /// Usage errors; a name that is not there; the store's.
-    pub(crate) async fn find(
-        text: &str,
-        cluster: Option<&str>,
-        location: &LocationArgs,
-    ) -> Result<Self> {
-        match cluster {
+    pub(crate) async fn find(args: &OriginArgs, location: &LocationArgs) -> Result<Self> {
+        let text = args.snapshot.as_str();
+        match &args.cluster {
             Some(cluster) if !text.contains('/') => Self::named(text, cluster, location).await,
             _ => {
                 let source = Source::parse(text, location)?;

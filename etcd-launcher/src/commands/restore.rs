@@ -12,7 +12,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::data_dir::{self, DataDirArgs, Taken, ToolArgs};
-use super::origin::Origin;
+use super::origin::{Origin, OriginArgs};
 use crate::restore::asked::Asked;
 use crate::restore::entry::Snapshot;
 use crate::restore::exchange;
@@ -38,35 +38,14 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RestoreArgs {
-    /// The snapshot: a file or URL (plain, gzip or zstd), or with --cluster a name in the location
-    #[arg(value_name = "FILE|URL|NAME")]
-    snapshot: String,
-    /// Name of the cluster in the location
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "KUBECTL_BACKUP_CLUSTER",
-        hide_env_values = true
-    )]
-    cluster: Option<String>,
+    #[command(flatten)]
+    origin: OriginArgs,
     #[command(flatten)]
     data_dir: DataDirArgs,
     #[command(flatten)]
     member: MemberArgs,
     #[command(flatten)]
     tools: ToolArgs,
-    /// Allow a snapshot of another cluster
-    #[arg(long)]
-    another_cluster: bool,
-    /// A revision that clients may have seen: the new state starts above it
-    #[arg(long, value_name = "REVISION")]
-    above: Option<i64>,
-    /// Fetch and check the snapshot, print what would be done, change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
 }
 
 /// The new cluster.
@@ -92,16 +71,16 @@ struct MemberArgs {
 
 /// Runs the command.
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> Result<Exit> {
-    let origin = Origin::find(&args.snapshot, args.cluster.as_deref(), location).await?;
+    let origin = Origin::find(&args.origin, location).await?;
     let path = &args.data_dir.data_dir;
-    if !args.dry_run {
+    if !args.origin.dry_run {
         data_dir::make(path)?;
     }
     let mut taken = Taken::take(ui, path, args.tools.spool_dir.as_deref())?;
     let asked = args.asked(ui, &taken, &origin.shown)?;
-    if !args.dry_run {
+    if !args.origin.dry_run {
         ui.confirm(
-            args.yes,
+            args.origin.yes,
             &format!(
                 "restore {} into {}, which holds {} now?",
                 asked.snapshot,
@@ -114,7 +93,12 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     let mut work = FromSnapshot {
         builder: args
             .tools
-            .builder(&taken.dir, taken.facts.as_ref(), args.another_cluster, &bar)
+            .builder(
+                &taken.dir,
+                taken.facts.as_ref(),
+                args.origin.another_cluster,
+                &bar,
+            )
             .await?,
         source: origin.source,
         expected: origin.expected,
@@ -127,6 +111,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         by: By::Offline,
         token: format!("etcd-launcher-{}", AttemptId::random()),
         marks: args
+            .origin
             .above
             .into_iter()
             .chain(taken.mark())
@@ -136,7 +121,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         now_ms: Timestamp::now().as_millisecond(),
     };
     let old = taken.old.clone();
-    let ended = if args.dry_run {
+    let ended = if args.origin.dry_run {
         look(ui, &mut taken, wish, &mut work)
             .await
             .map(Ended::Looked)
@@ -259,7 +244,7 @@ impl RestoreArgs {
             peer_urls,
             token: self.member.initial_cluster_token.clone(),
             target_revision: self.member.target_revision,
-            another_cluster: self.another_cluster,
+            another_cluster: self.origin.another_cluster,
         })
     }
 }

@@ -141,7 +141,7 @@ impl Coordinator {
                 if attempt.step().is_end() {
                     return Ok(SELDOM);
                 }
-                self.message(restore, attempt, &message).await?;
+                self.message(restore, &message).await?;
                 Ok(OFTEN)
             }
             Decision::Do(work) => {
@@ -311,17 +311,11 @@ impl Coordinator {
     }
 
     /// What is waited for, for people: no decision, and the sequence stays.
-    async fn message(
-        &mut self,
-        restore: &RestoreView,
-        attempt: &Attempt,
-        message: &str,
-    ) -> Result<()> {
+    async fn message(&mut self, restore: &RestoreView, message: &str) -> Result<()> {
         // Not more often than people read.
         if since(self.seen.stepped) < Duration::from_secs(3) {
             return Ok(());
         }
-        let _ = attempt;
         self.tell(restore, message).await
     }
 

@@ -23,6 +23,7 @@ use super::startup::{self, Orders};
 use crate::health::Health;
 use crate::member::{self, Member};
 use crate::restore::dir::DataDir;
+use crate::restore::entry::Former;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::plan::AttemptId;
@@ -62,10 +63,10 @@ pub(crate) struct Keeper {
     progress: &'static dyn Progress,
     /// The lock on the stopped etcd's database.
     fence: Option<Fence>,
+    /// What that database is, seen while the lock is held: reading it again would take as long, with the control plane away.
+    former: Option<Former>,
     /// The snapshot at hand: of this attempt.
     looked: Option<(String, Looked)>,
-    /// Whether etcd ended by itself when it was stopped last.
-    exact: bool,
     /// The decision that is obeyed, and since when.
     seen: (String, i64, Instant),
     /// After this, an etcd that ended by itself is started again.
@@ -118,8 +119,8 @@ impl Keeper {
             health,
             progress,
             fence: None,
+            former: None,
             looked: None,
-            exact: false,
             seen: (String::new(), 0, Instant::now()),
             again: (Instant::now(), AGAIN),
             told: String::new(),
@@ -149,7 +150,7 @@ impl Keeper {
                 () = tokio::time::sleep(self.config.pace.of(pause)) => {}
             }
         }
-        self.member.stop().await.map(|_| ())
+        self.member.stop().await
     }
 
     fn say(&mut self, text: &str) {
@@ -296,10 +297,7 @@ impl Keeper {
         match act {
             Act::Check => self.check(attempt, world).await,
             Act::Build => self.build(attempt).await,
-            Act::Stop => {
-                self.exact = self.member.stop().await?;
-                Ok(())
-            }
+            Act::Stop => self.member.stop().await,
             Act::Hold => self.hold(attempt),
             Act::Exchange => self.exchange(attempt),
             Act::Back => self.back(attempt),

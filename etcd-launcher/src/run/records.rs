@@ -171,7 +171,7 @@ impl Attempt {
         self.members.iter().find(|member| member.name == name)
     }
 
-    /// Whether it was stopped for: from here on a member may have exchanged.
+    /// Whether it is committed: from here on nothing leads back.
     pub(crate) fn is_forward(&self) -> bool {
         matches!(
             self.step(),
@@ -426,8 +426,6 @@ pub(crate) struct Fit {
 pub(crate) struct Offline {
     /// Its greatest revision; 0 where it could not be read.
     pub(crate) revision: i64,
-    /// Whether etcd ended by itself: then the log knows nothing more.
-    pub(crate) exact: bool,
 }
 
 /// A member of the new cluster that runs.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{KubeletArgs, Node, shown};
 use crate::commands::data_dir::{Taken, ToolArgs};
-use crate::commands::origin::Origin;
+use crate::commands::origin::{Origin, OriginArgs};
 use crate::node::folders::Place;
 use crate::node::serves::Door;
 use crate::node::stand;
@@ -41,36 +41,15 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RestoreArgs {
-    /// The snapshot: a file or URL (plain, gzip or zstd), or with --cluster a name in the location
-    #[arg(value_name = "FILE|URL|NAME")]
-    snapshot: String,
-    /// Name of the cluster in the location
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "KUBECTL_BACKUP_CLUSTER",
-        hide_env_values = true
-    )]
-    cluster: Option<String>,
+    #[command(flatten)]
+    origin: OriginArgs,
     #[command(flatten)]
     kubelet: KubeletArgs,
     #[command(flatten)]
     tools: ToolArgs,
-    /// Allow a snapshot of another cluster
-    #[arg(long)]
-    another_cluster: bool,
     /// The other members of etcd are gone for good: this node becomes the only one
     #[arg(long)]
     lost_members: bool,
-    /// A revision that clients may have seen: the new state starts above it
-    #[arg(long, value_name = "REVISION")]
-    above: Option<i64>,
-    /// Fetch and check the snapshot, print what would be done, change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
 }
 
 /// Runs the command.
@@ -79,11 +58,11 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     node.check_kubelet()?;
     // What would keep a restored etcd from being reached is found before anything is stopped.
     Door::of(&node.etcd)?;
-    let origin = Origin::find(&args.snapshot, args.cluster.as_deref(), location).await?;
+    let origin = Origin::find(&args.origin, location).await?;
     let asked = args.asked(&node, &origin.shown)?;
-    if !args.dry_run {
+    if !args.origin.dry_run {
         ui.confirm(
-            args.yes,
+            args.origin.yes,
             &format!(
                 "stop the control plane of this node and restore {} into {}?",
                 asked.snapshot,
@@ -96,7 +75,7 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     fence::check_layout(&dir)?;
     let record = node.found.record.clone();
     if let Some(id) = stand::goes_on(record.as_ref(), super::last(&dir)?.as_ref(), &asked)
-        && !args.dry_run
+        && !args.origin.dry_run
     {
         return start(ui, &node, dir, &id).await;
     }
@@ -106,7 +85,7 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     let mut work = FromSnapshot {
         builder: args
             .tools
-            .builder(&dir, facts.as_ref(), args.another_cluster, &bar)
+            .builder(&dir, facts.as_ref(), args.origin.another_cluster, &bar)
             .await?,
         source: origin.source,
         expected: origin.expected,
@@ -128,6 +107,7 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         by: By::Node,
         token: format!("etcd-launcher-{}", AttemptId::random()),
         marks: args
+            .origin
             .above
             .into_iter()
             .chain(facts.iter().map(|facts| facts.revision))
@@ -136,7 +116,7 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         former: None,
         now_ms: Timestamp::now().as_millisecond(),
     };
-    if args.dry_run {
+    if args.origin.dry_run {
         let looked = looked(ui, &dir, &mut work).await;
         drop(bar);
         let facts = looked.map_err(|e| node.hint_at_tools(e))?;
@@ -310,7 +290,7 @@ impl RestoreArgs {
             peer_urls,
             token: None,
             target_revision: None,
-            another_cluster: self.another_cluster,
+            another_cluster: self.origin.another_cluster,
         })
     }
 

@@ -78,10 +78,7 @@ fn report(name: &str, state: State, sequence: i64) -> Report {
             voters_known: true,
             ..Fit::default()
         }),
-        offline: Some(Offline {
-            revision: 9,
-            exact: true,
-        }),
+        offline: Some(Offline { revision: 9 }),
         built: Some(Expected {
             digest: digest(),
             hash_kv_at_t: hash(7),

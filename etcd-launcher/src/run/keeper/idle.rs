@@ -86,7 +86,7 @@ impl Keeper {
                 return self.serving(set, id.as_deref()).await;
             }
             self.say("another cluster stands now: etcd is stopped");
-            self.exact = self.member.stop().await?;
+            self.member.stop().await?;
         } else if self.member.listening().is_some() {
             self.member.stop().await?;
         }

@@ -253,15 +253,15 @@ impl Keeper {
             .member(&self.config.name)
             .map(|mine| mine.before)
             .unwrap_or_default();
-        let revision = match (fitness::offline(&self.dir, self.progress), before.data) {
-            (Ok(seen), _) => seen.facts.revision,
+        let (revision, former) = match (fitness::offline(&self.dir, self.progress), before.data) {
+            (Ok(seen), _) => (seen.facts.revision, seen.former),
             (Err(e), Data::Old) if before.serving => return Err(e),
-            (Err(_), _) => 0,
+            (Err(_), _) => (0, None),
         };
         self.fence = Some(fence);
-        let exact = self.exact;
+        self.former = former;
         self.rows
-            .tell(|report| report.offline = Some(Offline { revision, exact }));
+            .tell(|report| report.offline = Some(Offline { revision }));
         Ok(())
     }
 
@@ -271,12 +271,13 @@ impl Keeper {
         if known.step == member_step::Step::Exchanged && self.dir.truth(known)? == Truth::After {
             return Ok(());
         }
-        let former = fitness::offline(&self.dir, self.progress)
-            .ok()
-            .and_then(|seen| seen.former);
-        let fence = match self.fence.take() {
-            Some(fence) => fence,
-            None => Fence::take(&self.dir)?,
+        let (fence, former) = match self.fence.take() {
+            Some(fence) => (fence, self.former.clone()),
+            None => {
+                let fence = Fence::take(&self.dir)?;
+                let seen = fitness::offline(&self.dir, self.progress);
+                (fence, seen.ok().and_then(|seen| seen.former))
+            }
         };
         let done = exchange::exchange(&mut self.dir, &id, &fence, former);
         self.fence = Some(fence);

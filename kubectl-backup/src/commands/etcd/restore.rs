@@ -3,6 +3,7 @@
 mod create;
 mod describe;
 mod get;
+pub(super) mod make;
 
 use clap::Subcommand;
 

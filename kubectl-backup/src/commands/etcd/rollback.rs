@@ -5,14 +5,11 @@ use backup_core::api::hosted::KEPT;
 use backup_core::api::{EtcdRestore, EtcdRestoreSpec, RestorePhase};
 use clap::Args;
 
-use super::follow;
-use super::objects::{self, meta};
-use super::request::{self, WaitArgs};
+use super::restore::make::{self, MakeArgs};
 use super::scope::{ControlPlane, ScopeArgs};
 use crate::context::Context;
-use crate::flags::{self, DryRun};
+use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::output::{self, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,16 +26,8 @@ Examples:
 pub(crate) struct RollbackArgs {
     /// Name of the EtcdRestore
     name: String,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
-    /// Print the object that would be made, and make nothing
-    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
-    dry_run: DryRun,
     #[command(flatten)]
-    wait: WaitArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    make: MakeArgs,
 }
 
 /// Runs the command.
@@ -52,43 +41,12 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: RollbackArgs
     };
     let stem = format!("{}-rollback", restored.name());
     let name = flags::generated_name(&stem, context.now);
-    let mut restore = EtcdRestore::new(
-        &name,
-        EtcdRestoreSpec {
-            name: Some(name.clone()),
-            backup_name: format!("{KEPT}{attempt}"),
-            ..spec
-        },
-    );
-    restore.metadata = meta(&plane.namespace, &name);
-    if args.dry_run == DryRun::Client {
-        return request::show(context, &args.output, &restore);
-    }
-    context.ui.confirm(
-        args.yes,
-        &format!(
-            "bring etcd of cluster {} back to the state from before {}? What was written since is gone then, and its API server is down meanwhile.",
-            plane.cluster,
-            restored.title()
-        ),
-    )?;
-    let cluster = context.cluster().await?;
-    let made = objects::create(cluster, &restore).await?;
-    request::print(context, &args.output, &made, "created")?;
-    if args.wait.wait {
-        let at = follow::restore(context, &plane, &made, args.wait.timeout).await?;
-        context.ui.line(&format!(
-            "{} completed{}",
-            made.title(),
-            at.map_or_else(String::new, |at| format!(" at {}", output::time(Some(at))))
-        ))?;
-        return Ok(Exit::Done);
-    }
-    context.ui.note(&format!(
-        "see what becomes of it: {} etcd restore describe {name} -n {}",
-        context.program, plane.namespace
-    ));
-    Ok(Exit::Done)
+    let spec = EtcdRestoreSpec {
+        backup_name: format!("{KEPT}{attempt}"),
+        ..spec
+    };
+    let to = format!("the state from before {}", restored.title());
+    make::make(context, &plane, &name, spec, &to, &args.make).await
 }
 
 /// The id of a completed restore's attempt: only what is completed can be taken back.

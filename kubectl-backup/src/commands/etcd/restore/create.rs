@@ -1,21 +1,18 @@
 //! `etcd restore create`: an EtcdRestore.
 
+use backup_core::api::EtcdRestoreSpec;
 use backup_core::api::hosted::ClusterReference;
-use backup_core::api::{EtcdRestore, EtcdRestoreSpec};
 use backup_core::etcd::names;
 use backup_core::{Error, Kind};
 use clap::Args;
 
+use crate::commands::etcd::destination;
 use crate::commands::etcd::find::{self, Snapshot};
-use crate::commands::etcd::launcher::{self, Sign, Watch};
-use crate::commands::etcd::objects::{self, meta};
-use crate::commands::etcd::request::{self, WaitArgs};
+use crate::commands::etcd::restore::make::{self, MakeArgs};
 use crate::commands::etcd::scope::{ControlPlane, ScopeArgs};
-use crate::commands::etcd::{destination, follow};
 use crate::context::Context;
-use crate::flags::{self, DryRun, of_flag};
+use crate::flags::{self, of_flag};
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::output::{self, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,16 +34,8 @@ pub(crate) struct CreateArgs {
     /// BackupStorageLocation that has it [default: the one of the EtcdBackupConfig that took it]
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
-    /// Print the object that would be made, and make nothing
-    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
-    dry_run: DryRun,
     #[command(flatten)]
-    wait: WaitArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    make: MakeArgs,
 }
 
 /// Runs the command.
@@ -59,51 +48,12 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: CreateArgs) 
     };
     let (snapshot, destination) = choose(context, &plane, &args).await?;
     let spec = EtcdRestoreSpec {
-        // KKP's kind wants one.
-        name: Some(name.clone()),
         cluster: ClusterReference::to(&plane.cluster),
         backup_name: snapshot.clone(),
         destination: Some(destination),
         ..EtcdRestoreSpec::default()
     };
-    let mut restore = EtcdRestore::new(&name, spec);
-    restore.metadata = meta(&plane.namespace, &name);
-    if args.dry_run == DryRun::Client {
-        return request::show(context, &args.output, &restore);
-    }
-    context.ui.confirm(
-        args.yes,
-        &format!(
-            "bring etcd of cluster {} back to {snapshot}? What was written since is gone then, and its API server is down meanwhile.",
-            plane.cluster
-        ),
-    )?;
-    let cluster = context.cluster().await?;
-    let made = objects::create(cluster, &restore).await?;
-    request::print(context, &args.output, &made, "created")?;
-    if args.wait.wait {
-        let restored = follow::restore(context, &plane, &made, args.wait.timeout).await?;
-        context.ui.line(&format!(
-            "{} completed{}",
-            made.title(),
-            restored.map_or_else(String::new, |at| format!(" at {}", output::time(Some(at))))
-        ))?;
-        return Ok(Exit::Done);
-    }
-    // Who does not wait is told at once where nothing will come of it.
-    if Watch::start(cluster, &plane).await.look(cluster).await? == Sign::Absent
-        && launcher::not_enabled(cluster, &made).await?
-    {
-        context.ui.warn(&format!(
-            "no etcd-launcher is at work on cluster {}: the restore begins once one runs beside its etcd",
-            plane.cluster
-        ));
-    }
-    context.ui.note(&format!(
-        "see what becomes of it: {} etcd restore describe {name} -n {}",
-        context.program, plane.namespace
-    ));
-    Ok(Exit::Done)
+    make::make(context, &plane, &name, spec, &snapshot, &args.make).await
 }
 
 /// The snapshot's name in full, and where it is: as an EtcdBackupConfig lists it; one that none lists needs its destination named.
