@@ -27,13 +27,13 @@
 //!
 //! # States
 //! What a crash leaves is told by three things: whether `F` is there, where the manifests are, and the last record of the attempt.
-//! "Again" is the same `node restore`, "back" is `node rollback`. The names are those that `node status` prints.
+//! "Again" is the same `node restore`, "back" is `node rollback`; `node start` puts the manifests back where no attempt is on its way. The names are those that `node status` prints.
 //!
 //! | state | `F` | manifests | `D` | again | back |
 //! |---|---|---|---|---|---|
 //! | `Idle` | none | in `N` | nothing of a node's is under way | plans | rolls back the last restore, forward |
 //! | `Prepared` | none | in `N` | `Planned` .. `Proven`: the old state, its side in part or whole | goes on from there | `Abandoned`; nothing was moved |
-//! | `Fenced` | for none | out, or some of them | the old state | restores | all back in `N` |
+//! | `Fenced` | for none | out, or some of them | whatever it held, or what was done to it by hand | restores | refused: `node start` |
 //! | `Stopping` | for A | out, or some of them | `Proven`, the old state | moves the rest, proves, exchanges | `Abandoned`, all back |
 //! | `Exchanging` | for A | out | as the table in `restore.rs` says: the old or the new state, or between two renames | finishes the exchange | exchanges back, all back |
 //! | `Exchanged` | for A | out | the new state, nobody has seen it | starts etcd | exchanges back, all back |

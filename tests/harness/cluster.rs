@@ -5,7 +5,7 @@
 
 mod admin;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, OnceLock};
@@ -344,26 +344,13 @@ impl Cluster {
     }
 
     fn spawn_api_server(&self) -> Process {
-        let file = |name: &str| self.folder.join(name).display().to_string();
-        let mut command = Command::new(tools::path("kube-apiserver"));
+        let mut command = api_server(self.folder.path(), self.ports.api.number);
         command
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-            .arg(format!("--secure-port={}", self.ports.api.number))
-            .arg(format!("--tls-cert-file={}", file("server.crt")))
-            .arg(format!("--tls-private-key-file={}", file("server.key")))
-            .arg(format!("--client-ca-file={}", file("ca.crt")))
-            .arg(format!("--token-auth-file={}", file("tokens.csv")))
-            .arg(format!("--service-account-key-file={}", file("sa.pub")))
             .arg(format!(
-                "--service-account-signing-key-file={}",
-                file("sa.key")
+                "--client-ca-file={}",
+                self.folder.join("ca.crt").display()
             ))
-            .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
-            .args([
-                "--service-cluster-ip-range=10.0.0.0/16",
-                "--authorization-mode=Node,RBAC",
-            ])
-            .args(["--allow-privileged", "--profiling=false"]);
+            .args(["--authorization-mode=Node,RBAC", "--allow-privileged"]);
         if self.builder.controllers == Controllers::None {
             command.arg("--disable-admission-plugins=ServiceAccount");
         }
@@ -417,4 +404,27 @@ impl Cluster {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// An API server on loopback with the certificates, keys and tokens of this folder; its etcd and who may do what are still to be said.
+pub(crate) fn api_server(folder: &Path, port: u16) -> Command {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let mut command = Command::new(tools::path("kube-apiserver"));
+    command
+        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+        .arg(format!("--secure-port={port}"))
+        .arg(format!("--tls-cert-file={}", file("server.crt")))
+        .arg(format!("--tls-private-key-file={}", file("server.key")))
+        .arg(format!("--token-auth-file={}", file("tokens.csv")))
+        .arg(format!("--service-account-key-file={}", file("sa.pub")))
+        .arg(format!(
+            "--service-account-signing-key-file={}",
+            file("sa.key")
+        ))
+        .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
+        .args([
+            "--service-cluster-ip-range=10.0.0.0/16",
+            "--profiling=false",
+        ]);
+    command
 }

@@ -419,6 +419,23 @@ spec:
         self.hosting.kubectl(&all)
     }
 
+    /// Merges this into the Cluster, or into its status.
+    #[track_caller]
+    pub fn patch_cluster(&self, part: Option<&str>, patch: &Value) {
+        let patch = patch.to_string();
+        let mut arguments = vec!["patch", "clusters.kubermatic.k8c.io", &self.name];
+        arguments.extend(["--type=merge", "-p", &patch]);
+        let part = part.map(|part| format!("--subresource={part}"));
+        arguments.extend(part.as_deref());
+        self.hosting.kubectl(&arguments);
+    }
+
+    /// Asks for a restore to be given up, as `kubectl annotate` does.
+    #[track_caller]
+    pub fn abort(&self, name: &str) {
+        self.kubectl(&["annotate", "etcdrestore", name, "kubectl-backup/abort=true"]);
+    }
+
     /// Deletes a restore, and does not wait for it to be gone.
     #[track_caller]
     pub fn delete_restore(&self, name: &str) {

@@ -5,6 +5,7 @@ mod fence;
 mod moves;
 mod restore;
 mod rollback;
+mod start;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ pub(crate) enum NodeCommand {
     Fence(fence::FenceArgs),
     Restore(Box<restore::RestoreArgs>),
     Rollback(Box<rollback::RollbackArgs>),
+    Start(start::StartArgs),
     Status(status::StatusArgs),
 }
 
@@ -63,6 +65,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, command: NodeCommand) 
         NodeCommand::Fence(args) => fence::run(ui, &args).await,
         NodeCommand::Restore(args) => restore::run(ui, location, *args).await,
         NodeCommand::Rollback(args) => rollback::run(ui, &args).await,
+        NodeCommand::Start(args) => start::run(ui, &args),
         NodeCommand::Status(args) => status::run(ui, &args),
     }
 }

@@ -16,6 +16,7 @@ use super::data_dir::{DataDirArgs, Taken, ToolArgs};
 use super::restore;
 use crate::restore::asked::Asked;
 use crate::restore::decide::RollingBack;
+use crate::restore::dir::DataDir;
 use crate::restore::entry::Attempt;
 use crate::restore::offline::{self, Restored, Wish};
 use crate::restore::plan::{AttemptId, By, Carried, Purpose};
@@ -135,7 +136,7 @@ pub(super) async fn from_kept<'a>(
     progress: &'a dyn Progress,
 ) -> Result<(Wish, FromKept<'a>)> {
     let attempt = taken.dir.attempt(of)?.clone();
-    let kept = check_kept(taken, &attempt)?;
+    let kept = check_kept(&taken.dir, &attempt)?;
     ui.note(&format!(
         "etcd has run on the restored state: the kept one ({}) is restored above its revisions",
         attempt.plan.old
@@ -168,17 +169,20 @@ pub(super) async fn from_kept<'a>(
 }
 
 /// The kept state of an attempt, where it is the one that was replaced.
-fn check_kept(taken: &Taken, attempt: &Attempt) -> Result<PathBuf> {
-    let kept = taken.dir.side(attempt.id());
+///
+/// # Errors
+/// Where it is not there any more, or is one of several members'.
+pub(super) fn check_kept(dir: &DataDir, attempt: &Attempt) -> Result<PathBuf> {
+    let kept = dir.side(attempt.id());
     if attempt.plan.old == Carried::Absent {
         return Err(Error::not_found(format!(
             "there is nothing to roll back to: {} was empty before attempt {}",
-            taken.dir.root().display(),
+            dir.root().display(),
             attempt.id()
         ))
         .into());
     }
-    let carried = taken.dir.carried_by(&kept)?;
+    let carried = dir.carried_by(&kept)?;
     if !carried.is_same(&attempt.plan.old) {
         return Err(Error::not_found(format!(
             "{} holds {carried}, not the {} that attempt {} replaced",

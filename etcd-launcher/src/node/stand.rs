@@ -81,7 +81,7 @@ pub(crate) fn next(stand: Stand, last: Option<&Found>, etcd: Option<Place>) -> &
             "a restore was begun and the node is untouched: the same `node restore` goes on, `node rollback` gives it up"
         }
         Stand::Fenced => {
-            "the control plane is stopped: `node restore` restores etcd, `node rollback` puts the manifests back"
+            "the control plane is stopped: `node restore` restores etcd, `node start` starts it on the data as they are"
         }
         Stand::Stopping if goes_forward => {
             "the control plane is being stopped for a rollback: `node rollback` goes on"
@@ -110,7 +110,7 @@ pub(crate) fn next(stand: Stand, last: Option<&Found>, etcd: Option<Place>) -> &
             "restored; the rest of the control plane is coming back: the same `node restore` goes on"
         }
         Stand::GivenUp => {
-            "the old state is in place, the control plane is stopped: `node rollback` puts the manifests back, `node restore` begins anew"
+            "the old state is in place, the control plane is stopped: `node start` starts it, `node restore` begins anew"
         }
         Stand::RollingBack => {
             "in the middle of a rollback: start no etcd by hand, `node rollback` goes on"

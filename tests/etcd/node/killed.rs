@@ -77,10 +77,7 @@ fn a_restore_that_is_killed_again_and_again_goes_on_by_the_same_command() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
-    let place = Place::start();
-    place.mark("early");
-    let file = place.snapshot("etcd.db");
-    place.mark("late");
+    let (place, file) = Place::saved("early", "late");
     // Each call goes on from where the one before was killed, and is killed one point later.
     for (at, stands, _) in all() {
         place.restore(&file).env(CRASH_AT, at).code(137);
@@ -109,10 +106,7 @@ fn a_restore_that_is_killed_at_any_point_is_rolled_back() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
-    let place = Place::start();
-    place.mark("early");
-    let file = place.snapshot("etcd.db");
-    place.mark("late");
+    let (place, file) = Place::saved("early", "late");
     for (at, _, seen) in all() {
         place.restore(&file).env(CRASH_AT, at).code(137);
         let run = place.rollback().run();
@@ -129,10 +123,7 @@ fn a_rollback_that_is_killed_again_and_again_goes_on_by_the_same_command() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
-    let place = Place::start();
-    place.mark("early");
-    let file = place.snapshot("etcd.db");
-    place.mark("late");
+    let (place, file) = Place::saved("early", "late");
     // Of a restore before its exchange: given up.
     place.restore(&file).env(CRASH_AT, "node:Quiet").code(137);
     place.rollback().env(CRASH_AT, "Abandoned").code(137);

@@ -33,6 +33,15 @@ impl Place {
         Self { node }
     }
 
+    /// A node with one mark, a snapshot of that, and another mark since; gives the snapshot's path inside.
+    pub(super) fn saved(before: &str, since: &str) -> (Self, PathBuf) {
+        let place = Self::start();
+        place.mark(before);
+        let file = place.snapshot("etcd.db");
+        place.mark(since);
+        (place, file)
+    }
+
     /// `etcd-launcher` inside, as root in a shell of the node.
     pub(super) fn launcher(&self, arguments: &[&str]) -> Backup {
         let mut command = vec![tools::launcher().display().to_string()];
@@ -43,6 +52,10 @@ impl Place {
     /// `etcd-launcher node restore` of this snapshot.
     pub(super) fn restore(&self, snapshot: &Path) -> Backup {
         self.launcher(&["node", "restore", "--yes"]).arg(snapshot)
+    }
+
+    pub(super) fn start_all(&self) -> Backup {
+        self.launcher(&["node", "start", "--yes"])
     }
 
     pub(super) fn rollback(&self) -> Backup {

@@ -37,7 +37,7 @@ fn a_node_that_can_not_be_restored_is_left_alone_and_a_fence_is_undone() {
         "{apiVersion: v1, kind: Pod, metadata: {name: old, namespace: kube-system}, spec: {hostNetwork: true, nodeName: elsewhere, containers: [{name: etcd, image: 'localhost/absent:1', imagePullPolicy: Never, command: [etcd]}]}}",
     )
     .unwrap();
-    for command in ["fence", "restore", "rollback", "status"] {
+    for command in ["fence", "restore", "rollback", "start", "status"] {
         let mut call = place.launcher(&["node", command]);
         if command != "status" {
             call = call.arg("--yes");
@@ -147,7 +147,7 @@ fn a_node_that_can_not_be_restored_is_left_alone_and_a_fence_is_undone() {
 
     // Stopped by itself, and started again.
     let run = place.launcher(&["node", "fence", "--yes"]).ok();
-    assert!(run.stdout.contains("node rollback"), "{}", run.stdout);
+    assert!(run.stdout.contains("node start"), "{}", run.stdout);
     for part in PARTS {
         assert_eq!(place.processes(part), [0; 0], "{part}");
         assert!(place.fence().join(format!("{part}.yaml")).is_file());
@@ -158,11 +158,19 @@ fn a_node_that_can_not_be_restored_is_left_alone_and_a_fence_is_undone() {
     // A manifest that somebody wrote anew meanwhile is seen.
     let name = "kube-scheduler.yaml";
     fs::copy(place.fence().join(name), manifests.join(name)).unwrap();
-    let run = place.rollback().code(1);
+    let run = place.start_all().code(1);
     told(&run, &[name, "somebody wrote it anew"]);
     fs::remove_file(manifests.join(name)).unwrap();
-    let run = place.rollback().ok();
+    // There is no restore to take back, and to start is another command.
+    let run = place.rollback().code(1);
+    told(&run, &["no restore of this node", "node start"]);
+    assert_eq!(place.status()["state"], "Fenced");
+    let run = place.start_all().ok();
     assert!(run.stdout.contains("manifests are back"), "{}", run.stdout);
+    place.assert_marked(&["kept"]);
+    // Once more, and nothing happens.
+    let run = place.start_all().ok();
+    assert!(run.stdout.contains("nothing was stopped"), "{}", run.stdout);
     place.assert_marked(&["kept"]);
 
     // Restored from where it was fenced by itself.
@@ -177,10 +185,7 @@ fn a_lost_quorum_and_an_empty_data_dir_are_told_and_need_a_word() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
-    let place = Place::start();
-    place.mark("kept");
-    let file = place.snapshot("etcd.db");
-    place.mark("later");
+    let (place, file) = Place::saved("kept", "later");
 
     // A second member that never comes: etcd has no quorum any more, and the API server no etcd.
     place.node.etcdctl(&[
@@ -200,7 +205,7 @@ fn a_lost_quorum_and_an_empty_data_dir_are_told_and_need_a_word() {
     // Nothing is left of the data: an etcd that is started would begin an empty cluster.
     place.launcher(&["node", "fence", "--yes"]).ok();
     fs::remove_dir_all(place.data_dir().join("member")).unwrap();
-    let run = place.rollback().code(3);
+    let run = place.start_all().code(3);
     told(&run, &["empty cluster", "--empty-cluster"]);
     assert!(place.fence().join("etcd.yaml").is_file());
     assert_eq!(place.processes("etcd"), [0; 0]);
@@ -210,7 +215,7 @@ fn a_lost_quorum_and_an_empty_data_dir_are_told_and_need_a_word() {
     // Unless it is what is wanted.
     place.launcher(&["node", "fence", "--yes"]).ok();
     fs::remove_dir_all(place.data_dir().join("member")).unwrap();
-    place.rollback().arg("--empty-cluster").ok();
+    place.start_all().arg("--empty-cluster").ok();
     wait_for(
         "an API server with nothing in it",
         Duration::from_secs(300),

@@ -127,6 +127,42 @@ fn a_coordinator_that_is_killed_before_or_after_any_write_from_the_stop_on_is_fo
 }
 
 #[test]
+fn a_launcher_that_is_killed_anywhere_on_the_way_back_goes_on_with_it() {
+    let place = Place::of(1);
+    let member = &place.members[0];
+    member.crash_at(&[
+        "Starting:decided",
+        "RollingBack:undecided",
+        "RollingBack:decided",
+        "RollingBack:remembered",
+        "RollingBack:done",
+        "Unpausing:undecided",
+        "Unpausing:decided",
+        "RecordBack:before",
+        "RecordBack:after",
+        "Unpause:before",
+        "Unpause:after",
+        "RolledBack:undecided",
+        "RolledBack:decided",
+        "Release:before",
+        "Release:after",
+    ]);
+    member.stop();
+    place.wait_until_etcd_serves();
+    place.apply_restore("taken-back", SNAPSHOT);
+    wait_for("the launcher's end", LONG, || {
+        member.has_ended().then_some(())
+    });
+    place.abort("taken-back");
+    place.relaunch_until("every point", LONG, || {
+        member.has_passed_all().then_some(())
+    });
+    assert_eq!(place.end_of("taken-back"), "RolledBack");
+    place.assert_put_back();
+    assert!(!place.is_restored());
+}
+
+#[test]
 fn an_etcd_that_is_killed_at_every_step_is_started_again_or_led_back() {
     let place = Place::of(3);
     place.apply_restore("restored", SNAPSHOT);

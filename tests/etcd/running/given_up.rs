@@ -1,27 +1,31 @@
 //! Restores that are given up, forgotten, or in each other's way.
 
 use harness::run::kubectl_backup;
+use harness::wait_for;
 use serde_json::json;
 
 use super::place::{LONG, Place, SNAPSHOT, condition, from};
 
-/// Deletes a restore at each of these steps, or as soon after it as that is seen.
+/// Deletes a restore at each of these steps. The launcher ends right after it decided the step, so that the deletion comes neither sooner nor
+/// later. What is not committed goes back, what is committed is finished.
 fn deleted_at(steps: &[&str]) {
     let mut place = Place::of(1);
     for (number, step) in steps.iter().enumerate() {
         let name = format!("restore-{number}");
+        place.members[0].crash_at(&[&format!("{step}:decided")]);
+        place.members[0].stop();
+        place.wait_until_etcd_serves();
         place.apply_restore(&name, SNAPSHOT);
-        place.wait_for_step(&name, &from(step));
+        wait_for("the launcher's end", LONG, || {
+            place.members[0].has_ended().then_some(())
+        });
+        let restore = place.restore(&name).unwrap();
+        assert_eq!(restore["status"]["attempt"]["step"], **step);
         place.delete_restore(&name);
         place.wait_until_gone(&name);
         place.assert_put_back();
-        let is_new = place.is_restored();
-        if ["Restarting", "Unpausing", "Completed"].contains(step) {
-            assert!(is_new, "{step}: what is committed is finished");
-        }
-        if ["Preflight", "Planned", "Pausing"].contains(step) {
-            assert!(!is_new, "{step}: nothing was stopped yet");
-        }
+        let is_committed = from("Committed").contains(step);
+        assert_eq!(place.is_restored(), is_committed, "{step}");
         place.write_later();
     }
 }
@@ -32,16 +36,13 @@ fn a_restore_that_is_deleted_before_the_stop_leaves_all_as_it_was() {
 }
 
 #[test]
-fn a_restore_that_is_deleted_before_the_commit_goes_back_and_one_after_it_is_finished() {
-    deleted_at(&[
-        "Stopping",
-        "Swapping",
-        "Starting",
-        "Committed",
-        "Restarting",
-        "Unpausing",
-        "Completed",
-    ]);
+fn a_restore_that_is_deleted_after_the_stop_goes_back() {
+    deleted_at(&["Stopping", "Swapping", "Starting"]);
+}
+
+#[test]
+fn a_restore_that_is_deleted_after_the_commit_is_finished() {
+    deleted_at(&["Committed", "Restarting", "Unpausing", "Completed"]);
 }
 
 #[test]
@@ -55,12 +56,7 @@ fn a_restore_that_is_aborted_goes_back_and_says_so() {
     place.wait_until_etcd_serves();
     place.apply_restore("aborted", SNAPSHOT);
     place.wait_for_step("aborted", &from("Stopping"));
-    place.kubectl(&[
-        "annotate",
-        "etcdrestore",
-        "aborted",
-        "kubectl-backup/abort=true",
-    ]);
+    place.abort("aborted");
     let restore = place.wait_for_phase("aborted", "RolledBack");
     let message = super::place::message(&restore);
     assert!(message.contains("given up"), "{message}");
@@ -83,7 +79,7 @@ fn a_restore_without_a_launcher_alive_is_given_up_by_force_and_its_members_obey_
     place.wait_for_step("stuck", &from("Planned"));
     let refused = abort().code(1);
     assert!(refused.stderr.contains("is at work"), "{}", refused.stderr);
-    harness::wait_for("the launcher's end", LONG, || {
+    wait_for("the launcher's end", LONG, || {
         place.members[0].has_ended().then_some(())
     });
     assert_eq!(place.replicas("apiserver"), 0);

@@ -58,14 +58,8 @@ fn with_kkps_kinds_the_launcher_writes_to_no_restore_and_kkps_controller_has_it_
 #[test]
 fn with_our_kinds_and_kkps_finalizer_on_the_cluster_a_condition_says_why_nothing_is_done() {
     let place = Place::with(Hosted::builder().with_own_hosting());
-    place.hosting.kubectl(&[
-        "patch",
-        "clusters.kubermatic.k8c.io",
-        &place.name,
-        "--type=merge",
-        "-p",
-        r#"{"metadata":{"finalizers":["kubermatic.k8c.io/cleanup-etcdbackupconfigs"]}}"#,
-    ]);
+    let kkps = json!({"metadata": {"finalizers": ["kubermatic.k8c.io/cleanup-etcdbackupconfigs"]}});
+    place.patch_cluster(None, &kkps);
     wait_for_note(&place);
     place.apply_restore("ours", SNAPSHOT);
     let told = wait_for("the condition", LONG, || {
@@ -79,14 +73,7 @@ fn with_our_kinds_and_kkps_finalizer_on_the_cluster_a_condition_says_why_nothing
     assert_eq!(restore["status"]["phase"], Value::Null);
     assert_left_alone(&place);
     // Once KKP has gone, it is done.
-    place.hosting.kubectl(&[
-        "patch",
-        "clusters.kubermatic.k8c.io",
-        &place.name,
-        "--type=merge",
-        "-p",
-        r#"{"metadata":{"finalizers":null}}"#,
-    ]);
+    place.patch_cluster(None, &json!({"metadata": {"finalizers": null}}));
     place.wait_for_phase("ours", "Completed");
     place.assert_put_back();
     assert!(place.is_restored());

@@ -212,15 +212,8 @@ fn a_restore_of_a_cluster_that_is_not_here_is_told_so() {
 fn a_restore_of_another_namespaces_cluster_is_refused() {
     let place = Place::of(1);
     let elsewhere = place.hosting.create_namespace("elsewhere");
-    place.hosting.kubectl(&[
-        "patch",
-        "clusters.kubermatic.k8c.io",
-        &place.name,
-        "--type=merge",
-        "-p",
-        &json!({"status": {"namespaceName": elsewhere}}).to_string(),
-        "--subresource=status",
-    ]);
+    let patch = json!({"status": {"namespaceName": elsewhere}});
+    place.patch_cluster(Some("status"), &patch);
     let told = refused(&place, "misplaced");
     assert!(
         told.contains(&elsewhere) && told.contains("apply it there"),

@@ -1,13 +1,12 @@
 //! The API server of a hosted control plane: one process, which comes and goes as its Deployment says.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::TOKEN;
+use crate::cluster;
 use crate::http_client::Endpoint;
 use crate::ports::Port;
 use crate::process::Process;
-use crate::tools;
 
 /// The control plane's own API server.
 pub(super) struct Api {
@@ -49,29 +48,11 @@ impl Api {
     }
 
     fn start(&self) -> Process {
-        let file = |name: &str| self.folder.join(name).display().to_string();
-        let mut command = Command::new(tools::path("kube-apiserver"));
-        command
-            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-            .arg(format!("--secure-port={}", self.port.number))
-            .args(&self.etcd)
-            .arg(format!("--tls-cert-file={}", file("server.crt")))
-            .arg(format!("--tls-private-key-file={}", file("server.key")))
-            .arg(format!("--token-auth-file={}", file("tokens.csv")))
-            .arg(format!("--service-account-key-file={}", file("sa.pub")))
-            .arg(format!(
-                "--service-account-signing-key-file={}",
-                file("sa.key")
-            ))
-            .args(["--service-account-issuer=https://kubernetes.default.svc.cluster.local"])
-            .args([
-                "--service-cluster-ip-range=10.0.0.0/16",
-                "--authorization-mode=RBAC",
-            ])
-            .args([
-                "--disable-admission-plugins=ServiceAccount",
-                "--profiling=false",
-            ]);
+        let mut command = cluster::api_server(&self.folder, self.port.number);
+        command.args(&self.etcd).args([
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+        ]);
         Process::start_in("hosted-apiserver", &self.folder, &command)
     }
 }

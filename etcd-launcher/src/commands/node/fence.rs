@@ -10,12 +10,12 @@ use crate::node::folders::Place;
 const EXAMPLES: &str = "\
 Examples:
   etcd-launcher node fence --yes
-  etcd-launcher node rollback --yes";
+  etcd-launcher node start --yes";
 
 /// Stop etcd, API server, controller manager and scheduler, and keep them stopped
 ///
 /// `node restore` does this by itself. By itself it is for what is done by hand on stopped data, such as the same restore on each of
-/// several nodes; `node rollback` brings the control plane back.
+/// several nodes; `node start` brings the control plane back.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct FenceArgs {
@@ -53,7 +53,7 @@ pub(super) async fn run(ui: &Ui, args: &FenceArgs) -> Result<Exit> {
         shown(node.folders.fence())
     ))?;
     ui.line(&format!(
-        "to restore etcd: etcd-launcher node restore SNAPSHOT (or etcd-launcher restore SNAPSHOT --data-dir {}); to start all again: etcd-launcher node rollback",
+        "to restore etcd: etcd-launcher node restore SNAPSHOT (or etcd-launcher restore SNAPSHOT --data-dir {}); to start all again: etcd-launcher node start",
         shown(&node.data_dir)
     ))?;
     Ok(Exit::Done)

@@ -207,7 +207,7 @@ impl Node {
                 ),
                 Err(failed) => {
                     ui.warn(&failed.to_string());
-                    "the manifests are not all back: `etcd-launcher node rollback` puts them back"
+                    "the manifests are not all back: `etcd-launcher node start` puts them back"
                         .to_owned()
                 }
             },

@@ -307,7 +307,7 @@ impl RestoreArgs {
             return Ok(());
         }
         Err(Error::invalid(format!("{which} {members} members, and all have to start from the same state"))
-            .hint("stop all nodes with `etcd-launcher node fence`, restore each data dir with `etcd-launcher restore`, then start all with `etcd-launcher node rollback`; where the others are gone for good, add --lost-members"))
+            .hint("stop all nodes with `etcd-launcher node fence`, restore each data dir with `etcd-launcher restore`, then start all with `etcd-launcher node start`; where the others are gone for good, add --lost-members"))
     }
 }
 

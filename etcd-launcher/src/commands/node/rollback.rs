@@ -1,4 +1,4 @@
-//! `node rollback`: gives up what a command of this node began, or brings back what a restore replaced, and starts the control plane again.
+//! `node rollback`: gives up what a restore of this node began, or brings back what it replaced, and starts the control plane again.
 
 use backup_cli::error::{Exit, Result};
 use backup_cli::interrupt::interrupted;
@@ -6,15 +6,15 @@ use backup_cli::ui::Ui;
 use backup_core::{Error, Kind};
 use clap::Args;
 
-use super::{KubeletArgs, Node, restore};
+use super::start::give_back;
+use super::{KubeletArgs, Node, restore, shown};
 use crate::commands::data_dir::{Taken, ToolArgs};
-use crate::commands::rollback::from_kept;
-use crate::node::folders;
+use crate::commands::rollback::{check_kept, from_kept};
 use crate::node::stand::{self, Stand};
 use crate::restore::decide::{self, RollingBack};
 use crate::restore::dir::DataDir;
 use crate::restore::offline::{self, Ready};
-use crate::restore::plan::{AttemptId, By, Carried};
+use crate::restore::plan::{AttemptId, By};
 use crate::restore::{exchange, step::Step};
 
 const EXAMPLES: &str = "\
@@ -23,7 +23,7 @@ Examples:
 
 /// Bring back what a restore on this node replaced, or give up what was begun, and start the control plane
 ///
-/// A control plane that `node fence` stopped is started. An unfinished restore is given up. A restored state that no etcd has run on is
+/// An unfinished restore is given up. A restored state that no etcd has run on is
 /// exchanged back. Where one has, clients have seen its revisions: the kept state is restored as a snapshot is, above all of them.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -32,9 +32,6 @@ pub(crate) struct RollbackArgs {
     kubelet: KubeletArgs,
     #[command(flatten)]
     tools: ToolArgs,
-    /// Start the control plane even where the data dir is empty: etcd begins an empty cluster
-    #[arg(long)]
-    empty_cluster: bool,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -58,8 +55,14 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
     let record = node.found.record.clone();
     let last = super::last(&dir)?;
     let stands = stand::stand(record.as_ref(), last.as_ref());
+    // To start what a fence stopped and to take a restore back are two things: said twice, the one must not become the other.
     if stands == Stand::Fenced {
-        return give_back(ui, &node, &dir, args);
+        return Err(Error::invalid("the control plane was stopped by itself, and no restore of this node is under way")
+            .hint(format!(
+                "start it on the data as they are: etcd-launcher node start; take a restore of the data dir back: etcd-launcher rollback --data-dir {}",
+                shown(&node.data_dir)
+            ))
+            .into());
     }
     // What moves no state needs nothing stopped.
     let in_effect = dir
@@ -70,7 +73,7 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
     match decided {
         RollingBack::Abandon(id) if !dir.attempt(&id)?.may_be_exchanged => {
             exchange::abandon(&mut dir, &id, "it was rolled back")?;
-            return give_back(ui, &node, &dir, args);
+            return give_back(ui, &node, &dir, false);
         }
         RollingBack::Done(id) if record.is_none() => {
             ui.line(&format!(
@@ -81,7 +84,11 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
             return Ok(Exit::Done);
         }
         RollingBack::Done(_) if stands == Stand::GivenUp => {
-            return give_back(ui, &node, &dir, args);
+            return give_back(ui, &node, &dir, false);
+        }
+        // What can not be brought back is said while the control plane runs.
+        RollingBack::Forward { of, .. } => {
+            check_kept(&dir, dir.attempt(&of)?)?;
         }
         _ => {}
     }
@@ -123,36 +130,6 @@ pub(super) async fn run(ui: &Ui, args: &RollbackArgs) -> Result<Exit> {
     let (dir, place) = done.map_err(|e| node.undo(ui, record.is_some(), e))?;
     match place {
         Place::Forward(id) => restore::start(ui, &node, dir, &id).await,
-        Place::Old => give_back(ui, &node, &dir, args),
+        Place::Old => give_back(ui, &node, &dir, false),
     }
-}
-
-/// Starts the control plane on what is there, which is what was there before.
-fn give_back(ui: &Ui, node: &Node, dir: &DataDir, args: &RollbackArgs) -> Result<Exit> {
-    let carried = dir.carried()?;
-    if node.found.lying(folders::Place::Out).next().is_none() {
-        node.folders.lower()?;
-        ui.line(&format!(
-            "{} holds {carried} as before, and nothing was stopped",
-            node.data_dir.display()
-        ))?;
-        return Ok(Exit::Done);
-    }
-    if carried == Carried::Absent && !args.empty_cluster {
-        ui.say(&format!(
-            "{} is empty, as it was: an etcd would begin an empty cluster there, so the control plane stays stopped; its manifests are in {}",
-            node.data_dir.display(),
-            node.folders.fence().display()
-        ));
-        ui.say("restore a snapshot with `etcd-launcher node restore`; where an empty cluster is what you want: etcd-launcher node rollback --empty-cluster");
-        return Ok(Exit::Incomplete);
-    }
-    node.give_back()?;
-    node.folders.lower()?;
-    ui.line(&format!(
-        "{} holds {carried}, and the control plane's manifests are back in {}: the kubelet starts them",
-        node.data_dir.display(),
-        node.folders.pods().display()
-    ))?;
-    Ok(Exit::Done)
 }
