@@ -14,7 +14,7 @@ use crate::run::decide::Unpaused;
 use crate::run::door;
 use crate::run::fitness;
 use crate::run::hosting::{RestoreView, Written};
-use crate::run::keeper::sentence;
+use crate::run::keeper::{crash_at, sentence};
 use crate::run::kept;
 use crate::run::lease;
 use crate::run::pause::{self, Still};
@@ -236,7 +236,9 @@ impl Coordinator {
             decided_at: Timestamp::now().to_string(),
             ..Attempt::default()
         };
+        crash_at("Preflight:undecided");
         self.write(restore, &attempt).await?;
+        crash_at("Preflight:decided");
         self.tell_who_waits(&restore.reference().name).await;
         Ok(OFTEN)
     }
