@@ -1,5 +1,6 @@
 //! The restore of one member's data dir: from a snapshot to the exchange of `member`, and back. Knows nothing of clusters, API servers
-//! or the terminal; `restore`, `node` and `run` decide, this does. It never deletes a state that a member has served.
+//! or the terminal; `restore`, `node` and `run` decide, this does. It deletes a state that a member has served only where `run` says how many of
+//! them are kept ([`exchange::forget`]).
 //!
 //! # Names
 //! `D` is the data dir; `D/member` is etcd's. An attempt A (a uuid) has `D/.restore-A/member`, the *side*: before the exchange the new

@@ -1,8 +1,8 @@
 //! `run`: the parent of etcd in its pod, and the restore of a hosted cluster. This page is the protocol; each module does a part of it.
 //!
 //! S is the StatefulSet of etcd, C its Cluster, R one EtcdRestore (one attempt for ever), V the voters of the old membership (from etcd or
-//! its database; from arguments only where no data can be read at all), M the members of the new one (within V, more than half of it), X a
-//! member of V that is not in M; old and new are cluster ids, read from the first record of a write-ahead log.
+//! its database; from arguments only where no data can be read at all), P the places of S that no voter has (below), M the members of the new
+//! one, X a member of V or P that is not in M; old and new are cluster ids, read from the first record of a write-ahead log.
 //!
 //! # Rules everything else follows from
 //! 1. **Exchange by directories** ([`act`], [`crate::restore`]). Forward only when the step is Swapping, `member` is what the plan says
@@ -17,8 +17,23 @@
 //!    read *before* R's step and sequence were looked at again; a conflict starts over. A coordinator that slept since Pausing can not
 //!    scale to 0 after Completed: unpausing changed the version.
 //! 5. **Delete only what is proven ours.** A side goes only where its log carries the attempt's new id and `member` another one; what is being built
-//!    may always go. The kept old state is never deleted by the launcher.
+//!    may always go. An old state goes only where its attempt is committed and closed, its log carries the attempt's old id and `member` another
+//!    one, `--keep-states` newer ones are kept (one at least), and no attempt in progress asks for it: as the next restore begins, and as it
+//!    completes. What was put aside never goes by itself.
 //! 6. **No two clocks are compared** ([`coordinator`]). Stall, Lease and silence are measured by who waits, since it saw a change. `at` is for people.
+//!
+//! # Who is in M
+//! More than half of V, and more than half of S: a majority of the old cluster is in M, so that what is left of it acknowledges nothing more and all
+//! that it acknowledged is known; a majority of S is in M, so that no chain of restores shrinks a cluster to a minority. All voters that are there
+//! take part, and of P the members without data: an earlier restore left them out, or they never started.
+//! - P is known only where the arguments of all fit members name the same members, as many as S has replicas, and every voter is one of them by a
+//!   peer URL. Otherwise S is being scaled, and the restore is refused.
+//! - A member of P has proven, when its row says Fit, that its folder `member` is absent, that the data dir is its own (lock, name in [`memory`]), and that
+//!   no attempt is open there. Its plan is made against "absent": with anything in its place later it is Stuck before it builds. It never voted
+//!   in the cluster that stands, its new id comes from a random token, and it has no state but the one it builds: no etcd is started on two.
+//! - A member that comes back with a state of another cluster than the one that stands does not join in Preflight ([`startup::joins`]): its state is
+//!   put aside first, by the rule for a member without an attempt, and it joins without data. Where that rule does not hold it stays out.
+//! - Who is not there for 60 s is left out, as any voter. It is put aside when it comes back, and in M of the next restore.
 //!
 //! # Records
 //! | where | what | written by |
@@ -45,10 +60,10 @@
 //! | none | refused (below) | Failed |
 //! | none | KKP acts on the kinds | nothing, as long as it does |
 //! | none | C taken, or a member has an attempt open | wait |
-//! | Preflight | a row Unfit | end(failed), with its reason |
+//! | Preflight | a row Unfit (among them: a store from which nothing came for 10 min, over all tries) | end(failed), with its reason |
 //! | Preflight | members say what they keep, and no source is decided | Preflight again, with the source; or end(failed) where no majority keeps it |
-//! | Preflight | every voter Fit; or a majority is, and each other one is silent for 60 s (who reports progress is waited for) | Planned: M, ids, token, T, order |
-//! | Preflight | fewer than a majority, the others silent; or 10 min without a change | end(failed) |
+//! | Preflight | each of V and P is Fit or silent for 60 s (who reports progress is waited for), and M is large enough | Planned: M, ids, token, T, order |
+//! | Preflight | M would be too small, the others silent; S is being scaled; or 10 min without a change | end(failed) |
 //! | Planned..Watching | R deleted, abort, a row of M Unfit, Stuck or NoData, 10 min (Watching 60 s) without a change | end(failed) |
 //! | Planned | all(Built), the same everywhere and the same as the snapshot | finalizer; `cluster-id` := old where absent; Pausing |
 //! | Pausing | all Deployments at 0 by this attempt, their pods gone, C paused | Watching |
@@ -70,7 +85,7 @@
 //! # A member ([`act`], [`keeper`], [`startup`])
 //! | step | `member` / side | act |
 //! |---|---|---|
-//! | Preflight | any | etcd as usual; looks whether it fits: snapshot fetched, whole, of this cluster, versions, space, arguments |
+//! | Preflight | any | etcd as usual, whatever a download takes; looks whether it fits: snapshot fetched, whole, of this cluster, versions, space, arguments |
 //! | Planned | old / none | etcd as usual; builds, proves, syncs: Built |
 //! | Pausing, Watching | old / new | etcd as usual |
 //! | Stopping | old / new | stops (the last of the order when the others have, or after 30 s), locks the database, reads its revision: Stopped |
@@ -78,12 +93,12 @@
 //! | Starting | new / old | starts fenced, compares: Started |
 //! | Committed | new / old | stays fenced |
 //! | Restarting | new / old | opens when those before it in the order serve, or after its position times 60 s by its own clock |
-//! | Unpausing(committed), Completed | new / old | serves; the spool goes, the old state stays |
+//! | Unpausing(committed), Completed | new / old | serves; the spool goes, the old state stays, older ones go |
 //! | RollingBack and every end that goes back | new / old | stops, exchanges back; then serves where it held data before: RolledBack |
 //! | any | half of two renames | finishes towards what the step wants |
 //! | Stopping..Starting | none | NoData: never rebuilt under an id that may have voted |
 //! | Committed or later | not new | not started: SetAside |
-//! | X, Stopping..Committed | | stopped; later set aside, or as usual where it went back |
+//! | X, Stopping..Committed | | stopped; later set aside, or as usual where it went back and holds what stands |
 //!
 //! Fenced: every flag and variable that opens a client listener or compacts is taken away in every form; etcd listens on a unix socket, and /proc has to
 //! show that it listens for TCP on peer and metrics ports alone. The launcher's death kills etcd ([`crate::commands::exec`]).
@@ -156,6 +171,8 @@ mod row;
 mod startup;
 mod watch_writers;
 
+#[cfg(test)]
+pub(crate) use fitness::MORE_ROOM;
 pub(crate) use fitness::Tools;
 
 use std::collections::BTreeMap;
@@ -198,8 +215,10 @@ pub(crate) struct Settings {
     pub(crate) peers: BTreeMap<String, String>,
     /// A new empty cluster may be founded.
     pub(crate) new_cluster: bool,
-    /// Where programs are.
+    /// With what a new state is brought here.
     pub(crate) tools: Tools,
+    /// How many of the states that restores replaced are kept; at least 1.
+    pub(crate) keep_states: usize,
     /// Fixed waits are shorter by so much; for tests.
     pub(crate) hurry: u32,
 }
@@ -261,6 +280,7 @@ pub(crate) async fn run(
         pod_uid: settings.pod_uid,
         new_cluster: settings.new_cluster,
         tools: settings.tools,
+        keep_states: settings.keep_states,
         pace,
     };
     let member = Member::new(settings.etcd);

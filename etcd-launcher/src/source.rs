@@ -62,6 +62,8 @@ pub(crate) struct Limits {
     pub(crate) keep_free: u64,
     /// No byte for so long ends it.
     pub(crate) stall: Duration,
+    /// How its user makes room.
+    pub(crate) more_room: &'static str,
 }
 
 impl Default for Limits {
@@ -70,6 +72,7 @@ impl Default for Limits {
             most: 64 << 30,
             keep_free: 64 << 20,
             stall: Duration::from_secs(60),
+            more_room: "make space, or choose another folder",
         }
     }
 }
@@ -240,9 +243,9 @@ impl Source {
         limits: &Limits,
         progress: &dyn Progress,
     ) -> Result<Passed> {
-        let keep_free = limits.keep_free;
+        let room = limits.clone();
         self.through(limits, progress, move |bytes, claimed| {
-            writer.write(bytes, claimed, keep_free)
+            writer.write(bytes, claimed, &room)
         })
         .await
     }

@@ -107,6 +107,8 @@ pub enum Action {
     CutAfterForward,
     /// The connection is closed after so many bytes of the answer's body.
     CutBody(usize),
+    /// After so many bytes of the answer's body nothing more comes, and the connection stays open.
+    HoldBody(usize),
     /// An answer of the proxy's own; the server never hears of the request.
     Status(u16, Vec<(String, String)>, Bytes),
     /// The server's answer with another body.
@@ -285,6 +287,10 @@ async fn act(
             Action::CutBody(length) => {
                 let answer = upstream.forward(request).await?;
                 return Ok(answer.map(|body| forward::cut_after(length, body)));
+            }
+            Action::HoldBody(length) => {
+                let answer = upstream.forward(request).await?;
+                return Ok(answer.map(|body| forward::hold_after(length, body)));
             }
             Action::Status(code, headers, body) => {
                 let answer = headers

@@ -16,7 +16,7 @@ use crate::restore::etcdutl::Tool;
 use crate::restore::exchange;
 use crate::restore::fence::{self, Fence};
 use crate::restore::fit::{self, Lineage, Target};
-use crate::restore::job::Builder;
+use crate::restore::job::{self, Builder};
 use crate::restore::plan::Carried;
 use crate::restore::proof;
 
@@ -87,6 +87,8 @@ impl ToolArgs {
             },
             data_dir: dir.root().to_owned(),
             lock: dir.lock_for_child()?,
+            stall: job::STALL,
+            more_room: "free some, or let the download go elsewhere with --spool-dir",
             progress,
             notes: Vec::new(),
         })

@@ -14,8 +14,10 @@ use clap::Args;
 
 use super::data_dir::ToolArgs;
 use crate::etcd_args::EtcdArgs;
+use crate::restore::job;
 use crate::run::Tools;
 use crate::run::hosting::Names;
+use crate::run::pace::Pace;
 use crate::run::{self, Settings};
 
 /// Run etcd as its parent, and restore it when an EtcdRestore asks for it
@@ -61,6 +63,9 @@ pub(crate) struct RunArgs {
     /// etcdutl to restore with [default: the one beside etcd, beside this program, or in PATH]
     #[arg(long, value_name = "PATH")]
     etcdutl: Option<PathBuf>,
+    /// How many of the states that restores replaced are kept, to roll back to; older ones are removed
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    keep_states: u16,
     /// For tests: wait so many times less long
     #[arg(long, hide = true, default_value_t = 1)]
     hurry: u32,
@@ -114,10 +119,42 @@ pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
         tools: Tools {
             etcdutl: args.etcdutl,
             search: ToolArgs::search(),
+            stall: Pace::new(args.hurry).of(job::STALL),
         },
+        keep_states: args.keep_states.into(),
         hurry: args.hurry,
     };
     let said = move |text: &str| ui.say(text);
     run::run(settings, said, interrupted()).await?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn line(arguments: &[&str]) -> std::result::Result<RunArgs, clap::Error> {
+        let line = ["run", "--cluster=c"].iter().chain(arguments);
+        Line::try_parse_from(line.chain(&["--", "etcd"])).map(|line| line.run)
+    }
+
+    #[test]
+    fn whoever_lacks_room_is_told_of_a_flag_that_there_is_and_the_newest_state_can_not_be_given_up()
+    {
+        let flag = run::MORE_ROOM
+            .split(' ')
+            .find(|word| word.starts_with("--"))
+            .unwrap();
+        assert_eq!(line(&[flag, "1"]).unwrap().keep_states, 1);
+        assert_eq!(line(&[]).unwrap().keep_states, 2);
+        assert!(line(&[flag, "0"]).is_err());
+    }
 }

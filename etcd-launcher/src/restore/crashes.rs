@@ -17,7 +17,7 @@ use super::files::model::Model;
 use super::files::{Files, Kind};
 use super::ids::Id;
 use super::offline::{self, Restored, Wish};
-use super::plan::{By, Plan, Purpose};
+use super::plan::{AttemptId, By, Plan, Purpose};
 use super::slots::Truth;
 use super::step::Step;
 use super::work::Work;
@@ -356,6 +356,77 @@ fn a_full_disk_stops_no_rollback_and_no_restore_that_is_not_recorded() {
         model.set_full(false);
         restore(&model);
         checker.check_restored(&model, "with space again");
+    }
+}
+
+/// Restores four times, and commits each of them; the attempts.
+fn restored_often(model: &Model) -> Vec<AttemptId> {
+    for _ in 0..4 {
+        restore(model);
+        let mut dir = opened(model);
+        let id = dir.attempts().last().unwrap().id().clone();
+        dir.record(&id, Step::Committed).unwrap();
+    }
+    let dir = opened(model);
+    dir.attempts().iter().map(|a| a.id().clone()).collect()
+}
+
+fn forget(model: &Model, keep: usize, named: &[AttemptId]) -> Vec<AttemptId> {
+    exchange::forget(&opened(model), By::Offline, keep, named).unwrap()
+}
+
+#[test]
+fn of_the_states_that_were_replaced_the_newest_are_kept_and_who_is_named() {
+    let model = model(Before::Cluster, true);
+    let ids = restored_often(&model);
+    let member = model.tree("/d/member");
+    let none: [AttemptId; 0] = [];
+    assert_eq!(
+        exchange::forget(&opened(&model), By::Run, 1, &none).unwrap(),
+        none,
+        "another's"
+    );
+    assert_eq!(forget(&model, 4, &none), none);
+    assert_eq!(forget(&model, 2, &ids[..1]), ids[1..2]);
+    assert_eq!(forget(&model, 2, &none), ids[..1]);
+    assert_eq!(forget(&model, 0, &none), ids[2..3], "never the newest");
+    assert_eq!(forget(&model, 0, &none), none);
+    let mut left = Checker::places(&model);
+    left.retain(|place| !model.tree(place).is_empty());
+    let newest = format!("/d/.restore-{}/member", ids[3]);
+    assert_eq!(left, [newest.as_str(), "/d/member"]);
+    assert_eq!(model.tree("/d/member"), member);
+    // What is not committed may have to go back; what was put in its place by somebody is theirs.
+    restore(&model);
+    assert_eq!(forget(&model, 1, &none), none);
+    let mut dir = opened(&model);
+    let last = dir.attempts().last().unwrap().id().clone();
+    dir.record(&last, Step::Committed).unwrap();
+    model
+        .rename(&dir.side(&ids[3]), Path::new("/d/theirs"))
+        .unwrap();
+    write(&model, &dir.side(&ids[3]), b"gone", b"theirs");
+    assert_eq!(forget(&model, 1, &none), none);
+}
+
+#[test]
+fn a_removal_that_is_cut_off_anywhere_is_finished_and_takes_nothing_else() {
+    let model = model(Before::Cluster, true);
+    let ids = restored_often(&model);
+    let places = |model: &Model| {
+        let sides = ids
+            .iter()
+            .map(|id| model.tree(&format!("/d/.restore-{id}")));
+        sides.chain([model.tree("/d/member")]).collect::<Vec<_>>()
+    };
+    let run = model.settled();
+    let before = places(&run);
+    forget(&run, 2, &[]);
+    for (events, image) in images(&run, false) {
+        assert_eq!(places(&image)[2..], before[2..], "after {events} calls");
+        forget(&image, 2, &[]);
+        let names = image.list(Path::new("/d")).unwrap();
+        assert_eq!(names.len(), 4, "after {events} calls: {names:?}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The exchange and its undoing: the only moves of a state that a member has served. Each is made where the folders ask for it and
-//! nowhere else; see the rules in `restore.rs`.
+//! The exchange and its undoing: the only moves of a state that a member has served, and the removal of such a state long after. Each is
+//! made where the folders ask for it and nowhere else; see the rules in `restore.rs`.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use super::dir::DataDir;
 use super::entry::{Attempt, Entry, Former};
 use super::fence::Stopped;
 use super::files::Kind;
-use super::plan::AttemptId;
+use super::plan::{AttemptId, By, Carried};
 use super::slots::{self, Goal, Move, Truth};
 use super::step::Step;
 
@@ -153,30 +153,78 @@ fn unremoved(id: &AttemptId, e: io::Error) -> Error {
 /// When it can not be removed.
 pub(super) fn remove_new(dir: &DataDir, id: &AttemptId) -> Result<()> {
     let attempt = dir.attempt(id)?;
-    let (part, folder) = (dir.part(id), dir.side_folder(id));
     let is_there = |path: &std::path::Path| {
         let kind = dir.files.kind(path).map_err(|e| unremoved(id, e))?;
         Ok::<_, Error>(kind != Kind::Absent)
     };
-    for path in [&part, &dir.copy(id)] {
-        if is_there(path)? {
-            dir.files.remove_tree(path).map_err(|e| unremoved(id, e))?;
-        }
+    remove_part(dir, id)?;
+    let copy = dir.copy(id);
+    if is_there(&copy)? {
+        dir.files.remove_tree(&copy).map_err(|e| unremoved(id, e))?;
     }
     let new = Some(attempt.plan.cluster_id);
     let is_new = dir.carried_by(&dir.side(id))?.cluster() == new
         && dir.carried()?.cluster() != new
         && !is_there(&dir.aside(id))?;
     if is_new {
-        // Under the other name first: half removed it would not be recognised any more.
-        let removed = dir
-            .files
-            .rename(&folder, &part)
-            .and_then(|()| dir.files.sync(dir.root()))
-            .and_then(|()| dir.files.remove_tree(&part));
-        removed.map_err(|e| unremoved(id, e))?;
+        remove_side(dir, id)?;
     }
     Ok(())
+}
+
+/// Removes the old states that committed restores of these hands replaced, but for the newest `keep` of them (one at least) and for those of
+/// `named`. Says of which attempts.
+///
+/// # Errors
+/// When they can not be removed.
+pub(crate) fn forget(
+    dir: &DataDir,
+    by: By,
+    keep: usize,
+    named: &[AttemptId],
+) -> Result<Vec<AttemptId>> {
+    let member = dir.carried()?;
+    let mut kept = Vec::new();
+    let attempts = dir.attempts().iter();
+    for attempt in attempts.filter(|a| a.step == Step::Committed && a.plan.by == by) {
+        let id = attempt.id();
+        // A removal that was cut off.
+        remove_part(dir, id)?;
+        let aside = dir.files.kind(&dir.aside(id));
+        let side = dir.carried_by(&dir.side(id))?;
+        let is_old = side != Carried::Absent
+            && side.is_same(&attempt.plan.old)
+            && !member.is_same(&side)
+            && aside.map_err(|e| unremoved(id, e))? == Kind::Absent;
+        if is_old {
+            kept.push(id.clone());
+        }
+    }
+    kept.truncate(kept.len().saturating_sub(keep.max(1)));
+    kept.retain(|id| !named.contains(id));
+    for id in &kept {
+        remove_side(dir, id)?;
+    }
+    Ok(kept)
+}
+
+fn remove_part(dir: &DataDir, id: &AttemptId) -> Result<()> {
+    let part = dir.part(id);
+    let there = dir.files.kind(&part).map_err(|e| unremoved(id, e))? != Kind::Absent;
+    if there {
+        dir.files.remove_tree(&part).map_err(|e| unremoved(id, e))?;
+    }
+    Ok(())
+}
+
+/// Removes a side, under the other name first: half removed it would not be recognised any more.
+fn remove_side(dir: &DataDir, id: &AttemptId) -> Result<()> {
+    let removed = dir
+        .files
+        .rename(&dir.side_folder(id), &dir.part(id))
+        .and_then(|()| dir.files.sync(dir.root()));
+    removed.map_err(|e| unremoved(id, e))?;
+    remove_part(dir, id)
 }
 
 /// Removes the spool in the data dir.

@@ -204,11 +204,16 @@ pub(crate) fn needed(database: u64) -> u64 {
     database.saturating_add(2 * SEGMENT).saturating_add(SPARE)
 }
 
-/// Checks that a data dir has room.
+/// Checks that a data dir has room; `more_room` says how its user makes some.
 ///
 /// # Errors
 /// Kind `Invalid`, with numbers.
-pub(crate) fn check_space(database: u64, free: u64, place: &std::path::Path) -> Result<()> {
+pub(crate) fn check_space(
+    database: u64,
+    free: u64,
+    place: &std::path::Path,
+    more_room: &str,
+) -> Result<()> {
     let needed = needed(database);
     if free >= needed {
         return Ok(());
@@ -218,7 +223,7 @@ pub(crate) fn check_space(database: u64, free: u64, place: &std::path::Path) -> 
         place.display(),
         2 * SEGMENT
     ))
-    .hint("free some, or let the download go elsewhere with --spool-dir; nothing was changed"))
+    .hint(format!("{more_room}; nothing was changed")))
 }
 
 #[cfg(test)]
@@ -318,8 +323,9 @@ mod tests {
     #[test]
     fn too_little_space_is_told_in_numbers() {
         let place = std::path::Path::new("/d");
-        assert!(check_space(1000, needed(1000), place).is_ok());
-        let refused = check_space(1000, needed(1000) - 1, place).unwrap_err();
+        assert!(check_space(1000, needed(1000), place, "").is_ok());
+        let refused = check_space(1000, needed(1000) - 1, place, "free some").unwrap_err();
         assert!(refused.to_string().contains("144778216"), "{refused}");
+        assert_eq!(refused.hint_text(), Some("free some; nothing was changed"));
     }
 }

@@ -19,7 +19,7 @@ use super::{fence, proof};
 use crate::source::{Expected, Limits, Source};
 
 /// No byte for so long ends a download.
-const STALL: Duration = Duration::from_secs(60);
+pub(crate) const STALL: Duration = Duration::from_secs(60);
 
 /// What both kinds of work need: a tool, and what the result has to fit.
 pub(crate) struct Builder<'a> {
@@ -33,6 +33,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) data_dir: PathBuf,
     /// The data dir's lock, for the programs that work below it.
     pub(crate) lock: Option<OwnedFd>,
+    /// No byte for so long ends a download: [`STALL`] at the usual pace.
+    pub(crate) stall: Duration,
+    /// How its user makes room.
+    pub(crate) more_room: &'static str,
     /// Told how far it is.
     pub(crate) progress: &'a dyn Progress,
     /// What its user should know.
@@ -83,7 +87,7 @@ impl Builder<'_> {
         self.notes = fit::check(facts, cluster, &self.target)?;
         self.tool(facts).await?;
         let free = fence::free_space(&self.data_dir)?;
-        fit::check_space(facts.bytes, free, &self.data_dir)
+        fit::check_space(facts.bytes, free, &self.data_dir, self.more_room)
     }
 }
 
@@ -167,7 +171,8 @@ impl FromSnapshot<'_> {
         let limits = Limits {
             most: self.builder.target.quota,
             keep_free: fit::needed(0),
-            stall: STALL,
+            stall: self.builder.stall,
+            more_room: self.builder.more_room,
         };
         let fetched = self
             .source

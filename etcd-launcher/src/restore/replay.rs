@@ -199,6 +199,7 @@ impl FromKept<'_> {
             database.unwrap_or(0),
             free.saturating_sub(bytes),
             &self.builder.data_dir,
+            self.builder.more_room,
         )?;
         if copy.exists() {
             fs::remove_dir_all(copy).map_err(failed)?;

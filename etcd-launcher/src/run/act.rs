@@ -201,6 +201,15 @@ fn back(now: &Situation, truth: Truth) -> Act {
 /// A voter that is not of the new cluster: it obeys the fence, and never becomes a second cluster beside the new one.
 fn left_out(now: &Situation, stand: Stand) -> Act {
     match stand {
+        // It was put aside, or lost its data: it would not come any further, and hold up whatever comes after this.
+        Stand::OldServing | Stand::Back
+            if now.etcd == Listening::None && now.slots.member != slots::Content::Old =>
+        {
+            Act::Rest(
+                State::Working,
+                "left out of the restore, and nothing is here that could be started",
+            )
+        }
         Stand::OldServing | Stand::Back if now.etcd == Listening::None => Act::StartUsual,
         Stand::OldServing | Stand::Back => Act::Rest(State::Working, "left out of the restore"),
         _ => set_aside(now),
@@ -340,6 +349,18 @@ mod tests {
                 );
                 assert_eq!(now.slots.member, Content::New, "{now:?}");
             }
+        });
+    }
+
+    #[test]
+    fn who_was_left_out_comes_to_rest_with_whatever_it_holds() {
+        every(|now| {
+            let is_back = matches!(now.step, Step::RolledBack | Step::Failed);
+            if now.takes_part || !is_back || now.etcd != Listening::None {
+                return;
+            }
+            let rests = matches!(act(&now), Act::Rest(State::Working, _));
+            assert_eq!(rests, now.slots.member != Content::Old, "{now:?}");
         });
     }
 

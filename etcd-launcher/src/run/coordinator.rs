@@ -88,10 +88,8 @@ impl Coordinator {
             .as_ref()
             .and_then(|restore| restore.attempt.as_ref())
         {
-            Some(attempt) if attempt.step() > Step::Preflight && !attempt.members.is_empty() => {
-                attempt.member(&self.me).is_some()
-            }
-            _ => true,
+            Some(attempt) => attempt.may_be_decided_by(&self.me),
+            None => self.may_admit().await,
         };
         if !self.turn.is_mine(&self.hosting, may).await? {
             return Ok(SELDOM);
@@ -107,6 +105,12 @@ impl Coordinator {
             (Some(active), None) => self.forget(&active).await,
             (None, _) => self.admit().await,
         }
+    }
+
+    /// Whether this launcher may let a restore in: what is refused then is asked of its own etcd. One whose etcd does not run leaves that to others,
+    /// where any other's does.
+    async fn may_admit(&self) -> bool {
+        self.health.report().serving || !self.peers.ask().await.values().any(|peer| peer.serving)
     }
 
     async fn go_on(&mut self, restore: &RestoreView) -> Result<Duration> {
@@ -204,14 +208,6 @@ impl Coordinator {
             })
             .map(|(name, row)| (name.as_str(), row))
             .collect();
-        let voters = membership.voters.len();
-        if facts.replicas != voters {
-            return Err(Error::invalid(format!(
-                "etcd has {voters} members, and its StatefulSet is to have {}",
-                facts.replicas
-            ))
-            .hint("wait until it is scaled, then apply the restore again"));
-        }
         let planned = plan::plan(&plan::Inputs {
             attempt,
             membership,

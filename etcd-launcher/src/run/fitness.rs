@@ -27,6 +27,9 @@ use crate::restore::proof;
 const LONGEST_SOCKET: usize = 107;
 /// etcd's own default quota.
 const QUOTA: u64 = 2 << 30;
+/// How the user of `run` makes room.
+pub(crate) const MORE_ROOM: &str =
+    "make the volume larger, or let --keep-states keep fewer of the states that restores replaced";
 /// etcd is given so long to tell what it is; it may have been started a moment ago.
 const ANSWERS: Duration = Duration::from_secs(20);
 
@@ -37,13 +40,15 @@ pub(crate) struct Looked {
     pub(crate) work: FromSnapshot<'static>,
 }
 
-/// Where programs are.
+/// With what a new state is brought here.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tools {
     /// `--etcdutl`
     pub(crate) etcdutl: Option<PathBuf>,
     /// Where etcdutl is looked for when etcd has none beside it.
     pub(crate) search: Vec<PathBuf>,
+    /// No byte for so long ends a download.
+    pub(crate) stall: Duration,
 }
 
 /// Looks.
@@ -117,7 +122,11 @@ pub(crate) async fn look(
             .unwrap_or(0)
             .max(manifest.facts.revision)
     });
-    let lineage = Lineage::of(dir, &carried, Some(&lineage_facts));
+    // Who has no data may have been away for long, and what its journal knows be past: those who have some compare.
+    let lineage = match data {
+        Data::None => Lineage::default(),
+        _ => Lineage::of(dir, &carried, Some(&lineage_facts)),
+    };
     let shown = found.source.to_string();
     let mut work = FromSnapshot {
         builder: builder(dir, args, &etcd, lineage, tools, progress)?,
@@ -160,6 +169,7 @@ pub(crate) async fn look(
             etcd_version: etcd.version.line.to_string(),
             voters,
             voters_known,
+            named: named(args)?,
             mark: mark.max(manifest_mark).max(kept.unwrap_or(0)),
             snapshot: SnapshotFacts {
                 source: shown,
@@ -208,6 +218,8 @@ pub(crate) fn builder(
         },
         data_dir: dir.root().to_owned(),
         lock: dir.lock_for_child()?,
+        stall: tools.stall,
+        more_room: MORE_ROOM,
         progress,
         notes: Vec::new(),
     })
@@ -356,18 +368,27 @@ fn voters(
         });
         return Ok((voters.collect(), true));
     }
-    let mut voters: Vec<Voter> = Vec::new();
+    Ok((named(args)?, false))
+}
+
+/// The members that the arguments name, sorted.
+fn named(args: &EtcdArgs) -> Result<Vec<Voter>> {
+    let mut named: Vec<Voter> = Vec::new();
     for (name, url) in args.initial_cluster()? {
-        match voters.iter_mut().find(|voter| voter.name == name) {
+        match named.iter_mut().find(|voter| voter.name == name) {
             Some(voter) => voter.peer_urls.push(url),
-            None => voters.push(Voter {
+            None => named.push(Voter {
                 name,
                 peer_urls: vec![url],
                 ..Voter::default()
             }),
         }
     }
-    Ok((voters, false))
+    for voter in &mut named {
+        voter.peer_urls.sort();
+    }
+    named.sort();
+    Ok(named)
 }
 
 /// What the stopped database holds, as far as it can be read.

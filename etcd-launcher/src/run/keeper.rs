@@ -1,8 +1,10 @@
 //! One member, kept at what is decided: looks, asks [`act`] for the next act, does it, says so; again and again. All it does to its data dir and
 //! its etcd is in here and in [`crate::restore`]; it decides nothing for others.
 
+mod beside;
 mod idle;
 mod situation;
+mod waits;
 mod work;
 
 use std::time::{Duration, Instant};
@@ -13,7 +15,8 @@ use backup_core::{Error, Result};
 use super::act::{self, Act, Situation};
 use super::door;
 use super::fitness::{Looked, Tools};
-use super::hosting::{Hosting, World};
+use super::hosting::{Hosting, SetView, World};
+use super::kept;
 use super::memory::{Memory, Remembered, RestoreRef};
 use super::pace::Pace;
 use super::peers::Peers;
@@ -28,6 +31,8 @@ use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::plan::AttemptId;
 use crate::restore::step as member_step;
+use beside::Again;
+use waits::Waits;
 
 /// Between two looks.
 const OFTEN: Duration = Duration::from_millis(700);
@@ -47,6 +52,7 @@ pub(crate) struct Config {
     pub(crate) pod_uid: String,
     pub(crate) new_cluster: bool,
     pub(crate) tools: Tools,
+    pub(crate) keep_states: usize,
     pub(crate) pace: Pace,
 }
 
@@ -69,8 +75,10 @@ pub(crate) struct Keeper {
     looked: Option<(String, Looked)>,
     /// The decision that is obeyed, and since when.
     seen: (String, i64, Instant),
-    /// After this, an etcd that ended by itself is started again.
-    again: (Instant, Duration),
+    /// When an etcd that ended by itself is started again.
+    again: Again,
+    /// How long a store keeps this member waiting.
+    waits: Waits,
     /// What was said last, so that it is said once.
     told: String,
     said: Box<dyn Fn(&str) + Send + Sync>,
@@ -122,7 +130,8 @@ impl Keeper {
             former: None,
             looked: None,
             seen: (String::new(), 0, Instant::now()),
-            again: (Instant::now(), AGAIN),
+            again: Again::new(),
+            waits: Waits::new(),
             told: String::new(),
             said,
         })
@@ -131,12 +140,22 @@ impl Keeper {
     /// Keeps the member until it is told to end; then stops etcd.
     pub(crate) async fn keep(mut self, mut end: tokio::sync::watch::Receiver<bool>) -> Result<()> {
         loop {
-            let pause = match self.turn().await {
+            // What is cut off in the middle is done again by the next start, as after any crash.
+            let turned = tokio::select! {
+                _ = end.wait_for(|end| *end) => break,
+                turned = self.turn() => turned,
+            };
+            let pause = match turned {
                 Ok(pause) => pause,
                 Err(e) => {
                     let text = sentence(&e);
                     self.say(&text);
-                    self.rows.tell(|report| report.message = text);
+                    self.rows.tell(|report| {
+                        // Why it is unfit stays.
+                        if report.state != State::Unfit {
+                            report.message = text;
+                        }
+                    });
                     OFTEN
                 }
             };
@@ -145,7 +164,7 @@ impl Keeper {
                 status = self.member.ended() => {
                     let status = status?;
                     self.say(&format!("etcd ended by itself: {status}"));
-                    self.again = (Instant::now() + self.again.1, (self.again.1 * 2).min(AGAIN_AT_MOST));
+                    self.again.ended();
                 }
                 () = tokio::time::sleep(self.config.pace.of(pause)) => {}
             }
@@ -182,6 +201,12 @@ impl Keeper {
             } => {
                 if !note.is_empty() {
                     self.say(&note);
+                }
+                let set = world.as_ref().and_then(|world| world.set.as_ref());
+                let stands = set.map(SetView::cluster_id);
+                if !startup::joins(self.memory.now(), &attempt, &self.dir.carried()?, stands) {
+                    self.idle(world.as_ref()).await?;
+                    return Ok(OFTEN);
                 }
                 self.obey(&restore, &attempt, world.as_ref()).await?;
                 Ok(OFTEN)
@@ -308,7 +333,7 @@ impl Keeper {
             Act::Rest(state, text) => self.rest(state, text, now, attempt, world),
             Act::Serve(state) => match door::usual_read(self.member.args()).await {
                 Ok(_) => {
-                    self.again.1 = AGAIN;
+                    self.again.serves();
                     self.rest(state, "etcd serves", now, attempt, world)
                 }
                 Err(e) => {
@@ -387,12 +412,22 @@ impl Keeper {
             ..self.memory.now().clone()
         };
         self.memory.set(closed)?;
+        if attempt.step() == Step::Completed {
+            self.prune(None);
+        }
         self.health.tell(|health| {
             health.attempt = None;
             health.step = None;
             health.message = "etcd runs as usual".to_owned();
         });
         Ok(())
+    }
+
+    /// Removes kept states that are too many.
+    fn prune(&mut self, asked: Option<&AttemptId>) {
+        if let Some(told) = kept::prune(&self.dir, self.config.keep_states, asked) {
+            self.say(&told);
+        }
     }
 
     fn tidy(&mut self, attempt: &Attempt) -> Result<()> {

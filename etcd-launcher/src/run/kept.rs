@@ -22,7 +22,8 @@ use crate::etcd_args::EtcdArgs;
 use crate::restore::dir::DataDir;
 use crate::restore::entry::Attempt as Known;
 use crate::restore::etcdutl::Tool;
-use crate::restore::plan::{AttemptId, Carried};
+use crate::restore::exchange;
+use crate::restore::plan::{AttemptId, By, Carried};
 use crate::restore::replay::{FromKept, tail};
 use crate::restore::step::Step;
 use crate::source::blocking;
@@ -43,6 +44,23 @@ fn kept(dir: &DataDir, of: &AttemptId) -> Result<Option<(Known, PathBuf)>> {
         && carried != Carried::Absent
         && carried.is_same(&known.plan.old);
     Ok(is_it.then(|| (known.clone(), side)))
+}
+
+/// Removes what this member keeps beyond the newest `keep` states, but not the one that is asked for. Says what it did; nothing where it did nothing.
+pub(crate) fn prune(dir: &DataDir, keep: usize, asked: Option<&AttemptId>) -> Option<String> {
+    let named: Vec<AttemptId> = asked.into_iter().cloned().collect();
+    match blocking(|| exchange::forget(dir, By::Run, keep, &named)) {
+        Ok(removed) if removed.is_empty() => None,
+        Ok(removed) => {
+            let ids: Vec<String> = removed.iter().map(AttemptId::to_string).collect();
+            Some(format!(
+                "removed the states that were replaced by {}: {keep} are kept",
+                ids.join(", ")
+            ))
+        }
+        // It takes space, and nothing else.
+        Err(e) => Some(e.sentence()),
+    }
 }
 
 /// What this member keeps.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backup_core::{Error, Result};
 
-use super::records::{Attempt, Former, PlannedMember, Report, Step, Voter};
+use super::records::{Attempt, Data, Former, PlannedMember, Report, Step, Voter};
 use crate::restore::ids::{self, Peer};
 use crate::restore::revision;
 
@@ -13,6 +13,8 @@ use crate::restore::revision;
 pub(crate) struct Membership {
     /// All voters.
     pub(crate) voters: Vec<Voter>,
+    /// What [`places`] gives.
+    pub(crate) places: Vec<Voter>,
 }
 
 /// The voters on which all fit members agree, and whether etcd or a database named them (or only arguments did).
@@ -62,6 +64,51 @@ pub(crate) fn row_of<'a>(
         .map(|(name, row)| (*name, *row))
 }
 
+/// The places of the StatefulSet that no voter has: of members that an earlier restore left out, or that never started. Known where the arguments
+/// of all fit members name the same members, as many as there are to be, and every voter among them.
+///
+/// # Errors
+/// Where they do not: somebody scales it.
+pub(crate) fn places(
+    voters: &[Voter],
+    fit: &BTreeMap<&str, &Report>,
+    replicas: usize,
+) -> Result<Vec<Voter>, String> {
+    if voters.len() == replicas {
+        return Ok(Vec::new());
+    }
+    let is_at = |voter: &Voter, place: &Voter| {
+        let mut urls = voter.peer_urls.iter();
+        urls.any(|url| place.peer_urls.contains(url))
+    };
+    let mut lists = fit
+        .values()
+        .filter_map(|row| Some(&row.fit.as_ref()?.named));
+    let named = lists.next().cloned().unwrap_or_default();
+    let open: Vec<Voter> = named
+        .iter()
+        .filter(|place| !voters.iter().any(|voter| is_at(voter, place)))
+        .cloned()
+        .collect();
+    let agreed = lists.all(|list| *list == named)
+        && named.len() == replicas
+        && voters.len() + open.len() == replicas;
+    agreed.then_some(open).ok_or_else(|| {
+        format!(
+            "etcd has {} members, and its StatefulSet is to have {replicas} (wait until it is scaled, then apply the restore again)",
+            voters.len()
+        )
+    })
+}
+
+/// Whether the member of such a place takes part: it has no data, so there is no promise of it that it could break.
+pub(crate) fn joins(place: &Voter, fit: &BTreeMap<&str, &Report>) -> bool {
+    row_of(place, fit).is_some_and(|(_, row)| {
+        let fit = row.fit.as_ref();
+        fit.is_some_and(|fit| fit.before.data == Data::None)
+    })
+}
+
 /// What a plan needs besides the rows.
 pub(crate) struct Inputs<'a> {
     /// The attempt as it stands.
@@ -95,8 +142,11 @@ pub(crate) fn plan(inputs: &Inputs<'_>) -> Result<Attempt> {
     let mut snapshot = None;
     let mut old_cluster: Option<(&str, &str)> = None;
     let mut marks = inputs.marks.clone();
-    for voter in &membership.voters {
-        let Some((name, row)) = row_of(voter, fit) else {
+    let places = membership.places.iter();
+    let all = membership.voters.iter().map(|voter| (voter, true));
+    for (voter, votes) in all.chain(places.map(|place| (place, false))) {
+        let row = row_of(voter, fit).filter(|_| votes || joins(voter, fit));
+        let Some((name, row)) = row else {
             absent.push(if voter.name.is_empty() {
                 voter.peer_urls.join(",")
             } else {

@@ -134,7 +134,7 @@ pub(crate) struct Attempt {
     /// The new membership.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) members: Vec<PlannedMember>,
-    /// Voters that are left out.
+    /// Members that are left out: voters, and places of the StatefulSet that no voter has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) absent: Vec<String>,
     /// `major.minor` of etcd.
@@ -169,6 +169,17 @@ impl Attempt {
     /// The member of this name.
     pub(crate) fn member(&self, name: &str) -> Option<&PlannedMember> {
         self.members.iter().find(|member| member.name == name)
+    }
+
+    /// Whether this member may decide what comes next. Members of the new cluster may; while etcd is watched, only those whose own etcd serves,
+    /// where any does.
+    pub(crate) fn may_be_decided_by(&self, name: &str) -> bool {
+        if self.step() == Step::Preflight || self.members.is_empty() {
+            return true;
+        }
+        let any_serves = self.members.iter().any(|member| member.before.serving);
+        self.member(name)
+            .is_some_and(|mine| self.step() != Step::Watching || mine.before.serving || !any_serves)
     }
 
     /// Whether it is committed: from here on nothing leads back.
@@ -414,6 +425,9 @@ pub(crate) struct Fit {
     pub(crate) voters: Vec<Voter>,
     /// Whether [`Fit::voters`] came from etcd or its database.
     pub(crate) voters_known: bool,
+    /// The members that its arguments name: the places of the StatefulSet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) named: Vec<Voter>,
     /// Every revision it knows that a client may have seen; the greatest.
     pub(crate) mark: i64,
     /// The snapshot.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backup_core::progress::Progress;
 use jiff::Timestamp;
@@ -33,6 +33,7 @@ pub(crate) struct Rows {
     row: Arc<watch::Sender<Option<Row>>>,
     health: Health,
     bytes: Arc<AtomicU64>,
+    last_byte: Arc<std::sync::Mutex<Option<Instant>>>,
     heartbeat: Duration,
 }
 
@@ -45,6 +46,7 @@ impl Rows {
             row: Arc::new(row),
             health,
             bytes: Arc::default(),
+            last_byte: Arc::default(),
             heartbeat: pace.of(HEARTBEAT),
         }
     }
@@ -112,6 +114,12 @@ impl Rows {
         row.as_ref().is_some_and(|row| row.report.kept.is_some())
     }
 
+    /// Bytes that the work at hand has brought since its last step, and when the last of them came.
+    pub(crate) fn came(&self) -> (u64, Option<Instant>) {
+        let last = self.last_byte.lock().ok().and_then(|last| *last);
+        (self.bytes.load(Ordering::Relaxed), last)
+    }
+
     /// There is no attempt any more.
     pub(crate) fn clear(&self) {
         self.row.send_if_modified(|row| row.take().is_some());
@@ -164,7 +172,7 @@ impl Rows {
 /// Long work tells the row how far it is.
 pub(crate) struct Told {
     rows: Rows,
-    step: std::sync::Mutex<(String, Option<std::time::Instant>)>,
+    step: std::sync::Mutex<(String, Option<Instant>)>,
 }
 
 impl Told {
@@ -196,13 +204,18 @@ impl Progress for Told {
 
     fn done(&self, _objects: u64, bytes: u64) {
         let all = self.rows.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if bytes > 0
+            && let Ok(mut last) = self.rows.last_byte.lock()
+        {
+            *last = Some(Instant::now());
+        }
         let Ok(mut step) = self.step.lock() else {
             return;
         };
         if step.1.is_some_and(|at| at.elapsed() < SELDOM) {
             return;
         }
-        step.1 = Some(std::time::Instant::now());
+        step.1 = Some(Instant::now());
         let text = format!("{}: {} MiB", step.0, all >> 20);
         drop(step);
         self.say(text);

@@ -92,6 +92,22 @@ pub(crate) fn orders(remembered: &Remembered, world: Option<&World>) -> Orders {
     }
 }
 
+/// Whether a member joins an attempt. With a state of another cluster than the one that stands it does not as long as nothing is planned: that state
+/// is put aside first, and then it joins without one. Once something is planned it obeys, whatever it holds.
+pub(crate) fn joins(
+    remembered: &Remembered,
+    attempt: &Attempt,
+    carried: &Carried,
+    stands: Option<&str>,
+) -> bool {
+    let joined = remembered.open().is_some_and(|mine| mine.id == attempt.id);
+    let is_another = match (carried.cluster(), stands) {
+        (Some(id), Some(stands)) => !stands.is_empty() && id.to_string() != stands,
+        _ => false,
+    };
+    joined || attempt.step() > Step::Preflight || !is_another
+}
+
 /// The attempt as it is obeyed once only its outcome is known.
 pub(crate) fn ended(attempt: &Attempt, outcome: Outcome) -> Attempt {
     let step = match outcome {
@@ -320,6 +336,33 @@ mod tests {
         }
         let own = attempt(Step::Committed, Some(Outcome::Committed), 9);
         assert_eq!(settle(&own, [].iter(), 3), Some(Outcome::Committed));
+    }
+
+    #[test]
+    fn a_state_of_another_cluster_is_put_aside_before_its_member_joins_a_restore() {
+        let other = Carried::Cluster {
+            cluster_id: "abc".parse().unwrap(),
+            member_id: "1".parse().unwrap(),
+        };
+        let none = Remembered::default();
+        let joined = Remembered {
+            attempt: Some(attempt(Step::Preflight, None, 1)),
+            ..Remembered::default()
+        };
+        let asks = |step, remembered, carried, stands| {
+            joins(remembered, &attempt(step, None, 1), carried, stands)
+        };
+        let first = Step::Preflight;
+        assert!(!asks(first, &none, &other, Some("def")));
+        assert!(asks(first, &none, &other, Some("abc")));
+        assert!(asks(first, &none, &Carried::Absent, Some("def")));
+        for unknown in [Some(""), None] {
+            assert!(asks(first, &none, &other, unknown));
+        }
+        assert!(asks(first, &joined, &other, Some("def")));
+        for step in Step::ALL.iter().filter(|step| **step != first) {
+            assert!(asks(*step, &none, &other, Some("def")), "the fence holds");
+        }
     }
 
     #[test]

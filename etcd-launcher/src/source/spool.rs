@@ -10,6 +10,8 @@ use backup_core::etcd::Database;
 use backup_core::{Error, Result};
 use rustix::fs::OFlags;
 
+use super::Limits;
+
 /// Bytes that are written between two looks at the space that is left.
 const LOOK: u64 = 64 << 20;
 
@@ -149,7 +151,7 @@ impl Writer {
         }
     }
 
-    /// The next bytes of a database of `claimed` bytes by its own word. So many bytes stay free for others.
+    /// The next bytes of a database of `claimed` bytes by its own word. What the limits say stays free for others.
     ///
     /// # Errors
     /// When there is no space, with numbers, and when the disk does not take it.
@@ -157,12 +159,12 @@ impl Writer {
         &mut self,
         bytes: &[u8],
         claimed: Option<u64>,
-        keep_free: u64,
+        limits: &Limits,
     ) -> Result<()> {
         if self.written >= self.next_look
             && let Some(claimed) = claimed
         {
-            self.look(claimed.saturating_add(BESIDES), keep_free)?;
+            self.look(claimed.saturating_add(BESIDES), limits)?;
             self.next_look = self.written + LOOK;
         }
         self.file
@@ -172,7 +174,8 @@ impl Writer {
         Ok(())
     }
 
-    fn look(&self, needed: u64, keep_free: u64) -> Result<()> {
+    fn look(&self, needed: u64, limits: &Limits) -> Result<()> {
+        let keep_free = limits.keep_free;
         let space = rustix::fs::fstatvfs(&self.file)
             .map_err(|e| failed("look at the space of", &self.place, e.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
@@ -185,7 +188,7 @@ impl Writer {
                 still.div_ceil(1 << 20),
                 keep_free >> 20
             ))
-            .hint("make space, or choose another folder"));
+            .hint(limits.more_room));
         }
         Ok(())
     }

@@ -49,6 +49,20 @@ fn rolled_back(members: usize) {
     let again = rollback(&back);
     place.assert_put_back();
     assert!(place.is_restored(), "{again}: {}", place.story());
+
+    // Of three states that were replaced two are kept, and the newest is rolled back to.
+    let is_kept = |name: &str| {
+        let folders = kept(&place, &attempt(&place, name));
+        folders.iter().map(|folder| folder.exists()).collect()
+    };
+    let (all, none) = (vec![true; members], vec![false; members]);
+    let states: [Vec<bool>; 3] = ["restored", &back, &again].map(is_kept);
+    assert_eq!(states, [none, all.clone(), all], "{}", place.story());
+    if members == 1 {
+        rollback(&again);
+        place.assert_put_back();
+        assert!(!place.is_restored(), "{}", place.story());
+    }
 }
 
 #[test]

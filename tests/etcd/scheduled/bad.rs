@@ -71,7 +71,7 @@ spec: {{cluster: {{name: another}}, destination: s3}}
     });
     assert_eq!(rows(&config).len(), 0);
     assert_eq!(snapshots(&hosted), Vec::<String>::new());
-    hosted.apply_destination("s4", hosted.minio.endpoint(), &super::place::owner(&hosted));
+    hosted.apply_destination("s4", hosted.minio.endpoint(), &hosted.owner());
     for name in ["once-nowhere", "nowhere"] {
         wait(&hosted, name, "a snapshot after all", |config| {
             !good(config).is_empty() && condition(config, "DestinationReady")["status"] == "True"

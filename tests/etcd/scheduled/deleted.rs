@@ -5,7 +5,7 @@ use std::time::Duration;
 use harness::hosted::Hosted;
 use harness::proxy::{Action, Match, Proxy};
 
-use super::place::{LONG, good, owner, settled, snapshots, wait};
+use super::place::{LONG, good, settled, snapshots, wait};
 
 fn delete(hosted: &Hosted, name: &str) {
     hosted.hosting.kubectl(&[
@@ -73,7 +73,7 @@ fn snapshots_stay_unless_the_object_says_that_they_go_with_it() {
 fn an_object_whose_bucket_is_gone_goes_all_the_same_and_says_what_stays() {
     let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
-    hosted.apply_destination("dying", &proxy.url(), &owner(&hosted));
+    hosted.apply_destination("dying", &proxy.url(), &hosted.owner());
     hosted.apply_backup_config("cut", "destination: dying, deletionPolicy: Delete");
     hosted.apply_backup_config("silent", "destination: dying, deletionPolicy: Delete");
     hosted.apply_backup_config("lost", "destination: dying, deletionPolicy: Delete");
@@ -113,7 +113,7 @@ fn an_object_whose_bucket_is_gone_goes_all_the_same_and_says_what_stays() {
 fn an_object_that_is_deleted_while_its_snapshot_is_taken_takes_it_along() {
     let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
-    hosted.apply_destination("slow", &proxy.url(), &owner(&hosted));
+    hosted.apply_destination("slow", &proxy.url(), &hosted.owner());
     let is_data = |parts: &harness::proxy::RequestParts| parts.target.contains(".db.zst");
     proxy.every(
         Match::when(is_data).and_method("PUT"),

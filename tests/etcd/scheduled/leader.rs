@@ -6,7 +6,7 @@ use harness::hosted::Hosted;
 use harness::proxy::{Action, Match, Proxy};
 use harness::wait_for;
 
-use super::place::{LONG, good, manifests, names, owner, rows, snapshots, wait};
+use super::place::{LONG, good, manifests, names, rows, snapshots, wait};
 
 fn holder(hosted: &Hosted) -> String {
     let lease = hosted.hosting_object(&format!(
@@ -25,7 +25,7 @@ fn a_snapshot_whose_launcher_is_killed_is_taken_up_by_another_one() {
     let hosted = Hosted::builder().members(3).start();
     hosted.keys(0).put("/registry/a", b"1");
     let proxy = Proxy::start(hosted.minio.upstream());
-    hosted.apply_destination("slow", &proxy.url(), &owner(&hosted));
+    hosted.apply_destination("slow", &proxy.url(), &hosted.owner());
     let is_data = |parts: &harness::proxy::RequestParts| parts.target.contains(".db.zst");
     proxy.every(
         Match::when(is_data).and_method("PUT"),
@@ -66,7 +66,7 @@ fn a_snapshot_whose_launcher_is_killed_is_taken_up_by_another_one() {
 fn a_snapshot_that_stood_before_its_launcher_could_say_so_is_found_and_not_taken_again() {
     let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
-    hosted.apply_destination("slow", &proxy.url(), &owner(&hosted));
+    hosted.apply_destination("slow", &proxy.url(), &hosted.owner());
     // The manifest is stored, and whoever wrote it never hears of it.
     let is_manifest = |parts: &harness::proxy::RequestParts| parts.target.contains("manifest.json");
     let slot = std::sync::Arc::new(harness::process::PidSlot::default());

@@ -66,13 +66,3 @@ pub(super) fn manifests(hosted: &Hosted) -> BTreeMap<String, Value> {
 pub(super) fn snapshots(hosted: &Hosted) -> Vec<String> {
     manifests(hosted).into_keys().collect()
 }
-
-/// The keys of whoever owns the store, as a credentials file.
-pub(super) fn owner(hosted: &Hosted) -> String {
-    let minio = &hosted.minio;
-    format!(
-        "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
-        minio.access_key(),
-        minio.secret_key()
-    )
-}

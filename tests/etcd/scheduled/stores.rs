@@ -7,13 +7,13 @@ use harness::hosted::{BUCKET, Hosted};
 use harness::process::Folder;
 use harness::proxy::{Action, Match, Proxy};
 
-use super::place::{LONG, good, names, owner, rows, settled, snapshots, wait};
+use super::place::{LONG, good, names, rows, settled, snapshots, wait};
 
 #[test]
 fn a_bucket_that_is_dead_fails_its_slots_in_time_and_hinders_nobody_else() {
     let hosted = Hosted::builder().start();
     let proxy = Proxy::start(hosted.minio.upstream());
-    hosted.apply_destination("dying", &proxy.url(), &owner(&hosted));
+    hosted.apply_destination("dying", &proxy.url(), &hosted.owner());
     proxy.every(Match::any(), Action::Delay(Duration::from_secs(3600)));
     hosted.apply_backup_config("dead", "schedule: '@every 1s', keep: 2, destination: dying");
     wait(&hosted, "dead", "a row that runs", |config| {
@@ -95,7 +95,7 @@ fn a_bucket_that_refuses_deletes_stops_no_snapshot_and_is_tidied_once_it_allows_
         .filter(|one| one.starts_with("SnapshotNotRemoved:") && one.contains(name))
         .count();
     assert_eq!(told, 1, "once, not at every attempt");
-    hosted.apply_destination("locked", hosted.minio.endpoint(), &owner(&hosted));
+    hosted.apply_destination("locked", hosted.minio.endpoint(), &hosted.owner());
     hosted.apply_backup_config("often", "schedule: '@yearly', keep: 1, destination: locked");
     let config = settled(&hosted, "often", 1);
     assert_eq!(snapshots(&hosted), names(&rows(&config)));

@@ -26,6 +26,15 @@ spec: {{cluster: {{apiVersion: kubermatic.k8c.io/v1, kind: Cluster, name: {clust
         ));
     }
 
+    /// Credentials that may do all in its store, as a destination takes them.
+    pub fn owner(&self) -> String {
+        format!(
+            "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
+            self.minio.access_key(),
+            self.minio.secret_key()
+        )
+    }
+
     /// A destination with the credentials of the Secret `NAME-credentials`, which launchers may read from now on; `url` is where its store is
     /// reached.
     pub fn apply_destination(&self, name: &str, url: &str, credentials: &str) {

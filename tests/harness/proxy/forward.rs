@@ -60,11 +60,20 @@ impl Upstream {
 /// The first `length` bytes of a body, and then an error. The pause lets them reach the client: what is still
 /// buffered when a body fails is thrown away.
 pub(super) fn cut_after(length: usize, body: Body) -> Body {
-    let frames = futures::stream::unfold((length, Some(body)), |(left, body)| async move {
+    ends_after(length, body, Duration::from_millis(100))
+}
+
+/// The first `length` bytes of a body, and then nothing for longer than any test takes.
+pub(super) fn hold_after(length: usize, body: Body) -> Body {
+    ends_after(length, body, Duration::from_secs(3600))
+}
+
+fn ends_after(length: usize, body: Body, pause: Duration) -> Body {
+    let frames = futures::stream::unfold((length, Some(body)), move |(left, body)| async move {
         let mut body = body?;
         loop {
             if left == 0 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(pause).await;
                 return Some((
                     Err::<Frame<Bytes>, Failure>("cut by a rule".into()),
                     (0, None),

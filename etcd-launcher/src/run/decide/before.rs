@@ -40,23 +40,38 @@ pub(super) fn preflight(view: &View<'_>) -> Decision {
     } else {
         voters.len()
     };
-    let missing: Vec<&Voter> = voters.iter().filter(|voter| !is_fit(voter)).collect();
+    let replicas = view.facts.replicas;
+    let places = plan::places(&voters, &fit, replicas);
+    let open = places.as_deref().unwrap_or_default();
     // Who is at work is waited for: left out, it would lose its place.
-    let waited: Vec<&str> = missing
+    let waited: Vec<&str> = voters
         .iter()
-        .filter(|voter| !is_silent(view, &voter.name))
+        .chain(open)
+        .filter(|voter| !is_fit(voter) && !is_silent(view, &voter.name))
         .map(|voter| voter.name.as_str())
         .collect();
-    if !voters.is_empty() && waited.is_empty() && present >= needed {
-        return Decision::Plan(plan::Membership { voters });
-    }
     let told = format!("{present} of {} members are fit", voters.len());
-    if view.stalled >= view.patience.stall
-        || (!voters.is_empty() && waited.is_empty() && present < needed)
-    {
+    if voters.is_empty() || !waited.is_empty() {
+        if view.stalled >= view.patience.stall {
+            return failed(view, format!("refused: {told}, {needed} are needed"));
+        }
+        return Decision::Wait(format!("{told}; waiting for {}", waited.join(", ")));
+    }
+    if present < needed {
         return failed(view, format!("refused: {told}, {needed} are needed"));
     }
-    Decision::Wait(format!("{told}; waiting for {}", waited.join(", ")))
+    let members = present + open.iter().filter(|place| plan::joins(place, &fit)).count();
+    match places {
+        Err(why) => failed(view, why),
+        Ok(_) if members <= replicas / 2 => failed(
+            view,
+            format!(
+                "refused: {members} of the StatefulSet's {replicas} members are fit, {} are needed",
+                replicas / 2 + 1
+            ),
+        ),
+        Ok(places) => Decision::Plan(plan::Membership { voters, places }),
+    }
 }
 
 /// In a rollback, whose kept state all restore: nothing where no member waits for that to be decided.

@@ -5,6 +5,8 @@ use super::super::records::{
 };
 use std::rc::Rc;
 
+mod places;
+
 use super::*;
 use backup_core::etcd::{HashKv, LiveDigest};
 
@@ -142,7 +144,10 @@ fn usual(step: Step, outcome: Option<Outcome>, a: State, b: State) -> Case {
         watched_for: Duration::ZERO,
         stalled: Duration::ZERO,
         leaving: false,
-        facts: Facts::default(),
+        facts: Facts {
+            replicas: 2,
+            ..Facts::default()
+        },
     }
 }
 
@@ -482,6 +487,7 @@ fn who_is_at_work_is_waited_for_who_is_silent_is_left_out_and_too_few_are_refuse
         for row in Rc::make_mut(&mut case.reports).values_mut() {
             row.fit.as_mut().unwrap().voters.clone_from(&voters);
         }
+        case.facts.replicas = 3;
         case
     };
     let mut case = three();

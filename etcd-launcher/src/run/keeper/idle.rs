@@ -34,7 +34,7 @@ impl Keeper {
             return Ok(());
         };
         let answers = self.peers.ask().await;
-        let voters = mine.voters.len().max(1);
+        let voters = mine.voters.len().max(mine.members.len()).max(1);
         let Some(outcome) = startup::settle(&mine, answers.values(), voters) else {
             self.say("the restore is gone: waiting for the other members to agree on how it ended");
             return Ok(());
@@ -133,7 +133,7 @@ impl Keeper {
             Idle::Run => self.start_usual(world, None),
             Idle::Bootstrap => {
                 let Some(set) = set else { return Ok(()) };
-                if self.bootstrap(set).await? == Written::Yes && Instant::now() >= self.again.0 {
+                if self.bootstrap(set).await? == Written::Yes && Instant::now() >= self.again.at {
                     self.say("a new empty cluster is founded");
                     self.member.start_usual()?;
                 }
@@ -255,7 +255,7 @@ impl Keeper {
         if door::usual_read(self.member.args()).await.is_err() {
             return Ok(());
         }
-        self.again.1 = super::AGAIN;
+        self.again.serves();
         if !known {
             self.bootstrap(set).await?;
         } else {

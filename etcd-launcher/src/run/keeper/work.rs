@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use backup_core::{Error, Kind, Result};
 
+use super::beside::Beside;
+use super::waits::Waits;
 use super::{Keeper, moved_on, sentence};
 use crate::restore::asked::Asked;
 use crate::restore::exchange;
@@ -13,6 +15,7 @@ use crate::restore::plan::{self as member_plan, AttemptId, By, Carried, Inputs, 
 use crate::restore::prepare::{self, Prepared};
 use crate::restore::slots::Truth;
 use crate::restore::step as member_step;
+use crate::run::decide::Patience;
 use crate::run::door::Socket;
 use crate::run::fitness;
 use crate::run::hosting::{RestoreView, SetView, World};
@@ -32,31 +35,23 @@ impl Keeper {
         {
             return Ok(());
         }
-        let id: AttemptId = attempt.id.parse()?;
-        if let Some(of) = kept::named(restore.text("backupName")) {
+        let of = kept::named(restore.text("backupName"));
+        self.prune(of.as_ref());
+        self.waits.begin(attempt);
+        if let Some(of) = of {
             match self.bring_kept(attempt, restore, &of).await {
                 Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(e) if e.kind() == Kind::Unreachable => return Err(e),
-                Err(e) => return self.unfit(&sentence(&e)),
+                Ok(false) => {
+                    // It waits for the others, and not for the store.
+                    self.waits = Waits::new();
+                    return Ok(());
+                }
+                Err(e) => return self.not_yet(e),
             }
         }
-        let looking = fitness::look(
-            &self.dir,
-            self.member.args(),
-            restore,
-            &id,
-            &self.hosting,
-            &self.config.tools,
-            self.progress,
-        );
-        let reference = restore.reference();
-        let looked = tokio::select! {
-            looked = looking => looked,
-            () = moved_on(&self.hosting, &reference, attempt) => return Ok(()),
-        };
-        match looked {
-            Ok(looked) => {
+        match self.look(attempt, restore).await {
+            Ok(None) => {}
+            Ok(Some(looked)) => {
                 self.rows.tell(|report| {
                     report.state = State::Fit;
                     report.message = "it can be restored".to_owned();
@@ -65,11 +60,53 @@ impl Keeper {
                 });
                 self.looked = Some((attempt.id.clone(), looked));
             }
-            // Nobody answers now, but may later: that is no verdict.
-            Err(e) if e.kind() == Kind::Unreachable => return Err(e),
-            Err(e) => self.unfit(&sentence(&e))?,
+            Err(e) => self.not_yet(e)?,
         }
         Ok(())
+    }
+
+    /// Looks whether it fits, with the snapshot at hand then; nothing where the decision became another one.
+    async fn look(
+        &mut self,
+        attempt: &Attempt,
+        restore: &RestoreView,
+    ) -> Result<Option<fitness::Looked>> {
+        let id: AttemptId = attempt.id.parse()?;
+        let (args, reference) = (self.member.args().clone(), restore.reference());
+        let looking = fitness::look(
+            &self.dir,
+            &args,
+            restore,
+            &id,
+            &self.hosting,
+            &self.config.tools,
+            self.progress,
+        );
+        let beside = Beside {
+            member: &mut self.member,
+            again: &mut self.again,
+            health: &self.health,
+            said: &self.said,
+        };
+        let over = moved_on(&self.hosting, &reference, attempt);
+        beside.work(looking, over).await?.transpose()
+    }
+
+    /// Nobody answers now, but may later: that is no verdict, until nothing came for so long that nobody should wait any more.
+    fn not_yet(&mut self, e: Error) -> Result<()> {
+        if e.kind() != Kind::Unreachable {
+            return self.unfit(&sentence(&e));
+        }
+        let (bytes, last) = self.rows.came();
+        let waited = self.waits.failed(bytes, last, Instant::now());
+        if waited < Patience::default().at(self.config.pace).stall {
+            return Err(e);
+        }
+        self.unfit(&format!(
+            "{}; it was tried again and again, and nothing came for {} s",
+            sentence(&e),
+            waited.as_secs()
+        ))
     }
 
     /// In a rollback: whether the destination has the kept state as a snapshot. Until then this member says what it keeps, and brings it there
@@ -93,21 +130,25 @@ impl Keeper {
                 report.message = "waiting for the choice of the state that all restore".to_owned();
             });
         } else if attempt.source == self.config.name {
-            let reference = restore.reference();
             let id: AttemptId = attempt.id.parse()?;
+            let (args, reference) = (self.member.args().clone(), restore.reference());
             let publishing = kept::publish(
                 &self.dir,
-                self.member.args(),
+                &args,
                 restore,
                 (of, &id),
                 &self.hosting,
                 &self.config.tools,
                 self.progress,
             );
-            tokio::select! {
-                published = publishing => published?,
-                () = moved_on(&self.hosting, &reference, attempt) => {}
-            }
+            let beside = Beside {
+                member: &mut self.member,
+                again: &mut self.again,
+                health: &self.health,
+                said: &self.said,
+            };
+            let over = moved_on(&self.hosting, &reference, attempt);
+            beside.work(publishing, over).await?.transpose()?;
         } else {
             self.rows.tell(|report| {
                 report.message = format!("waiting for the kept state of {}", attempt.source);
@@ -172,23 +213,18 @@ impl Keeper {
     pub(super) async fn build(&mut self, attempt: &Attempt) -> Result<()> {
         let plan = self.plan(attempt)?;
         let reference = self.memory.now().restore.clone();
+        self.waits.begin(attempt);
         let restarted = self.looked.as_ref().is_none_or(|(id, _)| *id != attempt.id);
         if restarted {
             // Restarted since Preflight: it looks again.
             let Some(restore) = self.hosting.restore(&reference).await? else {
                 return Ok(());
             };
-            let looked = fitness::look(
-                &self.dir,
-                self.member.args(),
-                &restore,
-                &plan.attempt,
-                &self.hosting,
-                &self.config.tools,
-                self.progress,
-            )
-            .await?;
-            self.looked = Some((attempt.id.clone(), looked));
+            match self.look(attempt, &restore).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(looked)) => self.looked = Some((attempt.id.clone(), looked)),
+                Err(e) => return self.not_yet(e),
+            }
         }
         let Some((_, looked)) = &mut self.looked else {
             return Ok(());
@@ -197,26 +233,22 @@ impl Keeper {
         if looked.fit.snapshot.sha256 != planned.sha256 {
             return self.unfit("the snapshot is not the one that was planned with");
         }
-        let hosting = self.hosting.clone();
         let building = prepare::prepare(&mut self.dir, &plan, &mut looked.work);
-        let prepared = tokio::select! {
-            prepared = building => prepared,
-            () = moved_on(&hosting, &reference, attempt) => return Ok(()),
+        let beside = Beside {
+            member: &mut self.member,
+            again: &mut self.again,
+            health: &self.health,
+            said: &self.said,
         };
-        match prepared {
-            Ok(Prepared::Proven) => {}
-            Ok(Prepared::TargetTooLow(revision)) => {
-                return self.unfit(&format!(
-                    "revision {revision} of the snapshot is too near to the target"
-                ));
-            }
-            Err(e) if e.kind() == Kind::Unreachable => return Err(e),
-            Err(e) => {
-                let text = sentence(&e);
-                return self.unfit(&text);
-            }
+        let over = moved_on(&self.hosting, &reference, attempt);
+        match beside.work(building, over).await?.transpose() {
+            Ok(None) => Ok(()),
+            Ok(Some(Prepared::Proven)) => self.tell_built(attempt),
+            Ok(Some(Prepared::TargetTooLow(revision))) => self.unfit(&format!(
+                "revision {revision} of the snapshot is too near to the target"
+            )),
+            Err(e) => self.not_yet(e),
         }
-        self.tell_built(attempt)
     }
 
     /// Says what was built, by looking at it.
@@ -293,7 +325,7 @@ impl Keeper {
     }
 
     pub(super) fn start_fenced(&mut self, attempt: &Attempt) -> Result<()> {
-        if Instant::now() < self.again.0 {
+        if Instant::now() < self.again.at {
             return Ok(());
         }
         let id: AttemptId = attempt.id.parse()?;
@@ -319,7 +351,7 @@ impl Keeper {
         world: Option<&World>,
         attempt: Option<&Attempt>,
     ) -> Result<()> {
-        if Instant::now() < self.again.0 {
+        if Instant::now() < self.again.at {
             return Ok(());
         }
         let Carried::Cluster {
