@@ -19,6 +19,7 @@ pub struct HostedBuilder {
     own_hosting: bool,
     tls: bool,
     kinds: Kinds,
+    in_earnest: bool,
 }
 
 impl HostedBuilder {
@@ -29,6 +30,7 @@ impl HostedBuilder {
             own_hosting: false,
             tls: false,
             kinds: Kinds::Ours,
+            in_earnest: false,
         }
     }
 
@@ -59,6 +61,12 @@ impl HostedBuilder {
     pub fn managed_by_kkp(mut self) -> Self {
         self.kinds = Kinds::Kkp;
         self.with_own_hosting()
+    }
+
+    /// As users have it: etcd waits for its disk and may hold gigabytes, and launchers are in no hurry. For measurements.
+    pub fn in_earnest(mut self) -> Self {
+        self.in_earnest = true;
+        self
     }
 
     pub fn start(self) -> Hosted {
@@ -135,6 +143,7 @@ impl HostedBuilder {
             namespace: format!("cluster-{name}"),
             name,
             hosting,
+            in_earnest: wanted.in_earnest,
             folder,
             _permit: permit,
         };
