@@ -57,6 +57,7 @@ pub struct Hosted {
     pub namespace: String,
     launcher_kubeconfig: PathBuf,
     hurry: u32,
+    in_earnest: bool,
     folder: Folder,
     _permit: Permit,
 }
@@ -209,7 +210,12 @@ spec:
                 member.peer_url()
             ))
             .arg(format!("--initial-cluster={initial}"))
-            .args(["--unsafe-no-fsync", "--log-level=warn"])
+            .arg(if self.in_earnest {
+                "--quota-backend-bytes=8589934592"
+            } else {
+                "--unsafe-no-fsync"
+            })
+            .arg("--log-level=warn")
             .args(self.tls_flags(member))
             .envs(next.map(|point| ("ETCD_LAUNCHER_CRASH_AT", format!("run:{point}"))));
         *process = Some(Process::start(
@@ -341,9 +347,18 @@ spec:
 
     pub fn wait_for_api(&self) {
         wait_for("the hosted API server", LONG, || {
-            let answer = self.api().client().get("/readyz").ok()?;
-            (answer.status == 200).then_some(())
+            self.is_api_ready().then_some(())
         });
+    }
+
+    pub fn is_api_ready(&self) -> bool {
+        let answer = self.api().client().get("/readyz");
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// An object of the hosting API; nothing where it is gone.
@@ -385,15 +400,20 @@ spec:
     pub fn save_snapshot(&self, name: &str) {
         let file = self.folder.join("snapshot.db");
         let _ = std::fs::remove_file(&file);
+        self.save_to(&file);
+        self.store_snapshot(name, &std::fs::read(&file).unwrap());
+    }
+
+    /// A snapshot of the first member, by etcdctl, in a file that is not there yet.
+    pub fn save_to(&self, file: &Path) {
         let mut command = Command::new(tools::path("etcdctl"));
         command
             .env_clear()
             .arg(format!("--endpoints={}", self.members[0].client_url()))
             .args(self.etcdctl_flags())
             .args(["snapshot", "save"])
-            .arg(&file);
+            .arg(file);
         Output::of(&mut command).ok();
-        self.store_snapshot(name, &std::fs::read(&file).unwrap());
     }
 
     fn etcdctl_flags(&self) -> Vec<String> {

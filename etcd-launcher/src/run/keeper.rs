@@ -18,7 +18,7 @@ use super::fitness::{Looked, Tools};
 use super::hosting::{Hosting, SetView, World};
 use super::kept;
 use super::memory::{Memory, Remembered, RestoreRef};
-use super::pace::Pace;
+use super::pace::{self, OFTEN, Pace};
 use super::peers::Peers;
 use super::records::{Attempt, Listening, Outcome, State, Step};
 use super::row::Rows;
@@ -26,7 +26,6 @@ use super::startup::{self, Orders};
 use crate::health::Health;
 use crate::member::{self, Member};
 use crate::restore::dir::DataDir;
-use crate::restore::entry::Former;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::plan::AttemptId;
@@ -34,8 +33,6 @@ use crate::restore::step as member_step;
 use beside::Again;
 use waits::Waits;
 
-/// Between two looks.
-const OFTEN: Duration = Duration::from_millis(700);
 /// Between two looks while there is no attempt.
 const SELDOM: Duration = Duration::from_secs(2);
 /// The member that stops last stops after this, whatever the others say.
@@ -69,8 +66,6 @@ pub(crate) struct Keeper {
     progress: &'static dyn Progress,
     /// The lock on the stopped etcd's database.
     fence: Option<Fence>,
-    /// What that database is, seen while the lock is held: reading it again would take as long, with the control plane away.
-    former: Option<Former>,
     /// The snapshot at hand: of this attempt.
     looked: Option<(String, Looked)>,
     /// The decision that is obeyed, and since when.
@@ -127,7 +122,6 @@ impl Keeper {
             health,
             progress,
             fence: None,
-            former: None,
             looked: None,
             seen: (String::new(), 0, Instant::now()),
             again: Again::new(),
@@ -209,7 +203,7 @@ impl Keeper {
                     return Ok(OFTEN);
                 }
                 self.obey(&restore, &attempt, world.as_ref()).await?;
-                Ok(OFTEN)
+                Ok(pace::between_looks(attempt.step()))
             }
             Orders::Superseded(mine) => {
                 let stands = world
@@ -391,10 +385,12 @@ impl Keeper {
     /// The attempt is over for this member: what was built for it and is not in use goes.
     fn close(&mut self, attempt: &Attempt) -> Result<()> {
         self.looked = None;
-        if !attempt.is_forward() {
+        let id: AttemptId = attempt.id.parse()?;
+        if attempt.is_forward() {
+            self.note_former(&id)?;
+        } else {
             self.tidy(attempt)?;
         }
-        let id: AttemptId = attempt.id.parse()?;
         let spool = self.dir.spool(&id);
         let part = spool.with_extension("db.part");
         for left in [spool, part] {

@@ -20,6 +20,7 @@ pub struct HostedBuilder {
     tls: bool,
     kinds: Kinds,
     hurry: u32,
+    in_earnest: bool,
 }
 
 impl HostedBuilder {
@@ -31,6 +32,7 @@ impl HostedBuilder {
             tls: false,
             kinds: Kinds::Ours,
             hurry: 4,
+            in_earnest: false,
         }
     }
 
@@ -67,6 +69,12 @@ impl HostedBuilder {
     pub fn managed_by_kkp(mut self) -> Self {
         self.kinds = Kinds::Kkp;
         self.with_own_hosting()
+    }
+
+    /// As users have it: etcd waits for its disk and may hold gigabytes, and launchers are in no hurry. For measurements.
+    pub fn in_earnest(mut self) -> Self {
+        self.in_earnest = true;
+        self.hurry(1)
     }
 
     pub fn start(self) -> Hosted {
@@ -144,6 +152,7 @@ impl HostedBuilder {
             name,
             hosting,
             hurry: wanted.hurry,
+            in_earnest: wanted.in_earnest,
             folder,
             _permit: permit,
         };
