@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::api::Api;
 use super::hosting::{HostingApi, Kinds, bring_crds, new_hosting, shared_hosting};
+use super::launch::How;
 use super::member::{Launched, Tls};
 use super::{BUCKET, CLUSTER, Hosted, PERMITS, TOKEN};
+use crate::etcd::Version;
 use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::Folder;
@@ -19,6 +21,7 @@ pub struct HostedBuilder {
     own_hosting: bool,
     tls: bool,
     kinds: Kinds,
+    version: Version,
 }
 
 impl HostedBuilder {
@@ -29,6 +32,7 @@ impl HostedBuilder {
             own_hosting: false,
             tls: false,
             kinds: Kinds::Ours,
+            version: Version::V3_6,
         }
     }
 
@@ -52,6 +56,12 @@ impl HostedBuilder {
     /// etcd asks its clients and its peers for certificates.
     pub fn with_tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// Of this etcd, restored with the etcdutl of its release.
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
         self
     }
 
@@ -124,6 +134,7 @@ impl HostedBuilder {
         };
         let mut hosted = Hosted {
             world: None,
+            how: How::of(wanted.version),
             // Its rights are those of the manifest, and no others.
             launcher_kubeconfig: hosting.user(
                 &format!("system:serviceaccount:cluster-{name}:etcd-launcher"),
