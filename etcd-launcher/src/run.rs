@@ -154,6 +154,7 @@ pub(crate) mod records;
 mod rehearsal;
 mod row;
 mod startup;
+mod step;
 mod watch_writers;
 
 pub(crate) use fitness::Tools;

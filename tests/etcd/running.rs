@@ -8,4 +8,5 @@ mod members;
 mod place;
 mod refused;
 mod rollback;
+mod steps;
 mod story;
