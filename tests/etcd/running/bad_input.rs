@@ -194,7 +194,8 @@ fn an_etcd_that_can_not_be_restored_as_it_is_run_is_told_so() {
     let elsewhere = place.folder().join("log");
     place.members[0].stop();
     fs::rename(&log, &elsewhere).unwrap();
-    place.how.etcd_flags = vec![format!("--wal-dir={}", elsewhere.display())];
+    let flag = format!("--wal-dir={}", elsewhere.display());
+    place.how.etcd_flags.push(flag);
     place.launch(0);
     let words = ["--wal-dir", elsewhere.to_str().unwrap(), "member/wal"];
     let told = place.relaunch_until("the launcher's word", LONG, || {
@@ -208,7 +209,7 @@ fn an_etcd_that_can_not_be_restored_as_it_is_run_is_told_so() {
     assert!(!log.exists() && place.members[0].etcd_pid().is_none());
     place.members[0].stop();
     fs::rename(&elsewhere, &log).unwrap();
-    place.how.etcd_flags.clear();
+    place.how.etcd_flags.pop();
     place.start_again();
     assert!(!place.is_restored());
 

@@ -22,6 +22,7 @@ pub struct HostedBuilder {
     tls: bool,
     kinds: Kinds,
     version: Version,
+    in_earnest: bool,
 }
 
 impl HostedBuilder {
@@ -33,6 +34,7 @@ impl HostedBuilder {
             tls: false,
             kinds: Kinds::Ours,
             version: Version::V3_6,
+            in_earnest: false,
         }
     }
 
@@ -69,6 +71,12 @@ impl HostedBuilder {
     pub fn managed_by_kkp(mut self) -> Self {
         self.kinds = Kinds::Kkp;
         self.with_own_hosting()
+    }
+
+    /// As users have it: etcd waits for its disk and may hold gigabytes, and launchers are in no hurry. For measurements.
+    pub fn in_earnest(mut self) -> Self {
+        self.in_earnest = true;
+        self
     }
 
     pub fn start(self) -> Hosted {
@@ -134,7 +142,7 @@ impl HostedBuilder {
         };
         let mut hosted = Hosted {
             world: None,
-            how: How::of(wanted.version),
+            how: How::of(wanted.version, wanted.in_earnest),
             // Its rights are those of the manifest, and no others.
             launcher_kubeconfig: hosting.user(
                 &format!("system:serviceaccount:cluster-{name}:etcd-launcher"),

@@ -18,20 +18,29 @@ pub struct How {
     pub etcd: PathBuf,
     /// `--etcdutl`; without it the launcher looks for one.
     pub etcdutl: Option<PathBuf>,
-    /// More of etcd's flags.
+    /// Fixed waits of the launcher are shorter by so much.
+    pub hurry: u32,
+    /// Flags of etcd beside those that it needs here.
     pub etcd_flags: Vec<String>,
     /// The launcher's PATH, where it is not the usual one.
     pub path: Option<PathBuf>,
 }
 
 impl How {
-    pub(super) fn of(version: Version) -> Self {
+    /// In earnest etcd waits for its disk and may hold gigabytes.
+    pub(super) fn of(version: Version, in_earnest: bool) -> Self {
+        let etcd_flag = if in_earnest {
+            "--quota-backend-bytes=8589934592"
+        } else {
+            "--unsafe-no-fsync"
+        };
         Self {
             through: Vec::new(),
             launcher: tools::launcher(),
             etcd: tools::path(version.server()),
             etcdutl: Some(tools::path(version.etcdutl())),
-            etcd_flags: Vec::new(),
+            hurry: if in_earnest { 1 } else { 4 },
+            etcd_flags: vec![etcd_flag.to_owned()],
             path: None,
         }
     }
@@ -72,7 +81,7 @@ impl Hosted {
             .args(each(&|m| {
                 format!("--peer={}=127.0.0.1:{}", m.name, m.probes.number)
             }))
-            .arg("--hurry=4")
+            .arg(format!("--hurry={}", how.hurry))
             .args(
                 how.etcdutl
                     .iter()
@@ -90,7 +99,7 @@ impl Hosted {
                 member.peer_url()
             ))
             .arg(format!("--initial-cluster={initial}"))
-            .args(["--unsafe-no-fsync", "--log-level=warn"])
+            .arg("--log-level=warn")
             .args(self.tls_flags(member))
             .args(&how.etcd_flags)
             .envs(how.path.iter().map(|path| ("PATH", path)))
