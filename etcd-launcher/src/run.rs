@@ -110,7 +110,7 @@
 //! A completed R is rolled back by another one whose `backupName` is `kept-ATTEMPT`: the state that R's attempt replaced, which every member of M keeps.
 //! Exchanging it back would not do: clients have seen the revisions of the new state. In Preflight each member says how far the log of what it keeps
 //! goes; the coordinator decides on the one that goes furthest (`attempt.source`), of all, or of a majority of that state's members once 60 s have
-//! passed; that member applies its log in a copy, alone, compares it with what was noted before the exchange, and brings it to the destination
+//! passed; that member applies its log in a copy, alone, compares it with what was noted of it, and brings it to the destination
 //! as a snapshot of that name. From there on it is a restore like any other, and that snapshot stays.
 //!
 //! # Refused before anything is stopped ([`coordinator`], [`fitness`])

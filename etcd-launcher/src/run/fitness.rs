@@ -21,7 +21,6 @@ use crate::restore::fence;
 use crate::restore::fit::{self, Lineage, Target};
 use crate::restore::job::{Builder, FromSnapshot};
 use crate::restore::plan::{AttemptId, By, Carried};
-use crate::restore::proof;
 
 /// A path to a unix socket is no longer than this.
 const LONGEST_SOCKET: usize = 107;
@@ -382,9 +381,4 @@ fn voters(
         }
     }
     Ok((voters, false))
-}
-
-/// What the stopped database holds, as far as it can be read.
-pub(crate) fn offline(dir: &DataDir, progress: &dyn Progress) -> Result<proof::Seen> {
-    proof::seen(&dir.member(), progress)
 }

@@ -7,7 +7,7 @@ use backup_core::{Kind, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Coordinator, OFTEN, SELDOM};
+use super::{Coordinator, SELDOM};
 use crate::destination;
 use crate::run::condition;
 use crate::run::decide::Unpaused;
@@ -17,6 +17,7 @@ use crate::run::hosting::{RestoreView, Written};
 use crate::run::keeper::{crash_at, sentence};
 use crate::run::kept;
 use crate::run::lease;
+use crate::run::pace::OFTEN;
 use crate::run::pause::{self, Still};
 use crate::run::probes;
 use crate::run::records::{ACTIVE, Active, Attempt, Outcome, Step};
