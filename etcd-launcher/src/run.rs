@@ -131,7 +131,7 @@
 //! # Refused before anything is stopped ([`coordinator`], [`fitness`])
 //! What names and objects can tell; a destination without the snapshot; a liveness or startup probe at a port of etcd's ([`probes`]); R lying in the very
 //! etcd that it would replace; a later write that the API would not take, each of them rehearsed ([`rehearsal`]). Then by each member: arguments,
-//! certificates that have expired, a learner, the snapshot's wholeness, cluster, version, size, and the room for it. Then by the plan: versions
+//! a log outside of the data dir, mounts in it, etcd's authentication, certificates that have expired, a learner, the snapshot's wholeness, cluster, version, size, and the room for it. Then by the plan: versions
 //! or snapshots that differ, a StatefulSet that is being scaled.
 //!
 //! # What people see
@@ -169,6 +169,7 @@ pub(crate) mod records;
 mod rehearsal;
 mod row;
 mod startup;
+mod step;
 mod watch_writers;
 
 #[cfg(test)]

@@ -402,7 +402,7 @@ fn too_large(name: &str, bytes: u64, most: u64) -> Error {
         bytes.div_ceil(1 << 20),
         most >> 20
     ))
-    .hint("etcd would not start with it; raise the quota of the backend here and there")
+    .hint("etcd would not start with it: raise --quota-backend-bytes, of etcd and wherever else it is given")
 }
 
 /// Whether it is a file that can be read twice; a pipe can not.

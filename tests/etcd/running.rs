@@ -1,6 +1,8 @@
 //! etcd below its launcher, and the restore of a hosted cluster.
 
+mod bad_input;
 mod crashes;
+mod etcdutl;
 mod given_up;
 mod hosting_api;
 mod kkp;
@@ -9,4 +11,5 @@ mod place;
 mod refused;
 mod rollback;
 mod slow;
+mod steps;
 mod story;

@@ -1,6 +1,6 @@
 //! A store that answers, and then sends nothing.
 
-use harness::hosted::{BUCKET, Hosted};
+use harness::hosted::BUCKET;
 use harness::http_client::Endpoint;
 use harness::proxy::{Action, Match, Proxy};
 use harness::wait_for;
@@ -10,7 +10,9 @@ use super::place::{LONG, Place, SNAPSHOT, message};
 
 #[test]
 fn a_download_that_does_not_come_on_keeps_nobody_from_its_etcd_and_ends_with_the_stores_name() {
-    let mut place = Place::with(Hosted::builder().hurry(1));
+    let mut place = Place::of(1);
+    place.how.hurry = 1;
+    place.start_again();
     let store = Proxy::start(&Endpoint::plain(place.minio.endpoint()));
     place.apply_destination("slow", &store.url(), &place.owner());
     store.every(
@@ -44,7 +46,7 @@ fn a_download_that_does_not_come_on_keeps_nobody_from_its_etcd_and_ends_with_the
     assert!(!log.contains("no byte came"), "{log}");
     assert!(!member.is_open(), "its etcd is left behind");
 
-    place.hurry(40);
+    place.how.hurry = 40;
     place.launch(0);
     let restore = place.wait_for_phase("held", "Failed");
     let told = message(&restore);

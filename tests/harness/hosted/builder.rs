@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::api::Api;
 use super::hosting::{HostingApi, Kinds, bring_crds, new_hosting, shared_hosting};
+use super::launch::How;
 use super::member::{Launched, Tls};
 use super::{BUCKET, CLUSTER, Hosted, PERMITS, TOKEN};
+use crate::etcd::Version;
 use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::Folder;
@@ -19,7 +21,7 @@ pub struct HostedBuilder {
     own_hosting: bool,
     tls: bool,
     kinds: Kinds,
-    hurry: u32,
+    version: Version,
     in_earnest: bool,
 }
 
@@ -31,7 +33,7 @@ impl HostedBuilder {
             own_hosting: false,
             tls: false,
             kinds: Kinds::Ours,
-            hurry: 4,
+            version: Version::V3_6,
             in_earnest: false,
         }
     }
@@ -59,9 +61,9 @@ impl HostedBuilder {
         self
     }
 
-    /// Launchers wait so many times less long than usual; 4 times where nothing is said.
-    pub fn hurry(mut self, hurry: u32) -> Self {
-        self.hurry = hurry;
+    /// Of this etcd, restored with the etcdutl of its release.
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
         self
     }
 
@@ -74,7 +76,7 @@ impl HostedBuilder {
     /// As users have it: etcd waits for its disk and may hold gigabytes, and launchers are in no hurry. For measurements.
     pub fn in_earnest(mut self) -> Self {
         self.in_earnest = true;
-        self.hurry(1)
+        self
     }
 
     pub fn start(self) -> Hosted {
@@ -140,6 +142,7 @@ impl HostedBuilder {
         };
         let mut hosted = Hosted {
             world: None,
+            how: How::of(wanted.version, wanted.in_earnest),
             // Its rights are those of the manifest, and no others.
             launcher_kubeconfig: hosting.user(
                 &format!("system:serviceaccount:cluster-{name}:etcd-launcher"),
@@ -151,8 +154,6 @@ impl HostedBuilder {
             namespace: format!("cluster-{name}"),
             name,
             hosting,
-            hurry: wanted.hurry,
-            in_earnest: wanted.in_earnest,
             folder,
             _permit: permit,
         };
