@@ -17,9 +17,9 @@
 //!    read *before* R's step and sequence were looked at again; a conflict starts over. A coordinator that slept since Pausing can not
 //!    scale to 0 after Completed: unpausing changed the version.
 //! 5. **Delete only what is proven ours.** A side goes only where its log carries the attempt's new id and `member` another one; what is being built
-//!    may always go. An old state goes only where its attempt is committed and closed, its log carries the attempt's old id and `member` another
-//!    one, `--keep-states` newer ones are kept (one at least), and no attempt in progress asks for it: as the next restore begins, and as it
-//!    completes. What was put aside never goes by itself.
+//!    may always go. An old state goes only where its attempt is committed, its log carries the attempt's old id and `member` the id of another
+//!    cluster, `--keep-states` newer ones are kept (one at least), it was replaced longer ago than `--keep-states-for`, and no EtcdRestore that
+//!    has not ended asks for it (where these can not be listed, nothing goes): as a restore begins, and after it. What was put aside never goes.
 //! 6. **No two clocks are compared** ([`coordinator`]). Stall, Lease and silence are measured by who waits, since it saw a change. `at` is for people.
 //!
 //! # Who is in M
@@ -32,8 +32,10 @@
 //!   no attempt is open there. Its plan is made against "absent": with anything in its place later it is Stuck before it builds. It never voted
 //!   in the cluster that stands, its new id comes from a random token, and it has no state but the one it builds: no etcd is started on two.
 //! - A member that comes back with a state of another cluster than the one that stands does not join in Preflight ([`startup::joins`]): its state is
-//!   put aside first, by the rule for a member without an attempt, and it joins without data. Where that rule does not hold it stays out.
+//!   put aside first, by the rule for a member without an attempt, and it joins without data. Where that rule does not hold it stays out, and its row
+//!   says SetAside, with the reason.
 //! - Who is not there for 60 s is left out, as any voter. It is put aside when it comes back, and in M of the next restore.
+//! - A member of P that is Unfit is left out, with its reason; one of V forbids the restore.
 //!
 //! # Records
 //! | where | what | written by |
@@ -60,9 +62,9 @@
 //! | none | refused (below) | Failed |
 //! | none | KKP acts on the kinds | nothing, as long as it does |
 //! | none | C taken, or a member has an attempt open | wait |
-//! | Preflight | a row Unfit (among them: a store from which nothing came for 10 min, over all tries) | end(failed), with its reason |
+//! | Preflight | a voter Unfit (also: nothing came from the store for 10 min, over all tries); or every row SetAside or Unfit for 60 s | end(failed), with the reasons |
 //! | Preflight | members say what they keep, and no source is decided | Preflight again, with the source; or end(failed) where no majority keeps it |
-//! | Preflight | each of V and P is Fit or silent for 60 s (who reports progress is waited for), and M is large enough | Planned: M, ids, token, T, order |
+//! | Preflight | each of V and P is Fit, or silent or SetAside for 60 s (who reports progress is waited for), or Unfit (P); and M is large enough | Planned: M, ids, token, T, order |
 //! | Preflight | M would be too small, the others silent; S is being scaled; or 10 min without a change | end(failed) |
 //! | Planned..Watching | R deleted, abort, a row of M Unfit, Stuck or NoData, 10 min (Watching 60 s) without a change | end(failed) |
 //! | Planned | all(Built), the same everywhere and the same as the snapshot | finalizer; `cluster-id` := old where absent; Pausing |
@@ -175,6 +177,7 @@ mod watch_writers;
 #[cfg(test)]
 pub(crate) use fitness::MORE_ROOM;
 pub(crate) use fitness::Tools;
+pub(crate) use kept::Keeping;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -218,8 +221,8 @@ pub(crate) struct Settings {
     pub(crate) new_cluster: bool,
     /// With what a new state is brought here.
     pub(crate) tools: Tools,
-    /// How many of the states that restores replaced are kept; at least 1.
-    pub(crate) keep_states: usize,
+    /// How much of what restores replaced stays.
+    pub(crate) keeping: Keeping,
     /// Fixed waits are shorter by so much; for tests.
     pub(crate) hurry: u32,
 }
@@ -281,7 +284,7 @@ pub(crate) async fn run(
         pod_uid: settings.pod_uid,
         new_cluster: settings.new_cluster,
         tools: settings.tools,
-        keep_states: settings.keep_states,
+        keeping: settings.keeping,
         pace,
     };
     let member = Member::new(settings.etcd);

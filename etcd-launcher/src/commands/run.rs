@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::interrupt::interrupted;
@@ -18,7 +19,7 @@ use crate::restore::job;
 use crate::run::Tools;
 use crate::run::hosting::Names;
 use crate::run::pace::Pace;
-use crate::run::{self, Settings};
+use crate::run::{self, Keeping, Settings};
 
 /// Run etcd as its parent, and restore it when an EtcdRestore asks for it
 #[derive(Clone, Debug, Args)]
@@ -63,9 +64,12 @@ pub(crate) struct RunArgs {
     /// etcdutl to restore with [default: the one beside etcd, beside this program, or in PATH]
     #[arg(long, value_name = "PATH")]
     etcdutl: Option<PathBuf>,
-    /// How many of the states that restores replaced are kept, to roll back to; older ones are removed
+    /// How many of the states that restores replaced are kept in any case, to roll back to
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     keep_states: u16,
+    /// For how long each of them is kept, whatever their number; older ones are removed by the next restore
+    #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = humantime::parse_duration)]
+    keep_states_for: Duration,
     /// For tests: wait so many times less long
     #[arg(long, hide = true, default_value_t = 1)]
     hurry: u32,
@@ -121,7 +125,10 @@ pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
             search: ToolArgs::search(),
             stall: Pace::new(args.hurry).of(job::STALL),
         },
-        keep_states: args.keep_states.into(),
+        keeping: Keeping {
+            newest: args.keep_states.into(),
+            least: args.keep_states_for,
+        },
         hurry: args.hurry,
     };
     let said = move |text: &str| ui.say(text);
@@ -156,5 +163,7 @@ mod tests {
         assert_eq!(line(&[flag, "1"]).unwrap().keep_states, 1);
         assert_eq!(line(&[]).unwrap().keep_states, 2);
         assert!(line(&[flag, "0"]).is_err());
+        let for_long = line(&[]).unwrap().keep_states_for;
+        assert_eq!(for_long, Duration::from_secs(7 * 24 * 3600));
     }
 }

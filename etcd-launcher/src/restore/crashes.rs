@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use backup_core::{Error, Kind as ErrorKind, Result};
 use futures::executor::block_on;
+use jiff::{SignedDuration, Timestamp};
 
 use super::asked::Asked;
 use super::dir::DataDir;
@@ -365,7 +366,8 @@ fn restored_often(model: &Model) -> Vec<AttemptId> {
 }
 
 fn forget(model: &Model, keep: usize, named: &[AttemptId]) -> Vec<AttemptId> {
-    exchange::forget(&opened(model), By::Offline, keep, named).unwrap()
+    let now = Timestamp::now();
+    exchange::forget(&opened(model), By::Offline, keep, now, named).unwrap()
 }
 
 #[test]
@@ -375,9 +377,15 @@ fn of_the_states_that_were_replaced_the_newest_are_kept_and_who_is_named() {
     let member = model.tree("/d/member");
     let none: [AttemptId; 0] = [];
     assert_eq!(
-        exchange::forget(&opened(&model), By::Run, 1, &none).unwrap(),
+        exchange::forget(&opened(&model), By::Run, 1, Timestamp::now(), &none).unwrap(),
         none,
         "another's"
+    );
+    let earlier = Timestamp::now() - SignedDuration::from_hours(1);
+    assert_eq!(
+        exchange::forget(&opened(&model), By::Offline, 1, earlier, &none).unwrap(),
+        none,
+        "too young"
     );
     assert_eq!(forget(&model, 4, &none), none);
     assert_eq!(forget(&model, 2, &ids[..1]), ids[1..2]);
@@ -389,6 +397,16 @@ fn of_the_states_that_were_replaced_the_newest_are_kept_and_who_is_named() {
     let newest = format!("/d/.restore-{}/member", ids[3]);
     assert_eq!(left, [newest.as_str(), "/d/member"]);
     assert_eq!(model.tree("/d/member"), member);
+    // Where nobody can tell what is in place, all is kept.
+    let unreadable = model.settled();
+    for _ in 0..2 {
+        restore(&unreadable);
+        let mut dir = opened(&unreadable);
+        let id = dir.attempts().last().unwrap().id().clone();
+        dir.record(&id, Step::Committed).unwrap();
+    }
+    unreadable.remove_tree(Path::new("/d/member/wal")).unwrap();
+    assert_eq!(forget(&unreadable, 1, &none), none);
     // What is not committed may have to go back; what was put in its place by somebody is theirs.
     restore(&model);
     assert_eq!(forget(&model, 1, &none), none);

@@ -4,6 +4,7 @@
 use std::io;
 
 use backup_core::{Error, Result};
+use jiff::Timestamp;
 
 use super::dir::DataDir;
 use super::entry::{Attempt, Entry, Former};
@@ -172,8 +173,8 @@ pub(super) fn remove_new(dir: &DataDir, id: &AttemptId) -> Result<()> {
     Ok(())
 }
 
-/// Removes the old states that committed restores of these hands replaced, but for the newest `keep` of them (one at least) and for those of
-/// `named`. Says of which attempts.
+/// Removes the old states that committed restores of these hands replaced before then, but for the newest `keep` of all (one at least) and for
+/// those of `named`. Says of which attempts.
 ///
 /// # Errors
 /// When they can not be removed.
@@ -181,9 +182,14 @@ pub(crate) fn forget(
     dir: &DataDir,
     by: By,
     keep: usize,
+    before: Timestamp,
     named: &[AttemptId],
 ) -> Result<Vec<AttemptId>> {
     let member = dir.carried()?;
+    // Nothing says that the state in place is whole.
+    if member.cluster().is_none() {
+        return Ok(Vec::new());
+    }
     let mut kept = Vec::new();
     let attempts = dir.attempts().iter();
     for attempt in attempts.filter(|a| a.step == Step::Committed && a.plan.by == by) {
@@ -197,15 +203,16 @@ pub(crate) fn forget(
             && !member.is_same(&side)
             && aside.map_err(|e| unremoved(id, e))? == Kind::Absent;
         if is_old {
-            kept.push(id.clone());
+            kept.push((id.clone(), attempt.at));
         }
     }
     kept.truncate(kept.len().saturating_sub(keep.max(1)));
-    kept.retain(|id| !named.contains(id));
-    for id in &kept {
+    kept.retain(|(id, at)| *at <= before && !named.contains(id));
+    let ids: Vec<AttemptId> = kept.into_iter().map(|(id, _)| id).collect();
+    for id in &ids {
         remove_side(dir, id)?;
     }
-    Ok(kept)
+    Ok(ids)
 }
 
 fn remove_part(dir: &DataDir, id: &AttemptId) -> Result<()> {

@@ -221,9 +221,16 @@ impl Coordinator {
             message: if planned.absent.is_empty() {
                 "every member builds the new state beside the old one".to_owned()
             } else {
+                let absent = planned.absent.iter().map(|name| {
+                    let row = restore.reports.get(name);
+                    match row.filter(|row| row.attempt == attempt.id && !row.message.is_empty()) {
+                        Some(row) => format!("{name} ({})", row.message),
+                        None => name.clone(),
+                    }
+                });
                 format!(
                     "the new state is built; left out: {}",
-                    planned.absent.join(", ")
+                    absent.collect::<Vec<_>>().join(", ")
                 )
             },
         };

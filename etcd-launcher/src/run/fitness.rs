@@ -27,8 +27,7 @@ const LONGEST_SOCKET: usize = 107;
 /// etcd's own default quota.
 const QUOTA: u64 = 2 << 30;
 /// How the user of `run` makes room.
-pub(crate) const MORE_ROOM: &str =
-    "make the volume larger, or let --keep-states keep fewer of the states that restores replaced";
+pub(crate) const MORE_ROOM: &str = "make the volume larger, or keep fewer of the states that restores replaced, with --keep-states and --keep-states-for";
 /// etcd is given so long to tell what it is; it may have been started a moment ago.
 const ANSWERS: Duration = Duration::from_secs(20);
 

@@ -14,9 +14,10 @@ use backup_core::{Error, Result};
 
 use super::act::{self, Act, Situation};
 use super::door;
+use super::event::Tone;
 use super::fitness::{Looked, Tools};
 use super::hosting::{Hosting, SetView, World};
-use super::kept;
+use super::kept::{self, Keeping};
 use super::memory::{Memory, Remembered, RestoreRef};
 use super::pace::{self, OFTEN, Pace};
 use super::peers::Peers;
@@ -28,7 +29,7 @@ use crate::member::{self, Member};
 use crate::restore::dir::DataDir;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
-use crate::restore::plan::AttemptId;
+use crate::restore::plan::{AttemptId, Carried};
 use crate::restore::step as member_step;
 use beside::Again;
 use waits::Waits;
@@ -49,7 +50,7 @@ pub(crate) struct Config {
     pub(crate) pod_uid: String,
     pub(crate) new_cluster: bool,
     pub(crate) tools: Tools,
-    pub(crate) keep_states: usize,
+    pub(crate) keeping: Keeping,
     pub(crate) pace: Pace,
 }
 
@@ -74,6 +75,8 @@ pub(crate) struct Keeper {
     again: Again,
     /// How long a store keeps this member waiting.
     waits: Waits,
+    /// Whether there may be kept states that are too many.
+    to_prune: bool,
     /// What was said last, so that it is said once.
     told: String,
     said: Box<dyn Fn(&str) + Send + Sync>,
@@ -126,6 +129,7 @@ impl Keeper {
             seen: (String::new(), 0, Instant::now()),
             again: Again::new(),
             waits: Waits::new(),
+            to_prune: true,
             told: String::new(),
             said,
         })
@@ -200,6 +204,14 @@ impl Keeper {
                 let stands = set.map(SetView::cluster_id);
                 if !startup::joins(self.memory.now(), &attempt, &self.dir.carried()?, stands) {
                     self.idle(world.as_ref()).await?;
+                    if self.dir.carried()? != Carried::Absent {
+                        self.rows.at(&restore, &attempt, &self.config.pod_uid);
+                        let why = self.health.report().message;
+                        self.rows.tell(|report| {
+                            report.state = State::SetAside;
+                            report.message = why;
+                        });
+                    }
                     return Ok(OFTEN);
                 }
                 self.obey(&restore, &attempt, world.as_ref()).await?;
@@ -212,6 +224,7 @@ impl Keeper {
                 let carried = self.dir.carried()?.cluster().map(|id| id.to_string());
                 self.say("another restore has ended since the one that this member took part in");
                 if mine.is_forward() || carried.as_deref() == stands {
+                    self.note_committed(&mine)?;
                     // A committed state is never exchanged back. Where it stands no more, it is put aside once nothing is open.
                     self.close(&startup::ended(&mine, Outcome::Committed))?;
                 } else {
@@ -227,6 +240,7 @@ impl Keeper {
             }
             Orders::Idle => {
                 self.rows.clear();
+                self.prune().await;
                 self.idle(world.as_ref()).await?;
                 Ok(SELDOM)
             }
@@ -241,6 +255,7 @@ impl Keeper {
     ) -> Result<()> {
         if (&self.seen.0, self.seen.1) != (&attempt.id, attempt.sequence) {
             self.seen = (attempt.id.clone(), attempt.sequence, Instant::now());
+            self.to_prune = true;
             self.say(&format!(
                 "restore {}: {}: {}",
                 restore.name,
@@ -408,9 +423,7 @@ impl Keeper {
             ..self.memory.now().clone()
         };
         self.memory.set(closed)?;
-        if attempt.step() == Step::Completed {
-            self.prune(None);
-        }
+        self.to_prune = true;
         self.health.tell(|health| {
             health.attempt = None;
             health.step = None;
@@ -419,10 +432,25 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes kept states that are too many.
-    fn prune(&mut self, asked: Option<&AttemptId>) {
-        if let Some(told) = kept::prune(&self.dir, self.config.keep_states, asked) {
+    /// Removes kept states that are too many; nothing where nobody can tell which are asked for.
+    async fn prune(&mut self) {
+        if !self.to_prune {
+            return;
+        }
+        let Ok(restores) = self.hosting.all_restores().await else {
+            return;
+        };
+        self.to_prune = false;
+        let open = restores.iter().filter(|restore| !restore.has_ended());
+        let asked: Vec<AttemptId> = open
+            .filter_map(|restore| kept::named(restore.text("backupName")))
+            .collect();
+        if let Some(told) = kept::prune(&self.dir, self.config.keeping, &asked) {
             self.say(&told);
+            let restore = &self.memory.now().restore;
+            self.hosting
+                .tell_event(restore, Tone::Normal, "StatesRemoved", &told)
+                .await;
         }
     }
 

@@ -4,6 +4,7 @@
 //! then it has all that was ever acknowledged. The kept state itself is only read.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backup_core::api::hosted::KEPT;
 use backup_core::etcd::manifest::Etcd;
@@ -13,6 +14,7 @@ use backup_core::layout::SnapshotKeys;
 use backup_core::name::Name;
 use backup_core::progress::Progress;
 use backup_core::{Error, Kind, Result};
+use jiff::{SignedDuration, Timestamp};
 
 use super::fitness;
 use super::hosting::{Hosting, RestoreView};
@@ -46,15 +48,27 @@ fn kept(dir: &DataDir, of: &AttemptId) -> Result<Option<(Known, PathBuf)>> {
     Ok(is_it.then(|| (known.clone(), side)))
 }
 
-/// Removes what this member keeps beyond the newest `keep` states, but not the one that is asked for. Says what it did; nothing where it did nothing.
-pub(crate) fn prune(dir: &DataDir, keep: usize, asked: Option<&AttemptId>) -> Option<String> {
-    let named: Vec<AttemptId> = asked.into_iter().cloned().collect();
-    match blocking(|| exchange::forget(dir, By::Run, keep, &named)) {
+/// How much of what restores replaced stays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeping {
+    /// So many of the newest states in any case; at least 1.
+    pub(crate) newest: usize,
+    /// And each for so long.
+    pub(crate) least: Duration,
+}
+
+/// Removes what this member keeps beyond that, but nothing that is asked for. Says what it did; nothing where it did nothing.
+pub(crate) fn prune(dir: &DataDir, keeping: Keeping, asked: &[AttemptId]) -> Option<String> {
+    let keep = keeping.newest;
+    let before = SignedDuration::try_from(keeping.least)
+        .ok()
+        .and_then(|least| Timestamp::now().checked_sub(least).ok())?;
+    match blocking(|| exchange::forget(dir, By::Run, keep, before, asked)) {
         Ok(removed) if removed.is_empty() => None,
         Ok(removed) => {
             let ids: Vec<String> = removed.iter().map(AttemptId::to_string).collect();
             Some(format!(
-                "removed the states that were replaced by {}: {keep} are kept",
+                "removed the states that were replaced by the attempts {}; the newest {keep} are kept",
                 ids.join(", ")
             ))
         }
@@ -69,7 +83,13 @@ pub(crate) fn prune(dir: &DataDir, keep: usize, asked: Option<&AttemptId>) -> Op
 /// Kind `Corrupt` for a log or a database that can not be read.
 pub(crate) fn look(dir: &DataDir, of: &AttemptId, progress: &dyn Progress) -> Result<Kept> {
     let Some((_, side)) = kept(dir, of)? else {
-        return Ok(Kept::default());
+        let was_here = dir
+            .attempt(of)
+            .is_ok_and(|known| known.step == Step::Committed && known.plan.old != Carried::Absent);
+        return Ok(Kept {
+            gone: was_here && dir.carried_by(&dir.side(of))? == Carried::Absent,
+            ..Kept::default()
+        });
     };
     let (index, term) = tail(&side)?;
     let database = Database::open(&side.join("snap").join("db"))?;
@@ -78,6 +98,7 @@ pub(crate) fn look(dir: &DataDir, of: &AttemptId, progress: &dyn Progress) -> Re
         term,
         index,
         voters: facts.members.len(),
+        gone: false,
     })
 }
 

@@ -320,6 +320,8 @@ pub(crate) struct Kept {
     pub(crate) index: u64,
     /// Members of the cluster that it is a state of.
     pub(crate) voters: usize,
+    /// Whether it kept something once.
+    pub(crate) gone: bool,
 }
 
 /// What a member found in Preflight.

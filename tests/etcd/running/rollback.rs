@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use harness::run::kubectl_backup;
 
-use super::place::{Place, message};
+use super::place::{LONG, Place, message};
 
 /// The id of a restore's attempt.
 fn attempt(place: &Place, name: &str) -> String {
@@ -51,18 +51,31 @@ fn rolled_back(members: usize) {
     assert!(place.is_restored(), "{again}: {}", place.story());
 
     // Of three states that were replaced two are kept, and the newest is rolled back to.
-    let is_kept = |name: &str| {
+    let are_kept = |name: &str, wanted: bool| {
         let folders = kept(&place, &attempt(&place, name));
-        folders.iter().map(|folder| folder.exists()).collect()
+        folders.iter().all(|folder| folder.exists() == wanted)
     };
-    let (all, none) = (vec![true; members], vec![false; members]);
-    let states: [Vec<bool>; 3] = ["restored", &back, &again].map(is_kept);
-    assert_eq!(states, [none, all.clone(), all], "{}", place.story());
-    if members == 1 {
-        rollback(&again);
-        place.assert_put_back();
-        assert!(!place.is_restored(), "{}", place.story());
+    place.relaunch_until("the oldest to be removed", LONG, || {
+        are_kept("restored", false).then_some(())
+    });
+    assert!(are_kept(&back, true) && are_kept(&again, true));
+    if members > 1 {
+        return;
     }
+    let events = place.events_about(&again);
+    assert!(
+        events
+            .iter()
+            .any(|event| event.starts_with("StatesRemoved")),
+        "{events:?}"
+    );
+    let removed = format!("kept-{}", attempt(&place, "restored"));
+    place.apply_restore("too-late", &removed);
+    let told = message(&place.wait_for_phase("too-late", "Failed")).to_owned();
+    assert!(told.contains("was removed"), "{told}");
+    rollback(&again);
+    place.assert_put_back();
+    assert!(!place.is_restored(), "{}", place.story());
 }
 
 #[test]

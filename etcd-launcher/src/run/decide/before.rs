@@ -15,7 +15,16 @@ pub(super) fn preflight(view: &View<'_>) -> Decision {
         .keys()
         .filter_map(|name| Some((name.as_str(), row(view, name)?)))
         .collect();
-    if let Some((name, row)) = rows.iter().find(|(_, row)| row.state == State::Unfit) {
+    let fit: BTreeMap<&str, &Report> = rows
+        .iter()
+        .filter(|(_, row)| row.state == State::Fit)
+        .map(|(name, row)| (*name, *row))
+        .collect();
+    let agreed = plan::voters(&fit);
+    if let Some((name, row)) = rows
+        .iter()
+        .find(|(name, row)| row.state == State::Unfit && vetoes(view, name, &rows, &agreed))
+    {
         return failed(
             view,
             format!("member {name} can not be restored: {}", row.message),
@@ -24,11 +33,7 @@ pub(super) fn preflight(view: &View<'_>) -> Decision {
     if let Some(decision) = source(view, &rows) {
         return decision;
     }
-    let fit: BTreeMap<&str, &Report> = rows
-        .into_iter()
-        .filter(|(_, row)| row.state == State::Fit)
-        .collect();
-    let (voters, known) = match plan::voters(&fit) {
+    let (voters, known) = match agreed {
         Ok(found) => found,
         Err(why) if view.stalled >= view.patience.stall => return failed(view, why),
         Err(why) => return Decision::Wait(why),
@@ -47,13 +52,21 @@ pub(super) fn preflight(view: &View<'_>) -> Decision {
     let waited: Vec<&str> = voters
         .iter()
         .chain(open)
-        .filter(|voter| !is_fit(voter) && !is_silent(view, &voter.name))
+        .filter(|voter| !is_fit(voter) && is_awaited(view, &voter.name))
         .map(|voter| voter.name.as_str())
         .collect();
-    let told = format!("{present} of {} members are fit", voters.len());
+    let mut told = format!("{present} of {} members are fit", voters.len());
     if voters.is_empty() || !waited.is_empty() {
-        if view.stalled >= view.patience.stall {
-            return failed(view, format!("refused: {told}, {needed} are needed"));
+        let is_out = |row: &&Report| matches!(row.state, State::SetAside | State::Unfit);
+        let none_comes = !rows.is_empty()
+            && rows.values().all(is_out)
+            && view.watched_for >= view.patience.silence;
+        if view.stalled >= view.patience.stall || (voters.is_empty() && none_comes) {
+            let why = rows.iter().filter(|(_, row)| row.state != State::Fit);
+            for (name, row) in why {
+                told.push_str(&format!("; {name}: {}", row.message));
+            }
+            return failed(view, format!("refused: {told}"));
         }
         return Decision::Wait(format!("{told}; waiting for {}", waited.join(", ")));
     }
@@ -74,6 +87,32 @@ pub(super) fn preflight(view: &View<'_>) -> Decision {
     }
 }
 
+/// Whether a member that can not be restored forbids it: one that votes. Who has data does; of who has none that is known once somebody says who
+/// votes, or where nobody has any.
+fn vetoes(
+    view: &View<'_>,
+    name: &str,
+    rows: &BTreeMap<&str, &Report>,
+    agreed: &Result<(Vec<Voter>, bool), String>,
+) -> bool {
+    let voters = agreed.as_ref().map_or(&[][..], |(voters, _)| voters);
+    let has_data = |row: &Report| !row.cluster_id.is_empty();
+    let all_told = rows.len() >= view.facts.replicas || view.watched_for >= view.patience.silence;
+    rows.get(name).is_some_and(|row| has_data(row))
+        || voters.iter().any(|voter| voter.name == name)
+        || (all_told && !rows.values().any(|row| has_data(row)))
+}
+
+/// Whether a member that is not fit may become so.
+fn is_awaited(view: &View<'_>, name: &str) -> bool {
+    match row(view, name).map(|row| row.state) {
+        Some(State::Unfit) => false,
+        // It looks whether its state may be put aside.
+        Some(State::SetAside) => view.watched_for < view.patience.silence,
+        _ => !is_silent(view, name),
+    }
+}
+
 /// In a rollback, whose kept state all restore: nothing where no member waits for that to be decided.
 fn source(view: &View<'_>, rows: &BTreeMap<&str, &Report>) -> Option<Decision> {
     let kept: BTreeMap<&str, Kept> = rows
@@ -88,7 +127,20 @@ fn source(view: &View<'_>, rows: &BTreeMap<&str, &Report>) -> Option<Decision> {
     let there = kept.values().filter(|kept| kept.index > 0).count();
     // Of two that go equally far, the first by name.
     let furthest = kept.iter().rev().max_by_key(|(_, kept)| **kept);
-    let told = format!("{there} of {voters} members keep the state from before");
+    let mut told = match voters {
+        0 => "no member keeps the state from before".to_owned(),
+        _ => format!("{there} of {voters} members keep the state from before"),
+    };
+    let gone: Vec<&str> = kept
+        .iter()
+        .filter_map(|(name, kept)| kept.gone.then_some(*name))
+        .collect();
+    if !gone.is_empty() {
+        told.push_str(&format!(
+            "; that of {} was removed (`etcd-launcher run` keeps as many as --keep-states says) or moved",
+            gone.join(", ")
+        ));
+    }
     let asked_long = view.watched_for >= view.patience.silence;
     Some(match furthest {
         Some((name, _)) if there == voters && there > 0 => Decision::Source((*name).to_owned()),
@@ -96,7 +148,7 @@ fn source(view: &View<'_>, rows: &BTreeMap<&str, &Report>) -> Option<Decision> {
         _ if asked_long && kept.len() >= voters => failed(
             view,
             format!(
-                "refused: {told}, {} are needed to know all that was written",
+                "refused: {told}; {} are needed to know all that was written",
                 voters / 2 + 1
             ),
         ),

@@ -515,6 +515,7 @@ fn in_a_rollback_the_state_that_goes_furthest_is_restored_and_no_majority_is_ref
             term,
             index,
             voters: 3,
+            gone: false,
         })
     };
     let case = |rows: &[(&str, Option<Kept>)], seconds: u64| {
@@ -559,6 +560,13 @@ fn in_a_rollback_the_state_that_goes_furthest_is_restored_and_no_majority_is_ref
     ];
     assert!(
         matches!(case(&lost, 61).decide(), Decision::Go(next) if next.step == Step::Failed && next.message.contains("1 of 3"))
+    );
+    let removed = Some(Kept {
+        gone: true,
+        ..Kept::default()
+    });
+    assert!(
+        matches!(case(&[("a", removed)], 61).decide(), Decision::Go(next) if next.message.contains("no member keeps") && next.message.contains("that of a was removed"))
     );
     let mut chosen = case(&all, 61);
     Rc::make_mut(&mut chosen.attempt).source = "b".into();

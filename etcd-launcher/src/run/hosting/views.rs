@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::run::memory::RestoreRef;
 use crate::run::records::{
-    Active, Attempt, CLUSTER_ID, EndRecord, FINALIZER, OUTCOME, Report, TARGET_REVISION,
+    Active, Attempt, CLUSTER_ID, EndRecord, FINALIZER, OUTCOME, Report, Step, TARGET_REVISION,
 };
 
 /// The StatefulSet of etcd.
@@ -97,6 +97,13 @@ impl RestoreView {
 
     pub(crate) fn is_deleting(&self) -> bool {
         self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether nothing comes of it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        let step = self.attempt.as_ref().map(Attempt::step);
+        step.is_some_and(Step::is_end)
+            || matches!(self.phase(), "Completed" | "Failed" | "RolledBack")
     }
 
     pub(crate) fn has_finalizer(&self) -> bool {

@@ -38,10 +38,15 @@ impl Keeper {
         {
             return Ok(());
         }
-        let of = kept::named(restore.text("backupName"));
-        self.prune(of.as_ref());
+        self.prune().await;
         self.waits.begin(attempt);
-        if let Some(of) = of {
+        self.rows.tell(|report| {
+            // It was, a moment ago.
+            if report.state == State::SetAside {
+                report.state = State::Working;
+            }
+        });
+        if let Some(of) = kept::named(restore.text("backupName")) {
             match self.bring_kept(attempt, restore, &of).await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -369,6 +374,20 @@ impl Keeper {
         let known = self.dir.attempt(&id)?.step;
         if known != member_step::Step::Committed {
             self.dir.record(&id, member_step::Step::Committed)?;
+        }
+        Ok(())
+    }
+
+    /// That it was committed while this member was away, where its new state is in place.
+    pub(super) fn note_committed(&mut self, attempt: &Attempt) -> Result<()> {
+        use member_step::Step as At;
+        let id: AttemptId = attempt.id.parse()?;
+        let Ok(known) = self.dir.attempt(&id) else {
+            return Ok(());
+        };
+        let is_open = (At::Exchanged..At::Committed).contains(&known.step);
+        if is_open && self.dir.truth(known)? == Truth::After {
+            self.record_committed(attempt)?;
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ Examples:
 ///
 /// Makes another EtcdRestore, of the state from before, which the members keep: clients have seen the revisions of the restored state, and would be
 /// left hanging on lower ones. The launchers bring the kept state to the destination as a snapshot and restore it on every member. What was
-/// written since the restore is gone then; it can be rolled back in turn. A restore that is not completed is given up with `etcd abort`.
+/// written since the restore is gone then; it can be rolled back in turn. Launchers keep the newest of such states and those of the last days
+/// (`etcd-launcher run --keep-states, --keep-states-for`); what is older can not be taken back. A restore that is not completed is given up with `etcd abort`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RollbackArgs {

@@ -105,6 +105,68 @@ fn who_does_not_come_is_waited_for_and_then_left_out_as_long_as_a_majority_is_th
 }
 
 #[test]
+fn who_can_not_be_restored_forbids_it_where_it_votes_and_is_left_out_where_it_does_not() {
+    let mut case = two_of_three();
+    change(&mut case, "c", |row| {
+        row.state = State::Unfit;
+        row.cluster_id.clear();
+        row.fit = None;
+    });
+    assert_eq!(planned(&case).absent, ["c"]);
+    // Nobody says yet who votes.
+    for name in ["a", "b"] {
+        change(&mut case, name, |row| row.state = State::Working);
+    }
+    assert!(matches!(case.decide(), Decision::Wait(_)));
+    for (name, id) in [("b", "old"), ("b", "")] {
+        let mut case = two_of_three();
+        change(&mut case, name, |row| {
+            row.state = State::Unfit;
+            id.clone_into(&mut row.cluster_id);
+            row.fit = None;
+        });
+        let told = refusal(&case);
+        assert!(told.contains("member b can not be restored"), "{told}");
+    }
+    let mut case = two_of_three();
+    for name in ["a", "b", "c"] {
+        change(&mut case, name, |row| {
+            row.state = State::Unfit;
+            row.cluster_id.clear();
+        });
+    }
+    assert!(refusal(&case).contains("can not be restored"));
+    for name in ["a", "b"] {
+        Rc::make_mut(&mut case.reports).remove(name);
+    }
+    assert!(
+        matches!(case.decide(), Decision::Wait(_)),
+        "the others may have data"
+    );
+}
+
+#[test]
+fn who_holds_the_state_of_another_cluster_is_waited_for_a_while_and_its_reason_is_told() {
+    let set_aside = |case: &mut Case, name: &str| {
+        Rc::make_mut(&mut case.silent).insert(name.into(), Duration::ZERO);
+        change(case, name, |row| {
+            row.state = State::SetAside;
+            row.message = "another cluster stands".into();
+        });
+    };
+    let mut case = two_of_three();
+    set_aside(&mut case, "c");
+    assert!(matches!(case.decide(), Decision::Wait(_)));
+    case.watched_for = Duration::from_secs(61);
+    assert_eq!(planned(&case).absent, ["c"]);
+    for name in ["a", "b"] {
+        set_aside(&mut case, name);
+    }
+    let told = refusal(&case);
+    assert!(told.contains("a: another cluster stands"), "{told}");
+}
+
+#[test]
 fn a_majority_of_the_voters_and_of_the_new_members_is_needed() {
     // With the new one they are two of three, but one of two voters is none: the other one may have acknowledged more.
     let mut case = two_of_three();
