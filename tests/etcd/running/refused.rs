@@ -46,6 +46,25 @@ fn a_pod_or_a_stateful_set_that_would_end_it_in_the_middle_is_refused() {
 }
 
 #[test]
+fn members_of_another_cluster_than_the_one_that_stands_say_so_and_are_not_waited_for() {
+    let place = Place::of(1);
+    let stands =
+        |id: &Value| json!({"metadata": {"annotations": {"etcd-launcher/cluster-id": id}}});
+    let set = place.stateful_set();
+    let before = &set["metadata"]["annotations"]["etcd-launcher/cluster-id"];
+    patch_set(&place, &stands(&json!("abc")));
+    place.apply_restore("another", SNAPSHOT);
+    let told = message(&place.wait_for_phase("another", "Failed")).to_owned();
+    assert!(
+        told.contains("etcd-0: cluster abc stands") && told.contains("take the annotation"),
+        "{told}"
+    );
+    patch_set(&place, &stands(before));
+    place.assert_put_back();
+    assert!(!place.is_restored());
+}
+
+#[test]
 fn a_certificate_that_has_expired_is_named_before_anything_is_stopped() {
     let place = Place::with(Hosted::builder().with_tls());
     // It has no peers that would see it now; a restored one with peers would be alone.
