@@ -2,6 +2,7 @@
 //! its etcd is in here and in [`crate::restore`]; it decides nothing for others.
 
 mod idle;
+mod noting;
 mod situation;
 mod work;
 
@@ -27,6 +28,7 @@ use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::plan::AttemptId;
 use crate::restore::step as member_step;
+use noting::Noting;
 
 /// Between two looks while there is no attempt.
 const SELDOM: Duration = Duration::from_secs(2);
@@ -60,6 +62,8 @@ pub(crate) struct Keeper {
     progress: &'static dyn Progress,
     /// The lock on the stopped etcd's database.
     fence: Option<Fence>,
+    /// Reads the state that was replaced.
+    noting: Noting,
     /// The snapshot at hand: of this attempt.
     looked: Option<(String, Looked)>,
     /// The decision that is obeyed, and since when.
@@ -114,6 +118,7 @@ impl Keeper {
             health,
             progress,
             fence: None,
+            noting: Noting::default(),
             looked: None,
             seen: (String::new(), 0, Instant::now()),
             again: (Instant::now(), AGAIN),
@@ -331,7 +336,7 @@ impl Keeper {
             State::Swapped => self.exchange(attempt)?,
             // Built by a launcher that ended before it could say so.
             State::Built if attempt.step() == Step::Planned && !self.rows.has_built() => {
-                return self.tell_built(attempt);
+                return self.tell_built(attempt, false);
             }
             State::RolledBack if now.etcd == Listening::None => self.fence = None,
             _ => {}
@@ -361,9 +366,7 @@ impl Keeper {
     fn close(&mut self, attempt: &Attempt) -> Result<()> {
         self.looked = None;
         let id: AttemptId = attempt.id.parse()?;
-        if attempt.is_forward() {
-            self.note_former(&id)?;
-        } else {
+        if !attempt.is_forward() {
             self.tidy(attempt)?;
         }
         let spool = self.dir.spool(&id);
