@@ -3,6 +3,7 @@
 
 mod backup;
 mod bad_input;
+mod diff;
 mod etcd;
 mod harness_itself;
 mod interop;

@@ -4,6 +4,7 @@ pub(crate) mod contents;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod diff;
 pub(crate) mod download;
 pub(crate) mod etcd;
 pub(crate) mod get;
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Create(args) => create::run(&context, *args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Describe(args) => describe::run(&context, args).await,
+        Command::Diff(args) => diff::run(&context, *args).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Contents(args) => contents::run(&context, args).await,
         Command::Download(args) => download::run(&context, args).await,
