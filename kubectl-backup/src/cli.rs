@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    contents, create, delete, describe, diff, download, etcd, get, location, logs, prune, restore,
-    verify, version,
+    completion, contents, create, delete, describe, diff, doctor, download, etcd, get, location,
+    logs, prune, restore, verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -79,7 +79,11 @@ pub(crate) enum Command {
     /// Manage where backups live
     #[command(subcommand)]
     Location(location::LocationCommand),
+    Doctor(doctor::DoctorArgs),
     Etcd(etcd::EtcdArgs),
+    /// Complete this plugin's command line in your shell
+    #[command(subcommand)]
+    Completion(completion::CompletionCommand),
     Version(version::VersionArgs),
 }
 
