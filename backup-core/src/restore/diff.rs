@@ -7,6 +7,8 @@
 mod fields;
 mod left;
 mod right;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -157,6 +157,11 @@ impl Right for Live<'_> {
 
     fn stands(&self, api: &ApiResource, count: u64) -> Result<bool, String> {
         let versions = self.versions(api);
+        // An API that does not answer has not lost its objects.
+        let gap = self.served.gaps.iter().find(|gap| gap.group == api.group);
+        if let Some(gap) = gap.filter(|_| versions.is_empty()) {
+            return Err(format!("the cluster could not be asked: {}", gap.reason));
+        }
         if count == 0 || versions.is_empty() || versions.contains(&api.version.as_str()) {
             return Ok(true);
         }
