@@ -117,7 +117,7 @@ fn report(context: &Context, compared: &Compared) -> Exit {
     let left_out = match compared.left_out {
         0 => String::new(),
         kinds => format!(
-            "; {} not compared, which a backup left out by its own filters",
+            "; {} not compared, which a rule left out of a backup",
             counted(kinds, "kind")
         ),
     };
