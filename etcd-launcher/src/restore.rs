@@ -34,12 +34,12 @@
 //! | `Planned` | spool is filled | old / absent; spool in part | starts over from the fetch; another plan where the mark reached T | `Abandoned` |
 //! | `Fetched` | etcdutl writes the side | old / absent or in part | the same; the part is removed first | `Abandoned` |
 //! | `Built` | side is proven, owned, synced | old / new, perhaps not durable | the same | `Abandoned` |
-//! | `Proven` | spool removed; etcd stopped (or was); old state noted | old / new, durable | its print compared, then on; differs: starts over | `Abandoned` |
+//! | `Proven` | spool removed; etcd stopped (or was); old state noted, its keys as well where no control plane waits | old / new, durable | its print compared, then on; differs: starts over | `Abandoned` |
 //! | `Exchanging` | exchange, parents synced | old / new, or new / old, whichever the folders say; with two renames also absent / new + aside old, or new / absent + aside old | moves on to the goal new from where it is | old: `Abandoned`; else `RollingBack` |
 //! | `Exchanged` | offline: none. Else etcd starts, fenced | new / old | done | as below |
 //! | `Starting` | etcd runs fenced on the new state | new / old | starts again, fenced | stop, `RollingBack` |
 //! | `Verified` | waits for the commit | new / old | waits | stop, `RollingBack` |
-//! | `Committed` | restart with its usual listeners | new / old | never exchanged back | a new attempt, forward |
+//! | `Committed` | restart with its usual listeners; the old state's keys noted by a second such record | new / old | never exchanged back | a new attempt, forward |
 //! | `RollingBack` | exchange back, parents synced | as `Exchanging`, mirrored | moves on to the goal old | the same |
 //! | `RolledBack` | the side (the new state) is removed | old / new, in part or absent | removes what is left; plans | nothing to do |
 //! | `Abandoned` | side and spool are removed | old / new, in part or absent | removes what is left; plans | nothing to do |
@@ -53,7 +53,7 @@
 //! While the new state was never started (its print is the one of `Proven`: names of its files, heads of its logs and of its database), it
 //! is exchanged back: no client has seen its revisions. Afterwards, and after `Committed`, it is a new attempt, forward: a
 //! copy of the kept state is started alone on a unix socket so that its log is applied, stopped, compared with what was noted
-//! before the exchange, and restored with a target revision above all that was seen. The kept state itself is only read.
+//! of it (its keys only where they were read), and restored with a target revision above all that was seen. The kept state itself is only read.
 
 pub(crate) mod asked;
 pub(crate) mod decide;

@@ -110,13 +110,13 @@
 //! A completed R is rolled back by another one whose `backupName` is `kept-ATTEMPT`: the state that R's attempt replaced, which every member of M keeps.
 //! Exchanging it back would not do: clients have seen the revisions of the new state. In Preflight each member says how far the log of what it keeps
 //! goes; the coordinator decides on the one that goes furthest (`attempt.source`), of all, or of a majority of that state's members once 60 s have
-//! passed; that member applies its log in a copy, alone, compares it with what was noted before the exchange, and brings it to the destination
+//! passed; that member applies its log in a copy, alone, compares it with what was noted of it, and brings it to the destination
 //! as a snapshot of that name. From there on it is a restore like any other, and that snapshot stays.
 //!
 //! # Refused before anything is stopped ([`coordinator`], [`fitness`])
 //! What names and objects can tell; a destination without the snapshot; a liveness or startup probe at a port of etcd's ([`probes`]); R lying in the very
 //! etcd that it would replace; a later write that the API would not take, each of them rehearsed ([`rehearsal`]). Then by each member: arguments,
-//! certificates that have expired, a learner, the snapshot's wholeness, cluster, version, size, and the room for it. Then by the plan: versions
+//! a log outside of the data dir, mounts in it, etcd's authentication, certificates that have expired, a learner, the snapshot's wholeness, cluster, version, size, and the room for it. Then by the plan: versions
 //! or snapshots that differ, a StatefulSet that is being scaled.
 //!
 //! # What people see
@@ -154,6 +154,7 @@ pub(crate) mod records;
 mod rehearsal;
 mod row;
 mod startup;
+mod step;
 mod watch_writers;
 
 pub(crate) use fitness::Tools;

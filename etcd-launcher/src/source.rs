@@ -77,10 +77,8 @@ impl Default for Limits {
 /// A snapshot on the disk, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetched {
-    /// The database with its trailer where it has one; 0600, synced.
+    /// The database with its trailer where it has one; 0600. It need not outlive the machine: who starts again fetches again.
     pub(crate) path: PathBuf,
-    /// Whether it has a trailer: `etcdutl snapshot restore` needs `--skip-hash-check` where not.
-    pub(crate) has_trailer: bool,
     /// SHA-256 of the database without its trailer, in hexadecimal digits.
     pub(crate) sha256: String,
     /// What it says of itself.
@@ -174,7 +172,7 @@ impl Source {
         self.through(limits, progress, |_, _| Ok(())).await
     }
 
-    /// Brings the snapshot to `to`: unpacked into `<to>.part` beside it, synced, its trailer, structure and every promise checked, renamed.
+    /// Brings the snapshot to `to`: unpacked into `<to>.part` beside it, its trailer, structure and every promise checked, renamed.
     /// On an error nothing stays.
     ///
     /// # Errors
@@ -223,7 +221,6 @@ impl Source {
         part.keep()?;
         Ok(Fetched {
             path: to.to_owned(),
-            has_trailer: walked.has_trailer,
             sha256: walked.sha256,
             facts: examined.facts,
             digest: examined.digest,
@@ -402,7 +399,7 @@ fn too_large(name: &str, bytes: u64, most: u64) -> Error {
         bytes.div_ceil(1 << 20),
         most >> 20
     ))
-    .hint("etcd would not start with it; raise the quota of the backend here and there")
+    .hint("etcd would not start with it: raise --quota-backend-bytes, of etcd and wherever else it is given")
 }
 
 /// Whether it is a file that can be read twice; a pipe can not.

@@ -1,21 +1,21 @@
 //! Snapshots of an etcd of 2 GiB that waits for its disk, to MinIO, beside `etcdctl snapshot save` to a local file.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::etcd::{Content, Etcd, Fill};
-use harness::run::{Backup, etcd_launcher};
+use harness::run::etcd_launcher;
 use harness::store::Minio;
 
-use super::{AtMost, BUCKET, RUNS, Shown, Table, mebibytes, say, seconds};
+use super::memory::{anonymous, measured};
+use super::table::{AtMost, Shown, Table};
+use super::{BUCKET, RUNS, mebibytes, median, say, seconds};
 
 /// A page of the database.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// What may be resident besides 24 bytes a page.
-const ANONYMOUS: u64 = 128 << 20;
+pub(super) const ANONYMOUS: u64 = 128 << 20;
 
 /// The row of the budget, and one for each half of the data.
 pub(super) fn snapshots(minio: &Minio, table: &mut Table) {
@@ -32,10 +32,7 @@ pub(super) fn snapshots(minio: &Minio, table: &mut Table) {
         stored = bytes;
     }
     say(&format!("ours {ours:?}, theirs {theirs:?}"));
-    let [ours, theirs] = [ours, theirs].map(|mut all| {
-        all.sort();
-        all[all.len() / 2]
-    });
+    let [ours, theirs] = [ours, theirs].map(median);
     table.row(
         &format!(
             "etcd snapshot of {} to MinIO, compressed to {} and verified",
@@ -106,41 +103,11 @@ fn save(etcd: &Etcd, minio: &Minio) -> (Duration, u64, u64) {
         .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
         .location(&location)
         .credentials_of(minio);
-    let (time, peak, printed) = measured(call);
+    let (time, peak, printed) = measured(call, anonymous);
+    let printed = printed.json();
     let stored = printed["data"]["bytes"].as_u64().unwrap();
     for key in minio.list(BUCKET, prefix) {
         minio.delete(BUCKET, &key);
     }
     (time, peak, stored)
-}
-
-/// Wall-clock time and peak of anonymous memory of one call. The kernel keeps no peak of that, so it is looked at every 2 ms.
-fn measured(call: Backup) -> (Duration, u64, serde_json::Value) {
-    let start = Instant::now();
-    let running = call.spawn();
-    let pid = running.pid();
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut peak = 0;
-            while !ended.load(Ordering::Relaxed) {
-                peak = peak.max(anonymous(pid));
-                thread::sleep(Duration::from_millis(2));
-            }
-            peak
-        });
-        let run = running.wait(Duration::from_secs(600));
-        let time = start.elapsed();
-        ended.store(true, Ordering::Relaxed);
-        (time, watch.join().unwrap(), run.ok().json())
-    })
-}
-
-fn anonymous(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or(0, |kib| kib << 10)
 }

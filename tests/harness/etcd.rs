@@ -32,14 +32,14 @@ pub enum Version {
 }
 
 impl Version {
-    fn server(self) -> &'static str {
+    pub(crate) fn server(self) -> &'static str {
         match self {
             Self::V3_5 => "etcd35",
             Self::V3_6 => "etcd",
         }
     }
 
-    fn etcdutl(self) -> &'static str {
+    pub(crate) fn etcdutl(self) -> &'static str {
         match self {
             Self::V3_5 => "etcdutl35",
             Self::V3_6 => "etcdutl",

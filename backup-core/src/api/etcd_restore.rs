@@ -61,11 +61,11 @@ pub struct EtcdRestoreSpec {
         validation = Rule::new("self == oldSelf").message("the snapshot can not be changed: make another object")
     )]
     pub backup_name: String,
-    /// The BackupStorageLocation that has the snapshot; without it, the one of the EtcdBackupConfig that took it
+    /// The BackupStorageLocation that has the snapshot; `kubectl backup etcd restore create` writes the one of the EtcdBackupConfig that took it
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub destination: Option<String>,
-    /// Not used; KKP has it
+    /// KKP's older way to name a bucket, used where there is no destination: a Secret with its address and keys, which the launcher has to be allowed to read
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_download_credentials_secret: Option<String>,
 }

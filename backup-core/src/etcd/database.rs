@@ -149,6 +149,14 @@ impl Database {
         Ok(survey.facts)
     }
 
+    /// What the small buckets and one path down the tree tell: members, alarms, the latest and the compacted revisions. Keys are not counted.
+    ///
+    /// # Errors
+    /// `Corrupt` at the first page that can not be followed.
+    pub fn glance(&self) -> Result<Facts> {
+        Ok(self.history()?.0)
+    }
+
     /// Everything that is wrong with the database, a sentence each; none where it is whole. Reads the file, then every reachable page.
     ///
     /// # Errors

@@ -144,7 +144,16 @@ pub async fn secret(
 ) -> Result<BTreeMap<String, Vec<u8>>> {
     let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
     let doing = format!("can not read the destination's Secret {namespace}/{name}");
-    let body = cluster.get(&path).await.map_err(|e| told(e, &doing))?;
+    let body = cluster.get(&path).await.map_err(|e| {
+        let is_forbidden = e.code == 403;
+        let error = told(e, &doing);
+        if is_forbidden {
+            return error.hint(format!(
+                "add {name} to the Secrets that the Role of who asks may get (resourceNames)"
+            ));
+        }
+        error
+    })?;
     let secret: Value = serde_json::from_slice(&body).unwrap_or_default();
     let data = secret["data"].as_object().cloned().unwrap_or_default();
     Ok(data

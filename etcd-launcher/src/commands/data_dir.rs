@@ -17,7 +17,7 @@ use crate::restore::exchange;
 use crate::restore::fence::{self, Fence};
 use crate::restore::fit::{self, Lineage, Target};
 use crate::restore::job::Builder;
-use crate::restore::plan::Carried;
+use crate::restore::plan::{By, Carried};
 use crate::restore::proof;
 
 /// etcd's own default for `--quota-backend-bytes`.
@@ -84,6 +84,7 @@ impl ToolArgs {
                 quota: self.quota_backend_bytes.unwrap_or(QUOTA),
                 lineage: Lineage::of(dir, &dir.carried()?, facts),
                 another_cluster,
+                by: By::Offline,
             },
             data_dir: dir.root().to_owned(),
             lock: dir.lock_for_child()?,

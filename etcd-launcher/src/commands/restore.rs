@@ -309,7 +309,9 @@ fn tell_plan(
     text.field(1, "Now", taken.old.to_string());
     if let Some(former) = &taken.former {
         text.field(1, "Revision", former.revision.to_string());
-        text.field(1, "Keys", output::count(former.content.keys));
+        if let Some(content) = &former.content {
+            text.field(1, "Keys", output::count(content.keys));
+        }
     }
     text.field(0, "New cluster", plan.cluster_id.to_string());
     text.field(1, "Members", ids::written(&plan.members));

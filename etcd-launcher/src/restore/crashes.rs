@@ -51,7 +51,6 @@ impl Work for Fake {
         Ok(Snapshot {
             sha256: "s".into(),
             bytes: 3,
-            trailer: true,
             revision: 7,
             content: content(),
             cluster: None,
@@ -59,13 +58,7 @@ impl Work for Fake {
         })
     }
 
-    async fn build(
-        &mut self,
-        plan: &Plan,
-        _snapshot: &Snapshot,
-        spool: &Path,
-        side: &Path,
-    ) -> Result<()> {
+    async fn build(&mut self, plan: &Plan, spool: &Path, side: &Path) -> Result<()> {
         let log = wal::head_of(wal::Owner {
             member: plan.member_id,
             cluster: plan.cluster_id,
@@ -134,7 +127,7 @@ fn restore_with(model: &Model, stopped: &Etcd) -> Result<Restored> {
         marks: vec![5],
         former: Some(Former {
             revision: 5,
-            content: content(),
+            content: Some(content()),
             members: vec![Id(1)],
         }),
         now_ms: 1_790_000_000_000,

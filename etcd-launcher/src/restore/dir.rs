@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use backup_core::{Error, Kind as ErrorKind, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use super::entry::{Attempt, Entry};
+use super::entry::{Attempt, Entry, Former};
 use super::files::{Disk, Files, Kind};
 use super::journal::{self, Journal};
 use super::plan::{AttemptId, Carried};
@@ -123,6 +123,16 @@ impl DataDir {
     /// As [`Journal::append`].
     pub(crate) fn record(&mut self, id: &AttemptId, step: Step) -> Result<()> {
         self.journal.append(&Entry::new(id, step))
+    }
+
+    /// Notes, after the commit, what the state was that was replaced.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub(crate) fn note_former(&mut self, id: &AttemptId, former: Former) -> Result<()> {
+        let mut entry = Entry::new(id, Step::Committed);
+        entry.former = Some(former);
+        self.journal.append(&entry)
     }
 
     /// `member`

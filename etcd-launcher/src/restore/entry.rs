@@ -15,8 +15,6 @@ pub(crate) struct Snapshot {
     pub(crate) sha256: String,
     /// Its size without the trailer.
     pub(crate) bytes: u64,
-    /// Whether it ends with its hash; what is copied out of a data directory does not.
-    pub(crate) trailer: bool,
     /// Its greatest revision.
     pub(crate) revision: i64,
     /// All its live keys.
@@ -45,8 +43,9 @@ pub(crate) struct Content {
 pub(crate) struct Former {
     /// Its greatest revision in the database; the write-ahead log may know more.
     pub(crate) revision: i64,
-    /// All its live keys at that revision.
-    pub(crate) content: Content,
+    /// All its live keys at that revision, once they were read: with a control plane that waits, that is after it is back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<Content>,
     /// The ids of its members: snapshots of its cluster are recognised by them later.
     #[serde(default)]
     pub(crate) members: Vec<Id>,
@@ -71,7 +70,7 @@ pub(crate) struct Entry {
     /// With `Proven`: the print of the new state before it was ever started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) print: Option<String>,
-    /// With `Exchanging`, where the old state could be read.
+    /// With `Exchanging`, where the old state could be read; with a second `Committed`, once all of it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) former: Option<Former>,
     /// Why, for people.

@@ -7,7 +7,7 @@ use backup_core::{Error, Result};
 
 use super::dir::DataDir;
 use super::ids::{self, Id};
-use super::plan::Carried;
+use super::plan::{By, Carried};
 use super::version::{Line, Version};
 
 /// A segment of a write-ahead log, as etcd allocates it.
@@ -15,6 +15,9 @@ const SEGMENT: u64 = 64_000_000;
 
 /// What is left over in any case.
 const SPARE: u64 = 16 << 20;
+
+/// What a user of `run` can do with a snapshot of another cluster.
+pub(crate) const ANOTHER_CLUSTER_HERE: &str = "name a snapshot of this cluster; one of another is restored with every member stopped, by `etcd-launcher restore --another-cluster`";
 
 /// What the data dir knows of its own past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,6 +118,8 @@ pub(crate) struct Target {
     pub(crate) lineage: Lineage,
     /// Whether the snapshot may be of another cluster.
     pub(crate) another_cluster: bool,
+    /// Who restores, for what is said to them.
+    pub(crate) by: By,
 }
 
 /// The release line that a database was served by.
@@ -139,16 +144,24 @@ pub(crate) fn check(facts: &Facts, cluster: Option<Id>, target: &Target) -> Resu
         return Err(Error::invalid(format!(
             "the snapshot is of etcd {line}, newer than the etcd {etcd} that is to run on it"
         ))
-        .hint(
-            "etcd itself would start on it and break: upgrade etcd first, and name it with --etcd",
-        ));
+        .hint(match target.by {
+            By::Run => "etcd itself would start on it and break: upgrade etcd first",
+            By::Offline | By::Node => {
+                "etcd itself would start on it and break: upgrade etcd first, and name it with --etcd"
+            }
+        }));
     }
     if facts.bytes > target.quota {
         return Err(Error::invalid(format!(
             "the snapshot's database of {} bytes is larger than etcd's quota of {} bytes",
             facts.bytes, target.quota
         ))
-        .hint("etcd would refuse writes: start it with a larger --quota-backend-bytes, and give the same number here"));
+        .hint(match target.by {
+            By::Run => "etcd would refuse writes: start it with a larger --quota-backend-bytes",
+            By::Offline | By::Node => {
+                "etcd would refuse writes: start it with a larger --quota-backend-bytes, and give the same number here"
+            }
+        }));
     }
     match target.lineage.knows(facts, cluster) {
         Some(true) => {}
@@ -165,7 +178,10 @@ pub(crate) fn check(facts: &Facts, cluster: Option<Id>, target: &Target) -> Resu
                 "the snapshot is of another cluster: its members are {}",
                 whose.join("; ")
             ))
-            .hint("add --another-cluster where this is what you want"));
+            .hint(match target.by {
+                By::Run => ANOTHER_CLUSTER_HERE,
+                By::Offline | By::Node => "add --another-cluster where this is what you want",
+            }));
         }
         None => notes.push(
             "nothing here says which cluster this was: make sure that the snapshot is of it"
@@ -251,6 +267,7 @@ mod tests {
                 ..Default::default()
             },
             another_cluster: false,
+            by: By::Offline,
         }
     }
 
@@ -300,6 +317,26 @@ mod tests {
         let mut fresh = target();
         fresh.lineage = Lineage::default();
         assert_eq!(check(&other, None, &fresh).unwrap().len(), 1, "a note");
+    }
+
+    #[test]
+    fn who_asks_with_an_object_is_told_of_no_flag_of_a_command() {
+        let (mut newer, mut large, mut other) = (facts(), facts(), facts());
+        newer.storage_version = Some("3.7.0".into());
+        large.bytes = 1001;
+        other.members[0].id = "b".into();
+        for (facts, flag) in [
+            (newer, "--etcd"),
+            (large, "same number here"),
+            (other, "add --another-cluster"),
+        ] {
+            for (by, is_told) in [(By::Run, false), (By::Offline, true)] {
+                let target = Target { by, ..target() };
+                let refused = check(&facts, None, &target).unwrap_err();
+                let hint = refused.hint_text().unwrap();
+                assert_eq!(hint.contains(flag), is_told, "{hint}");
+            }
+        }
     }
 
     #[test]

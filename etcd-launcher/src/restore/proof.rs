@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_core::etcd::{Database, Facts, LiveDigest, Trailer};
+use backup_core::etcd::{Database, Facts, LiveDigest};
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
@@ -41,13 +41,26 @@ pub(crate) fn seen(member: &Path, progress: &dyn Progress) -> Result<Seen> {
     let problem = examined.problems.into_iter().next();
     let former = Former {
         revision: examined.facts.revision,
-        content: examined.digest.into(),
+        content: Some(examined.digest.into()),
         members: fit::member_ids(&examined.facts).collect(),
     };
     Ok(Seen {
         facts: examined.facts,
         former: problem.is_none().then_some(former),
         problem,
+    })
+}
+
+/// What a stopped state is without a look at its keys, which takes seconds a control plane would be away for.
+///
+/// # Errors
+/// Where there is none, or it is none.
+pub(crate) fn glance(member: &Path) -> Result<Former> {
+    let facts = Database::open(&member.join("snap").join("db"))?.glance()?;
+    Ok(Former {
+        revision: facts.revision,
+        content: None,
+        members: fit::member_ids(&facts).collect(),
     })
 }
 
@@ -70,7 +83,6 @@ pub(crate) fn snapshot(
     let snapshot = Snapshot {
         sha256,
         bytes: database.bytes(),
-        trailer: database.trailer() != Trailer::None,
         revision: examined.facts.revision,
         content: examined.digest.clone().into(),
         cluster: None,

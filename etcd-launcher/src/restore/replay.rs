@@ -98,17 +98,9 @@ impl Work for FromKept<'_> {
         self.look(&plan.attempt, &plan.name, spool).await
     }
 
-    async fn build(
-        &mut self,
-        plan: &Plan,
-        snapshot: &Snapshot,
-        spool: &Path,
-        side: &Path,
-    ) -> Result<()> {
+    async fn build(&mut self, plan: &Plan, spool: &Path, side: &Path) -> Result<()> {
         let facts = self.facts.clone().unwrap_or_default();
-        self.builder
-            .build(plan, snapshot, &facts, spool, side)
-            .await
+        self.builder.build(plan, &facts, spool, side).await
     }
 
     async fn prove(&mut self, plan: &Plan, snapshot: &Snapshot, member: &Path) -> Result<()> {
@@ -139,6 +131,10 @@ fn compare(
             snapshot.revision, former.revision
         )));
     }
+    // A launcher that ended before it had read them.
+    let Some(noted) = &former.content else {
+        return Ok(());
+    };
     let then = if snapshot.revision == former.revision {
         snapshot.content.clone()
     } else {
@@ -149,7 +145,7 @@ fn compare(
             Err(e) => return Err(e),
         }
     };
-    if then != former.content {
+    if then != *noted {
         return Err(Error::corrupt(format!(
             "the kept state holds other keys at revision {} than when it was replaced",
             former.revision

@@ -54,7 +54,7 @@ steps! {
 }
 
 impl Step {
-    /// Whether nothing may follow.
+    /// Whether no other step may follow.
     pub(crate) fn is_final(self) -> bool {
         matches!(self, Self::Committed | Self::RolledBack | Self::Abandoned)
     }
@@ -76,10 +76,11 @@ impl Step {
             Self::Exchanged => last == Self::Exchanging,
             Self::Starting => matches!(last, Self::Exchanged | Self::Starting | Self::Verified),
             Self::Verified => last == Self::Starting,
-            // A member that was away learns of the commit late.
-            Self::Committed => {
-                matches!(last, Self::Exchanged | Self::Starting | Self::Verified)
-            }
+            // A member that was away learns of the commit late. Again, with what the old state was.
+            Self::Committed => matches!(
+                last,
+                Self::Exchanged | Self::Starting | Self::Verified | Self::Committed
+            ),
             Self::RollingBack => {
                 (Self::Exchanging..Self::Committed).contains(&last) || last == Self::RollingBack
             }

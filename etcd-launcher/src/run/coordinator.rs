@@ -21,7 +21,7 @@ use super::hosting::{Hosting, RestoreView, SetView, Written};
 use super::keeper::{crash_at, sentence};
 use super::lease::Turn;
 use super::memory::RestoreRef;
-use super::pace::Pace;
+use super::pace::{self, OFTEN, Pace};
 use super::pause::{self, Still};
 use super::peers::Peers;
 use super::plan;
@@ -32,8 +32,7 @@ pub(crate) use seen::Seen;
 use seen::since;
 pub(crate) use whose::Whose;
 
-/// Between two looks.
-const OFTEN: Duration = Duration::from_millis(700);
+/// Between two looks while there is nothing to coordinate.
 const SELDOM: Duration = Duration::from_secs(2);
 /// etcd is watched for so long.
 const WATCHED: Duration = Duration::from_secs(5);
@@ -142,13 +141,13 @@ impl Coordinator {
                     return Ok(SELDOM);
                 }
                 self.message(restore, &message).await?;
-                Ok(OFTEN)
+                Ok(pace::between_looks(attempt.step()))
             }
             Decision::Do(work) => {
                 crash_at(&format!("{work:?}:before"));
                 self.work(work, restore, attempt).await?;
                 crash_at(&format!("{work:?}:after"));
-                Ok(OFTEN)
+                Ok(pace::between_looks(attempt.step()))
             }
             Decision::Go(next) => {
                 let mut decided = self.next(attempt, &next, &restore.reports);

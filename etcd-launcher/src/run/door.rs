@@ -14,6 +14,8 @@ use super::http;
 use super::records::Voter;
 use crate::etcd_args::EtcdArgs;
 
+/// What etcd answers where its authentication is on, and who asks has no user or too few rights.
+const REFUSALS: [&str; 2] = ["user name is empty", "etcdserver: permission denied"];
 const SOON: Duration = Duration::from_secs(5);
 /// HashKV reads the whole history: some seconds for gigabytes.
 const HASHING: Duration = Duration::from_secs(300);
@@ -72,6 +74,14 @@ async fn soon<T>(
     call: impl Future<Output = Result<T, etcd_client::Error>>,
 ) -> Result<T> {
     match tokio::time::timeout(SOON, call).await {
+        Ok(Err(e)) if is_refusal(&e) => Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "can not {doing}: etcd's authentication is on, and the launcher has no user there"
+            ),
+        )
+        .because(e)
+        .hint("turn it off with `etcdctl auth disable`: certificates keep others out as well")),
         Ok(answer) => {
             answer.map_err(|e| Error::new(Kind::Unreachable, format!("can not {doing}")).because(e))
         }
@@ -80,6 +90,11 @@ async fn soon<T>(
             format!("can not {doing}: no answer within {} s", SOON.as_secs()),
         )),
     }
+}
+
+fn is_refusal(error: &etcd_client::Error) -> bool {
+    let said = error.to_string();
+    REFUSALS.iter().any(|refusal| said.contains(refusal))
 }
 
 /// What the member that serves as usual says of itself.

@@ -8,7 +8,7 @@ use backup_core::certificate;
 use backup_core::etcd::{Database, Facts};
 use backup_core::location::Location;
 use backup_core::progress::Progress;
-use backup_core::{Error, Result};
+use backup_core::{Error, Kind, Result};
 
 use super::door;
 use super::hosting::{Hosting, RestoreView};
@@ -18,10 +18,9 @@ use crate::etcd_args::EtcdArgs;
 use crate::restore::dir::DataDir;
 use crate::restore::etcdutl::Tool;
 use crate::restore::fence;
-use crate::restore::fit::{Lineage, Target};
+use crate::restore::fit::{self, Lineage, Target};
 use crate::restore::job::{Builder, FromSnapshot};
-use crate::restore::plan::{AttemptId, Carried};
-use crate::restore::proof;
+use crate::restore::plan::{AttemptId, By, Carried};
 
 /// A path to a unix socket is no longer than this.
 const LONGEST_SOCKET: usize = 107;
@@ -69,7 +68,7 @@ pub(crate) async fn look(
     };
     let etcd = Tool::ask(args.program(), "--version").await?;
     let live = if data == Data::Old {
-        live(args).await
+        live(args).await?
     } else {
         None
     };
@@ -205,6 +204,7 @@ pub(crate) fn builder(
             },
             lineage,
             another_cluster: false,
+            by: By::Run,
         },
         data_dir: dir.root().to_owned(),
         lock: dir.lock_for_child()?,
@@ -248,13 +248,7 @@ fn check_arguments(args: &EtcdArgs) -> Result<()> {
             .hint("take it out of etcd's command line, and out of its ETCD_* variables"));
         }
     }
-    if let Some(foreign) = args.foreign_wal_dir() {
-        return Err(Error::invalid(format!(
-            "etcd keeps its log at {}, outside of its data dir",
-            foreign.display()
-        ))
-        .hint("move it to member/wal in the data dir, and start etcd without --wal-dir"));
-    }
+    check_log(args)?;
     let now = jiff::Timestamp::now();
     for file in args.certificates() {
         let pem = std::fs::read(&file)
@@ -278,12 +272,27 @@ fn check_arguments(args: &EtcdArgs) -> Result<()> {
     Ok(())
 }
 
+/// Checks that etcd keeps its log where its state is exchanged with it.
+///
+/// # Errors
+/// Kind `Invalid`: it is elsewhere.
+pub(crate) fn check_log(args: &EtcdArgs) -> Result<()> {
+    match args.foreign_wal_dir() {
+        None => Ok(()),
+        Some(foreign) => Err(Error::invalid(format!(
+            "etcd keeps its log at {}, outside of its data dir",
+            foreign.display()
+        ))
+        .hint("move it to member/wal in the data dir, and start etcd without --wal-dir")),
+    }
+}
+
 fn check_snapshot(facts: &Facts, voters: &[Voter]) -> Result<()> {
     if facts.auth_enabled {
         return Err(Error::invalid(
             "the snapshot has etcd's authentication on, and nobody could compare the restored members then",
         )
-        .hint("restore it offline, with `etcd-launcher restore`"));
+        .hint("take one with authentication off; this one is restored with every member stopped, by `etcd-launcher restore`"));
     }
     // Ids change with every restore; where the members are reached does not.
     let mut urls = facts
@@ -297,7 +306,7 @@ fn check_snapshot(facts: &Facts, voters: &[Voter]) -> Result<()> {
         return Err(Error::invalid(
             "the snapshot is of another cluster: none of its members is one of this one",
         )
-        .hint("a snapshot of another cluster is restored offline, with --another-cluster"));
+        .hint(fit::ANOTHER_CLUSTER_HERE));
     }
     Ok(())
 }
@@ -311,7 +320,10 @@ struct Live {
 }
 
 /// What the running etcd says; nothing where it has no leader for some time.
-async fn live(args: &EtcdArgs) -> Option<Live> {
+///
+/// # Errors
+/// Kind `Forbidden`: it lets nobody ask who is not known to it.
+async fn live(args: &EtcdArgs) -> Result<Option<Live>> {
     let until = tokio::time::Instant::now() + ANSWERS;
     loop {
         let asked = async {
@@ -322,15 +334,16 @@ async fn live(args: &EtcdArgs) -> Option<Live> {
         };
         match asked.await {
             Ok((said, revision, members)) if said.has_leader() => {
-                return Some(Live {
+                return Ok(Some(Live {
                     revision,
                     leader: true,
                     leads: said.leader == said.member_id,
                     learners: members.iter().any(|(_, is_learner)| *is_learner),
                     voters: members.into_iter().map(|(voter, _)| voter).collect(),
-                });
+                }));
             }
-            _ if tokio::time::Instant::now() >= until => return None,
+            Err(e) if e.kind() == Kind::Forbidden => return Err(e),
+            _ if tokio::time::Instant::now() >= until => return Ok(None),
             _ => tokio::time::sleep(Duration::from_millis(500)).await,
         }
     }
@@ -368,9 +381,4 @@ fn voters(
         }
     }
     Ok((voters, false))
-}
-
-/// What the stopped database holds, as far as it can be read.
-pub(crate) fn offline(dir: &DataDir, progress: &dyn Progress) -> Result<proof::Seen> {
-    proof::seen(&dir.member(), progress)
 }

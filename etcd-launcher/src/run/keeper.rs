@@ -15,7 +15,7 @@ use super::door;
 use super::fitness::{Looked, Tools};
 use super::hosting::{Hosting, World};
 use super::memory::{Memory, Remembered, RestoreRef};
-use super::pace::Pace;
+use super::pace::{self, OFTEN, Pace};
 use super::peers::Peers;
 use super::records::{Attempt, Listening, Outcome, State, Step};
 use super::row::Rows;
@@ -23,14 +23,11 @@ use super::startup::{self, Orders};
 use crate::health::Health;
 use crate::member::{self, Member};
 use crate::restore::dir::DataDir;
-use crate::restore::entry::Former;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::plan::AttemptId;
 use crate::restore::step as member_step;
 
-/// Between two looks.
-const OFTEN: Duration = Duration::from_millis(700);
 /// Between two looks while there is no attempt.
 const SELDOM: Duration = Duration::from_secs(2);
 /// The member that stops last stops after this, whatever the others say.
@@ -63,8 +60,6 @@ pub(crate) struct Keeper {
     progress: &'static dyn Progress,
     /// The lock on the stopped etcd's database.
     fence: Option<Fence>,
-    /// What that database is, seen while the lock is held: reading it again would take as long, with the control plane away.
-    former: Option<Former>,
     /// The snapshot at hand: of this attempt.
     looked: Option<(String, Looked)>,
     /// The decision that is obeyed, and since when.
@@ -119,7 +114,6 @@ impl Keeper {
             health,
             progress,
             fence: None,
-            former: None,
             looked: None,
             seen: (String::new(), 0, Instant::now()),
             again: (Instant::now(), AGAIN),
@@ -184,7 +178,7 @@ impl Keeper {
                     self.say(&note);
                 }
                 self.obey(&restore, &attempt, world.as_ref()).await?;
-                Ok(OFTEN)
+                Ok(pace::between_looks(attempt.step()))
             }
             Orders::Superseded(mine) => {
                 let stands = world
@@ -366,10 +360,12 @@ impl Keeper {
     /// The attempt is over for this member: what was built for it and is not in use goes.
     fn close(&mut self, attempt: &Attempt) -> Result<()> {
         self.looked = None;
-        if !attempt.is_forward() {
+        let id: AttemptId = attempt.id.parse()?;
+        if attempt.is_forward() {
+            self.note_former(&id)?;
+        } else {
             self.tidy(attempt)?;
         }
-        let id: AttemptId = attempt.id.parse()?;
         let spool = self.dir.spool(&id);
         let part = spool.with_extension("db.part");
         for left in [spool, part] {

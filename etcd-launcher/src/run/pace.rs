@@ -2,6 +2,33 @@
 
 use std::time::Duration;
 
+use super::records::Step;
+
+/// Between two looks at a decision.
+pub(crate) const OFTEN: Duration = Duration::from_millis(700);
+/// The same while nobody is served: each step is waited for twice, by its members and by who decides the next.
+const OUT: Duration = Duration::from_millis(200);
+
+/// How long it is between two looks at this step.
+pub(crate) fn between_looks(step: Step) -> Duration {
+    match step {
+        Step::Preflight
+        | Step::Planned
+        | Step::Pausing
+        | Step::Watching
+        | Step::Completed
+        | Step::Failed
+        | Step::RolledBack => OFTEN,
+        Step::Stopping
+        | Step::Swapping
+        | Step::Starting
+        | Step::Committed
+        | Step::Restarting
+        | Step::Unpausing
+        | Step::RollingBack => OUT,
+    }
+}
+
 /// A divisor of waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace(u32);

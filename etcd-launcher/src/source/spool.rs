@@ -68,24 +68,14 @@ impl Part {
         Database::from_file(file, name)
     }
 
-    /// Gives it its name, and makes sure that it stays.
+    /// Gives it its name. The disk is not waited for, which takes as long as the download.
     ///
     /// # Errors
-    /// When the disk does not take it; then it is gone.
+    /// When it can not be renamed; then it is gone.
     pub(crate) fn keep(mut self) -> Result<()> {
-        let kept = self
-            .file
-            .sync_all()
-            .and_then(|()| fs::rename(&self.part, &self.to));
-        kept.map_err(|e| failed("write", &self.to, e))?;
+        fs::rename(&self.part, &self.to).map_err(|e| failed("write", &self.to, e))?;
         self.is_kept = true;
-        let folder = match self.to.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|e| failed("write", folder, e))
+        Ok(())
     }
 }
 

@@ -2,14 +2,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::etcd::{Etcd, Version};
-use harness::process::{Folder, Output};
 use harness::run::etcd_launcher;
-use harness::tools;
+use harness::{mounts, tools};
 use rustix::fs::{FlockOperation, flock};
 
 use super::place::{Place, restore};
@@ -190,32 +187,10 @@ fn wrong_names_urls_and_tokens_are_refused() {
     }
 }
 
-/// Runs a shell in mount and process namespaces of its own; all that is mounted there goes with it.
-fn in_own_mounts(script: &str, arguments: &[&Path]) -> Output {
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "--propagation=private",
-            "sh",
-            "-euc",
-            script,
-            "sh",
-        ])
-        .args(arguments)
-        .stdin(Stdio::null());
-    Output::of(&mut command)
-}
-
-fn can_mount() -> bool {
-    let folder = Folder::new("mounts");
-    in_own_mounts("mount -t tmpfs -o size=1m none \"$1\"", &[folder.path()]).code == 0
-}
-
 #[test]
 fn a_member_folder_that_is_a_mount_point_is_refused_and_a_data_dir_that_is_one_works() {
-    if !can_mount() {
-        harness::skip!("mounting needs root and namespaces");
+    if let Err(reason) = mounts::available() {
+        harness::skip!("{reason}");
     }
     let place = Place::new();
     let (launcher, etcdutl) = (tools::launcher(), tools::path("etcdutl"));
@@ -231,7 +206,7 @@ fn a_member_folder_that_is_a_mount_point_is_refused_and_a_data_dir_that_is_one_w
     for below in ["member", "member/wal", "member/snap"] {
         let script =
             format!("cp -a \"$1\" \"$2\"; mount --bind \"$2/{below}\" \"$1/{below}\"; {run_it}");
-        let run = in_own_mounts(&script, &arguments).code(1);
+        let run = mounts::run(&script, &arguments).code(1);
         assert!(run.stderr.contains("mount point"), "{}", run.stderr);
         fs::remove_dir_all(&elsewhere).unwrap();
         place.assert_untouched();
@@ -241,7 +216,7 @@ fn a_member_folder_that_is_a_mount_point_is_refused_and_a_data_dir_that_is_one_w
         "mkdir \"$2\"; mount -t tmpfs -o size=400m none \"$2\"; cp -a \"$1/member\" \"$2\"; \
          mount --bind \"$2\" \"$1\"; {run_it} --name=etcd-0; \"$3\" verify \"$1/member/snap/db\""
     );
-    let run = in_own_mounts(&script, &arguments).ok();
+    let run = mounts::run(&script, &arguments).ok();
     let keys = format!("{} keys", place.new.keys);
     assert!(run.stdout.contains(&keys), "{}", run.stdout);
     place.assert_untouched();
@@ -249,8 +224,8 @@ fn a_member_folder_that_is_a_mount_point_is_refused_and_a_data_dir_that_is_one_w
 
 #[test]
 fn too_little_space_is_refused_in_numbers_before_anything_is_written() {
-    if !can_mount() {
-        harness::skip!("mounting needs root and namespaces");
+    if let Err(reason) = mounts::available() {
+        harness::skip!("{reason}");
     }
     let place = Place::new();
     let (launcher, etcdutl) = (tools::launcher(), tools::path("etcdutl"));
@@ -260,7 +235,7 @@ fn too_little_space_is_refused_in_numbers_before_anything_is_written() {
     let script = "mount -t tmpfs -o size=100m none \"$2\"; cp -a --sparse=always \"$1/member\" \"$2\"; \
          ! \"$3\" restore \"$4\" --yes --data-dir \"$2\" --etcdutl \"$5\"; ls -A \"$2\" >&2; \
          \"$3\" verify \"$2/member/snap/db\"";
-    let run = in_own_mounts(
+    let run = mounts::run(
         script,
         &[
             place.data_dir(),

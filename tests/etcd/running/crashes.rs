@@ -89,6 +89,8 @@ fn a_coordinator_that_is_killed_before_or_after_any_write_up_to_the_stop_is_foll
         1,
         0,
         &[
+            "Preflight:undecided",
+            "Preflight:decided",
             "Planned:undecided",
             "Finalizer:before",
             "Finalizer:after",

@@ -8,25 +8,12 @@ use harness::etcd::KeyValue;
 use harness::hosted::{Hosted, HostedBuilder};
 use serde_json::Value;
 
+pub(super) use super::steps::STEPS;
+
 pub(super) const SNAPSHOT: &str = "before";
 
 /// Longer than any restore takes on a machine that has other things to do.
 pub(super) const LONG: Duration = Duration::from_secs(240);
-
-/// The steps of a restore that goes well, in their order.
-pub(super) const STEPS: &[&str] = &[
-    "Preflight",
-    "Planned",
-    "Pausing",
-    "Watching",
-    "Stopping",
-    "Swapping",
-    "Starting",
-    "Committed",
-    "Restarting",
-    "Unpausing",
-    "Completed",
-];
 
 /// This step and all after it: who looks may be late.
 pub(super) fn from(step: &str) -> Vec<&'static str> {

@@ -1,6 +1,5 @@
 //! What can not be restored is refused with a reason, and nothing is stopped for it.
 
-use harness::etcd::Etcd;
 use harness::hosted::Hosted;
 use harness::pki::Authority;
 use serde_json::{Value, json};
@@ -123,41 +122,6 @@ fn a_hosting_api_that_lies_in_the_very_etcd_is_refused() {
     });
     let told = message(&restore);
     assert!(told.contains("the very etcd"), "{told}");
-}
-
-#[test]
-fn what_is_no_snapshot_of_this_cluster_is_refused_with_a_reason() {
-    let place = Place::of(1);
-    place.store_snapshot("damaged", &vec![7; 40960]);
-    place.store_snapshot("empty", b"");
-    // Its members are none of this cluster.
-    let other = Etcd::start();
-    other.put("/registry/foreign", b"x");
-    let file = other.save_snapshot("foreign.db");
-    let whole = std::fs::read(file).unwrap();
-    place.store_snapshot("foreign", &whole);
-    place.store_snapshot("cut", &whole[..whole.len() / 2]);
-    let mut bent = whole.clone();
-    bent[5000] ^= 1;
-    place.store_snapshot("bent", &bent);
-    for (name, reason) in [
-        ("absent", "absent"),
-        ("damaged", "no database of etcd"),
-        ("empty", ""),
-        ("cut", ""),
-        ("bent", ""),
-        ("foreign", "another cluster"),
-    ] {
-        place.apply_restore(name, name);
-        let restore = place.wait_for_phase(name, "Failed");
-        let message = message(&restore);
-        assert!(
-            message.contains(reason) && !message.is_empty(),
-            "{name}: {message}"
-        );
-    }
-    place.assert_put_back();
-    assert!(!place.is_restored());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The restore as it is meant to go, with a real API server on the restored etcd.
 
 use harness::hosted::{CLUSTER, Hosted, HostedBuilder};
+use harness::informer::{Informer, Objects};
+use harness::wait_for;
 use serde_json::Value;
 
 use super::place::{LONG, STEPS, condition};
@@ -48,6 +50,33 @@ fn watch_from(hosted: &Hosted, version: &str) -> Value {
     serde_json::from_str(text.lines().next().unwrap_or("null")).unwrap()
 }
 
+/// What is there, by a list that was made now.
+fn listed(hosted: &Hosted) -> Objects {
+    let answer = hosted.api().client().get("/api/v1/configmaps").unwrap();
+    let list = answer.json();
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|item| {
+            let text = |field: &str| item["metadata"][field].as_str().unwrap();
+            let name = format!("{}/{}", text("namespace"), text("name"));
+            let version = text("resourceVersion").to_owned();
+            (name, (version, item["data"].clone()))
+        })
+        .collect()
+}
+
+/// Waits until an informer holds what a list shows. Where a restore raised no revision, or compacted nothing, its watch would go on without a 410, and
+/// what was written later would stay with it for ever.
+#[track_caller]
+fn wait_until_right(hosted: &Hosted, informer: &Informer, there: &str, gone: &str) {
+    let names = wait_for("the informer to hold what is there", LONG, || {
+        let known = informer.objects();
+        (known == listed(hosted)).then_some(known)
+    });
+    assert!(names.contains_key(&format!("default/{there}")), "{names:?}");
+    assert!(!names.contains_key(&format!("default/{gone}")), "{names:?}");
+}
+
 fn is_gone(event: &Value) -> bool {
     event["code"] == 410 || event["object"]["code"] == 410
 }
@@ -78,6 +107,9 @@ fn restored(builder: HostedBuilder, first: &str) {
     hosted.save_snapshot(SNAPSHOT);
     put_config_map(&hosted, "later");
     let before = list_version(&hosted);
+    let informer = Informer::start(&hosted.api_kubeconfig());
+    wait_until_right(&hosted, &informer, "later", "in-between");
+    let lists = informer.lists();
 
     if hosted.name == CLUSTER {
         hosted.hosting.apply(RESTORE);
@@ -111,6 +143,9 @@ fn restored(builder: HostedBuilder, first: &str) {
     assert_eq!(config_map(&hosted, "later"), 404);
     let event = watch_from(&hosted, &before);
     assert!(is_gone(&event), "a watch from before goes on: {event}");
+    wait_until_right(&hosted, &informer, "earlier", "later");
+    let again = informer.lists();
+    assert!(again > lists, "it was right without listing again");
     assert_eq!(hosted.replicas("apiserver"), 2);
     assert_eq!(hosted.replicas("scheduler"), 1);
     hosted.wait_until_settled();
@@ -125,13 +160,18 @@ fn restored(builder: HostedBuilder, first: &str) {
     // The same old snapshot again: what was seen of the first restore is history as well.
     put_config_map(&hosted, "in-between");
     let between = list_version(&hosted);
+    wait_until_right(&hosted, &informer, "in-between", "later");
+    assert_eq!(informer.lists(), again, "its watch goes on by itself");
     hosted.apply_restore("again", SNAPSHOT);
     hosted.wait_for_phase("again", "Completed");
     hosted.wait_for_api();
     assert_eq!(config_map(&hosted, "earlier"), 200);
     assert_eq!(config_map(&hosted, "in-between"), 404);
     assert!(is_gone(&watch_from(&hosted, &between)));
+    wait_until_right(&hosted, &informer, "earlier", "in-between");
+    assert!(informer.lists() > again);
     put_config_map(&hosted, "afterwards");
+    wait_until_right(&hosted, &informer, "afterwards", "in-between");
     hosted.wait_until_settled();
     hosted.kubectl(&["delete", "etcdrestore", "--all", "--timeout=30s"]);
 }

@@ -24,6 +24,7 @@ pub enum Content {
 }
 
 /// What to put: keys as an API server has them, `/registry/configmaps/…` with JSON and `/registry/secrets/…` with random bytes.
+/// The values are no objects: an API server that is to serve wants another root.
 #[derive(Debug, Clone)]
 pub struct Fill {
     pub seed: u64,
@@ -34,6 +35,8 @@ pub struct Fill {
     pub content: Content,
     /// Part of the keys, so that two fills can stand side by side or one write over the other.
     pub name: String,
+    /// What all keys begin with.
+    pub root: String,
 }
 
 impl Default for Fill {
@@ -44,6 +47,7 @@ impl Default for Fill {
             value_bytes: 1000,
             content: Content::Half,
             name: "load".to_owned(),
+            root: "/registry".to_owned(),
         }
     }
 }
@@ -67,7 +71,8 @@ impl Fill {
         }
     }
 
-    pub(super) fn run(&self, endpoint: &Endpoint) -> Filled {
+    /// Puts all of it.
+    pub fn run(&self, endpoint: &Endpoint) -> Filled {
         let keys = self.keys();
         let (next, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
         let latest = AtomicI64::new(0);
@@ -140,8 +145,8 @@ impl Fill {
             noise
         };
         let resource = if is_json { "configmaps" } else { "secrets" };
-        let (name, namespace) = (&self.name, number % 16);
-        let key = format!("/registry/{resource}/{name}-{namespace:02}/{name}-{number:08}");
+        let (root, name, namespace) = (&self.root, &self.name, number % 16);
+        let key = format!("{root}/{resource}/{name}-{namespace:02}/{name}-{number:08}");
         (key, value)
     }
 

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use super::api::Api;
 use super::hosting::{HostingApi, Kinds, bring_crds, new_hosting, shared_hosting};
+use super::launch::How;
 use super::member::{Launched, Tls};
 use super::{BUCKET, CLUSTER, Hosted, PERMITS, TOKEN};
+use crate::etcd::Version;
 use crate::pki::{Authority, SigningKey};
 use crate::ports::Port;
 use crate::process::Folder;
@@ -19,6 +21,8 @@ pub struct HostedBuilder {
     own_hosting: bool,
     tls: bool,
     kinds: Kinds,
+    version: Version,
+    in_earnest: bool,
 }
 
 impl HostedBuilder {
@@ -29,6 +33,8 @@ impl HostedBuilder {
             own_hosting: false,
             tls: false,
             kinds: Kinds::Ours,
+            version: Version::V3_6,
+            in_earnest: false,
         }
     }
 
@@ -55,10 +61,22 @@ impl HostedBuilder {
         self
     }
 
+    /// Of this etcd, restored with the etcdutl of its release.
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
     /// KKP manages it: the kinds are KKP's.
     pub fn managed_by_kkp(mut self) -> Self {
         self.kinds = Kinds::Kkp;
         self.with_own_hosting()
+    }
+
+    /// As users have it: etcd waits for its disk and may hold gigabytes, and launchers are in no hurry. For measurements.
+    pub fn in_earnest(mut self) -> Self {
+        self.in_earnest = true;
+        self
     }
 
     pub fn start(self) -> Hosted {
@@ -124,6 +142,7 @@ impl HostedBuilder {
         };
         let mut hosted = Hosted {
             world: None,
+            how: How::of(wanted.version, wanted.in_earnest),
             // Its rights are those of the manifest, and no others.
             launcher_kubeconfig: hosting.user(
                 &format!("system:serviceaccount:cluster-{name}:etcd-launcher"),

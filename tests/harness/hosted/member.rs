@@ -138,30 +138,28 @@ impl Launched {
         self.points_left().is_empty() && !self.has_ended()
     }
 
+    /// Its etcd, where one runs below the launcher.
+    pub fn etcd_pid(&self) -> Option<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()?)).ok()?;
+        let children: Vec<String> = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+            .collect();
+        let is_etcd = |pid: &u32| {
+            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| {
+                program
+                    .file_name()
+                    .is_some_and(|name| name == "etcd" || name == "etcd35")
+            })
+        };
+        let pids = children.iter().flat_map(|text| text.split_whitespace());
+        pids.filter_map(|pid| pid.parse().ok()).find(is_etcd)
+    }
+
     /// KILL for its etcd alone; says whether one ran.
     pub fn kill_etcd(&self) -> bool {
-        let Some(launcher) = self.pid() else {
-            return false;
-        };
-        let children = std::fs::read_dir(format!("/proc/{launcher}/task"))
-            .into_iter()
-            .flatten()
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-        let pids: Vec<u32> = children
-            .flat_map(|text| {
-                text.split_whitespace()
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            })
-            .filter_map(|pid| pid.parse().ok())
-            .collect();
-        let is_etcd = |pid: &&u32| {
-            std::fs::read_link(format!("/proc/{pid}/exe"))
-                .is_ok_and(|program| program.file_name().is_some_and(|name| name == "etcd"))
-        };
-        let etcd = pids.iter().find(is_etcd);
+        let etcd = self.etcd_pid();
         if let Some(pid) = etcd {
-            signal(*pid, rustix::process::Signal::KILL);
+            signal(pid, rustix::process::Signal::KILL);
         }
         etcd.is_some()
     }

@@ -7,16 +7,17 @@ use backup_core::{Kind, Result};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Coordinator, OFTEN, SELDOM};
+use super::{Coordinator, SELDOM};
 use crate::destination;
 use crate::run::condition;
 use crate::run::decide::Unpaused;
 use crate::run::door;
 use crate::run::fitness;
 use crate::run::hosting::{RestoreView, Written};
-use crate::run::keeper::sentence;
+use crate::run::keeper::{crash_at, sentence};
 use crate::run::kept;
 use crate::run::lease;
+use crate::run::pace::OFTEN;
 use crate::run::pause::{self, Still};
 use crate::run::probes;
 use crate::run::records::{ACTIVE, Active, Attempt, Outcome, Step};
@@ -236,7 +237,9 @@ impl Coordinator {
             decided_at: Timestamp::now().to_string(),
             ..Attempt::default()
         };
+        crash_at("Preflight:undecided");
         self.write(restore, &attempt).await?;
+        crash_at("Preflight:decided");
         self.tell_who_waits(&restore.reference().name).await;
         Ok(OFTEN)
     }

@@ -15,6 +15,7 @@ use crate::restore::plan::Carried;
 use crate::run::condition;
 use crate::run::door;
 use crate::run::event::Tone;
+use crate::run::fitness;
 use crate::run::hosting::{SetView, World, Written};
 use crate::run::memory::RestoreRef;
 use crate::run::records::{BOOTSTRAPPED, CLUSTER_ID, EndRecord, OUTCOME, Outcome};
@@ -116,7 +117,7 @@ impl Keeper {
             let names = set.annotations.get(BOOTSTRAPPED).map_or("", String::as_str);
             names.split(',').any(|name| name == self.config.name)
         });
-        let duty = startup::idle(&Standing {
+        let standing = Standing {
             carried: &carried,
             stands: if set.is_none() && id.is_none() {
                 None
@@ -128,7 +129,14 @@ impl Keeper {
             new_cluster: self.config.new_cluster,
             bootstrapped,
             new_id: &new_id,
-        });
+        };
+        let duty = match (&carried, fitness::check_log(self.member.args())) {
+            // What lies there is only half of a state, and an empty one would come to lie in two places.
+            (Carried::Absent | Carried::Unreadable { .. }, Err(e)) => {
+                Idle::Stay(format!("{}: etcd is not started", e.sentence()))
+            }
+            _ => startup::idle(&standing),
+        };
         match duty {
             Idle::Run => self.start_usual(world, None),
             Idle::Bootstrap => {

@@ -2,15 +2,18 @@
 
 use std::time::Instant;
 
+use backup_core::etcd::LiveDigest;
 use backup_core::{Error, Kind, Result};
 
 use super::{Keeper, moved_on, sentence};
 use crate::restore::asked::Asked;
+use crate::restore::entry::Snapshot;
 use crate::restore::exchange;
 use crate::restore::fence::Fence;
 use crate::restore::ids::Peer;
 use crate::restore::plan::{self as member_plan, AttemptId, By, Carried, Inputs, Purpose};
 use crate::restore::prepare::{self, Prepared};
+use crate::restore::proof;
 use crate::restore::slots::Truth;
 use crate::restore::step as member_step;
 use crate::run::door::Socket;
@@ -226,7 +229,16 @@ impl Keeper {
         let side = self.dir.side(&id).join("snap").join("db");
         let database = backup_core::etcd::Database::open(&side)?;
         let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
-        let digest = database.digest(None, self.progress)?;
+        // Compared with the database when it was proven.
+        let proven = self.dir.attempt(&id)?.snapshot.clone();
+        let Some(Snapshot { content, .. }) = proven else {
+            return Err(Error::other("the new state was never proven"));
+        };
+        let digest = LiveDigest {
+            revision: attempt.target_revision,
+            keys: content.keys,
+            sha256: content.sha256,
+        };
         self.rows.tell(|report| {
             report.state = State::Built;
             report.message = "the new state is built".to_owned();
@@ -253,13 +265,13 @@ impl Keeper {
             .member(&self.config.name)
             .map(|mine| mine.before)
             .unwrap_or_default();
-        let (revision, former) = match (fitness::offline(&self.dir, self.progress), before.data) {
-            (Ok(seen), _) => (seen.facts.revision, seen.former),
+        let former = match (proof::glance(&self.dir.member()), before.data) {
+            (Ok(former), _) => Some(former),
             (Err(e), Data::Old) if before.serving => return Err(e),
-            (Err(_), _) => (0, None),
+            (Err(_), _) => None,
         };
+        let revision = former.as_ref().map_or(0, |former| former.revision);
         self.fence = Some(fence);
-        self.former = former;
         self.rows
             .tell(|report| report.offline = Some(Offline { revision }));
         Ok(())
@@ -271,17 +283,33 @@ impl Keeper {
         if known.step == member_step::Step::Exchanged && self.dir.truth(known)? == Truth::After {
             return Ok(());
         }
-        let (fence, former) = match self.fence.take() {
-            Some(fence) => (fence, self.former.clone()),
-            None => {
-                let fence = Fence::take(&self.dir)?;
-                let seen = fitness::offline(&self.dir, self.progress);
-                (fence, seen.ok().and_then(|seen| seen.former))
-            }
+        let fence = match self.fence.take() {
+            Some(fence) => fence,
+            None => Fence::take(&self.dir)?,
         };
+        let former = proof::glance(&self.dir.member()).ok();
         let done = exchange::exchange(&mut self.dir, &id, &fence, former);
         self.fence = Some(fence);
         done
+    }
+
+    /// Reads the keys of the state that was replaced, for a later rollback to be held against. The control plane is back.
+    pub(super) fn note_former(&mut self, id: &AttemptId) -> Result<()> {
+        let Ok(known) = self.dir.attempt(id) else {
+            return Ok(());
+        };
+        let is_noted = known.former.as_ref().is_none_or(|f| f.content.is_some());
+        if known.step != member_step::Step::Committed || is_noted {
+            return Ok(());
+        }
+        // What is damaged or gone is told when somebody wants it back.
+        let Some(former) = proof::seen(&self.dir.side(id), self.progress)
+            .ok()
+            .and_then(|seen| seen.former)
+        else {
+            return Ok(());
+        };
+        self.dir.note_former(id, former)
     }
 
     pub(super) fn back(&mut self, attempt: &Attempt) -> Result<()> {
