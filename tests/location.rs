@@ -100,3 +100,86 @@ fn a_location_of_another_cluster_is_refused_for_writing_until_it_is_adopted_and_
         turned.stderr
     );
 }
+
+#[test]
+fn a_remembered_location_is_changed_and_forgotten_and_its_backups_stay() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.create_namespace("remembered");
+    let home = Folder::new("home");
+    let (one, two) = (home.join("one"), home.join("two"));
+    let run = |arguments: &[&str]| {
+        kubectl_backup(arguments)
+            .home(home.path())
+            .kubeconfig(cluster.kubeconfig())
+    };
+    for (name, folder) in [("one", &one), ("two", &two)] {
+        let folder = folder.display().to_string();
+        run(&[
+            "location",
+            "create",
+            name,
+            "--provider",
+            "local",
+            "--bucket",
+            &folder,
+        ])
+        .ok();
+    }
+    run(&["location", "set", "one", "--default"]).ok();
+    run(&["create", "b", "-n", &namespace]).ok();
+    assert!(one.join("backups/b/velero-backup.json").exists());
+    run(&[
+        "location",
+        "set",
+        "one",
+        "--access-mode",
+        "ReadOnly",
+        "--config",
+        "a=b,c=d",
+    ])
+    .code(1);
+    run(&["location", "set", "one", "--access-mode", "ReadOnly"]).ok();
+    let refused = run(&["create", "c", "-n", &namespace]).code(1);
+    assert!(refused.stderr.contains("read-only"), "{}", refused.stderr);
+    // Only one is the default.
+    run(&["location", "set", "two", "--default"]).ok();
+    let shown = run(&[
+        "location",
+        "get",
+        "-o",
+        "json",
+        "--sort-by",
+        ".metadata.name",
+    ])
+    .ok()
+    .json();
+    assert_eq!(shown["items"][0]["spec"]["accessMode"], "ReadOnly");
+    assert_ne!(shown["items"][0]["spec"]["default"], true);
+    assert_eq!(shown["items"][1]["spec"]["default"], true);
+
+    for (arguments, code, says) in [
+        (&["location", "set", "one"][..], 2, "nothing to set"),
+        (
+            &["location", "set", "absent", "--default"],
+            1,
+            "there are: one, two",
+        ),
+        (&["location", "delete", "one"], 2, "--yes"),
+        (
+            &["location", "delete", "one", "absent", "--yes"],
+            1,
+            "absent",
+        ),
+    ] {
+        let refused = run(arguments).code(code);
+        assert!(
+            refused.stderr.contains(says),
+            "{arguments:?}\n{}",
+            refused.stderr
+        );
+    }
+    run(&["location", "delete", "one", "--yes"]).ok();
+    let left = run(&["location", "get", "-o", "name"]).ok().stdout;
+    assert_eq!(left, "backupstoragelocation/two\n");
+    assert!(one.join("backups/b/velero-backup.json").exists());
+}

@@ -3,6 +3,9 @@
 
 mod backup;
 mod bad_input;
+mod completion;
+mod diff;
+mod doctor;
 mod etcd;
 mod harness_itself;
 mod interop;

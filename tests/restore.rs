@@ -4,5 +4,6 @@ mod existing;
 mod interrupted;
 mod owners;
 mod parts;
+mod schedules;
 mod volumes;
 pub(crate) mod whole;

@@ -1,6 +1,8 @@
 //! How results look: tables, ages, sizes, JSON and YAML. Pure: text in, text out.
 
 mod description;
+mod field;
+mod list;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -19,6 +21,8 @@ use crate::error::Result;
 use crate::ui::{Ui, clean};
 
 pub use description::Description;
+pub use field::Field;
+pub use list::{ListArgs, Listing};
 
 /// `-o`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -141,6 +145,27 @@ pub fn objects(mut items: Vec<Value>, single: bool) -> Value {
         items.remove(0)
     } else {
         serde_json::json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
+    }
+}
+
+/// An object of ours as programs see it, such as a description: what Kubernetes has no kind for.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document<'a, T> {
+    api_version: &'static str,
+    kind: &'a str,
+    #[serde(flatten)]
+    content: T,
+}
+
+impl<'a, T: Serialize> Document<'a, T> {
+    /// One of this kind.
+    pub fn new(kind: &'a str, content: T) -> Self {
+        Self {
+            api_version: "kubectl-backup/v1",
+            kind,
+            content,
+        }
     }
 }
 

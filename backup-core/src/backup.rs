@@ -23,12 +23,15 @@ use jiff::Timestamp;
 use self::apply::{Applied, Apply};
 use self::gather::Gathered;
 use self::names::gzip;
+use self::page::{Keep, Pick};
 use self::point_in_time::Patience;
 use self::report::{Facts, Log};
 use crate::api::Backup;
+use crate::archive::pack::Item;
 use crate::archive::row::{Outcome, ResourceRow};
 use crate::catalog::Digests;
 use crate::cluster::Cluster;
+use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::location::Location;
@@ -146,6 +149,53 @@ pub async fn create(
             claim.withdraw().await;
             Err(e)
         }
+    }
+}
+
+/// What a backup of everything would save of a cluster: its kinds, and of a LIST's answer the objects.
+pub(crate) struct Everything {
+    /// Kinds that would be listed.
+    pub(crate) kinds: Vec<Arc<ApiResource>>,
+    keep: Keep,
+}
+
+impl Everything {
+    /// Learns which namespaces are left out by their label; who may not list them takes all.
+    ///
+    /// # Errors
+    /// When the cluster is not reached.
+    pub(crate) async fn of(cluster: &Cluster, served: &Served) -> Result<Self> {
+        let namespaces = match gather::list_namespaces(cluster).await {
+            Ok(namespaces) => Some(namespaces),
+            Err(e) if e.is_forbidden() => None,
+            Err(e) => return Err(Error::from(e).context("can not list namespaces")),
+        };
+        let gathered = Gathered {
+            served: served.clone(),
+            namespaces,
+            ..Gathered::default()
+        };
+        let plan = plan::plan(&gathered, false);
+        let namespaces = plan.namespaces.into_iter().map(|(resource, _)| resource);
+        Ok(Self {
+            kinds: namespaces
+                .chain(plan.lists.into_iter().map(|list| list.resource))
+                .collect(),
+            keep: Keep {
+                gathered: Arc::new(gathered),
+                by_labels: false,
+                pick: Pick::All,
+            },
+        })
+    }
+
+    /// The objects of one page, and the token of the next; empty on the last.
+    ///
+    /// # Errors
+    /// When it is no list.
+    pub(crate) fn cut(&self, page: &Bytes, resource: &ApiResource) -> Result<(Vec<Item>, String)> {
+        let page = page::split(page, resource, &self.keep)?;
+        Ok((page.items, page.token))
     }
 }
 

@@ -20,7 +20,10 @@ use crate::name::Name;
 pub use digests::{Digests, Verified, verify_files};
 pub(crate) use remove::store_time;
 pub use remove::{Pruned, delete, prune};
-pub use restores::{RestoreFile, get_restore, list_restores, read_restore_file};
+pub use restores::{RestoreFile, delete_restore, get_restore, list_restores, read_restore_file};
+
+/// Label with the schedule that a backup was made for; Velero's.
+pub const SCHEDULE_NAME: &str = "velero.io/schedule-name";
 
 /// Markers are read so many at a time.
 const AT_A_TIME: usize = 16;
@@ -76,6 +79,23 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
         start(a).cmp(&start(b)).then_with(|| a.name.cmp(&b.name))
     });
     Ok((found, warnings))
+}
+
+/// The newest backup of a schedule that is whole or, where these count too, partially failed; of backups sorted by their start.
+pub fn newest_of<'e>(
+    backups: &'e [Entry],
+    schedule: &str,
+    partially_failed: bool,
+) -> Option<&'e Entry> {
+    backups.iter().rev().find(|entry| {
+        let made_for = entry.backup.metadata.labels.get(SCHEDULE_NAME);
+        made_for.is_some_and(|name| name == schedule)
+            && match entry.backup.status.phase {
+                Phase::Completed => true,
+                Phase::PartiallyFailed => partially_failed,
+                _ => false,
+            }
+    })
 }
 
 /// A marker: nothing where there is none, `Corrupt` where it is none of this folder's.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 pub use selector::Selector;
 
+use crate::api::BackupSpec;
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
 
@@ -64,6 +65,24 @@ pub enum Verdict {
 }
 
 impl Filter {
+    /// What a backup was asked to save. `skip_noise` is no field of a Backup: such kinds are in the index as left out.
+    pub fn of(spec: &BackupSpec) -> Self {
+        let selectors = spec.label_selector.iter().chain(&spec.or_label_selectors);
+        Self {
+            namespaces: spec.included_namespaces.clone(),
+            not_namespaces: spec.excluded_namespaces.clone(),
+            resources: spec.included_resources.clone(),
+            not_resources: spec.excluded_resources.clone(),
+            cluster_resources: spec.included_cluster_scoped_resources.clone(),
+            not_cluster_resources: spec.excluded_cluster_scoped_resources.clone(),
+            namespaced_resources: spec.included_namespace_scoped_resources.clone(),
+            not_namespaced_resources: spec.excluded_namespace_scoped_resources.clone(),
+            include_cluster_resources: spec.include_cluster_resources,
+            selectors: selectors.cloned().map(Selector).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Refuses what can not be meant, such as old and new style together.
     ///
     /// # Errors

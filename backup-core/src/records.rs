@@ -7,8 +7,8 @@ use std::io::Read;
 use flate2::read::MultiGzDecoder;
 use futures::StreamExt;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -26,11 +26,14 @@ const LARGEST_TEXT: u64 = 256 << 20;
 const MOST_CLAIMS: usize = 100;
 
 /// Errors or warnings, as Velero sorts them.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Messages {
+    #[serde(skip_serializing_if = "Option::is_none")]
     velero: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     namespaces: Option<BTreeMap<String, Vec<String>>>,
 }
 
@@ -53,7 +56,7 @@ impl Messages {
 }
 
 /// The results of a backup or restore.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Results {
     /// What is missing.
@@ -63,7 +66,7 @@ pub struct Results {
 }
 
 /// A volume of a backup.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Volume {
     /// The claim's name.
@@ -83,7 +86,7 @@ pub struct Volume {
 }
 
 /// A run that works, or worked, in a backup's folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ClaimSeen {
     /// The run.
     pub run: String,

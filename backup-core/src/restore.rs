@@ -2,6 +2,7 @@
 
 mod apply;
 mod bodies;
+pub mod diff;
 mod gather;
 pub mod journal;
 mod merge;
@@ -19,7 +20,7 @@ mod volumes;
 mod waves;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -178,7 +179,7 @@ pub async fn plan(
         resumed: false,
         progress,
     };
-    let source = open(location, options, progress).await?;
+    let source = open(location, &options.backup, &options.spool_dir, progress).await?;
     let (ended, mut warnings) = match source {
         Opened::Ours(archive) => run.go(&archive, None, None, Some(show)).await?,
         Opened::Foreign(archive, warnings) => {
@@ -222,7 +223,7 @@ pub async fn restore(
         ));
     }
     let resumed = earlier.is_some();
-    let source = open(location, options, progress).await?;
+    let source = open(location, &options.backup, &options.spool_dir, progress).await?;
     let header = Header {
         format: journal::FORMAT.to_owned(),
         backup: options.backup.to_string(),
@@ -317,12 +318,13 @@ enum Opened {
 
 async fn open(
     location: &Location,
-    options: &RestoreOptions,
+    backup: &Name,
+    spool_dir: &Path,
     progress: &dyn Progress,
 ) -> Result<Opened> {
-    let keys = BackupKeys::new(&options.backup);
+    let keys = BackupKeys::new(backup);
     let store = &location.store;
-    let marker = marker(store, options).await?;
+    let marker = marker(store, backup).await?;
     // An index beside another tool's marker is what a dead run of ours left.
     let foreign = serde_json::from_slice::<Backup>(&marker).is_ok_and(|backup| !names_us(&backup));
     let archive = store.source(keys.archive());
@@ -336,7 +338,7 @@ async fn open(
         Err(e) if e.kind() != Kind::NotFound => Err(e),
         _ => {
             progress.step("rewriting the archive of another tool for reading");
-            let (archive, report) = spool::spool(&archive, &options.spool_dir, progress)
+            let (archive, report) = spool::spool(&archive, spool_dir, progress)
                 .await
                 .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
             Ok(Opened::Foreign(archive, report.warnings))
@@ -344,14 +346,11 @@ async fn open(
     }
 }
 
-async fn marker(store: &Store, options: &RestoreOptions) -> Result<Bytes> {
-    let keys = BackupKeys::new(&options.backup);
+async fn marker(store: &Store, backup: &Name) -> Result<Bytes> {
+    let keys = BackupKeys::new(backup);
     store.find(&keys.marker(), MARKER).await?.ok_or_else(|| {
-        Error::not_found(format!(
-            "backup {} not found in this location",
-            options.backup
-        ))
-        .hint("`kubectl backup get` lists what is there")
+        Error::not_found(format!("backup {backup} not found in this location"))
+            .hint("`kubectl backup get` lists what is there")
     })
 }
 
@@ -419,7 +418,9 @@ impl Run<'_> {
             .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
             .collect();
         let store = &self.location.store;
-        warnings.extend(unfinished_backup(&marker(store, self.options).await?));
+        warnings.extend(unfinished_backup(
+            &marker(store, &self.options.backup).await?,
+        ));
         let volumes = Volumes::read(store, &self.options.backup).await?;
         let survey = Survey::take(archive, filter, &served, volumes).await?;
         let mappings = &self.options.namespace_mappings;

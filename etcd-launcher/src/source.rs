@@ -82,6 +82,8 @@ impl Default for Limits {
 pub(crate) struct Fetched {
     /// The database with its trailer where it has one; 0600. It need not outlive the machine: who starts again fetches again.
     pub(crate) path: PathBuf,
+    /// Whether it has a trailer: `etcdutl snapshot restore` needs `--skip-hash-check` where not.
+    pub(crate) has_trailer: bool,
     /// SHA-256 of the database without its trailer, in hexadecimal digits.
     pub(crate) sha256: String,
     /// What it says of itself.
@@ -224,6 +226,7 @@ impl Source {
         part.keep()?;
         Ok(Fetched {
             path: to.to_owned(),
+            has_trailer: walked.has_trailer,
             sha256: walked.sha256,
             facts: examined.facts,
             digest: examined.digest,

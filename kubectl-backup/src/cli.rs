@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    contents, create, delete, describe, download, etcd, get, location, logs, prune, restore,
-    verify, version,
+    completion, contents, create, delete, describe, diff, doctor, download, etcd, get, location,
+    logs, prune, restore, verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -15,6 +15,7 @@ use backup_cli::ui::Color;
 
 const AFTER: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 finished but something is missing, 130 interrupted.
+`diff` has those of diff: 0 the same, 1 different, 2 failed.
 Flags beat their KUBECTL_BACKUP_* variables, and these beat the defaults.";
 
 /// Back up and restore the cluster of the current context, with nothing installed in it
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Create(Box<create::CreateArgs>),
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
+    Diff(Box<diff::DiffArgs>),
     Logs(logs::LogsArgs),
     Contents(contents::ContentsArgs),
     Download(download::DownloadArgs),
@@ -77,7 +79,11 @@ pub(crate) enum Command {
     /// Manage where backups live
     #[command(subcommand)]
     Location(location::LocationCommand),
+    Doctor(doctor::DoctorArgs),
     Etcd(etcd::EtcdArgs),
+    /// Complete this plugin's command line in your shell
+    #[command(subcommand)]
+    Completion(completion::CompletionCommand),
     Version(version::VersionArgs),
 }
 

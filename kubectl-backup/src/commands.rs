@@ -1,9 +1,12 @@
 //! The commands, and nothing but the way to them.
 
+pub(crate) mod completion;
 pub(crate) mod contents;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod etcd;
 pub(crate) mod get;
@@ -25,6 +28,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Create(args) => create::run(&context, *args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Describe(args) => describe::run(&context, args).await,
+        Command::Diff(args) => diff::run(&context, *args).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Contents(args) => contents::run(&context, args).await,
         Command::Download(args) => download::run(&context, args).await,
@@ -33,6 +37,8 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Prune(args) => prune::run(&context, args).await,
         Command::Restore(command) => restore::run(&context, command).await,
         Command::Location(command) => location::run(&context, command).await,
+        Command::Completion(command) => completion::run(&context, command),
+        Command::Doctor(args) => doctor::run(&context, args).await,
         Command::Etcd(args) => etcd::run(&context, args).await,
         Command::Version(args) => version::run(&context, args).await,
     };

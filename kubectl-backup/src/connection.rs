@@ -279,7 +279,10 @@ impl ConnectionArgs {
     }
 
     /// As kubectl: the flag's file alone, else those of KUBECONFIG that exist, merged, else `~/.kube/config`.
-    fn read(&self) -> Result<Option<Kubeconfig>> {
+    ///
+    /// # Errors
+    /// A file that can not be read.
+    pub(crate) fn read(&self) -> Result<Option<Kubeconfig>> {
         let refused = |path: &Path, e: kube::config::KubeconfigError| {
             Error::invalid(format!("kubeconfig {} can not be read", path.display())).because(e)
         };

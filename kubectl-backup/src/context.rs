@@ -72,6 +72,14 @@ impl Context {
             .await
     }
 
+    /// The kubeconfig that the flags and the environment name; an empty one where there is none.
+    ///
+    /// # Errors
+    /// When it can not be read.
+    pub(crate) fn kubeconfig(&self) -> Result<kube::config::Kubeconfig> {
+        Ok(self.global.connection.read()?.unwrap_or_default())
+    }
+
     /// The uid of kube-system, or nothing where this user may not read it.
     ///
     /// # Errors

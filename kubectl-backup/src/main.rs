@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod completion;
 mod connection;
 mod context;
 mod flags;
@@ -16,7 +17,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 async fn main() -> ExitCode {
     // Fails only where a provider stands already, and then one is there.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match cli::Cli::from_arguments(std::env::args_os().collect()) {
+    let mut arguments = std::env::args_os().collect::<Vec<_>>();
+    if completion::is_asked(arguments.first()) {
+        return completion::answer(arguments.split_off(1)).await.into();
+    }
+    match cli::Cli::from_arguments(arguments) {
         Ok(cli) => commands::run(cli).await.into(),
         Err(refused) => backup_cli::ui::print_usage(&refused).into(),
     }

@@ -71,6 +71,84 @@ fn a_table_is_like_kubectls_and_json_is_a_list() {
 }
 
 #[test]
+fn programs_are_shown_everything_as_json_or_yaml_and_lists_are_sorted_by_any_field() {
+    let place = Place::new();
+    let namespace = filled(&place);
+    place
+        .run(&["create", "a", "-n", &namespace, "--labels", "rank=10"])
+        .ok();
+    place
+        .run(&["create", "c", "-n", &namespace, "--labels", "rank=2"])
+        .ok();
+    let names = |arguments: &[&str]| place.run(arguments).ok().stdout;
+    let by_name = names(&["get", "-o", "name", "--sort-by", ".metadata.name"]);
+    assert_eq!(by_name, "backup/a\nbackup/b\nbackup/c\n");
+    // Labels are text; what has none comes first.
+    let by_label = names(&["get", "-o", "name", "--sort-by={.metadata.labels.rank}"]);
+    assert_eq!(by_label, "backup/b\nbackup/a\nbackup/c\n");
+    let table = names(&[
+        "get",
+        "--no-headers",
+        "--sort-by",
+        ".metadata.labels['rank']",
+    ]);
+    let first: Vec<_> = table.lines().filter_map(|row| row.get(..1)).collect();
+    assert_eq!(first, ["b", "a", "c"]);
+    let listed = place
+        .run(&["get", "-o", "json", "--sort-by", ".metadata.labels.rank"])
+        .ok()
+        .json();
+    assert_eq!(listed["items"][2]["metadata"]["name"], "c");
+    place.run(&["get", "--sort-by", ".metadata."]).code(2);
+    let unknown = place
+        .run(&["get", "--sort-by", ".metadata.nonsense"])
+        .code(1);
+    assert!(unknown.stderr.contains("nonsense"), "{}", unknown.stderr);
+
+    let described = place.run(&["describe", "b", "-o", "json"]).ok().json();
+    assert_eq!(described["kind"], "BackupDescription");
+    assert_eq!(described["backup"]["status"]["phase"], "Completed");
+    let kinds = described["resources"].as_array().unwrap();
+    let saved = kinds
+        .iter()
+        .find(|row| row["resource"] == "secrets")
+        .unwrap();
+    assert_eq!(
+        (saved["outcome"].as_str(), saved["count"].as_u64()),
+        (Some("saved"), Some(1))
+    );
+    assert!(described["resourceList"].is_null());
+    let wide = place.run(&["describe", "b", "-o", "wide"]).ok().stdout;
+    assert_eq!(wide, place.run(&["describe", "b", "--details"]).ok().stdout);
+    let yaml = place
+        .run(&["describe", "b", "--details", "-o", "yaml"])
+        .ok()
+        .stdout;
+    assert!(yaml.contains(&format!("- {namespace}/settings")), "{yaml}");
+    assert_eq!(names(&["describe", "b", "-o", "name"]), "backup/b\n");
+    let verified = place.run(&["verify", "b", "-o", "json"]).ok().json();
+    assert_eq!(
+        (verified["kind"].as_str(), verified["verified"].as_bool()),
+        (Some("BackupVerification"), Some(true))
+    );
+
+    place
+        .run(&["restore", "create", "r", "--from-backup", "b"])
+        .ok();
+    let restore = place
+        .run(&["restore", "describe", "r", "--details", "-o", "json"])
+        .ok()
+        .json();
+    assert_eq!(restore["restore"]["spec"]["backupName"], "b");
+    assert!(
+        restore["resourceList"]["v1/ConfigMap"].is_array(),
+        "{restore}"
+    );
+    let restores = names(&["restore", "get", "-o", "name", "--sort-by=.metadata.name"]);
+    assert_eq!(restores, "restore/r\n");
+}
+
+#[test]
 fn describe_lists_every_object_when_asked_for_details() {
     let place = Place::new();
     let namespace = filled(&place);

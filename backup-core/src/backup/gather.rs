@@ -145,7 +145,7 @@ impl Gathered {
     }
 }
 
-async fn list_namespaces(
+pub(super) async fn list_namespaces(
     cluster: &Cluster,
 ) -> std::result::Result<BTreeMap<String, Namespace>, ApiError> {
     #[derive(Deserialize)]

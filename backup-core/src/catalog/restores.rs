@@ -17,6 +17,9 @@ use crate::restore::journal::Header;
 /// A restore at work writes its journal every few seconds; an interrupted one is expected to go on within this.
 const QUIET: SignedDuration = SignedDuration::from_hours(24);
 
+/// No restore has more files.
+const MOST_FILES: usize = 100_000;
+
 /// A record is a few kilobytes.
 const LARGEST_RECORD: u64 = 4 << 20;
 
@@ -73,6 +76,21 @@ pub async fn get_restore(store: &Store, name: &Name) -> Result<Restore> {
     })
 }
 
+/// Removes a restore's record. What tells that it is there goes last, so that a run that dies halfway can be repeated.
+///
+/// # Errors
+/// The store's.
+pub async fn delete_restore(store: &Store, name: &Name) -> Result<()> {
+    let keys = RestoreKeys::new(name);
+    let mut files = store.entries(&keys.folder(), MOST_FILES).await?;
+    let (marker, first) = (keys.marker(), keys.journal(0));
+    files.sort_by_key(|file| (file.key == marker, file.key == first));
+    for file in files {
+        store.delete(&file.key).await?;
+    }
+    Ok(())
+}
+
 async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
     let keys = RestoreKeys::new(name);
     let record = match store.find(&keys.marker(), LARGEST_RECORD).await {
@@ -86,7 +104,7 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
     {
         return Ok(Some(restore));
     }
-    let files = store.entries(&keys.folder(), 100_000).await?;
+    let files = store.entries(&keys.folder(), MOST_FILES).await?;
     let Some(oldest) = files.iter().map(|file| file.modified).min() else {
         return Ok(None);
     };

@@ -566,3 +566,51 @@ async fn restores_are_listed_finished_or_not() {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
 }
+
+#[test]
+fn the_newest_backup_of_a_schedule_is_a_completed_one() {
+    let backup = |name: &str, schedule: &str, phase: Phase| {
+        let mut backup = Backup::default();
+        let labels = &mut backup.metadata.labels;
+        labels.insert(SCHEDULE_NAME.to_owned(), schedule.to_owned());
+        backup.status.phase = phase;
+        Entry {
+            name: name.parse().unwrap(),
+            backup,
+            raw: Bytes::new(),
+        }
+    };
+    let backups = [
+        backup("a", "nightly", Phase::Completed),
+        backup("b", "nightly", Phase::Completed),
+        backup("c", "nightly", Phase::PartiallyFailed),
+        backup("d", "nightly", Phase::InProgress),
+        backup("e", "nightly", Phase::Failed),
+        backup("f", "weekly", Phase::PartiallyFailed),
+    ];
+    let newest =
+        |schedule, partially| newest_of(&backups, schedule, partially).map(|e| e.name.as_str());
+    assert_eq!(newest("nightly", false), Some("b"));
+    assert_eq!(newest("nightly", true), Some("c"));
+    assert_eq!(newest("weekly", false), None);
+    assert_eq!(newest("weekly", true), Some("f"));
+    assert_eq!(newest("other", true), None);
+}
+
+#[tokio::test]
+async fn a_restore_is_deleted_and_its_neighbours_are_not() {
+    let store = Store::in_memory();
+    for restore in ["one", "one-more"] {
+        let keys = RestoreKeys::new(&name(restore));
+        for key in [keys.journal(0), keys.journal(1), keys.logs(), keys.marker()] {
+            store.put(&key, "x".into()).await.unwrap();
+        }
+    }
+    delete_restore(&store, &name("one")).await.unwrap();
+    let left = store.entries("restores/", 100).await.unwrap();
+    assert_eq!(left.len(), 4);
+    assert!(
+        left.iter()
+            .all(|file| file.key.starts_with("restores/one-more/"))
+    );
+}

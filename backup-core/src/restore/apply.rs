@@ -371,10 +371,7 @@ impl Applier {
         if job.resource.name == "serviceaccounts" {
             return self.join_account(job, &shaped, &plain, uid).await;
         }
-        // A live lease is somebody's heartbeat: an old holder over it would do harm.
-        if job.resource.name == "leases.coordination.k8s.io"
-            || (job.resource.name == "configmaps" && job.name == "kube-root-ca.crt")
-        {
+        if plan::keeps_its_own(&job.resource.name, &job.name) {
             return Ok(skipped("the cluster keeps its own"));
         }
         match self.existing {

@@ -391,7 +391,7 @@ pub(super) fn bind(
 }
 
 /// A resource of the backup as filters match it; short names are the target's, where it serves the same resource.
-fn describe(row: &ResourceRow, served: &Served) -> ApiResource {
+pub(super) fn describe(row: &ResourceRow, served: &Served) -> ApiResource {
     let (plural, group) = row
         .resource
         .split_once('.')

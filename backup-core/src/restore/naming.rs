@@ -139,7 +139,7 @@ pub(super) async fn options_hash(
     store: &Store,
     options: &RestoreOptions,
 ) -> Result<String> {
-    let marker = marker(store, options).await?;
+    let marker = marker(store, &options.backup).await?;
     let target = match cluster.identity().await? {
         Some(uid) => uid,
         None => cluster.server().to_owned(),

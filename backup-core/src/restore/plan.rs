@@ -178,12 +178,9 @@ pub(super) fn names(filter: &Filter, object: &str, row: &Row) -> bool {
     }
 }
 
-/// Why this object is not restored, for what its body says, or for where a volume's data lives.
-///
-/// # Errors
-/// `Corrupt`, when the body is no Kubernetes object.
-pub(super) fn left_out(resource: &str, body: &[u8], volumes: &Volumes) -> Result<Option<String>> {
-    if !matches!(
+/// Whether [`left_out`] has to look at objects of this resource.
+pub(super) fn is_judged_by_body(resource: &str) -> bool {
+    matches!(
         resource,
         "endpointslices.discovery.k8s.io"
             | "ipaddresses.networking.k8s.io"
@@ -192,7 +189,22 @@ pub(super) fn left_out(resource: &str, body: &[u8], volumes: &Volumes) -> Result
             | "apiservices.apiregistration.k8s.io"
             | "secrets"
             | "persistentvolumes"
-    ) {
+    )
+}
+
+/// Whether the cluster keeps its own object of this name where it has one: a live lease is somebody's heartbeat, and an old holder over
+/// it would do harm.
+pub(super) fn keeps_its_own(resource: &str, name: &str) -> bool {
+    resource == "leases.coordination.k8s.io"
+        || (resource == "configmaps" && name == "kube-root-ca.crt")
+}
+
+/// Why this object is not restored, for what its body says, or for where a volume's data lives.
+///
+/// # Errors
+/// `Corrupt`, when the body is no Kubernetes object.
+pub(super) fn left_out(resource: &str, body: &[u8], volumes: &Volumes) -> Result<Option<String>> {
+    if !is_judged_by_body(resource) {
         return Ok(None);
     }
     let body: Peek = serde_json::from_slice(body)

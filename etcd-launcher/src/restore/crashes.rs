@@ -52,6 +52,7 @@ impl Work for Fake {
         Ok(Snapshot {
             sha256: "s".into(),
             bytes: 3,
+            trailer: true,
             revision: 7,
             content: content(),
             cluster: None,
@@ -59,7 +60,13 @@ impl Work for Fake {
         })
     }
 
-    async fn build(&mut self, plan: &Plan, spool: &Path, side: &Path) -> Result<()> {
+    async fn build(
+        &mut self,
+        plan: &Plan,
+        _snapshot: &Snapshot,
+        spool: &Path,
+        side: &Path,
+    ) -> Result<()> {
         let log = wal::head_of(wal::Owner {
             member: plan.member_id,
             cluster: plan.cluster_id,

@@ -15,6 +15,8 @@ pub(crate) struct Snapshot {
     pub(crate) sha256: String,
     /// Its size without the trailer.
     pub(crate) bytes: u64,
+    /// Whether it ends with its hash; what is copied out of a data directory does not.
+    pub(crate) trailer: bool,
     /// Its greatest revision.
     pub(crate) revision: i64,
     /// All its live keys.

@@ -9,6 +9,7 @@ use backup_core::etcd::Database;
 use backup_core::{Error, Result};
 use tokio::process::Command;
 
+use super::entry::Snapshot;
 use super::plan::Plan;
 use super::version::{Line, Version};
 use super::{ids, revision};
@@ -120,6 +121,7 @@ fn candidates(search: &[PathBuf], line: Option<Line>) -> Vec<PathBuf> {
 pub(crate) async fn restore(
     tool: &Tool,
     plan: &Plan,
+    snapshot: &Snapshot,
     spool: &Path,
     side: &Path,
     lock: Option<OwnedFd>,
@@ -140,9 +142,11 @@ pub(crate) async fn restore(
             &plan.asked.peer_urls.join(","),
         ])
         .args(["--bump-revision", &bump.to_string()])
-        .arg("--mark-compacted")
-        // What it reads was hashed and walked by us, and so will be what it writes.
-        .arg("--skip-hash-check");
+        .arg("--mark-compacted");
+    if !snapshot.trailer {
+        // There is no hash to check: the database was walked and hashed by us.
+        command.arg("--skip-hash-check");
+    }
     let output = command
         .env_clear()
         .stdin(lock.map_or_else(Stdio::null, Stdio::from))

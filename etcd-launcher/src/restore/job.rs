@@ -59,6 +59,7 @@ impl Builder<'_> {
     pub(super) async fn build(
         &mut self,
         plan: &Plan,
+        snapshot: &Snapshot,
         facts: &Facts,
         spool: &Path,
         side: &Path,
@@ -69,7 +70,7 @@ impl Builder<'_> {
             tool.path.display(),
             tool.version
         ));
-        etcdutl::restore(&tool, plan, spool, side, self.lock()?).await
+        etcdutl::restore(&tool, plan, snapshot, spool, side, self.lock()?).await
     }
 
     /// Looks into the side.
@@ -184,6 +185,7 @@ impl FromSnapshot<'_> {
             snapshot: Snapshot {
                 sha256: fetched.sha256,
                 bytes: fetched.facts.bytes,
+                trailer: fetched.has_trailer,
                 revision: fetched.facts.revision,
                 content: fetched.digest.into(),
                 cluster: None,
@@ -199,9 +201,17 @@ impl Work for FromSnapshot<'_> {
         Ok(self.look(spool).await?.snapshot)
     }
 
-    async fn build(&mut self, plan: &Plan, spool: &Path, side: &Path) -> Result<()> {
+    async fn build(
+        &mut self,
+        plan: &Plan,
+        snapshot: &Snapshot,
+        spool: &Path,
+        side: &Path,
+    ) -> Result<()> {
         let Fetched { file, facts, .. } = self.look(spool).await?;
-        self.builder.build(plan, &facts, &file, side).await
+        self.builder
+            .build(plan, snapshot, &facts, &file, side)
+            .await
     }
 
     async fn prove(&mut self, plan: &Plan, snapshot: &Snapshot, member: &Path) -> Result<()> {

@@ -70,7 +70,7 @@ pub(crate) async fn prepare(
         |e: io::Error| Error::other(format!("can not write below {}", root.display())).because(e);
     exchange::remove_new(dir, id)?;
     dir.files.create_folder(&part).map_err(told)?;
-    work.build(plan, &spool, &part).await?;
+    work.build(plan, &snapshot, &spool, &part).await?;
     dir.record(id, Step::Built)?;
 
     let member = part.join(MEMBER);

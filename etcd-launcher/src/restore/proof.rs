@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_core::etcd::{Database, Facts, LiveDigest};
+use backup_core::etcd::{Database, Facts, LiveDigest, Trailer};
 use backup_core::progress::Progress;
 use backup_core::{Error, Result};
 
@@ -83,6 +83,7 @@ pub(crate) fn snapshot(
     let snapshot = Snapshot {
         sha256,
         bytes: database.bytes(),
+        trailer: database.trailer() != Trailer::None,
         revision: examined.facts.revision,
         content: examined.digest.clone().into(),
         cluster: None,

@@ -98,9 +98,17 @@ impl Work for FromKept<'_> {
         self.look(&plan.attempt, &plan.name, spool).await
     }
 
-    async fn build(&mut self, plan: &Plan, spool: &Path, side: &Path) -> Result<()> {
+    async fn build(
+        &mut self,
+        plan: &Plan,
+        snapshot: &Snapshot,
+        spool: &Path,
+        side: &Path,
+    ) -> Result<()> {
         let facts = self.facts.clone().unwrap_or_default();
-        self.builder.build(plan, &facts, spool, side).await
+        self.builder
+            .build(plan, snapshot, &facts, spool, side)
+            .await
     }
 
     async fn prove(&mut self, plan: &Plan, snapshot: &Snapshot, member: &Path) -> Result<()> {

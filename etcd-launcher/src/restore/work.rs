@@ -18,6 +18,7 @@ pub(crate) trait Work: Send {
     fn build(
         &mut self,
         plan: &Plan,
+        snapshot: &Snapshot,
         spool: &Path,
         side: &Path,
     ) -> impl Future<Output = Result<()>> + Send;

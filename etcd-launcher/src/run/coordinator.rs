@@ -274,8 +274,8 @@ impl Coordinator {
                 decided.step().name(),
                 decided.message
             ));
+            crash_at(&format!("{}:decided", decided.step().name()));
         }
-        crash_at(&format!("{}:decided", decided.step().name()));
         Ok(Duration::from_millis(100))
     }
 

@@ -3,6 +3,7 @@
 
 mod beside;
 mod idle;
+mod noting;
 mod situation;
 mod waits;
 mod work;
@@ -32,6 +33,7 @@ use crate::restore::fence::Fence;
 use crate::restore::plan::{AttemptId, Carried};
 use crate::restore::step as member_step;
 use beside::Again;
+use noting::Noting;
 use waits::Waits;
 
 /// Between two looks while there is no attempt.
@@ -67,6 +69,8 @@ pub(crate) struct Keeper {
     progress: &'static dyn Progress,
     /// The lock on the stopped etcd's database.
     fence: Option<Fence>,
+    /// Reads the state that was replaced.
+    noting: Noting,
     /// The snapshot at hand: of this attempt.
     looked: Option<(String, Looked)>,
     /// The decision that is obeyed, and since when.
@@ -125,6 +129,7 @@ impl Keeper {
             health,
             progress,
             fence: None,
+            noting: Noting::default(),
             looked: None,
             seen: (String::new(), 0, Instant::now()),
             again: Again::new(),
@@ -371,7 +376,7 @@ impl Keeper {
             State::Swapped => self.exchange(attempt)?,
             // Built by a launcher that ended before it could say so.
             State::Built if attempt.step() == Step::Planned && !self.rows.has_built() => {
-                return self.tell_built(attempt);
+                return self.tell_built(attempt, false);
             }
             State::RolledBack if now.etcd == Listening::None => self.fence = None,
             _ => {}
@@ -401,9 +406,7 @@ impl Keeper {
     fn close(&mut self, attempt: &Attempt) -> Result<()> {
         self.looked = None;
         let id: AttemptId = attempt.id.parse()?;
-        if attempt.is_forward() {
-            self.note_former(&id)?;
-        } else {
+        if !attempt.is_forward() {
             self.tidy(attempt)?;
         }
         let spool = self.dir.spool(&id);

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::hosting::{Hosting, Written};
 use super::memory::RestoreRef;
 use super::pace::Pace;
-use super::records::{Attempt, Report, State};
+use super::records::{Attempt, Report, Started, State};
 use crate::health::Health;
 
 /// A row that does not change is written again after this, so that others see this launcher alive.
@@ -106,6 +106,12 @@ impl Rows {
     pub(crate) fn has_built(&self) -> bool {
         let row = self.row.borrow();
         row.as_ref().is_some_and(|row| row.report.built.is_some())
+    }
+
+    /// What the row says of the new state that runs.
+    pub(crate) fn started(&self) -> Option<Started> {
+        let row = self.row.borrow();
+        row.as_ref().and_then(|row| row.report.started.clone())
     }
 
     /// Whether the row says what is kept.

@@ -58,6 +58,7 @@ async fn a_snapshot_comes_plain_gzip_or_zstd_and_is_checked() {
         };
         let (folder, fetched) = fetch(bytes, &promised, &Limits::default()).await;
         let fetched = fetched.unwrap();
+        assert!(fetched.has_trailer);
         assert_eq!(std::fs::read(&fetched.path).unwrap(), plain);
         assert_eq!(
             std::fs::metadata(&fetched.path).unwrap().len(),

@@ -11,18 +11,23 @@ use backup_core::layout::BackupKeys;
 use backup_core::location::Store;
 use backup_core::location::claim::STALE;
 use backup_core::name::Name;
-use backup_core::records;
+use backup_core::records::{self, ClaimSeen, Results, Volume};
 use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::context::Context;
+use crate::commands::get::marker;
+use crate::context::{Context, Place};
 use crate::flags;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Description};
+use backup_cli::locations;
+use backup_cli::output::{self, Description, Document, Format};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup describe nightly
   kubectl backup describe nightly --details
+  kubectl backup describe nightly -o json
   kubectl backup describe nightly --location s3://backups/prod";
 
 /// Show everything about one backup
@@ -36,6 +41,34 @@ pub(crate) struct DescribeArgs {
     /// List every object, and what was left out by which rule
     #[arg(long)]
     details: bool,
+    /// How the result is printed; wide is as --details
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// All that is known of a backup.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Known {
+    name: String,
+    /// The location's name.
+    storage_location: String,
+    /// Where that is.
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    /// The marker, with every field another tool wrote.
+    backup: Value,
+    results: Results,
+    /// What became of each resource type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resources: Vec<ResourceRow>,
+    volumes: Vec<Volume>,
+    /// Runs that work, or worked, on it.
+    claims: Vec<ClaimSeen>,
+    /// `<apiVersion>/<Kind>` to `ns/name`s, where it is asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    resource_list: BTreeMap<String, Vec<String>>,
 }
 
 /// Runs the command.
@@ -47,47 +80,78 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
         }
         found => found?,
     };
+    let details = args.details || args.output == Format::Wide;
+    let known = gather(context, &place, &entry, details).await?;
+    match args.output {
+        Format::Table | Format::Wide => {
+            let text = text(context, &place, &entry, &known, details);
+            context.ui.line(&text.render())?;
+        }
+        Format::Name => context.ui.line(&format!("backup/{name}"))?,
+        format => output::print(
+            &context.ui,
+            format,
+            &Document::new("BackupDescription", &known),
+        )?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) -> Result<Known> {
     let store = &place.location.store;
-    let keys = BackupKeys::new(&name);
+    let keys = BackupKeys::new(&entry.name);
+    let resources = outcomes(store, entry).await?;
+    let resource_list = if details || resources.is_empty() {
+        records::resource_list(store, &keys.resource_list()).await?
+    } else {
+        BTreeMap::new()
+    };
+    Ok(Known {
+        name: entry.name.to_string(),
+        storage_location: place.location.name.clone(),
+        url: locations::place(&place.location.spec),
+        cluster: place.cluster.as_ref().map(|uid| context.label(uid)),
+        backup: marker(entry)?,
+        results: records::results(store, &keys.results()).await?,
+        resources,
+        volumes: records::volumes(store, &keys.volume_info()).await?,
+        claims: records::claims(store, &entry.name).await?,
+        resource_list,
+    })
+}
+
+fn text(
+    context: &Context,
+    place: &Place,
+    entry: &Entry,
+    known: &Known,
+    details: bool,
+) -> Description {
     let mut text = Description::default();
     let meta = &entry.backup.metadata;
     text.field(0, "Name", &meta.name);
     text.map("Labels", &meta.labels);
     text.map("Annotations", &meta.annotations);
-    if let Some(cluster) = &place.cluster {
-        text.field(0, "Cluster", context.label(cluster));
+    if let Some(cluster) = &known.cluster {
+        text.field(0, "Cluster", cluster);
     }
     text.gap();
-    sections::phase(
-        &mut text,
-        &entry.backup,
-        &records::results(store, &keys.results()).await?,
-    );
+    sections::phase(&mut text, &entry.backup, &known.results);
     sections::asked(&mut text, &entry.backup, &place.location);
     sections::times(&mut text, &entry.backup, context.now);
-    let rows = outcomes(store, &entry).await?;
-    let list = if args.details || rows.is_empty() {
-        records::resource_list(store, &keys.resource_list()).await?
-    } else {
-        BTreeMap::new()
-    };
-    sections::resources(&mut text, &rows, args.details);
-    if rows.is_empty() {
-        sections::kinds(&mut text, &list);
+    sections::resources(&mut text, &known.resources, details);
+    if known.resources.is_empty() {
+        sections::kinds(&mut text, &known.resource_list);
     }
-    sections::volumes(
-        &mut text,
-        &records::volumes(store, &keys.volume_info()).await?,
-    );
-    for claim in records::claims(store, &name).await? {
+    sections::volumes(&mut text, &known.volumes);
+    for claim in &known.claims {
         text.gap();
-        text.item(0, &claim_line(&claim, context));
+        text.item(0, &claim_line(claim, context));
     }
-    if args.details {
-        sections::objects(&mut text, "Resource List", &list);
+    if details {
+        sections::objects(&mut text, "Resource List", &known.resource_list);
     }
-    context.ui.line(&text.render())?;
-    Ok(Exit::Done)
+    text
 }
 
 /// What became of each resource type; nothing is known of another tool's backups.

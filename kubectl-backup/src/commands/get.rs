@@ -9,12 +9,13 @@ use clap::Args;
 use crate::context::{Context, Place};
 use crate::flags;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_cli::output::{self, Format, ListArgs, Listing, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup get
   kubectl backup get nightly -o yaml
+  kubectl backup get --sort-by .status.startTimestamp
   kubectl backup get --all-clusters -o wide
   kubectl backup get --location s3://backups/prod";
 
@@ -39,7 +40,7 @@ pub(crate) struct GetArgs {
     #[arg(long)]
     all_clusters: bool,
     #[command(flatten)]
-    output: OutputArgs,
+    list: ListArgs,
 }
 
 /// Runs the command.
@@ -67,37 +68,21 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     if let Some(selector) = selector {
         found.retain(|(_, entry)| selector.matches(&entry.backup.metadata.labels));
     }
-    match args.output.output {
-        Format::Json | Format::Yaml => {
-            let items = found
-                .iter()
-                .map(|(_, entry)| marker(entry))
-                .collect::<Result<_>>()?;
-            let all = output::objects(items, args.names.len() == 1);
-            output::print(&context.ui, args.output.output, &all)?;
-        }
-        Format::Name => {
-            for (_, entry) in &found {
-                context.ui.line(&format!("backup/{}", entry.name))?;
-            }
-        }
-        Format::Table | Format::Wide if found.is_empty() => {
-            context.ui.say(&format!(
-                "No backups found. Make one: {} create",
-                context.program
-            ));
-        }
-        Format::Table | Format::Wide => {
-            context
-                .ui
-                .table(&table(context, &args.output, of_all, &found))?;
-        }
-    }
+    let listing = Listing {
+        items: found,
+        single: args.names.len() == 1,
+        title: |(_, entry)| format!("backup/{}", entry.name),
+        value: |(_, entry)| marker(entry),
+        empty: format!("No backups found. Make one: {} create", context.program),
+    };
+    listing.print(&context.ui, &args.list, |found| {
+        table(context, &args.list.output, of_all, found)
+    })?;
     Ok(Exit::Done)
 }
 
 /// The marker with every field another tool wrote.
-fn marker(entry: &Entry) -> Result<serde_json::Value> {
+pub(super) fn marker(entry: &Entry) -> Result<serde_json::Value> {
     Ok(serde_json::from_slice(&entry.raw).map_err(|e| {
         Error::new(
             Kind::Corrupt,

@@ -3,8 +3,11 @@
 mod adopt;
 mod check;
 mod create;
+mod delete;
 mod get;
+mod set;
 
+use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
 use backup_core::location::{Location, url};
 use clap::Subcommand;
@@ -19,6 +22,8 @@ pub(crate) enum LocationCommand {
     Create(create::CreateArgs),
     Check(check::CheckArgs),
     Get(get::GetArgs),
+    Set(set::SetArgs),
+    Delete(delete::DeleteArgs),
     Adopt(adopt::AdoptArgs),
 }
 
@@ -28,6 +33,8 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Result<E
         LocationCommand::Create(args) => create::run(context, args),
         LocationCommand::Check(args) => check::run(context, args).await,
         LocationCommand::Get(args) => get::run(context, args),
+        LocationCommand::Set(args) => set::run(context, args),
+        LocationCommand::Delete(args) => delete::run(context, args),
         LocationCommand::Adopt(args) => adopt::run(context, args).await,
     }
 }
@@ -38,6 +45,21 @@ async fn one(context: &Context, asked: Option<&str>) -> Result<Location> {
         Some(name) => context.open(&named(context, name)?),
         None => context.location_to_check().await,
     }
+}
+
+/// Where a location of the client's own file stands in it.
+fn own(context: &Context, all: &[BackupStorageLocation], name: &str) -> Result<usize> {
+    let position = all.iter().position(|one| one.metadata.name == name);
+    position.ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|one| one.metadata.name.as_str()).collect();
+        let path = context.paths.locations();
+        Error::not_found(format!("location {name:?} is not in {}", path.display()))
+            .hint(match known.is_empty() {
+                true => "none is configured".to_owned(),
+                false => format!("there are: {}", known.join(", ")),
+            })
+            .into()
+    })
 }
 
 /// A location that is named on the command line: a name or a URL.

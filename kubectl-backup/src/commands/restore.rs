@@ -1,6 +1,7 @@
 //! `restore`: the commands about restores.
 
 mod create;
+mod delete;
 mod describe;
 mod get;
 mod logs;
@@ -17,6 +18,7 @@ pub(crate) enum RestoreCommand {
     Get(get::GetArgs),
     Describe(describe::DescribeArgs),
     Logs(logs::LogsArgs),
+    Delete(delete::DeleteArgs),
 }
 
 /// Runs one of them.
@@ -26,5 +28,6 @@ pub(crate) async fn run(context: &Context, command: RestoreCommand) -> Result<Ex
         RestoreCommand::Get(args) => get::run(context, args).await,
         RestoreCommand::Describe(args) => describe::run(context, args).await,
         RestoreCommand::Logs(args) => logs::run(context, args).await,
+        RestoreCommand::Delete(args) => delete::run(context, args).await,
     }
 }

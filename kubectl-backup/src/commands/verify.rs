@@ -6,15 +6,17 @@ use backup_core::layout::BackupKeys;
 use backup_core::progress::Progress;
 use backup_core::{Kind, catalog};
 use clap::Args;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, counted};
+use backup_cli::output::{self, Document, Format, counted};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup verify nightly
+  kubectl backup verify nightly -o json
   kubectl backup verify nightly --location s3://backups/prod";
 
 /// Read a backup back and check every byte of it
@@ -26,6 +28,24 @@ Examples:
 pub(crate) struct VerifyArgs {
     /// Name of the backup
     name: String,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// What was found.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Verified {
+    backup: String,
+    /// Whether nothing is wrong.
+    verified: bool,
+    /// Of another tool's backup there are no digests, and the archive is checked alone.
+    archive_only: bool,
+    objects: u64,
+    /// Of all bodies, uncompressed.
+    bytes: u64,
+    problems: Vec<String>,
 }
 
 /// Runs the command.
@@ -58,27 +78,46 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     for file in unlisted {
         ui.warn(&format!("{}{file} is no file of the backup", keys.folder()));
     }
-    for problem in &problems {
-        ui.line(problem)?;
+    let verified = Verified {
+        backup: entry.name.to_string(),
+        verified: problems.is_empty(),
+        archive_only: !ours,
+        objects: findings.objects,
+        bytes: findings.bytes,
+        problems,
+    };
+    match args.output {
+        Format::Table | Format::Wide => tell(context, &verified)?,
+        Format::Name => ui.line(&format!("backup/{}", entry.name))?,
+        format => output::print(ui, format, &Document::new("BackupVerification", &verified))?,
     }
-    if problems.is_empty() {
-        let how = if ours {
-            ""
-        } else {
-            ", archive only: another tool made it"
-        };
-        ui.line(&format!(
-            "backup/{} verified: {}, {}{how}",
-            entry.name,
-            counted(findings.objects, "object"),
-            output::size(findings.bytes)
-        ))?;
+    if verified.verified {
         return Ok(Exit::Done);
     }
     ui.say(&format!(
         "backup/{} is damaged: {}",
         entry.name,
-        counted(problems.len() as u64, "problem")
+        counted(verified.problems.len() as u64, "problem")
     ));
     Ok(Exit::Failed)
+}
+
+fn tell(context: &Context, verified: &Verified) -> Result<()> {
+    if !verified.verified {
+        return verified
+            .problems
+            .iter()
+            .try_for_each(|problem| context.ui.line(problem));
+    }
+    let how = if verified.archive_only {
+        ", archive only: another tool made it"
+    } else {
+        ""
+    };
+    context.ui.line(&format!(
+        "backup/{} verified: {}, {}{how}",
+        verified.backup,
+        counted(verified.objects, "object"),
+        output::size(verified.bytes)
+    ))
 }

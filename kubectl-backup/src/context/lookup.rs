@@ -106,6 +106,44 @@ impl Context {
         self.only("backup", name, found).await
     }
 
+    /// The newest good backup of a schedule.
+    ///
+    /// # Errors
+    /// `NotFound`; a schedule that several clusters' folders have.
+    pub(crate) async fn find_of_schedule(
+        &self,
+        schedule: &Name,
+        partially_failed: bool,
+    ) -> Result<(Place, Entry)> {
+        let mut found = Vec::new();
+        let mut failed = false;
+        for place in self.every_place()? {
+            let (entries, warnings) = catalog::list(&place.location.store).await?;
+            for warning in warnings {
+                self.ui.warn(&warning);
+            }
+            failed |= catalog::newest_of(&entries, schedule.as_str(), true).is_some();
+            if let Some(entry) = catalog::newest_of(&entries, schedule.as_str(), partially_failed) {
+                found.push((place, entry.clone()));
+            }
+        }
+        if found.is_empty() {
+            let error = Error::not_found(format!("schedule {schedule} has no completed backup"));
+            return Err(if failed {
+                error.hint("it has a partially failed one: --allow-partially-failed takes it")
+            } else {
+                error.hint(format!(
+                    "see its backups: {} get -l {}={schedule}{}",
+                    self.program,
+                    catalog::SCHEDULE_NAME,
+                    self.flags_again()
+                ))
+            }
+            .into());
+        }
+        self.only("schedule", schedule, found).await
+    }
+
     /// A restore by its name.
     ///
     /// # Errors

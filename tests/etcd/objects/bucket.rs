@@ -261,7 +261,21 @@ fn by_the_objects_the_bucket_is_read_with_the_keys_of_its_secret() {
         text.stdout,
         text.stderr
     );
+    // The object names it; what its bucket says of it comes along for programs too.
+    let told = plane.run(&["describe", one, "-o", "json"]).ok().json();
+    assert_eq!(
+        (&told["kind"], &told["config"], &told["manifest"]["name"]),
+        (&json!("SnapshotDescription"), &json!("daily"), &json!(one))
+    );
     plane.run(&["verify", one]).ok();
+    let told = plane.run(&["verify", one, "-o", "json"]).ok().json();
+    assert_eq!(
+        (&told["kind"], &told["snapshot"], &told["verified"]),
+        (&json!("SnapshotVerification"), &json!(one), &json!(true))
+    );
+    let by_revision = ["get", "-o", "name", "--sort-by", ".revision"];
+    let listed = plane.run(&by_revision).ok().stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
     let folder = Folder::new("downloads");
     plane
         .run(&["download", one])

@@ -335,6 +335,8 @@ fn describe_tells_decisions_and_members() {
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
+    let told = plane.run(&["restore", "describe", "r", "-o", "json"]).ok();
+    assert_eq!(told.json()["kind"], "EtcdRestore");
     let missing = plane.run(&["restore", "describe", "absent"]).code(1);
     assert!(
         missing.stderr.contains("Error from server (NotFound)"),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use harness::run::kubectl_backup;
+use harness::wait_for;
 
 use super::place::{LONG, Place, message};
 
@@ -109,6 +110,16 @@ fn a_kept_state_that_was_altered_is_refused_and_a_rollback_goes_on_whoever_is_ki
     let place = Place::of(3);
     place.restore_well("restored");
     let attempt = attempt(&place, "restored");
+    for member in &place.members {
+        let journal = member.data_dir().join(".restore-journal");
+        wait_for("the note of the old state's keys", LONG, || {
+            let text = std::fs::read_to_string(&journal).unwrap();
+            let mut lines = text.lines();
+            lines
+                .any(|line| line.contains("Committed") && line.contains("former"))
+                .then_some(())
+        });
+    }
     let databases: Vec<_> = kept(&place, &attempt)
         .iter()
         .map(|kept| kept.join("member/snap/db"))

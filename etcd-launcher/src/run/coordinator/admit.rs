@@ -238,8 +238,9 @@ impl Coordinator {
             ..Attempt::default()
         };
         crash_at("Preflight:undecided");
-        self.write(restore, &attempt).await?;
-        crash_at("Preflight:decided");
+        if self.write(restore, &attempt).await? == Written::Yes {
+            crash_at("Preflight:decided");
+        }
         self.tell_who_waits(&restore.reference().name).await;
         Ok(OFTEN)
     }

@@ -84,6 +84,7 @@ impl Keeper {
                 !stands.is_empty() && own.is_some_and(|own| own != stands)
             };
             if !stands.is_some_and(other) {
+                self.note_former().await?;
                 return self.serving(set, id.as_deref()).await;
             }
             self.say("another cluster stands now: etcd is stopped");

@@ -251,7 +251,7 @@ impl Keeper {
         let over = moved_on(&self.hosting, &reference, attempt);
         match beside.work(building, over).await?.transpose() {
             Ok(None) => Ok(()),
-            Ok(Some(Prepared::Proven)) => self.tell_built(attempt),
+            Ok(Some(Prepared::Proven)) => self.tell_built(attempt, true),
             Ok(Some(Prepared::TargetTooLow(revision))) => self.unfit(&format!(
                 "revision {revision} of the snapshot is too near to the target"
             )),
@@ -259,22 +259,20 @@ impl Keeper {
         }
     }
 
-    /// Says what was built, by looking at it.
-    pub(super) fn tell_built(&mut self, attempt: &Attempt) -> Result<()> {
+    /// Says what was built, by looking at it; at its keys again only where it was proven some time ago.
+    pub(super) fn tell_built(&mut self, attempt: &Attempt, proven_now: bool) -> Result<()> {
         self.progress.step("hashing the new state");
         let id: AttemptId = attempt.id.parse()?;
         let side = self.dir.side(&id).join("snap").join("db");
         let database = backup_core::etcd::Database::open(&side)?;
         let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
-        // Compared with the database when it was proven.
-        let proven = self.dir.attempt(&id)?.snapshot.clone();
-        let Some(Snapshot { content, .. }) = proven else {
-            return Err(Error::other("the new state was never proven"));
-        };
-        let digest = LiveDigest {
-            revision: attempt.target_revision,
-            keys: content.keys,
-            sha256: content.sha256,
+        let digest = match self.dir.attempt(&id)?.snapshot.clone() {
+            Some(Snapshot { content, .. }) if proven_now => LiveDigest {
+                revision: attempt.target_revision,
+                keys: content.keys,
+                sha256: content.sha256,
+            },
+            _ => database.digest(None, self.progress)?,
         };
         self.rows.tell(|report| {
             report.state = State::Built;
@@ -328,25 +326,6 @@ impl Keeper {
         let done = exchange::exchange(&mut self.dir, &id, &fence, former);
         self.fence = Some(fence);
         done
-    }
-
-    /// Reads the keys of the state that was replaced, for a later rollback to be held against. The control plane is back.
-    pub(super) fn note_former(&mut self, id: &AttemptId) -> Result<()> {
-        let Ok(known) = self.dir.attempt(id) else {
-            return Ok(());
-        };
-        let is_noted = known.former.as_ref().is_none_or(|f| f.content.is_some());
-        if known.step != member_step::Step::Committed || is_noted {
-            return Ok(());
-        }
-        // What is damaged or gone is told when somebody wants it back.
-        let Some(former) = proof::seen(&self.dir.side(id), self.progress)
-            .ok()
-            .and_then(|seen| seen.former)
-        else {
-            return Ok(());
-        };
-        self.dir.note_former(id, former)
     }
 
     pub(super) fn back(&mut self, attempt: &Attempt) -> Result<()> {
@@ -448,6 +427,8 @@ impl Keeper {
     /// Compares the fenced etcd with the plan.
     pub(super) async fn verify(&mut self, attempt: &Attempt) -> Result<()> {
         let socket = Socket(self.member.socket());
+        // A second hash would only keep this member from the next decision.
+        let hashed = self.rows.started();
         let asked = async {
             let mut said = socket.status().await?;
             if said.alarms.iter().any(|alarm| alarm == "NOSPACE") {
@@ -456,7 +437,10 @@ impl Keeper {
             }
             let revision = socket.read().await?.max(said.revision);
             let members = socket.members().await?;
-            let hash = socket.hash_kv(attempt.target_revision).await?;
+            let hash = match hashed {
+                Some(started) => started.hash_kv_at_t,
+                None => socket.hash_kv(attempt.target_revision).await?,
+            };
             Ok::<_, Error>((said, revision, members, hash))
         };
         let (said, revision, mut members, hash) = asked

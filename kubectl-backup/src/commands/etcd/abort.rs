@@ -81,9 +81,10 @@ fn refuse(restore: &EtcdRestore, program: &str) -> Result<(), CommandError> {
             );
         }
         _ if committed => Error::other(format!(
-            "restore {name:?} is committed and is finished first"
+            "restore {name:?} is committed and is finished first: {}",
+            status.message.unwrap_or_default()
         ))
-        .hint(rollback),
+        .hint(format!("once it is completed, {rollback}")),
         _ => return Ok(()),
     };
     Err(error.into())

@@ -1,14 +1,17 @@
 //! `etcd describe`: everything that is known of one snapshot.
 
 use backup_core::etcd::Manifest;
+use backup_core::etcd::catalog::Entry;
+use backup_core::location::Location;
 use clap::Args;
 
 use super::find::{self, Snapshot, Source};
+use super::get;
 use super::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
-use backup_cli::output::{self, Description, joined};
+use backup_cli::output::{self, Description, Document, Format, joined};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,11 +26,46 @@ Examples:
 pub(crate) struct DescribeArgs {
     /// Name of the snapshot
     name: String,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs) -> Result<Exit> {
     let found = find::one(context, scope, &args.name).await?;
+    let entry = if found.is_good() && args.output != Format::Name {
+        match found.entry(context).await {
+            Ok(entry) => Some(entry),
+            Err(e) => {
+                context
+                    .ui
+                    .warn(&format!("what the bucket says is not shown: {}", e.error()));
+                None
+            }
+        }
+    } else {
+        None
+    };
+    match args.output {
+        Format::Table | Format::Wide => {
+            context.ui.line(&text(&found, entry.as_ref()).render())?;
+        }
+        Format::Name => context.ui.line(&format!("snapshot/{}", found.name))?,
+        format => {
+            let said = entry.as_ref().map(|(_, entry)| &entry.manifest);
+            let shown = get::value(&found, said)?;
+            output::print(
+                &context.ui,
+                format,
+                &Document::new("SnapshotDescription", shown),
+            )?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn text(found: &Snapshot, entry: Option<&(Location, Entry)>) -> Description {
     let mut text = Description::default();
     text.field(0, "Name", &found.name);
     text.field(0, "Cluster", &found.cluster);
@@ -40,25 +78,17 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs
     if !found.message().is_empty() {
         text.field(0, "Message", found.message());
     }
-    row(&mut text, &found);
-    if found.is_good() {
-        match found.entry(context).await {
-            Ok((location, entry)) => {
-                text.gap();
-                text.field(
-                    0,
-                    "Data",
-                    format!("{}/{}", locations::place(&location.spec), entry.data()),
-                );
-                manifest(&mut text, &entry.manifest);
-            }
-            Err(e) => context
-                .ui
-                .warn(&format!("what the bucket says is not shown: {}", e.error())),
-        }
+    row(&mut text, found);
+    if let Some((location, entry)) = entry {
+        text.gap();
+        text.field(
+            0,
+            "Data",
+            format!("{}/{}", locations::place(&location.spec), entry.data()),
+        );
+        manifest(&mut text, &entry.manifest);
     }
-    context.ui.line(&text.render())?;
-    Ok(Exit::Done)
+    text
 }
 
 /// What the object says.

@@ -3,19 +3,21 @@
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::find::{self, Snapshot, Source};
 use super::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_cli::output::{self, Format, ListArgs, Listing, OutputArgs, Table};
 use backup_core::Error;
+use backup_core::etcd::Manifest;
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup etcd get
   kubectl backup etcd get --cluster zvc78xnnz7 -o wide
-  kubectl backup etcd get --location s3://etcd-snapshots";
+  kubectl backup etcd get --sort-by .createdAt --location s3://etcd-snapshots";
 
 /// List snapshots of etcd, or show some
 ///
@@ -27,7 +29,7 @@ pub(crate) struct GetArgs {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    output: OutputArgs,
+    list: ListArgs,
 }
 
 /// A snapshot as `-o json` shows it, from wherever it is known.
@@ -53,7 +55,7 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    manifest: Option<&'a backup_core::etcd::Manifest>,
+    manifest: Option<&'a Manifest>,
 }
 
 impl<'a> Shown<'a> {
@@ -88,27 +90,28 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> 
     if args.names.is_empty() {
         found = all.iter().collect();
     }
-    match args.output.output {
-        Format::Json | Format::Yaml => {
-            let items = found.iter().map(|one| serde_json::to_value(Shown::of(one)));
-            let items = items
-                .collect::<Result<_, _>>()
-                .map_err(|e| Error::other("the snapshots can not be written as JSON").because(e))?;
-            let shown = output::objects(items, args.names.len() == 1);
-            output::print(&context.ui, args.output.output, &shown)?;
-        }
-        Format::Name => {
-            for one in &found {
-                context.ui.line(&format!("snapshot/{}", one.name))?;
-            }
-        }
-        Format::Table | Format::Wide if found.is_empty() => context.ui.say(&format!(
+    let listing = Listing {
+        items: found,
+        single: args.names.len() == 1,
+        title: |one| format!("snapshot/{}", one.name),
+        value: |one| value(one, None),
+        empty: format!(
             "No snapshots found. Take one: {} etcd snapshot",
             context.program
-        )),
-        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
-    }
+        ),
+    };
+    listing.print(&context.ui, &args.list, |found| {
+        table(context, &args.list.output, found)
+    })?;
     Ok(Exit::Done)
+}
+
+/// A snapshot for programs; the manifest that was read for it, where its source does not hold one.
+pub(super) fn value(one: &Snapshot, manifest: Option<&Manifest>) -> Result<Value> {
+    let mut shown = Shown::of(one);
+    shown.manifest = shown.manifest.or(manifest);
+    Ok(serde_json::to_value(shown)
+        .map_err(|e| Error::other("the snapshot can not be written as JSON").because(e))?)
 }
 
 fn table(context: &Context, output: &OutputArgs, found: &[&Snapshot]) -> Table {

@@ -54,7 +54,9 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: RollbackArgs
 fn completed(restore: &EtcdRestore, program: &str) -> Result<String, CommandError> {
     let name = restore.metadata.name.as_deref().unwrap_or_default();
     let status = restore.status.clone().unwrap_or_default();
-    let attempt = status.attempt.map(|attempt| attempt.id).unwrap_or_default();
+    let attempt = status.attempt.unwrap_or_default();
+    let is_committed = attempt.step.is_some_and(|step| step.is_committed());
+    let attempt = attempt.id;
     let error = match status.phase {
         Some(RestorePhase::Completed) if attempt.is_empty() => Error::other(format!(
             "restore {name:?} does not tell which state it replaced"
@@ -65,6 +67,13 @@ fn completed(restore: &EtcdRestore, program: &str) -> Result<String, CommandErro
             "restore {name:?} is in phase {phase}: the old state serves already"
         ))
         .hint("there is nothing to take back"),
+        _ if is_committed => Error::other(format!(
+            "restore {name:?} is committed and not completed yet: {}",
+            status.message.unwrap_or_default()
+        ))
+        .hint(format!(
+            "it is finished first; `{program} etcd restore describe {name}` shows what it waits for"
+        )),
         phase => {
             let phase = phase.map_or("not begun".to_owned(), |phase| phase.to_string());
             Error::other(format!("restore {name:?} is not completed: {phase}"))

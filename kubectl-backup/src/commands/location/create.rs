@@ -21,13 +21,22 @@ Examples:
 
 /// `--access-mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Mode {
+pub(super) enum Mode {
     /// Backups may be made and deleted.
     #[value(name = "ReadWrite")]
     ReadWrite,
     /// Nothing is written.
     #[value(name = "ReadOnly")]
     ReadOnly,
+}
+
+impl From<Mode> for AccessMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::ReadWrite => Self::ReadWrite,
+            Mode::ReadOnly => Self::ReadOnly,
+        }
+    }
 }
 
 /// Remember where backups live
@@ -78,7 +87,7 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
             Kind::AlreadyExists,
             format!("location {:?} exists already", args.name),
         )
-        .hint(format!("choose another name, or edit {}", path.display()))
+        .hint("choose another name, or change it with `location set`")
         .into());
     }
     let location = location(context, &args)?;
@@ -107,7 +116,6 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
 }
 
 fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocation> {
-    let given = context.location_args();
     let mut location = BackupStorageLocation {
         api_version: API_VERSION.to_owned(),
         kind: "BackupStorageLocation".to_owned(),
@@ -124,17 +132,21 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
     spec.object_storage.prefix = args.prefix.clone().filter(|prefix| !prefix.is_empty());
     spec.config = flags::pairs("--config", '=', &args.config)?;
     spec.default = args.default;
-    spec.access_mode = Some(match args.access_mode {
-        Mode::ReadWrite => AccessMode::ReadWrite,
-        Mode::ReadOnly => AccessMode::ReadOnly,
-    });
+    spec.access_mode = Some(args.access_mode.into());
+    secure(context, &mut location)?;
+    Ok(location)
+}
+
+/// Credentials and CA as the flags give them, where they do; of credentials only the path is kept.
+pub(super) fn secure(context: &Context, location: &mut BackupStorageLocation) -> Result<()> {
+    let given = context.location_args();
     if let Some(path) = &given.cacert {
         let pem = std::fs::read(path).map_err(|e| {
             CommandError::usage(
                 Error::invalid(format!("can not read the CA file {}", path.display())).because(e),
             )
         })?;
-        spec.object_storage.ca_cert = Some(STANDARD.encode(pem));
+        location.spec.object_storage.ca_cert = Some(STANDARD.encode(pem));
     }
     if let Some(path) = &given.credentials_file {
         let path = absolute(path)?.display().to_string();
@@ -143,7 +155,7 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
             .annotations
             .insert(CREDENTIALS_FILE.to_owned(), path);
     }
-    Ok(location)
+    Ok(())
 }
 
 /// The path as it is from any folder.

@@ -1,13 +1,13 @@
 //! `location get`: a row per location.
 
 use backup_core::Error;
-use backup_core::api::AccessMode;
+use backup_core::api::{AccessMode, BackupStorageLocation};
 use clap::Args;
 
 use super::create::bucket_and_prefix;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_cli::output::{ListArgs, Listing, Table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +22,7 @@ pub(crate) struct GetArgs {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    output: OutputArgs,
+    list: ListArgs,
 }
 
 /// Runs the command.
@@ -39,48 +39,43 @@ pub(crate) fn run(context: &Context, args: GetArgs) -> Result<Exit> {
             .map(|name| super::named(context, name))
             .collect::<Result<Vec<_>>>()?
     };
-    match args.output.output {
-        Format::Json | Format::Yaml => {
-            let items = found
-                .iter()
-                .map(serde_json::to_value)
-                .collect::<Result<_, _>>()
-                .map_err(|e| Error::other("the locations can not be written as JSON").because(e))?;
-            let all = output::objects(items, args.names.len() == 1);
-            output::print(&context.ui, args.output.output, &all)?;
-        }
-        Format::Name => {
-            for location in &found {
-                context
-                    .ui
-                    .line(&format!("backupstoragelocation/{}", location.metadata.name))?;
-            }
-        }
-        Format::Table | Format::Wide if found.is_empty() => context.ui.say(&format!(
+    let listing = Listing {
+        items: found,
+        single: args.names.len() == 1,
+        title: |location| format!("backupstoragelocation/{}", location.metadata.name),
+        value: |location| {
+            Ok(serde_json::to_value(location)
+                .map_err(|e| Error::other("the location can not be written as JSON").because(e))?)
+        },
+        empty: format!(
             "No locations configured: backups go to {}, a folder per cluster.",
             context.paths.backups().display()
-        )),
-        Format::Table | Format::Wide => {
-            let titles = [
-                "NAME",
-                "PROVIDER",
-                "BUCKET/PREFIX",
-                "ACCESS-MODE",
-                "DEFAULT",
-            ];
-            let mut table = Table::new(&titles, args.output.no_headers);
-            for location in &found {
-                let mode = location.spec.access_mode.unwrap_or(AccessMode::ReadWrite);
-                table.push(vec![
-                    location.metadata.name.clone(),
-                    location.spec.provider.clone(),
-                    bucket_and_prefix(location),
-                    format!("{mode:?}"),
-                    location.spec.default.to_string(),
-                ]);
-            }
-            context.ui.table(&table)?;
-        }
-    }
+        ),
+    };
+    listing.print(&context.ui, &args.list, |found| {
+        table(found, args.list.output.no_headers)
+    })?;
     Ok(Exit::Done)
+}
+
+fn table(found: &[BackupStorageLocation], no_headers: bool) -> Table {
+    let titles = [
+        "NAME",
+        "PROVIDER",
+        "BUCKET/PREFIX",
+        "ACCESS-MODE",
+        "DEFAULT",
+    ];
+    let mut table = Table::new(&titles, no_headers);
+    for location in found {
+        let mode = location.spec.access_mode.unwrap_or(AccessMode::ReadWrite);
+        table.push(vec![
+            location.metadata.name.clone(),
+            location.spec.provider.clone(),
+            bucket_and_prefix(location),
+            format!("{mode:?}"),
+            location.spec.default.to_string(),
+        ]);
+    }
+    table
 }

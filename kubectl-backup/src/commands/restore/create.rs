@@ -42,8 +42,19 @@ pub(crate) struct CreateArgs {
     /// Name of the restore [default: the unfinished one of the same options, else BACKUP-<time>]
     name: Option<String>,
     /// Backup to restore
-    #[arg(long, value_name = "BACKUP")]
-    from_backup: String,
+    #[arg(
+        long,
+        value_name = "BACKUP",
+        required_unless_present = "from_schedule",
+        conflicts_with = "from_schedule"
+    )]
+    from_backup: Option<String>,
+    /// Restore the newest completed backup of this schedule
+    #[arg(long, value_name = "SCHEDULE")]
+    from_schedule: Option<String>,
+    /// With --from-schedule: take a partially failed backup too, where it is newer
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", conflicts_with = "from_backup")]
+    allow_partially_failed: Option<bool>,
     /// Which objects.
     #[command(flatten)]
     filter: FilterArgs,
@@ -85,9 +96,23 @@ pub(crate) struct CreateArgs {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     let ui = &context.ui;
-    let options = options(context, &args)?;
+    // Until it is looked up, a schedule's name stands in the place of its backup's.
+    let mut options = options(context, &args)?;
     let cluster = context.cluster().await?;
-    let (place, _) = context.find_backup(&options.backup).await?;
+    let place = if args.from_schedule.is_some() {
+        let partially = args.allow_partially_failed == Some(true);
+        let (place, newest) = context.find_of_schedule(&options.backup, partially).await?;
+        ui.note(&format!(
+            "the newest backup of schedule {} is {} of {}",
+            options.backup,
+            newest.name,
+            output::time(newest.backup.status.start_timestamp)
+        ));
+        options.backup = newest.name;
+        place
+    } else {
+        context.find_backup(&options.backup).await?.0
+    };
     let from = locations::place(&place.location.spec);
     let scope = scope(&args);
     let target = format!("context {:?} ({})", cluster.context(), cluster.server());
@@ -150,7 +175,12 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
     filter.objects.clone_from(&args.objects);
     let options = RestoreOptions {
         name: args.name.as_deref().map(flags::new_name).transpose()?,
-        backup: flags::known_name(&args.from_backup)?,
+        backup: flags::known_name(
+            args.from_backup
+                .as_ref()
+                .or(args.from_schedule.as_ref())
+                .map_or("", String::as_str),
+        )?,
         filter,
         namespace_mappings: flags::pairs("--namespace-mappings", ':', &args.namespace_mappings)?,
         existing: match args.existing_resource_policy {

@@ -1,20 +1,25 @@
 //! `restore describe`: everything a location knows of one restore.
 
+use std::collections::BTreeMap;
+
+use backup_core::api::Restore;
 use backup_core::layout::RestoreKeys;
-use backup_core::records;
+use backup_core::records::{self, Results};
 use clap::Args;
+use serde::Serialize;
 
 use crate::commands::describe::sections;
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
-use backup_cli::output::{self, Description, joined};
+use backup_cli::output::{self, Description, Document, Format, joined};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup restore describe nightly-20261121020000
-  kubectl backup restore describe nightly-20261121020000 --details";
+  kubectl backup restore describe nightly-20261121020000 --details
+  kubectl backup restore describe nightly-20261121020000 -o yaml";
 
 /// Show everything about one restore
 #[derive(Clone, Debug, Args)]
@@ -25,6 +30,23 @@ pub(crate) struct DescribeArgs {
     /// List every object and what became of it
     #[arg(long)]
     details: bool,
+    /// How the result is printed; wide is as --details
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// All that is known of a restore.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Known {
+    name: String,
+    /// Where it is recorded.
+    url: String,
+    restore: Restore,
+    results: Results,
+    /// `<apiVersion>/<Kind>` to `ns/name(outcome)`s, where it is asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    resource_list: BTreeMap<String, Vec<String>>,
 }
 
 /// Runs the command.
@@ -33,6 +55,32 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
     let (place, restore) = context.find_restore(&name).await?;
     let store = &place.location.store;
     let keys = RestoreKeys::new(&name);
+    let details = args.details || args.output == Format::Wide;
+    let known = Known {
+        name: name.to_string(),
+        url: locations::place(&place.location.spec),
+        restore,
+        results: records::results(store, &keys.results()).await?,
+        resource_list: if details {
+            records::resource_list(store, &keys.resource_list()).await?
+        } else {
+            BTreeMap::new()
+        },
+    };
+    match args.output {
+        Format::Table | Format::Wide => context.ui.line(&text(&known, details).render())?,
+        Format::Name => context.ui.line(&format!("restore/{name}"))?,
+        format => output::print(
+            &context.ui,
+            format,
+            &Document::new("RestoreDescription", &known),
+        )?,
+    }
+    Ok(Exit::Done)
+}
+
+fn text(known: &Known, details: bool) -> Description {
+    let restore = &known.restore;
     let (spec, status) = (&restore.spec, &restore.status);
     let mut text = Description::default();
     text.field(0, "Name", &restore.metadata.name);
@@ -59,13 +107,9 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
     text.field(0, "Started", output::time(status.start_timestamp));
     text.field(0, "Completed", output::time(status.completion_timestamp));
     text.gap();
-    sections::results(&mut text, &records::results(store, &keys.results()).await?);
+    sections::results(&mut text, &known.results);
     text.field(0, "Backup", &spec.backup_name);
-    text.field(
-        0,
-        "Storage Location",
-        locations::place(&place.location.spec),
-    );
+    text.field(0, "Storage Location", &known.url);
     text.gap();
     sections::scope(
         &mut text,
@@ -108,10 +152,8 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
         None => "auto",
     };
     text.field(0, "Preserve Service NodePorts", ports);
-    if args.details {
-        let list = records::resource_list(store, &keys.resource_list()).await?;
-        sections::objects(&mut text, "Resource List", &list);
+    if details {
+        sections::objects(&mut text, "Resource List", &known.resource_list);
     }
-    context.ui.line(&text.render())?;
-    Ok(Exit::Done)
+    text
 }

@@ -4,10 +4,11 @@ use backup_core::api::hosted::ABORT;
 use backup_core::api::{Attempt, EtcdRestore};
 use clap::Args;
 
+use crate::commands::etcd::objects::Object;
 use crate::commands::etcd::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Description};
+use backup_cli::output::{self, Description, Format};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,11 +21,23 @@ Examples:
 pub(crate) struct DescribeArgs {
     /// Name of the EtcdRestore
     name: String,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs) -> Result<Exit> {
     let restore = scope.one::<EtcdRestore>(context, &args.name).await?;
+    match args.output {
+        Format::Table | Format::Wide => context.ui.line(&text(context, &restore).render())?,
+        Format::Name => context.ui.line(&restore.title())?,
+        format => output::print(&context.ui, format, &restore.raw)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn text(context: &Context, restore: &Object<EtcdRestore>) -> Description {
     let (spec, status) = (
         &restore.it.spec,
         restore.it.status.clone().unwrap_or_default(),
@@ -81,8 +94,7 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs
             text.field(1, member, format!("{} {message}", report.state).trim());
         }
     }
-    context.ui.line(&text.render())?;
-    Ok(Exit::Done)
+    text
 }
 
 fn decisions(text: &mut Description, attempt: &Attempt, context: &Context) {

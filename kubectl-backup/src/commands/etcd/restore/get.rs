@@ -7,7 +7,7 @@ use crate::commands::etcd::objects::{self, Object};
 use crate::commands::etcd::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_cli::output::{self, Format, ListArgs, Listing, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +22,7 @@ pub(crate) struct GetArgs {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    output: OutputArgs,
+    list: ListArgs,
 }
 
 /// Runs the command.
@@ -38,20 +38,16 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> 
             found.retain(|restore| restore.it.spec.cluster.name == cluster.as_str());
         }
     }
-    match args.output.output {
-        Format::Json | Format::Yaml => {
-            let items = found.into_iter().map(|restore| restore.raw).collect();
-            let shown = output::objects(items, args.names.len() == 1);
-            output::print(&context.ui, args.output.output, &shown)?;
-        }
-        Format::Name => {
-            for restore in &found {
-                context.ui.line(&restore.title())?;
-            }
-        }
-        Format::Table | Format::Wide if found.is_empty() => context.ui.say("No restores found."),
-        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
-    }
+    let listing = Listing {
+        items: found,
+        single: args.names.len() == 1,
+        title: Object::title,
+        value: |restore| Ok(restore.raw.clone()),
+        empty: "No restores found.".to_owned(),
+    };
+    listing.print(&context.ui, &args.list, |found| {
+        table(context, &args.list.output, found)
+    })?;
     Ok(Exit::Done)
 }
 

@@ -8,7 +8,7 @@ use crate::commands::etcd::objects::{self, Object};
 use crate::commands::etcd::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_cli::output::{self, Format, ListArgs, Listing, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +23,7 @@ pub(crate) struct GetArgs {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    output: OutputArgs,
+    list: ListArgs,
 }
 
 /// Runs the command.
@@ -39,23 +39,19 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> 
             found.retain(|config| config.it.spec.cluster.name == cluster.as_str());
         }
     }
-    match args.output.output {
-        Format::Json | Format::Yaml => {
-            let items = found.into_iter().map(|config| config.raw).collect();
-            let shown = output::objects(items, args.names.len() == 1);
-            output::print(&context.ui, args.output.output, &shown)?;
-        }
-        Format::Name => {
-            for config in &found {
-                context.ui.line(&config.title())?;
-            }
-        }
-        Format::Table | Format::Wide if found.is_empty() => context.ui.say(&format!(
+    let listing = Listing {
+        items: found,
+        single: args.names.len() == 1,
+        title: Object::title,
+        value: |config| Ok(config.raw.clone()),
+        empty: format!(
             "No schedules found. Make one: {} etcd schedule create",
             context.program
-        )),
-        Format::Table | Format::Wide => context.ui.table(&table(context, &args.output, &found))?,
-    }
+        ),
+    };
+    listing.print(&context.ui, &args.list, |found| {
+        table(context, &args.list.output, found)
+    })?;
     Ok(Exit::Done)
 }
 

@@ -1,0 +1,77 @@
+//! `location set`: change how a remembered location is used.
+
+use clap::Args;
+
+use super::create::{Mode, secure};
+use crate::context::Context;
+use crate::flags;
+use backup_cli::error::{CommandError, Exit, Result};
+use backup_cli::locations::file;
+use backup_core::Error;
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup location set offsite --default
+  kubectl backup location set offsite --access-mode ReadOnly
+  kubectl backup location set offsite --config region=eu-central-1 --credentials-file ./credentials";
+
+/// Change how a location is used
+///
+/// What is not named stays. Where the backups are, that is provider, bucket and prefix, does not change: create another location for that.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct SetArgs {
+    /// Name of the location
+    name: String,
+    /// The provider's settings, key=value; a key without a value goes (comma list, can be repeated)
+    #[arg(long, value_name = "CONFIG")]
+    config: Vec<String>,
+    /// Whether anything may be written
+    #[arg(long, value_enum, value_name = "MODE", ignore_case = true)]
+    access_mode: Option<Mode>,
+    /// Whether to use it where no location is named
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    default: Option<bool>,
+}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
+    let given = context.location_args();
+    let secured = given.cacert.is_some() || given.credentials_file.is_some();
+    if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
+        return Err(CommandError::usage(
+            Error::invalid("nothing to set is named")
+                .hint("name what to change: --default, --access-mode, --config, --credentials-file or --cacert"),
+        ));
+    }
+    let path = context.paths.locations();
+    let mut all = file::read(&path)?.locations;
+    let position = super::own(context, &all, &args.name)?;
+    if args.default == Some(true) {
+        for other in &mut all {
+            other.spec.default = false;
+        }
+    }
+    let location = &mut all[position];
+    for (key, value) in flags::pairs("--config", '=', &args.config)? {
+        if value.is_empty() {
+            location.spec.config.remove(&key);
+        } else {
+            location.spec.config.insert(key, value);
+        }
+    }
+    if let Some(mode) = args.access_mode {
+        location.spec.access_mode = Some(mode.into());
+    }
+    if let Some(default) = args.default {
+        location.spec.default = default;
+    }
+    secure(context, location)?;
+    // Nothing is kept that could not be opened.
+    context.open(location)?;
+    file::write(&path, &all)?;
+    context
+        .ui
+        .line(&format!("backupstoragelocation/{} configured", args.name))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,62 @@
+//! `restore delete`: removes the records of restores.
+
+use backup_core::api::Phase;
+use backup_core::{Error, catalog};
+use clap::Args;
+
+use crate::context::Context;
+use crate::flags;
+use backup_cli::error::{Exit, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  kubectl backup restore delete nightly-20261121020000
+  kubectl backup restore delete nightly-20261121020000 web-20261120020000 --yes";
+
+/// Delete the records of restores
+///
+/// What they restored stays in the cluster, and their backups stay as well. A restore that is not finished goes on by its record, so that
+/// needs --force.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DeleteArgs {
+    /// Names of restores
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Do not ask
+    #[arg(short, long, visible_alias = "confirm")]
+    yes: bool,
+    /// Delete the record of a restore that is not finished too
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
+    let mut found = Vec::new();
+    // Nothing is deleted before every name was found.
+    for name in &args.names {
+        let name = flags::known_name(name)?;
+        let (place, restore) = context.find_restore(&name).await?;
+        if !args.force && restore.status.phase == Phase::InProgress {
+            return Err(Error::other(format!(
+                "restore {:?} is not finished: without its record it can not go on",
+                name.as_str()
+            ))
+            .hint("repeat its `restore create` to finish it, or add --force")
+            .into());
+        }
+        if !found.iter().any(|(other, _)| *other == name) {
+            context.guard(&place.location, "delete", args.yes).await?;
+            found.push((name, place));
+        }
+    }
+    let list: Vec<_> = found.iter().map(|(name, _)| name.to_string()).collect();
+    let question = format!("delete the records of {}?", list.join(", "));
+    context.ui.confirm(args.yes, &question)?;
+    for (name, place) in &found {
+        catalog::delete_restore(&place.location.store, name).await?;
+        context.ui.line(&format!("restore/{name} deleted"))?;
+    }
+    Ok(Exit::Done)
+}

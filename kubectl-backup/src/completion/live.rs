@@ -1,0 +1,113 @@
+//! Names of what exists: in the kubeconfig, in the cluster, in the location. Reads only, and as little as will do.
+
+use std::collections::BTreeSet;
+
+use backup_core::catalog;
+use backup_core::layout::{BACKUPS, RESTORES};
+use backup_core::location::Store;
+use serde::Deserialize;
+
+use crate::context::Context;
+use backup_cli::error::Result;
+
+/// More namespaces are not proposed.
+const MOST: usize = 1000;
+
+/// What names are names of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    Contexts,
+    Clusters,
+    Users,
+    Namespaces,
+    /// Several, with commas between.
+    NamespaceLists,
+    Backups,
+    Schedules,
+    Restores,
+    Locations,
+}
+
+impl Names {
+    /// Whether several stand in one word, with commas between.
+    pub(super) fn is_list(self) -> bool {
+        self == Self::NamespaceLists
+    }
+}
+
+/// The names, sorted.
+///
+/// # Errors
+/// Whatever keeps them from being read.
+pub(super) async fn look(names: Names, context: &Context) -> Result<Vec<String>> {
+    let found: BTreeSet<String> = match names {
+        Names::Contexts => {
+            let all = context.kubeconfig()?.contexts.into_iter();
+            all.map(|one| one.name).collect()
+        }
+        Names::Clusters => {
+            let all = context.kubeconfig()?.clusters.into_iter();
+            all.map(|one| one.name).collect()
+        }
+        Names::Users => {
+            let all = context.kubeconfig()?.auth_infos.into_iter();
+            all.map(|one| one.name).collect()
+        }
+        Names::Namespaces | Names::NamespaceLists => namespaces(context).await?,
+        Names::Backups => folders(context, BACKUPS).await?,
+        Names::Restores => folders(context, RESTORES).await?,
+        Names::Schedules => {
+            let mut found = BTreeSet::new();
+            for place in context.every_place()? {
+                let (entries, _) = catalog::list(&place.location.store).await?;
+                found.extend(entries.into_iter().filter_map(|mut entry| {
+                    let labels = &mut entry.backup.metadata.labels;
+                    labels.remove(catalog::SCHEDULE_NAME)
+                }));
+            }
+            found
+        }
+        Names::Locations => {
+            let all = context.sources()?.into_iter();
+            all.flat_map(|source| source.locations)
+                .map(|location| location.metadata.name)
+                .collect()
+        }
+    };
+    Ok(found.into_iter().collect())
+}
+
+/// Names of folders: the markers in them are not read.
+async fn folders(context: &Context, root: &str) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for place in context.every_place()? {
+        let store: &Store = &place.location.store;
+        found.extend(store.folders(root).await?);
+    }
+    Ok(found)
+}
+
+async fn namespaces(context: &Context) -> Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct List {
+        items: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        name: String,
+    }
+    let path = format!("/api/v1/namespaces?limit={MOST}");
+    let cluster = context.cluster().await?;
+    let body = cluster.get(&path).await.map_err(backup_core::Error::from)?;
+    let list: List = serde_json::from_slice(&body)
+        .map_err(|e| backup_core::Error::other("the answer is no list").because(e))?;
+    Ok(list
+        .items
+        .into_iter()
+        .map(|item| item.metadata.name)
+        .collect())
+}
