@@ -203,6 +203,7 @@ impl Source {
         self.promised("database", expected.sha256.as_ref(), &walked.sha256)?;
         let database = part.database(&self.to_string())?;
         progress.step(&format!("checking {self}"));
+        progress.expect_bytes(database.bytes());
         let examined = blocking(|| database.examine(progress))?;
         if let Some(first) = examined.problems.first() {
             let more = match examined.problems.len() - 1 {

@@ -103,6 +103,7 @@ pub(crate) fn built(
     progress: &dyn Progress,
 ) -> Result<()> {
     let database = Database::open(&member.join("snap").join("db"))?;
+    progress.expect_bytes(database.bytes());
     let wrong = |what: String| {
         Err(Error::corrupt(format!(
             "what etcdutl wrote is wrong: {what}"

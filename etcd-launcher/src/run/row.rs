@@ -178,14 +178,23 @@ impl Rows {
 /// Long work tells the row how far it is.
 pub(crate) struct Told {
     rows: Rows,
-    step: std::sync::Mutex<(String, Option<Instant>)>,
+    now: std::sync::Mutex<Now>,
+}
+
+/// The work at hand.
+#[derive(Default)]
+struct Now {
+    step: String,
+    /// Bytes it will come to; 0 where nobody said.
+    expected: u64,
+    told: Option<Instant>,
 }
 
 impl Told {
     pub(crate) fn new(rows: Rows) -> Self {
         Self {
             rows,
-            step: std::sync::Mutex::default(),
+            now: std::sync::Mutex::default(),
         }
     }
 
@@ -202,10 +211,19 @@ impl Told {
 impl Progress for Told {
     fn step(&self, text: &str) {
         self.rows.bytes.store(0, Ordering::Relaxed);
-        if let Ok(mut step) = self.step.lock() {
-            *step = (text.to_owned(), None);
+        if let Ok(mut now) = self.now.lock() {
+            *now = Now {
+                step: text.to_owned(),
+                ..Now::default()
+            };
         }
         self.say(text.to_owned());
+    }
+
+    fn expect_bytes(&self, bytes: u64) {
+        if let Ok(mut now) = self.now.lock() {
+            now.expected += bytes;
+        }
     }
 
     fn done(&self, _objects: u64, bytes: u64) {
@@ -215,15 +233,38 @@ impl Progress for Told {
         {
             *last = Some(Instant::now());
         }
-        let Ok(mut step) = self.step.lock() else {
+        let Ok(mut now) = self.now.lock() else {
             return;
         };
-        if step.1.is_some_and(|at| at.elapsed() < SELDOM) {
+        if now.told.is_some_and(|at| at.elapsed() < SELDOM) {
             return;
         }
-        step.1 = Some(Instant::now());
-        let text = format!("{}: {} MiB", step.0, all >> 20);
-        drop(step);
+        now.told = Some(Instant::now());
+        let text = match (all * 100).checked_div(now.expected) {
+            Some(percent) => format!("{}: {} %", now.step, percent.min(100)),
+            None => format!("{}: {} MiB", now.step, all >> 20),
+        };
+        drop(now);
         self.say(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_in_percent_where_its_end_is_known() {
+        let health = Health::new("etcd-0");
+        let rows = Rows::new("etcd-0", health.clone(), Pace::new(1));
+        rows.at(&RestoreRef::default(), &Attempt::default(), "uid");
+        let told = Told::new(rows);
+        told.step("reading");
+        told.expect_bytes(400);
+        told.done(0, 172);
+        assert_eq!(health.report().message, "reading: 43 %");
+        told.step("copying");
+        told.done(0, 3 << 20);
+        assert_eq!(health.report().message, "copying: 3 MiB");
     }
 }

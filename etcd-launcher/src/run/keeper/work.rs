@@ -265,6 +265,7 @@ impl Keeper {
         let id: AttemptId = attempt.id.parse()?;
         let side = self.dir.side(&id).join("snap").join("db");
         let database = backup_core::etcd::Database::open(&side)?;
+        self.progress.expect_bytes(2 * database.bytes());
         let hash = database.hash_kv(Some(attempt.target_revision), self.progress)?;
         let digest = match self.dir.attempt(&id)?.snapshot.clone() {
             Some(Snapshot { content, .. }) if proven_now => LiveDigest {
