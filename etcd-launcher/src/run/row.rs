@@ -240,8 +240,9 @@ impl Progress for Told {
             return;
         }
         now.told = Some(Instant::now());
+        // Each MiB is a change that others see: who waits for this one waits on.
         let text = match (all * 100).checked_div(now.expected) {
-            Some(percent) => format!("{}: {} %", now.step, percent.min(100)),
+            Some(percent) => format!("{}: {} %, {} MiB", now.step, percent.min(100), all >> 20),
             None => format!("{}: {} MiB", now.step, all >> 20),
         };
         drop(now);
@@ -260,9 +261,9 @@ mod tests {
         rows.at(&RestoreRef::default(), &Attempt::default(), "uid");
         let told = Told::new(rows);
         told.step("reading");
-        told.expect_bytes(400);
-        told.done(0, 172);
-        assert_eq!(health.report().message, "reading: 43 %");
+        told.expect_bytes(4 << 20);
+        told.done(0, 1_803_551);
+        assert_eq!(health.report().message, "reading: 43 %, 1 MiB");
         told.step("copying");
         told.done(0, 3 << 20);
         assert_eq!(health.report().message, "copying: 3 MiB");
