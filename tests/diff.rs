@@ -64,6 +64,14 @@ fn what_changed_came_or_went_since_the_backup_is_told_by_object_and_field() {
         same.stderr
     );
 
+    // What is on neither side is not the same.
+    let nothing = place.run(&["diff", "b", "-n", "none-such"]).code(2);
+    assert!(
+        nothing.stderr.contains("nothing to compare"),
+        "{}",
+        nothing.stderr
+    );
+
     let kubectl = |arguments: &[&str]| {
         cluster.kubectl(&[&["-n", &namespace], arguments].concat());
     };

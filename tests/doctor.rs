@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use harness::process::Folder;
-use harness::run::program;
+use harness::run::{kubectl_backup, program};
 use harness::store::Minio;
 
 use crate::place::{Place, on};
@@ -69,6 +69,24 @@ fn doctor_tells_what_a_backup_would_miss_and_what_would_keep_it_from_succeeding(
         .json();
     assert_eq!(result(&nowhere, "cluster").0, "failed");
     assert_eq!(result(&nowhere, "location").0, "ok");
+    let folder = place.folder.path().to_str().unwrap();
+    let archive = [
+        &["location", "create", "archive", "--provider", "local"][..],
+        &["--bucket", folder, "--access-mode", "ReadOnly"],
+    ];
+    let home = Folder::new("home");
+    let run = |arguments: &[&str]| {
+        kubectl_backup(arguments)
+            .home(home.path())
+            .kubeconfig(cluster.kubeconfig())
+    };
+    run(&archive.concat()).ok();
+    let refused = run(&["doctor", "--location", "archive", "-o", "json"])
+        .code(1)
+        .json();
+    let (verdict, detail) = result(&refused, "location: access");
+    assert_eq!(verdict, "failed");
+    assert!(detail.contains("read-only"), "{detail}");
     let unwritable = on(cluster, "file:///proc/none", &["doctor", "-o", "json"])
         .code(1)
         .json();

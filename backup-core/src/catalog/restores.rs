@@ -116,7 +116,9 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
     restore.metadata.name = name.as_str().to_owned();
     restore.status.start_timestamp = Some(oldest);
     // Velero keeps its records in the cluster: of its restores the bucket shows results only, which it writes at the end.
-    let ended = files.iter().any(|file| file.key == keys.results());
+    // One of ours that has a journal and no record is not finished, however far it came.
+    let has = |key: &str| files.iter().any(|file| file.key == key);
+    let ended = has(&keys.results()) && !has(&keys.journal(0));
     restore.status.phase = if ended {
         Phase::Other("Unknown".to_owned())
     } else {

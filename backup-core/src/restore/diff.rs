@@ -259,7 +259,14 @@ impl Run<'_> {
             ))
             .hint("name it as `namespace/name`, or `name` where it has no namespace"));
         }
-        Ok(comparison.compared)
+        let compared = comparison.compared;
+        if compared.same == 0 && compared.different == 0 && compared.missed.is_empty() {
+            return Err(Error::not_found(
+                "there is nothing to compare: neither side has what was chosen",
+            )
+            .hint("`kubectl backup contents NAME` lists what a backup holds"));
+        }
+        Ok(compared)
     }
 }
 
@@ -279,6 +286,28 @@ struct Comparison<'c, A> {
 }
 
 impl<A: Source> Comparison<'_, A> {
+    /// Whether kinds were asked for by their names.
+    fn by_name(&self) -> bool {
+        let asked = self.asked;
+        [
+            &asked.resources,
+            &asked.cluster_resources,
+            &asked.namespaced_resources,
+        ]
+        .into_iter()
+        .any(|names| !names.is_empty() && names.iter().all(|name| name != "*"))
+    }
+
+    /// A kind that the backup does not hold by a rule: who asked for it has no answer.
+    fn left_out(&mut self, kind: &str, why: &str) {
+        if self.by_name() {
+            let text = format!("{kind}: the backup left it out: {why}");
+            self.compared.missed.push(text);
+        } else {
+            self.compared.left_out += 1;
+        }
+    }
+
     /// One kind; what can not be read of it is told, and the others go on.
     async fn kind(&mut self, api: &ApiResource, row: Option<&ResourceRow>) -> Result<()> {
         let name = api.group_resource();
@@ -290,8 +319,8 @@ impl<A: Source> Comparison<'_, A> {
         match row.map(|row| (row.outcome, row.why.as_str())) {
             // No backup holds these, whatever was asked for.
             Some((Outcome::Excluded, "not-listable" | "no-create")) => return Ok(()),
-            Some((Outcome::Excluded, _)) => {
-                self.compared.left_out += 1;
+            Some((Outcome::Excluded, why)) => {
+                self.left_out(&name, why);
                 return Ok(());
             }
             Some((Outcome::Failed, why)) => {
@@ -305,6 +334,9 @@ impl<A: Source> Comparison<'_, A> {
         // What nobody asked the backup to hold is nothing that was added since.
         let held = Wanted::of(self.scope, api);
         if row.is_none() && !held.by_filter {
+            if self.by_name() {
+                self.left_out(&name, "out of its scope");
+            }
             return Ok(());
         }
         match self.right.stands(api, row.map_or(0, |row| row.count)) {

@@ -5,12 +5,13 @@ mod bundle;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_core::api::Phase;
+use backup_core::api::{AccessMode, Phase};
 use backup_core::catalog;
 use backup_core::cluster::{Call, Cluster};
 use backup_core::discovery::{self, ApiResource};
 use backup_core::location::Location;
 use backup_core::location::check;
+use backup_core::location::guard::{self, Guard};
 use backup_core::{Error, error::quoted};
 use clap::Args;
 use futures::{StreamExt, stream};
@@ -301,6 +302,7 @@ async fn of_location(context: &Context) -> Vec<Check> {
             advice: step.advice,
         })
         .collect();
+    checks.extend(refused(context, &location).await);
     if !checks.iter().any(|check| check.result == Verdict::Failed) {
         checks.insert(
             0,
@@ -309,6 +311,33 @@ async fn of_location(context: &Context) -> Vec<Check> {
         checks.push(newest(context, &location).await);
     }
     checks
+}
+
+/// Why a backup would not be written there, though it could be.
+async fn refused(context: &Context, location: &Location) -> Option<Check> {
+    let because = |detail: String, advice: String| {
+        Some(Check {
+            advice: Some(advice),
+            ..found("location: access", Verdict::Failed, detail)
+        })
+    };
+    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+        return because(
+            "it is read-only: no backup is written there".to_owned(),
+            "its accessMode says so; choose another one with --location".to_owned(),
+        );
+    }
+    let uid = context.identity_soon().await.ok().flatten();
+    match guard::read(location, uid).await {
+        Ok(Guard::Other(owner)) => because(
+            format!("it belongs to another cluster, {owner}"),
+            format!(
+                "give this cluster a prefix of its own, or hand it over: {} location adopt",
+                context.program
+            ),
+        ),
+        _ => None,
+    }
 }
 
 /// The newest backup that is whole.

@@ -117,15 +117,26 @@ impl Context {
     ) -> Result<(Place, Entry)> {
         let mut found = Vec::new();
         let mut failed = false;
-        for place in self.every_place()? {
+        let mut places = self.every_place()?;
+        if places.iter().any(|place| place.cluster.is_some())
+            && let Ok(Some(uid)) = self.identity_soon().await
+        {
+            // Schedules of many clusters have one name: another cluster's backup is taken only where its folder is named.
+            places.retain(|place| place.cluster.as_deref() == Some(uid));
+        }
+        for place in places {
             let (entries, warnings) = catalog::list(&place.location.store).await?;
             for warning in warnings {
                 self.ui.warn(&warning);
             }
-            failed |= catalog::newest_of(&entries, schedule.as_str(), true).is_some();
-            if let Some(entry) = catalog::newest_of(&entries, schedule.as_str(), partially_failed) {
-                found.push((place, entry.clone()));
+            if catalog::newest_of(&entries, schedule.as_str(), true).is_some() {
+                failed = true;
+                let good = catalog::newest_of(&entries, schedule.as_str(), partially_failed);
+                found.push((place, good.cloned()));
             }
+        }
+        if found.len() == 1 && found.iter().all(|(_, good)| good.is_none()) {
+            found.clear();
         }
         if found.is_empty() {
             let error = Error::not_found(format!("schedule {schedule} has no completed backup"));
@@ -141,7 +152,9 @@ impl Context {
             }
             .into());
         }
-        self.only("schedule", schedule, found).await
+        let (place, good) = self.only("schedule", schedule, found).await?;
+        good.map(|entry| (place, entry))
+            .ok_or_else(|| self.nothing("schedule", schedule))
     }
 
     /// A restore by its name.

@@ -1,5 +1,5 @@
 //! `doctor --bundle`: one readable file with what helps somebody else to help. Names of objects are in it; credentials, kubeconfigs, bodies of
-//! objects and settings of locations are not.
+//! objects, settings of locations and commands of hooks are not.
 
 use std::io::Write;
 use std::path::Path;
@@ -50,7 +50,7 @@ struct Bundle<'b> {
 struct Troubled {
     backup: String,
     results: Results,
-    /// The end of its log.
+    /// The end of its log, where this tool wrote it: Velero's tells what hooks were given and what they said.
     log: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ impl Bundle<'_> {
         let (entries, warnings) = catalog::list(&location.store).await?;
         self.missing.extend(warnings);
         for entry in &entries[entries.len().saturating_sub(BACKUPS)..] {
-            self.backups.push(marker(entry)?);
+            self.backups.push(without_hooks(marker(entry)?));
         }
         let troubled = |entry: &&Entry| entry.backup.status.phase != Phase::Completed;
         for entry in entries.iter().rev().filter(troubled).take(TROUBLED) {
@@ -130,9 +130,25 @@ impl Bundle<'_> {
     }
 }
 
+/// Hooks are commands of users, passwords in them, and so is the object as it was applied.
+fn without_hooks(mut marker: Value) -> Value {
+    let part = |marker: &mut Value, path: &str, key: &str| {
+        if let Some(object) = marker.pointer_mut(path).and_then(Value::as_object_mut) {
+            object.remove(key);
+        }
+    };
+    let applied = "kubectl.kubernetes.io/last-applied-configuration";
+    part(&mut marker, "/spec", "hooks");
+    part(&mut marker, "/metadata/annotations", applied);
+    marker
+}
+
 async fn said(location: &Location, entry: &Entry) -> Result<Troubled> {
     let keys = BackupKeys::new(&entry.name);
-    let log = records::text(&location.store, &keys.logs()).await?;
+    let log = match catalog::is_ours(&location.store, entry).await? {
+        true => records::text(&location.store, &keys.logs()).await?,
+        false => Vec::new(),
+    };
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
     let end = &lines[lines.len().saturating_sub(LINES)..];
@@ -141,4 +157,25 @@ async fn said(location: &Location, entry: &Entry) -> Result<Troubled> {
         results: records::results(&location.store, &keys.results()).await?,
         log: end.iter().map(|line| (*line).to_owned()).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn commands_of_hooks_and_the_object_as_it_was_applied_stay_out() {
+        let secret = "-pS3CRET";
+        let applied = "kubectl.kubernetes.io/last-applied-configuration";
+        let marker = json!({
+            "metadata": {"name": "b", "annotations": {applied: secret, "kept": "yes"}},
+            "spec": {"hooks": {"resources": [{"pre": [{"exec": {"command": [secret]}}]}]}, "ttl": "1h"},
+        });
+        let left = without_hooks(marker);
+        assert!(!left.to_string().contains(secret), "{left}");
+        assert_eq!(left["spec"], json!({"ttl": "1h"}));
+        assert_eq!(left["metadata"]["annotations"], json!({"kept": "yes"}));
+    }
 }

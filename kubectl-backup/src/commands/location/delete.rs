@@ -28,7 +28,7 @@ pub(crate) struct DeleteArgs {
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     let path = context.paths.locations();
-    let mut all = file::read(&path)?.locations;
+    let all = file::read(&path)?.locations;
     // Nothing is forgotten before every name was found.
     let mut names = Vec::new();
     for name in args.names {
@@ -39,6 +39,8 @@ pub(crate) fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     }
     let question = format!("forget {}? The backups stay", names.join(", "));
     context.ui.confirm(args.yes, &question)?;
+    // Read again: another one may have been created while somebody thought.
+    let mut all = file::read(&path)?.locations;
     all.retain(|location| !names.contains(&location.metadata.name));
     file::write(&path, &all)?;
     names.iter().try_for_each(|name| {

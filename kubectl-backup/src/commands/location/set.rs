@@ -23,7 +23,7 @@ Examples:
 pub(crate) struct SetArgs {
     /// Name of the location
     name: String,
-    /// The provider's settings, key=value; a key without a value goes (comma list, can be repeated)
+    /// The provider's settings, key=value; `key=` takes one away (comma list, can be repeated)
     #[arg(long, value_name = "CONFIG")]
     config: Vec<String>,
     /// Whether anything may be written

@@ -147,9 +147,15 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     let report = done.inspect_err(|e| {
         // What can not be meant fails again.
         if !matches!(e.kind(), Kind::Invalid | Kind::NotFound) {
-            ui.note(&format!(
-                "give the same command again and restore {name} goes on"
-            ));
+            // The schedule may have a newer backup by then.
+            let how = match args.from_schedule {
+                Some(_) => format!(
+                    "give it with --from-backup {} in place of --from-schedule",
+                    options.backup
+                ),
+                None => "give the same command again".to_owned(),
+            };
+            ui.note(&format!("{how} and restore {name} goes on"));
         }
     })?;
     print(context, &args, &report)?;

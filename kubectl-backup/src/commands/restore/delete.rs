@@ -16,7 +16,7 @@ Examples:
 /// Delete the records of restores
 ///
 /// What they restored stays in the cluster, and their backups stay as well. A restore that is not finished goes on by its record, so that
-/// needs --force.
+/// needs --force; its backup is no longer kept from `delete` and `prune` then. So does what Velero left of a restore.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -38,6 +38,14 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     for name in &args.names {
         let name = flags::known_name(name)?;
         let (place, restore) = context.find_restore(&name).await?;
+        if !args.force && matches!(restore.status.phase, Phase::Other(_)) {
+            return Err(Error::other(format!(
+                "restore {:?} has no record in the bucket: it is Velero's, whose record is in its cluster",
+                name.as_str()
+            ))
+            .hint("`velero restore delete` removes both; --force removes what is in the bucket")
+            .into());
+        }
         if !args.force && restore.status.phase == Phase::InProgress {
             return Err(Error::other(format!(
                 "restore {:?} is not finished: without its record it can not go on",
