@@ -102,7 +102,10 @@ pub(super) fn restores(_: &Minio, table: &mut Table) {
     let three = in_earnest(3);
     let took = restored(&three, "three");
     table.row(
-        "the same with three members on one machine: request to serving, once",
+        &format!(
+            "the same with three members on one machine: request to serving, once, but for {} of watching",
+            seconds(took.watching)
+        ),
         took.serving.saturating_sub(took.watching),
         &format!("out of service for {}", seconds(took.outage)),
         0.0,
@@ -173,7 +176,8 @@ fn followed(hosted: &Hosted, name: &str) -> Took {
         let now = Instant::now();
         let step = restore["status"]["attempt"]["step"].as_str();
         let step = step.unwrap_or_default();
-        if steps.insert(step.to_owned(), now).is_none() {
+        if !steps.contains_key(step) {
+            steps.insert(step.to_owned(), now);
             say(&format!(
                 "{name}: {step:?} after {}",
                 seconds(now - requested)
