@@ -369,16 +369,11 @@ fn with_images_of(node: &Node, manifest: &str) -> String {
 fn secrets() -> ([(&'static str, Value); 3], String) {
     let authority = Authority::new("xyz-ca");
     let etcd = Authority::new("xyz-etcd-ca");
-    let member = etcd.peer(
-        "etcd",
-        &[
-            "etcd-0.etcd",
-            "etcd-1.etcd",
-            "etcd-2.etcd",
-            "localhost",
-            "127.0.0.1",
-        ],
-    );
+    let short = ["etcd-0.etcd", "etcd-1.etcd", "etcd-2.etcd"];
+    let long = short.map(|name| format!("{name}.{NAMESPACE}.svc"));
+    let names = short.into_iter().chain(long.iter().map(String::as_str));
+    let names: Vec<&str> = names.chain(["localhost", "127.0.0.1"]).collect();
+    let member = etcd.peer("etcd", &names);
     let etcd_client = etcd.client("kube-apiserver", &[]);
     let service = format!("apiserver.{NAMESPACE}.svc");
     let server = authority.server(

@@ -1,6 +1,7 @@
 //! Whether a snapshot can be restored here: its versions, its size, whose it is, what it carries along. Pure.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use backup_core::etcd::Facts;
 use backup_core::{Error, Result};
@@ -96,15 +97,29 @@ pub(crate) fn member_ids(facts: &Facts) -> impl Iterator<Item = Id> + '_ {
     facts.members.iter().filter_map(|m| m.id.parse().ok())
 }
 
-/// Peer URLs that are one cluster's only: those of the loopback are everybody's.
+/// Peer URLs that are one cluster's only: those of the loopback are everybody's, and a name such as `etcd-0.etcd` is one in each namespace.
 fn distinct_urls(facts: &Facts) -> impl Iterator<Item = String> + '_ {
     let urls = facts.members.iter().flat_map(|m| &m.peer_urls);
     urls.filter(|url| is_distinct(url)).cloned()
 }
 
 fn is_distinct(url: &str) -> bool {
-    let everybodys = ["//127.", "//localhost", "//[::1]", "//0.0.0.0", "unix"];
-    !everybodys.iter().any(|part| url.contains(part))
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    if scheme.starts_with("unix") {
+        return false;
+    }
+    let place = rest.split('/').next().unwrap_or_default();
+    let host = match place.strip_prefix('[') {
+        Some(v6) => v6.split(']').next(),
+        None => place.split(':').next(),
+    };
+    let host = host.unwrap_or_default();
+    match host.parse::<IpAddr>() {
+        Ok(address) => !address.is_loopback() && !address.is_unspecified(),
+        Err(_) => host.split('.').filter(|label| !label.is_empty()).count() >= 3,
+    }
 }
 
 /// What a snapshot has to fit.
@@ -342,6 +357,38 @@ mod tests {
                 assert_eq!(hint.contains(flag), is_told, "{hint}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_every_namespace_has_tells_no_cluster_from_another() {
+        for everybodys in [
+            "https://etcd-0.etcd:2380",
+            "http://localhost:2380",
+            "http://127.0.0.1:2380",
+            "http://[::1]:2380",
+            "http://0.0.0.0:2380",
+            "unix://member:0",
+            "nonsense",
+            "http://",
+        ] {
+            assert!(!is_distinct(everybodys), "{everybodys}");
+        }
+        for own in [
+            "https://etcd-0.etcd.cluster-xyz.svc:2380",
+            "http://etcd-0.etcd.cluster-xyz.svc.cluster.local.:2380",
+            "https://10.0.0.1:2380",
+            "https://[fd00::1]:2380",
+        ] {
+            assert!(is_distinct(own), "{own}");
+        }
+        let mut target = target();
+        target
+            .lineage
+            .add_urls(&["https://etcd-0.etcd:2380".to_owned()]);
+        let mut other = facts();
+        other.members[0].id = "b".into();
+        other.members[0].peer_urls = vec!["https://etcd-0.etcd:2380".into()];
+        assert!(check(&other, None, &target).is_err());
     }
 
     #[test]
