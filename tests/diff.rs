@@ -65,7 +65,10 @@ fn what_changed_came_or_went_since_the_backup_is_told_by_object_and_field() {
     );
 
     // What is on neither side is not the same.
-    let nothing = place.run(&["diff", "b", "-n", "none-such"]).code(2);
+    let nothing = place
+        .run(&["diff", "b", "-n", "none-such", "-o", "json"])
+        .code(2);
+    assert_eq!(nothing.stdout, "");
     assert!(
         nothing.stderr.contains("nothing to compare"),
         "{}",

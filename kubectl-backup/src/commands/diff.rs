@@ -97,7 +97,7 @@ async fn compare(context: &Context, args: &DiffArgs) -> Result<Exit> {
         spool_dir: args.spool.folder(context),
     };
     let bar = ui.progress();
-    let mut list = List::new(context, args.output)?;
+    let mut list = List::new(context, args.output);
     let mut show =
         |difference: Difference| list.show(&difference).map_err(CommandError::into_error);
     let compared = diff::diff(&place.location, &options, other, &bar, &mut show).await?;
@@ -134,6 +134,9 @@ fn report(context: &Context, compared: &Compared) -> Exit {
     }
 }
 
+/// What a list begins with.
+const HEAD: &str = r#"{"apiVersion": "kubectl-backup/v1", "kind": "DifferenceList", "items": ["#;
+
 /// Differences on their way to standard output, one at a time.
 struct List<'l> {
     context: &'l Context,
@@ -142,17 +145,12 @@ struct List<'l> {
 }
 
 impl<'l> List<'l> {
-    fn new(context: &'l Context, format: Format) -> Result<Self> {
-        if format == Format::Json {
-            context.ui.data(
-                b"{\"apiVersion\": \"kubectl-backup/v1\", \"kind\": \"DifferenceList\", \"items\": [",
-            )?;
-        }
-        Ok(Self {
+    fn new(context: &'l Context, format: Format) -> Self {
+        Self {
             context,
             format,
             any: false,
-        })
+        }
     }
 
     fn show(&mut self, difference: &Difference) -> Result<()> {
@@ -166,8 +164,8 @@ impl<'l> List<'l> {
             )),
             Format::Json => {
                 let text = serde_json::to_string(difference).map_err(unwritable)?;
-                let comma = if first { "" } else { "," };
-                ui.data(format!("{comma}\n{}", raw::pretty(&text)).as_bytes())
+                let before = if first { HEAD } else { "," };
+                ui.data(format!("{before}\n{}", raw::pretty(&text)).as_bytes())
             }
             Format::Yaml => {
                 let decoded = serde_json::to_value(difference).map_err(unwritable)?;
@@ -210,6 +208,8 @@ impl<'l> List<'l> {
 
     fn end(&self) -> Result<()> {
         match self.format {
+            // Not before something was compared: what can not be is an error alone.
+            Format::Json if !self.any => self.context.ui.data(format!("{HEAD}\n]}}\n").as_bytes()),
             Format::Json => self.context.ui.data(b"\n]}\n"),
             _ => Ok(()),
         }
