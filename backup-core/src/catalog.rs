@@ -20,7 +20,9 @@ use crate::name::Name;
 pub use digests::{Digests, Verified, verify_files};
 pub(crate) use remove::store_time;
 pub use remove::{Pruned, delete, prune};
-pub use restores::{RestoreFile, delete_restore, get_restore, list_restores, read_restore_file};
+pub use restores::{
+    RestoreFile, UNKNOWN, delete_restore, get_restore, list_restores, read_restore_file,
+};
 
 /// Label with the schedule that a backup was made for; Velero's.
 pub const SCHEDULE_NAME: &str = "velero.io/schedule-name";

@@ -1,5 +1,9 @@
 //! A restore of a schedule's newest backup, and the end of its record.
 
+use harness::cluster::Cluster;
+use harness::process::Folder;
+use harness::run::kubectl_backup;
+
 use crate::place::Place;
 
 const CLAIM: &str = "
@@ -128,4 +132,46 @@ fn the_newest_good_backup_of_a_schedule_is_restored_and_its_record_is_deleted() 
         .run(&["restore", "delete", "half", "--yes", "--force"])
         .ok();
     assert!(!place.folder.join("restores/half").exists());
+    // Velero's record of its restore is in its cluster.
+    let results = "restores/theirs/restore-theirs-results.gz";
+    std::fs::create_dir_all(place.folder.join("restores/theirs")).unwrap();
+    place.folder.write(results, "packed");
+    let refused = place.run(&["restore", "delete", "theirs", "--yes"]).code(1);
+    assert!(refused.stderr.contains("velero"), "{}", refused.stderr);
+    assert!(place.folder.join(results).exists());
+}
+
+#[test]
+fn another_clusters_backup_of_a_schedule_is_restored_only_where_its_folder_is_named() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.create_namespace("own-schedule");
+    let home = Folder::new("home");
+    let run = |arguments: &[&str]| {
+        kubectl_backup(arguments)
+            .home(home.path())
+            .kubeconfig(cluster.kubeconfig())
+    };
+    let of = "velero.io/schedule-name=nightly";
+    run(&["create", "theirs", "-n", &namespace, "--labels", of]).ok();
+    let folders = home.join(".local/share/kubectl-backup");
+    let own = std::fs::read_dir(&folders).unwrap().next().unwrap();
+    // What it would be like with the folder of another cluster, and no good backup in its own.
+    let other = folders.join("11111111-2222-3333-4444-555555555555");
+    std::fs::rename(own.unwrap().path(), &other).unwrap();
+    let restore = [
+        "restore",
+        "create",
+        "--from-schedule",
+        "nightly",
+        "--dry-run=client",
+    ];
+    let refused = run(&restore).code(1);
+    assert!(
+        refused.stderr.contains("no completed backup"),
+        "{}",
+        refused.stderr
+    );
+    let named = format!("file://{}", other.display());
+    let planned = run(&[&restore[..], &["--location", &named]].concat()).ok();
+    assert!(planned.stderr.contains("theirs"), "{}", planned.stderr);
 }

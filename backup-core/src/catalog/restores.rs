@@ -23,6 +23,9 @@ const MOST_FILES: usize = 100_000;
 /// A record is a few kilobytes.
 const LARGEST_RECORD: u64 = 4 << 20;
 
+/// The phase of a restore that ended and left no record: Velero keeps those in its cluster.
+pub const UNKNOWN: &str = "Unknown";
+
 /// A file of a restore that can be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreFile {
@@ -120,7 +123,7 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
     let has = |key: &str| files.iter().any(|file| file.key == key);
     let ended = has(&keys.results()) && !has(&keys.journal(0));
     restore.status.phase = if ended {
-        Phase::Other("Unknown".to_owned())
+        Phase::Other(UNKNOWN.to_owned())
     } else {
         Phase::InProgress
     };

@@ -535,6 +535,11 @@ async fn restores_are_listed_finished_or_not() {
         .put("restores/velero/restore-velero-results.gz", "x".into())
         .await
         .unwrap();
+    // Ours, killed between its results and its record.
+    for file in ["restore-late-results.gz", "journal-000000.jsonl.zst"] {
+        let key = format!("restores/late/{file}");
+        store.put(&key, "x".into()).await.unwrap();
+    }
     let found = list_restores(&store).await.unwrap();
     let phases: Vec<_> = found
         .iter()
@@ -543,10 +548,11 @@ async fn restores_are_listed_finished_or_not() {
     assert_eq!(phases[0], "done Completed");
     assert!(
         phases.contains(&"running InProgress".to_owned())
+            && phases.contains(&"late InProgress".to_owned())
             && phases.contains(&"velero Unknown".to_owned()),
         "{phases:?}"
     );
-    assert_eq!(found.len(), 4);
+    assert_eq!(found.len(), 5);
     assert_eq!(
         get_restore(&store, &name("done"))
             .await

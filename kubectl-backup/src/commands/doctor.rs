@@ -5,14 +5,13 @@ mod bundle;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backup_core::api::{AccessMode, Phase};
+use backup_core::api::Phase;
 use backup_core::catalog;
 use backup_core::cluster::{Call, Cluster};
 use backup_core::discovery::{self, ApiResource};
 use backup_core::location::Location;
 use backup_core::location::check;
-use backup_core::location::guard::{self, Guard};
-use backup_core::{Error, error::quoted};
+use backup_core::{Error, Kind, error::quoted};
 use clap::Args;
 use futures::{StreamExt, stream};
 use serde::Serialize;
@@ -313,31 +312,16 @@ async fn of_location(context: &Context) -> Vec<Check> {
     checks
 }
 
-/// Why a backup would not be written there, though it could be.
+/// Why a backup would not be written there, though it could be: what `create` says of it.
 async fn refused(context: &Context, location: &Location) -> Option<Check> {
-    let because = |detail: String, advice: String| {
-        Some(Check {
-            advice: Some(advice),
-            ..found("location: access", Verdict::Failed, detail)
-        })
+    let access = async {
+        context.location_to_write().await?;
+        context.guard(location, "create", true).await
     };
-    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
-        return because(
-            "it is read-only: no backup is written there".to_owned(),
-            "its accessMode says so; choose another one with --location".to_owned(),
-        );
-    }
-    let uid = context.identity_soon().await.ok().flatten();
-    match guard::read(location, uid).await {
-        Ok(Guard::Other(owner)) => because(
-            format!("it belongs to another cluster, {owner}"),
-            format!(
-                "give this cluster a prefix of its own, or hand it over: {} location adopt",
-                context.program
-            ),
-        ),
-        _ => None,
-    }
+    let refused = access.await.err()?;
+    // A cluster that does not answer was told.
+    let is_refused = refused.error().kind() == Kind::Forbidden;
+    is_refused.then(|| failed("location: access", refused.error()))
 }
 
 /// The newest backup that is whole.

@@ -115,8 +115,6 @@ impl Context {
         schedule: &Name,
         partially_failed: bool,
     ) -> Result<(Place, Entry)> {
-        let mut found = Vec::new();
-        let mut failed = false;
         let mut places = self.every_place()?;
         if places.iter().any(|place| place.cluster.is_some())
             && let Ok(Some(uid)) = self.identity_soon().await
@@ -124,37 +122,34 @@ impl Context {
             // Schedules of many clusters have one name: another cluster's backup is taken only where its folder is named.
             places.retain(|place| place.cluster.as_deref() == Some(uid));
         }
+        let mut found = Vec::new();
         for place in places {
             let (entries, warnings) = catalog::list(&place.location.store).await?;
             for warning in warnings {
                 self.ui.warn(&warning);
             }
-            if catalog::newest_of(&entries, schedule.as_str(), true).is_some() {
-                failed = true;
-                let good = catalog::newest_of(&entries, schedule.as_str(), partially_failed);
-                found.push((place, good.cloned()));
+            let newest = |partially| catalog::newest_of(&entries, schedule.as_str(), partially);
+            if newest(true).is_some() {
+                let good = newest(partially_failed).cloned();
+                found.push((place, good));
             }
         }
-        if found.len() == 1 && found.iter().all(|(_, good)| good.is_none()) {
-            found.clear();
-        }
+        let missing = Error::not_found(format!("schedule {schedule} has no completed backup"));
         if found.is_empty() {
-            let error = Error::not_found(format!("schedule {schedule} has no completed backup"));
-            return Err(if failed {
-                error.hint("it has a partially failed one: --allow-partially-failed takes it")
-            } else {
-                error.hint(format!(
+            return Err(missing
+                .hint(format!(
                     "see its backups: {} get -l {}={schedule}{}",
                     self.program,
                     catalog::SCHEDULE_NAME,
                     self.flags_again()
                 ))
-            }
-            .into());
+                .into());
         }
         let (place, good) = self.only("schedule", schedule, found).await?;
-        good.map(|entry| (place, entry))
-            .ok_or_else(|| self.nothing("schedule", schedule))
+        let good = good.ok_or_else(|| {
+            missing.hint("it has a partially failed one: --allow-partially-failed takes it")
+        })?;
+        Ok((place, good))
     }
 
     /// A restore by its name.

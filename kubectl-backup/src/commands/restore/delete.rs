@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     for name in &args.names {
         let name = flags::known_name(name)?;
         let (place, restore) = context.find_restore(&name).await?;
-        if !args.force && matches!(restore.status.phase, Phase::Other(_)) {
+        if !args.force && restore.status.phase == Phase::Other(catalog::UNKNOWN.to_owned()) {
             return Err(Error::other(format!(
                 "restore {:?} has no record in the bucket: it is Velero's, whose record is in its cluster",
                 name.as_str()
