@@ -108,6 +108,42 @@ impl FilterArgs {
     }
 }
 
+/// Which objects of a backup: single ones as well.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PartArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Single objects, NAMESPACE/NAME or NAME; best with --include-resources (comma list, can be repeated)
+    #[arg(
+        long,
+        value_name = "OBJECT",
+        value_delimiter = ',',
+        help_heading = "Which objects"
+    )]
+    objects: Vec<String>,
+}
+
+impl PartArgs {
+    /// As [`FilterArgs::filter`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn filter(&self) -> Result<Filter> {
+        let mut filter = self.filter.filter()?;
+        filter.objects.clone_from(&self.objects);
+        Ok(filter)
+    }
+
+    /// The resolved scope in words.
+    pub(crate) fn scope(&self) -> String {
+        let mut scope = self.filter.scope();
+        if !self.objects.is_empty() {
+            scope.push_str(&format!(", only the objects {}", self.objects.join(", ")));
+        }
+        scope
+    }
+}
+
 /// A flag's value that the library refused is a wrong command line, and the flag is named.
 pub(crate) fn of_flag<T>(flag: &str, parsed: Result<T, Error>) -> Result<T> {
     parsed.map_err(|e| CommandError::usage(e.context(format!("invalid value for {flag}"))))

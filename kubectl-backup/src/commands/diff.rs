@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::contents::SpoolArgs;
 use crate::context::Context;
-use crate::flags::{self, FilterArgs};
+use crate::flags::{self, PartArgs};
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output::{self, Document, Format, count, counted};
 
@@ -37,15 +37,7 @@ pub(crate) struct DiffArgs {
     other: Option<String>,
     /// Which objects.
     #[command(flatten)]
-    filter: FilterArgs,
-    /// Single objects, NAMESPACE/NAME or NAME; best with --include-resources (comma list, can be repeated)
-    #[arg(
-        long,
-        value_name = "OBJECT",
-        value_delimiter = ',',
-        help_heading = "Which objects"
-    )]
-    objects: Vec<String>,
+    part: PartArgs,
     #[command(flatten)]
     spool: SpoolArgs,
     /// How the result is printed; wide shows long values whole
@@ -63,8 +55,7 @@ pub(crate) async fn run(context: &Context, args: DiffArgs) -> Result<Exit> {
 
 async fn compare(context: &Context, args: &DiffArgs) -> Result<Exit> {
     let ui = &context.ui;
-    let mut filter = args.filter.filter()?;
-    filter.objects.clone_from(&args.objects);
+    let filter = args.part.filter()?;
     filter.validate().map_err(CommandError::usage)?;
     let name = flags::known_name(&args.name)?;
     let (place, _) = context.find_backup(&name).await?;
@@ -72,7 +63,7 @@ async fn compare(context: &Context, args: &DiffArgs) -> Result<Exit> {
         Some(other) => Some(context.find_backup(&flags::known_name(other)?).await?),
         None => None,
     };
-    let scope = args.filter.scope();
+    let scope = args.part.scope();
     let other = match &second {
         Some((place, entry)) => {
             ui.note(&format!(

@@ -39,13 +39,28 @@ impl Again {
 
 /// What is looked after.
 pub(super) struct Beside<'a> {
-    pub(super) member: &'a mut Member,
-    pub(super) again: &'a mut Again,
-    pub(super) health: &'a Health,
-    pub(super) said: &'a (dyn Fn(&str) + Send + Sync),
+    member: &'a mut Member,
+    again: &'a mut Again,
+    health: &'a Health,
+    said: &'a (dyn Fn(&str) + Send + Sync),
 }
 
-impl Beside<'_> {
+impl<'a> Beside<'a> {
+    /// A keeper's own; the rest of it is free for the work.
+    pub(super) fn new(
+        member: &'a mut Member,
+        again: &'a mut Again,
+        health: &'a Health,
+        said: &'a (dyn Fn(&str) + Send + Sync),
+    ) -> Self {
+        Self {
+            member,
+            again,
+            health,
+            said,
+        }
+    }
+
     /// What the work came to; nothing where it was over before.
     ///
     /// # Errors

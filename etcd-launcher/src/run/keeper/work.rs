@@ -90,12 +90,7 @@ impl Keeper {
             &self.config.tools,
             self.progress,
         );
-        let beside = Beside {
-            member: &mut self.member,
-            again: &mut self.again,
-            health: &self.health,
-            said: &self.said,
-        };
+        let beside = Beside::new(&mut self.member, &mut self.again, &self.health, &self.said);
         let over = moved_on(&self.hosting, &reference, attempt);
         beside.work(looking, over).await?.transpose()
     }
@@ -149,12 +144,7 @@ impl Keeper {
                 &self.config.tools,
                 self.progress,
             );
-            let beside = Beside {
-                member: &mut self.member,
-                again: &mut self.again,
-                health: &self.health,
-                said: &self.said,
-            };
+            let beside = Beside::new(&mut self.member, &mut self.again, &self.health, &self.said);
             let over = moved_on(&self.hosting, &reference, attempt);
             beside.work(publishing, over).await?.transpose()?;
         } else {
@@ -242,12 +232,7 @@ impl Keeper {
             return self.unfit("the snapshot is not the one that was planned with");
         }
         let building = prepare::prepare(&mut self.dir, &plan, &mut looked.work);
-        let beside = Beside {
-            member: &mut self.member,
-            again: &mut self.again,
-            health: &self.health,
-            said: &self.said,
-        };
+        let beside = Beside::new(&mut self.member, &mut self.again, &self.health, &self.said);
         let over = moved_on(&self.hosting, &reference, attempt);
         match beside.work(building, over).await?.transpose() {
             Ok(None) => Ok(()),

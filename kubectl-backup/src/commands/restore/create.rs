@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::commands::contents::SpoolArgs;
 use crate::context::Context;
-use crate::flags::{self, DryRun, FilterArgs};
+use crate::flags::{self, DryRun, PartArgs};
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Format, OutputArgs, count};
@@ -57,15 +57,7 @@ pub(crate) struct CreateArgs {
     allow_partially_failed: Option<bool>,
     /// Which objects.
     #[command(flatten)]
-    filter: FilterArgs,
-    /// Single objects, NAMESPACE/NAME or NAME; best with --include-resources (comma list, can be repeated)
-    #[arg(
-        long,
-        value_name = "OBJECT",
-        value_delimiter = ',',
-        help_heading = "Which objects"
-    )]
-    objects: Vec<String>,
+    part: PartArgs,
     /// Namespaces to restore under another name, OLD:NEW (comma list, can be repeated)
     #[arg(long, value_name = "OLD:NEW")]
     namespace_mappings: Vec<String>,
@@ -165,10 +157,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
 
 /// What is restored, in words.
 fn scope(args: &CreateArgs) -> String {
-    let mut scope = args.filter.scope();
-    if !args.objects.is_empty() {
-        scope.push_str(&format!(", only the objects {}", args.objects.join(", ")));
-    }
+    let mut scope = args.part.scope();
     if !args.namespace_mappings.is_empty() {
         let mappings = args.namespace_mappings.join(", ");
         scope.push_str(&format!(", namespaces mapped {mappings},"));
@@ -177,8 +166,7 @@ fn scope(args: &CreateArgs) -> String {
 }
 
 fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
-    let mut filter = args.filter.filter()?;
-    filter.objects.clone_from(&args.objects);
+    let filter = args.part.filter()?;
     let options = RestoreOptions {
         name: args.name.as_deref().map(flags::new_name).transpose()?,
         backup: flags::known_name(
