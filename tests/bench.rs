@@ -1,7 +1,7 @@
 //! The budgets of object backups and restores, beside Velero and beside bare requests, in one run on one machine.
 //!
 //! Prints a table and keeps it in BENCH.md. It judges by ratios; a row that does not hold says so. Nothing here is a test.
-//! With arguments (`objects`, `large-objects`, `etcd`, `etcd-restore`) only those parts are measured, and BENCH.md stays as it is.
+//! With arguments (`objects`, `tuned`, `many-objects`, `large-objects`, `etcd`, `etcd-restore`) only those parts are measured, and BENCH.md stays as it is.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,6 +20,8 @@ mod hosted;
 mod memory;
 #[path = "bench/objects.rs"]
 mod objects;
+#[path = "bench/scale.rs"]
+mod scale;
 #[path = "bench/table.rs"]
 mod table;
 
@@ -38,8 +40,10 @@ fn main() {
     minio.bucket(BUCKET);
     let mut table = Table::default();
     let asked: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 6] = [
         ("objects", objects::objects),
+        ("tuned", scale::against_tuned),
+        ("many-objects", scale::many_objects),
         ("large-objects", objects::large_objects),
         ("etcd", etcd::snapshots),
         ("etcd-restore", hosted::restores),

@@ -23,7 +23,7 @@ pub(super) fn measured(call: Backup, memory: fn(u32) -> u64) -> (Duration, u64, 
             }
             peak
         });
-        let run = running.wait(Duration::from_secs(600));
+        let run = running.wait(Duration::from_secs(1800));
         let time = start.elapsed();
         ended.store(true, Ordering::Relaxed);
         (time, watch.join().unwrap(), run.ok())

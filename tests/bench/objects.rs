@@ -13,6 +13,15 @@ use super::memory::{measured, peak_of, peak_of_family};
 use super::table::{AtLeast, AtMost, Shown, Table};
 use super::{BUCKET, RUNS, mebibytes, median, say, seconds, timed, times};
 
+/// The harness tunes its Velero; these are the server's own defaults.
+pub(super) const DEFAULTS: [&str; 2] = ["--client-qps=100", "--client-burst=100"];
+/// Limits that a Velero server on two cores never reaches.
+pub(super) const TUNED: [&str; 3] = [
+    "--client-qps=1000",
+    "--client-burst=1000",
+    "--item-block-worker-count=4",
+];
+
 /// 26,000 objects backed up, 2,600 restored.
 pub(super) fn objects(minio: &Minio, table: &mut Table) {
     let cluster = Cluster::builder()
@@ -35,9 +44,7 @@ pub(super) fn objects(minio: &Minio, table: &mut Table) {
         namespaces: 2,
         ..big.clone()
     };
-    // The harness tunes its Velero; these are the server's own defaults.
-    let defaults = ["--client-qps=100", "--client-burst=100"];
-    let velero = Velero::start(&cluster, minio, BUCKET, "velero", &defaults, None);
+    let velero = Velero::start(&cluster, minio, BUCKET, "velero", &DEFAULTS, None);
 
     let mut peak = 0;
     let (mut ours, mut gets) = (Vec::new(), Vec::new());
@@ -161,18 +168,7 @@ pub(super) fn objects(minio: &Minio, table: &mut Table) {
     let theirs = restore(&velero, "velero-default");
     let velero_peak = velero.pid().map_or(0, peak_of_family);
     drop(velero);
-    let tuned = Velero::start(
-        &cluster,
-        minio,
-        BUCKET,
-        "velero",
-        &[
-            "--client-qps=1000",
-            "--client-burst=1000",
-            "--item-block-worker-count=4",
-        ],
-        None,
-    );
+    let tuned = Velero::start(&cluster, minio, BUCKET, "velero", &TUNED, None);
     let tuned_time = restore(&tuned, "velero-tuned");
     table.row(
         "restore 2,600 objects into new namespaces",
@@ -268,16 +264,17 @@ fn large_definitions(endpoint: &Endpoint, count: usize, bytes: usize) {
     }
 }
 
-fn plugin(cluster: &Cluster, minio: &Minio) -> Backup {
+/// The plugin on a cluster, with a prefix of that cluster's own in MinIO.
+pub(super) fn plugin(cluster: &Cluster, minio: &Minio) -> Backup {
     kubectl_backup::<&str>(&[])
         .kubeconfig(cluster.kubeconfig())
         .credentials_of(minio)
-        .env(
-            "KUBECTL_BACKUP_LOCATION",
-            format!(
-                "s3://{BUCKET}/{}?endpoint={}",
-                cluster.api_url().rsplit(':').next().unwrap(),
-                minio.endpoint()
-            ),
-        )
+        .env("KUBECTL_BACKUP_LOCATION", place_of(cluster, minio))
+}
+
+/// Where the backups of a cluster are.
+pub(super) fn place_of(cluster: &Cluster, minio: &Minio) -> String {
+    let port = cluster.api_url();
+    let port = port.rsplit(':').next().unwrap();
+    format!("s3://{BUCKET}/{port}?endpoint={}", minio.endpoint())
 }
