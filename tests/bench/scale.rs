@@ -1,5 +1,7 @@
 //! Ten times the objects, and restores beside a Velero that is tuned: what must not grow, and what takes minutes, once.
 
+use std::time::Duration;
+
 use harness::cluster::{Cluster, Controllers};
 use harness::load::Load;
 use harness::store::Minio;
@@ -42,9 +44,13 @@ pub(super) fn many_objects(minio: &Minio, table: &mut Table) {
             "many-theirs",
             "--snapshot-volumes=false",
             "--include-cluster-resources=true",
-            "--wait",
         ];
         velero.cli(&create).ok();
+        // Longer than a call of its client may take here.
+        harness::wait_for("Velero's backup", Duration::from_secs(1800), || {
+            let backup = "/apis/velero.io/v1/namespaces/velero/backups/many-theirs";
+            (cluster.get_raw(backup)["status"]["phase"] == "Completed").then_some(())
+        });
     });
     let velero_peak = velero.pid().map_or(0, peak_of_family);
     drop(velero);
