@@ -1,12 +1,24 @@
 # Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
 .DEFAULT_GOAL := build
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: build demo demo-etcd test check bench soak
+.PHONY: build dist demo demo-etcd test check bench soak
+# Where the archives of `make dist` will be fetched from.
+URL := file://$(TARGET)/dist
 
 ## build: the release binaries, under target/release; the launcher is static, for images of etcd have no libraries
 build:
 	cargo build --release --locked -p kubectl-backup
 	cargo rustc --release --locked -p etcd-launcher --bin etcd-launcher -- -Ctarget-feature=+crt-static
+
+## dist: under target/dist, what krew installs: a static archive for linux/amd64 and the manifest that names it (URL=: where both are published).
+## The C parts need a compiler for each platform: musl-gcc (Debian: musl-tools) here. For arm64 and for darwin, which needs Apple's SDK too, build
+## there, and give `dist` those programs as well: OS/ARCH=PROGRAM
+MUSL := x86_64-unknown-linux-musl
+dist:
+	command -v musl-gcc >/dev/null || { echo 'make dist needs musl-gcc: apt-get install musl-tools' >&2; exit 1; }
+	rustup target add $(MUSL)
+	cargo build --release --locked -p kubectl-backup --target $(MUSL)
+	cargo run --locked -q -p tests --bin dist -- $(TARGET)/dist $(URL) linux/amd64=$(TARGET)/$(MUSL)/release/kubectl-backup $(PROGRAMS)
 
 ## demo: a control plane is brought up, filled, backed up to a folder, damaged, restored and compared
 demo: build

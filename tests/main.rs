@@ -9,6 +9,7 @@ mod doctor;
 mod etcd;
 mod harness_itself;
 mod interop;
+mod krew;
 mod location;
 mod place;
 mod readme;
