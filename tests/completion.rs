@@ -2,10 +2,12 @@
 
 use std::env;
 use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
 
 use harness::process::Folder;
 use harness::run::{Backup, program};
-use harness::tools;
+use harness::{tools, wait_for};
 
 use crate::place::Place;
 
@@ -81,6 +83,23 @@ fn kubectl_completes_commands_flags_and_live_names() {
         names(&["create", "--server", "https://127.0.0.1:1", "-n", ""]),
         Vec::<String>::new()
     );
+    // A program that brings credentials and hangs holds nobody, and does not stay.
+    let hangs = folder.write("hangs", format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}],
+          clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1'}}}}],
+          users: [{{name: u, user: {{exec: {{apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh,
+            args: [-c, 'echo $$ > {0}.new; mv {0}.new {0}; while :; do sleep 1; done']}}}}}}]}}",
+        folder.join("pid").display()
+    ));
+    let hangs = hangs.display().to_string();
+    assert_eq!(
+        names(&["create", "--kubeconfig", &hangs, "-n", ""]),
+        Vec::<String>::new()
+    );
+    let pid = std::fs::read_to_string(folder.join("pid")).unwrap();
+    wait_for("the end of the program", Duration::from_secs(60), || {
+        (!Path::new("/proc").join(pid.trim()).exists()).then_some(())
+    });
 
     let other = folder.write("kubectl_complete-backup.sh", "");
     std::fs::rename(other, folder.join("kubectl_complete-backup")).unwrap();

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::CommandFactory;
 
 use crate::cli::{Cli, GlobalArgs};
 use crate::context::Context;
@@ -51,7 +51,9 @@ pub(crate) async fn answer(words: Vec<OsString>) -> Exit {
     let mut root = Cli::command();
     root.build();
     let typed = walk::walk(&root, &words);
-    let proposal = propose(&typed).await;
+    // Whatever is started below, such as a program that brings credentials, is in this group.
+    let group = Group::new();
+    let (proposal, late) = propose(&typed).await;
     let ui = backup_cli::ui::Ui::new(backup_cli::ui::Color::Never, true);
     for (word, about) in &proposal.words {
         let line = if about.is_empty() {
@@ -64,19 +66,31 @@ pub(crate) async fn answer(words: Vec<OsString>) -> Exit {
             return Exit::Failed;
         }
     }
-    match ui.line(&format!(":{}", proposal.directive)) {
+    let exit = match ui.line(&format!(":{}", proposal.directive)) {
         Ok(()) => Exit::Done,
         Err(_) => Exit::Failed,
+    };
+    if late {
+        // A program that brings credentials is waited for in a way that can not be given up: it is ended, and nothing is waited for.
+        group.end_others();
+        std::process::exit(exit as i32);
     }
+    exit
 }
 
-async fn propose(typed: &Typed) -> Proposal {
-    match &typed.next {
+/// What is proposed, and whether a look-up is still at work that came too late.
+async fn propose(typed: &Typed) -> (Proposal, bool) {
+    let proposal = match &typed.next {
         Next::Words(words) => fitting(words.clone(), &typed.prefix, &typed.unfinished, NO_FILES),
         Next::Files => Proposal::default(),
         Next::Names(names) => {
-            let found = tokio::time::timeout(SOON, lookup(*names, &typed.global));
-            let found = found.await.unwrap_or_default();
+            // On a thread of its own: not everything below knows how to wait without holding one.
+            let looking = tokio::spawn(lookup(*names, typed.global.clone(), typed.scope.clone()));
+            let Ok(found) = tokio::time::timeout(SOON, looking).await else {
+                let nothing = fitting(Vec::new(), "", "", NO_FILES);
+                return (nothing, true);
+            };
+            let found = found.unwrap_or_default();
             // Of a list, what is typed already is no proposal again.
             let (done, unfinished) = match typed.unfinished.rsplit_once(',') {
                 Some((done, last)) if names.is_list() => (format!("{done},"), last),
@@ -99,7 +113,8 @@ async fn propose(typed: &Typed) -> Proposal {
             directive: NO_FILES,
             ..Proposal::default()
         },
-    }
+    };
+    (proposal, false)
 }
 
 /// The words that go on from what is typed.
@@ -118,18 +133,45 @@ fn fitting(
 }
 
 /// Asks for names, with the flags that are typed already.
-async fn lookup(names: Names, global: &[String]) -> Vec<String> {
-    let command = <GlobalArgs as clap::Args>::augment_args(clap::Command::new("completion"));
-    let words = std::iter::once("completion").chain(global.iter().map(String::as_str));
-    let parsed = command
-        .try_get_matches_from(words)
-        .and_then(|matches| GlobalArgs::from_arg_matches(&matches));
-    let Ok(mut global) = parsed else {
+async fn lookup(names: Names, global: Vec<String>, scope: Vec<String>) -> Vec<String> {
+    let (Some(mut global), Some(scope)) = (parsed::<GlobalArgs>(&global), parsed(&scope)) else {
         return Vec::new();
     };
     global.quiet = true;
     let context = Context::new(global, "kubectl backup".to_owned());
-    live::look(names, &context).await.unwrap_or_default()
+    let found = live::look(names, &context, &scope).await;
+    found.unwrap_or_default()
+}
+
+/// Flags by themselves.
+fn parsed<A: clap::Args>(words: &[String]) -> Option<A> {
+    let command = A::augment_args(clap::Command::new("completion"));
+    let words = std::iter::once("completion").chain(words.iter().map(String::as_str));
+    let matches = command.try_get_matches_from(words).ok()?;
+    A::from_arg_matches(&matches).ok()
+}
+
+/// A process group of this process's own.
+struct Group(bool);
+
+impl Group {
+    fn new() -> Self {
+        Self(rustix::process::setpgid(None, None).is_ok())
+    }
+
+    /// Asks what else is in it to end.
+    fn end_others(&self) {
+        use rustix::process::{Signal, getpid, kill_process_group};
+        use tokio::signal::unix::{SignalKind, signal};
+        // From here on the signal does not end this process.
+        let spared = signal(SignalKind::terminate());
+        if self.0 && spared.is_ok() {
+            // One that waits for the terminal does not hear before it goes on.
+            for signal in [Signal::TERM, Signal::CONT] {
+                let _ = kill_process_group(getpid(), signal);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

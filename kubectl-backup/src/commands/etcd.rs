@@ -11,11 +11,12 @@ mod follow;
 mod get;
 mod launcher;
 mod objects;
+pub(crate) mod proposed;
 mod request;
 mod restore;
 mod rollback;
 mod schedule;
-mod scope;
+pub(crate) mod scope;
 mod snapshot;
 mod verify;
 

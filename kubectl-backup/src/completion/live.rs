@@ -7,6 +7,8 @@ use backup_core::layout::{BACKUPS, RESTORES};
 use backup_core::location::Store;
 use serde::Deserialize;
 
+use crate::commands::etcd::proposed;
+use crate::commands::etcd::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::Result;
 
@@ -26,6 +28,12 @@ pub(super) enum Names {
     Schedules,
     Restores,
     Locations,
+    /// What follows is of hosted control planes.
+    HostedClusters,
+    Snapshots,
+    EtcdSchedules,
+    EtcdRestores,
+    Destinations,
 }
 
 impl Names {
@@ -39,7 +47,11 @@ impl Names {
 ///
 /// # Errors
 /// Whatever keeps them from being read.
-pub(super) async fn look(names: Names, context: &Context) -> Result<Vec<String>> {
+pub(super) async fn look(
+    names: Names,
+    context: &Context,
+    scope: &ScopeArgs,
+) -> Result<Vec<String>> {
     let found: BTreeSet<String> = match names {
         Names::Contexts => {
             let all = context.kubeconfig()?.contexts.into_iter();
@@ -73,8 +85,17 @@ pub(super) async fn look(names: Names, context: &Context) -> Result<Vec<String>>
                 .map(|location| location.metadata.name)
                 .collect()
         }
+        Names::HostedClusters => of(proposed::clusters(context).await?),
+        Names::Snapshots => of(proposed::snapshots(context, scope).await?),
+        Names::EtcdSchedules => of(proposed::schedules(context, scope).await?),
+        Names::EtcdRestores => of(proposed::restores(context, scope).await?),
+        Names::Destinations => of(proposed::destinations(context, scope).await?),
     };
     Ok(found.into_iter().collect())
+}
+
+fn of(names: Vec<String>) -> BTreeSet<String> {
+    names.into_iter().collect()
 }
 
 /// Names of folders: the markers in them are not read.

@@ -31,6 +31,8 @@ pub(super) struct Typed {
     pub(super) given: Vec<String>,
     /// Flags of the connection and of the location that are typed already.
     pub(super) global: Vec<String>,
+    /// Under `etcd`, the flags that say which control plane is meant.
+    pub(super) scope: Vec<String>,
 }
 
 /// Where one is on the way along the words.
@@ -40,6 +42,7 @@ struct Walk<'c> {
     path: Vec<&'c str>,
     positionals: Vec<String>,
     global: Vec<String>,
+    scope: Vec<String>,
     /// A flag that waits for its value.
     waiting: Option<&'c Arg>,
     flags_ended: bool,
@@ -56,6 +59,7 @@ pub(super) fn walk(root: &Command, words: &[String]) -> Typed {
         path: Vec::new(),
         positionals: Vec::new(),
         global: Vec::new(),
+        scope: Vec::new(),
         waiting: None,
         flags_ended: false,
     };
@@ -115,14 +119,22 @@ impl<'c> Walk<'c> {
 
     /// Keeps a flag that decides where names are looked up.
     fn note(&mut self, flag: &Arg, value: Option<&str>) {
-        // Under `etcd` this flag means something else.
-        let other = self.path.first() == Some(&"etcd") && flag.get_id() == "cluster";
-        if let Some(long) = flag.get_long().filter(|_| flag.is_global_set() && !other) {
-            self.global.push(match value {
+        if let Some(long) = flag.get_long().filter(|_| flag.is_global_set()) {
+            let typed = match value {
                 Some(value) => format!("--{long}={value}"),
                 None => format!("--{long}"),
-            });
+            };
+            // There, these are not the connection's.
+            if self.is_etcd() && matches!(long, "cluster" | "namespace") {
+                self.scope.push(typed);
+            } else {
+                self.global.push(typed);
+            }
         }
+    }
+
+    fn is_etcd(&self) -> bool {
+        self.path.first() == Some(&"etcd")
     }
 
     fn end(self, unfinished: &str) -> Typed {
@@ -132,6 +144,7 @@ impl<'c> Walk<'c> {
             prefix: prefix.to_owned(),
             given,
             global: self.global.clone(),
+            scope: self.scope.clone(),
         };
         if let Some(flag) = self.waiting {
             return typed(self.value(flag), "", unfinished, Vec::new());
@@ -205,13 +218,16 @@ impl<'c> Walk<'c> {
         match (arg.get_id().as_str(), shown) {
             ("context", _) => Next::Names(Names::Contexts),
             ("user", _) => Next::Names(Names::Users),
-            ("cluster", _) if self.path.first() != Some(&"etcd") => Next::Names(Names::Clusters),
+            ("cluster", _) if self.is_etcd() => Next::Names(Names::HostedClusters),
+            ("cluster", _) => Next::Names(Names::Clusters),
+            ("destination", _) => Next::Names(Names::Destinations),
             (_, "NS") if arg.get_value_delimiter() == Some(',') => {
                 Next::Names(Names::NamespaceLists)
             }
             (_, "NS") => Next::Names(Names::Namespaces),
             (_, "BACKUP") => Next::Names(Names::Backups),
-            (_, "SCHEDULE") if self.path.first() != Some(&"etcd") => Next::Names(Names::Schedules),
+            (_, "SNAPSHOT") => Next::Names(Names::Snapshots),
+            (_, "SCHEDULE") if !self.is_etcd() => Next::Names(Names::Schedules),
             (_, "NAME|URL") => Next::Names(Names::Locations),
             (_, "FILE" | "FOLDER") => Next::Files,
             ("labels" | "annotations" | "config", _) => Next::Pairs,
@@ -231,6 +247,14 @@ impl<'c> Walk<'c> {
             ["get" | "delete" | "diff"] => Names::Backups,
             ["restore", "get" | "describe" | "logs" | "delete"] => Names::Restores,
             ["location", "get" | "check" | "set" | "delete" | "adopt"] => Names::Locations,
+            [
+                "etcd",
+                "get" | "describe" | "verify" | "download" | "delete",
+            ] => Names::Snapshots,
+            ["etcd", "schedule", "get" | "delete"] => Names::EtcdSchedules,
+            ["etcd", "restore", "get" | "describe"] | ["etcd", "abort" | "rollback"] => {
+                Names::EtcdRestores
+            }
             _ => return Next::Nothing,
         };
         Next::Names(names)
@@ -325,6 +349,19 @@ mod tests {
             (&["diff", "one", ""], Names::Backups),
             (&["restore", "describe", ""], Names::Restores),
             (&["location", "check", ""], Names::Locations),
+            (&["etcd", "--cluster", ""], Names::HostedClusters),
+            (&["etcd", "download", ""], Names::Snapshots),
+            (
+                &["etcd", "restore", "create", "--from-snapshot", ""],
+                Names::Snapshots,
+            ),
+            (&["etcd", "schedule", "delete", ""], Names::EtcdSchedules),
+            (&["etcd", "restore", "describe", ""], Names::EtcdRestores),
+            (&["etcd", "rollback", ""], Names::EtcdRestores),
+            (
+                &["etcd", "snapshot", "x", "--destination", ""],
+                Names::Destinations,
+            ),
         ] {
             assert_eq!(typed(line).next, Next::Names(names), "{line:?}");
         }
@@ -356,11 +393,9 @@ mod tests {
             ["--context=one", "--location=file:///x", "--quiet"]
         );
         assert_eq!(line.given, ["b"]);
-        // Under `etcd` the flag means the hosted cluster.
-        assert!(
-            typed(&["etcd", "get", "--cluster", "x", ""])
-                .global
-                .is_empty()
-        );
+        // Under `etcd` the flags mean the hosted cluster.
+        let etcd = typed(&["etcd", "get", "--cluster", "x", "-n", "y", "-q", ""]);
+        assert_eq!(etcd.scope, ["--cluster=x", "--namespace=y"]);
+        assert_eq!(etcd.global, ["--quiet"]);
     }
 }

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use harness::wait_for;
+use harness::process::Folder;
+use harness::run::program;
+use harness::{tools, wait_for};
 use serde_json::json;
 
 use super::place::{Plane, etcd, good, shared};
@@ -447,6 +449,26 @@ fn snapshots_are_listed_from_what_the_objects_say() {
             .stdout
             .contains("theirs-2026-11-20t01-00-00")
     );
+    // Completion knows them, of this control plane alone.
+    let folder = Folder::new("completion");
+    let link = folder.join("kubectl_complete-backup");
+    std::os::unix::fs::symlink(tools::plugin(), &link).unwrap();
+    let proposed = |words: &[&str]| {
+        let words = [&["etcd", "--cluster", &plane.name], words].concat();
+        let run = program(link.to_str().unwrap(), &words)
+            .kubeconfig(plane.cluster.kubeconfig())
+            .ok();
+        let mut lines: Vec<_> = run.stdout.lines().map(str::to_owned).collect();
+        assert_eq!(lines.pop().as_deref(), Some(":4"), "{}", run.stdout);
+        lines
+    };
+    assert_eq!(
+        proposed(&["describe", "daily-2026-11-2"]),
+        [name, "daily-2026-11-21t01-00-00"]
+    );
+    assert_eq!(proposed(&["schedule", "get", ""]), ["daily", "theirs"]);
+    assert_eq!(proposed(&["rollback", ""]), Vec::<String>::new());
+    assert_eq!(proposed(&["--cluster", &plane.name]), [plane.name.as_str()]);
     // Described as far as the object knows; the bucket can not be reached.
     let described = plane.run(&["describe", name]).ok();
     for word in [

@@ -1,0 +1,72 @@
+//! Names that completion proposes under `etcd`. Reads only.
+
+use backup_core::api::{EtcdBackupConfig, EtcdRestore, HostedCluster};
+
+use super::objects::{self, Hosted, Object};
+use super::scope::ScopeArgs;
+use super::{destination, find};
+use crate::context::Context;
+use backup_cli::error::Result;
+
+/// Hosted clusters.
+///
+/// # Errors
+/// Whatever keeps them from being read.
+pub(crate) async fn clusters(context: &Context) -> Result<Vec<String>> {
+    let all = objects::list::<HostedCluster>(context.cluster().await?, None).await?;
+    Ok(all.iter().map(|one| one.name().to_owned()).collect())
+}
+
+/// Snapshots.
+///
+/// # Errors
+/// As [`clusters`].
+pub(crate) async fn snapshots(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
+    let all = find::all(context, scope).await?;
+    Ok(all.into_iter().map(|one| one.name).collect())
+}
+
+/// EtcdBackupConfigs.
+///
+/// # Errors
+/// As [`clusters`].
+pub(crate) async fn schedules(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
+    let of = |one: &Object<EtcdBackupConfig>| one.it.spec.cluster.name.clone();
+    named(context, scope, of).await
+}
+
+/// EtcdRestores.
+///
+/// # Errors
+/// As [`clusters`].
+pub(crate) async fn restores(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
+    let of = |one: &Object<EtcdRestore>| one.it.spec.cluster.name.clone();
+    named(context, scope, of).await
+}
+
+/// Destinations of the control plane that is meant.
+///
+/// # Errors
+/// As [`clusters`].
+pub(crate) async fn destinations(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
+    let Some(namespace) = scope.listed(context).await? else {
+        return Ok(Vec::new());
+    };
+    let names = destination::names(context.cluster().await?, &namespace).await;
+    Ok(names.unwrap_or_default())
+}
+
+async fn named<K: Hosted>(
+    context: &Context,
+    scope: &ScopeArgs,
+    cluster: fn(&Object<K>) -> String,
+) -> Result<Vec<String>> {
+    let namespace = scope.listed(context).await?;
+    let all = objects::list::<K>(context.cluster().await?, namespace.as_deref()).await?;
+    let asked = scope.cluster()?;
+    let meant = all.into_iter().filter(|one| {
+        let asked = asked.as_ref().map(|asked| asked.as_str());
+        asked.is_none_or(|asked| asked == cluster(one))
+    });
+    Ok(meant.map(|one| one.name().to_owned()).collect())
+}
