@@ -118,11 +118,8 @@ fn the_bundle_holds_what_went_wrong_and_no_secret() {
     let cluster = place.cluster;
     let namespace = cluster.create_namespace("bundle");
     cluster.apply(&CLAIM.replace("NS", &namespace));
-    let location = format!(
-        "s3://{}/x?endpoint={}",
-        minio.bucket("bundle"),
-        minio.endpoint()
-    );
+    let bucket = minio.bucket("bundle");
+    let location = format!("s3://{bucket}/x?endpoint={}", minio.endpoint());
     let home = Folder::new("home");
     let run = |arguments: &[&str]| {
         on(cluster, &location, arguments)
@@ -160,10 +157,25 @@ fn the_bundle_holds_what_went_wrong_and_no_secret() {
     ] {
         assert!(!text.contains(secret), "{secret} is in\n{text}");
     }
-    let refused = run(&["doctor", "--bundle", "support.json"]).code(1);
-    assert!(
-        refused.stderr.contains("support.json"),
-        "{}",
-        refused.stderr
+    // What exists is not replaced, and that is said before anything is looked at.
+    for file in ["support.json", "none/support.json"] {
+        let refused = run(&["doctor", "--bundle", file]).code(1);
+        assert!(refused.stderr.contains(file), "{}", refused.stderr);
+        assert_eq!(refused.stdout, "");
+    }
+    // A log that can not be read takes nothing else with it.
+    minio.put(bucket, "x/backups/bad/bad-logs.gz", "no gzip");
+    run(&["doctor", "--bundle", "again.json"]).ok();
+    let text = std::fs::read_to_string(home.join("again.json")).unwrap();
+    let again: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        again["troubled"][0]["results"],
+        bundle["troubled"][0]["results"]
     );
+    assert!(
+        again["missing"][0].as_str().unwrap().contains("log"),
+        "{text}"
+    );
+    let left = program("ls", &["-A", home.path().to_str().unwrap()]).ok();
+    assert!(!left.stdout.contains(".part"), "{}", left.stdout);
 }

@@ -55,6 +55,26 @@ impl Messages {
     }
 }
 
+impl Messages {
+    /// Keeps so many messages, and of each so many characters; returns how many messages went.
+    pub fn cut(&mut self, most: usize, longest: usize) -> usize {
+        let namespaces = self.namespaces.iter_mut().flat_map(BTreeMap::values_mut);
+        let lists = self.velero.iter_mut().chain(&mut self.cluster);
+        let (mut left, mut gone) = (most, 0);
+        for list in lists.chain(namespaces) {
+            gone += list.len().saturating_sub(left);
+            list.truncate(left);
+            left -= list.len();
+            for text in list {
+                if let Some((end, _)) = text.char_indices().nth(longest) {
+                    text.truncate(end);
+                }
+            }
+        }
+        gone
+    }
+}
+
 /// The results of a backup or restore.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -118,6 +138,29 @@ pub async fn text(store: &Store, key: &str) -> Result<Vec<u8>> {
         )));
     }
     Ok(text)
+}
+
+/// The end of a gzip text, so many bytes of it at most; empty where it is absent.
+///
+/// # Errors
+/// As [`text`].
+pub async fn end(store: &Store, key: &str, most: usize) -> Result<Vec<u8>> {
+    let Some(bytes) = store.find(key, LARGEST_FILE).await? else {
+        return Ok(Vec::new());
+    };
+    let mut unpacked = MultiGzDecoder::new(bytes.as_ref()).take(LARGEST_TEXT);
+    let mut end = Vec::new();
+    loop {
+        let part = unpacked
+            .by_ref()
+            .take(most as u64)
+            .read_to_end(&mut end)
+            .map_err(|e| Error::corrupt(format!("{key} is no gzip file")).because(e))?;
+        end.drain(..end.len().saturating_sub(most));
+        if part == 0 {
+            return Ok(end);
+        }
+    }
 }
 
 async fn json<T: DeserializeOwned + Default>(store: &Store, key: &str) -> Result<T> {
@@ -193,7 +236,51 @@ pub async fn claims(store: &Store, name: &Name) -> Result<Vec<ClaimSeen>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
+    use crate::location::Location;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(text).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_a_long_text_the_end_is_read() {
+        let store = Location::in_memory("mem").store;
+        let text: Vec<u8> = (0..=9999)
+            .flat_map(|n| format!("{n:04}\n").into_bytes())
+            .collect();
+        // Two members, as tools that append write.
+        let packed = [gzip(&text[..7]), gzip(&text[7..])].concat();
+        store.put("log", packed.into()).await.unwrap();
+        let bad = b"no gzip".to_vec();
+        store.put("bad", bad.into()).await.unwrap();
+        assert_eq!(end(&store, "log", 10).await.unwrap(), b"9998\n9999\n");
+        assert_eq!(end(&store, "log", 1 << 20).await.unwrap(), text);
+        assert_eq!(end(&store, "absent", 10).await.unwrap(), b"");
+        assert!(end(&store, "bad", 10).await.is_err());
+    }
+
+    #[test]
+    fn of_many_messages_the_first_stay() {
+        let list = |n: usize| (0..n).map(|n| format!("{n}äää")).collect::<Vec<_>>();
+        let namespaces = BTreeMap::from([("a".to_owned(), list(3)), ("b".to_owned(), list(1))]);
+        let mut messages = Messages {
+            velero: Some(list(2)),
+            cluster: None,
+            namespaces: Some(namespaces),
+        };
+        assert_eq!(messages.cut(4, 2), 2);
+        let left: Vec<_> = messages.iter().collect();
+        assert_eq!(left, [("", "0ä"), ("", "1ä"), ("a", "0ä"), ("a", "1ä")]);
+        assert_eq!(messages.cut(4, 2), 0);
+    }
 
     #[test]
     fn messages_are_read_as_velero_writes_them() {

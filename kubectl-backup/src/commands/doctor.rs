@@ -78,6 +78,9 @@ struct Checks {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit> {
     let ui = &context.ui;
+    // Before anything is looked at: what can not be written is said at once.
+    let bundle = args.bundle.as_deref().map(bundle::Target::new);
+    let bundle = bundle.transpose()?;
     let bar = ui.progress();
     let mut checks = of_cluster(context).await;
     checks.extend(of_location(context).await);
@@ -113,8 +116,8 @@ pub(crate) async fn run(context: &Context, args: DoctorArgs) -> Result<Exit> {
             ui.say(&format!("{}: {advice}", check.name));
         }
     }
-    if let Some(path) = &args.bundle {
-        bundle::write(context, &checks, path).await?;
+    if let (Some(target), Some(path)) = (bundle, &args.bundle) {
+        bundle::write(context, &checks, target).await?;
         ui.say(&format!(
             "{} written; read it before you hand it on",
             path.display()

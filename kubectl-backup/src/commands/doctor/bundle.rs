@@ -1,8 +1,9 @@
 //! `doctor --bundle`: one readable file with what helps somebody else to help. Names of objects are in it; credentials, kubeconfigs, bodies of
 //! objects, settings of locations and commands of hooks are not.
 
+use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_core::api::Phase;
 use backup_core::catalog::{self, Entry};
@@ -15,18 +16,22 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Checks;
+use crate::commands::download::publish;
 use crate::commands::get::marker;
 use crate::context::Context;
 use backup_cli::error::Result;
-use backup_cli::locations;
+use backup_cli::locations::{self, file};
 use backup_cli::output::Document;
 
 /// The newest backups are in it.
 const BACKUPS: usize = 20;
 /// Of so many that did not succeed, what they said.
 const TROUBLED: usize = 3;
-/// The end of a log, in lines.
-const LINES: usize = 500;
+/// Of each of them, the end of its log, in bytes.
+const LOG: usize = 128 << 10;
+/// And so many errors and warnings of so many characters.
+const MESSAGES: usize = 500;
+const LONGEST: usize = 2000;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,11 +59,69 @@ struct Troubled {
     log: Vec<String>,
 }
 
-/// Writes it; a file that exists is not replaced.
+/// The file that is to be: it gets its name when it is whole, and goes where it does not become that.
+pub(super) struct Target {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+}
+
+impl Target {
+    /// For its owner only: names of objects are nobody else's.
+    ///
+    /// # Errors
+    /// A file that exists, for none is replaced; a folder that can not be written to.
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        if path.exists() {
+            return Err(exists(path).into());
+        }
+        let mut part = path.to_owned().into_os_string();
+        part.push(format!(".{}.part", std::process::id()));
+        let part = PathBuf::from(part);
+        let file = file::create_private(&part).map_err(|e| unwritten(path, e))?;
+        let path = path.to_owned();
+        Ok(Self { path, part, file })
+    }
+
+    fn publish(mut self, text: &[u8]) -> Result<()> {
+        let written = self.file.write_all(text);
+        written
+            .and_then(|()| self.file.sync_all())
+            .map_err(|e| unwritten(&self.path, e))?;
+        publish(&self.part, &self.path, false).map_err(|e| match e.kind() {
+            Kind::AlreadyExists => exists(&self.path),
+            _ => e,
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Where it has its name there is nothing left to remove.
+        let _ = std::fs::remove_file(&self.part);
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(
+        Kind::AlreadyExists,
+        format!("{} exists already", path.display()),
+    )
+    .hint("name another file with --bundle")
+}
+
+fn unwritten(path: &Path, e: std::io::Error) -> Error {
+    Error::other(format!("can not write {}", path.display()))
+        .because(e)
+        .hint("name another file with --bundle")
+}
+
+/// Writes it.
 ///
 /// # Errors
 /// When it can not be written.
-pub(super) async fn write(context: &Context, checks: &Checks, path: &Path) -> Result<()> {
+pub(super) async fn write(context: &Context, checks: &Checks, target: Target) -> Result<()> {
     let mut bundle = Bundle {
         created: context.now,
         platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
@@ -86,28 +149,7 @@ pub(super) async fn write(context: &Context, checks: &Checks, path: &Path) -> Re
     }
     let text = serde_json::to_vec_pretty(&Document::new("SupportBundle", &bundle))
         .map_err(|e| Error::other("the bundle can not be written as JSON").because(e))?;
-    create(path, &text).map_err(|e| {
-        let error = Error::new(
-            match e.kind() {
-                std::io::ErrorKind::AlreadyExists => Kind::AlreadyExists,
-                _ => Kind::Other,
-            },
-            format!("can not write {}", path.display()),
-        );
-        error.because(e).hint("name another file with --bundle")
-    })?;
-    Ok(())
-}
-
-/// For its owner only: names of objects are nobody else's.
-fn create(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    target.publish(&text)
 }
 
 impl Bundle<'_> {
@@ -119,14 +161,47 @@ impl Bundle<'_> {
         }
         let troubled = |entry: &&Entry| entry.backup.status.phase != Phase::Completed;
         for entry in entries.iter().rev().filter(troubled).take(TROUBLED) {
-            match said(location, entry).await {
-                Ok(said) => self.troubled.push(said),
-                Err(e) => self
-                    .missing
-                    .push(format!("backup {}: {}", entry.name, e.error())),
-            }
+            self.said(location, entry).await;
         }
         Ok(())
+    }
+
+    /// What one of them said; of what can not be read the other half is told all the same.
+    async fn said(&mut self, location: &Location, entry: &Entry) {
+        let (store, keys) = (&location.store, BackupKeys::new(&entry.name));
+        let mut missing = |what: &str, why: &dyn std::fmt::Display| {
+            let line = format!("backup {}: {what}: {why}", entry.name);
+            self.missing.push(line);
+        };
+        let mut results = records::results(store, &keys.results()).await;
+        if let Err(e) = &results {
+            missing("results", e);
+        }
+        if let Ok(results) = &mut results {
+            let errors = results.errors.cut(MESSAGES, LONGEST);
+            let warnings = results.warnings.cut(MESSAGES, LONGEST);
+            if errors + warnings > 0 {
+                let more = format!("{errors} more errors, {warnings} more warnings");
+                missing("results", &more);
+            }
+        }
+        let log = match catalog::is_ours(store, entry).await {
+            Ok(true) => records::end(store, &keys.logs(), LOG).await,
+            Ok(false) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = &log {
+            missing("log", e);
+        }
+        let log = log.unwrap_or_default();
+        self.troubled.push(Troubled {
+            backup: entry.name.to_string(),
+            results: results.unwrap_or_default(),
+            log: String::from_utf8_lossy(&log)
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+        });
     }
 }
 
@@ -141,22 +216,6 @@ fn without_hooks(mut marker: Value) -> Value {
     part(&mut marker, "/spec", "hooks");
     part(&mut marker, "/metadata/annotations", applied);
     marker
-}
-
-async fn said(location: &Location, entry: &Entry) -> Result<Troubled> {
-    let keys = BackupKeys::new(&entry.name);
-    let log = match catalog::is_ours(&location.store, entry).await? {
-        true => records::text(&location.store, &keys.logs()).await?,
-        false => Vec::new(),
-    };
-    let log = String::from_utf8_lossy(&log);
-    let lines: Vec<&str> = log.lines().collect();
-    let end = &lines[lines.len().saturating_sub(LINES)..];
-    Ok(Troubled {
-        backup: entry.name.to_string(),
-        results: records::results(&location.store, &keys.results()).await?,
-        log: end.iter().map(|line| (*line).to_owned()).collect(),
-    })
 }
 
 #[cfg(test)]
