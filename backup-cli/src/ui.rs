@@ -37,13 +37,14 @@ impl Color {
         match self {
             Self::Always => true,
             Self::Never => false,
-            Self::Auto => {
-                terminal
-                    && set("NO_COLOR").is_none()
-                    && set("TERM").is_none_or(|term| term != "dumb")
-            }
+            Self::Auto => terminal && set("NO_COLOR").is_none() && !is_dumb(),
         }
     }
+}
+
+/// Whether the terminal only knows how to write line below line.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// The terminal, or what stands in its place.
@@ -53,6 +54,8 @@ pub struct Ui {
     color_err: bool,
     terminal_out: bool,
     terminal_err: bool,
+    /// Whether a line on standard error can be drawn anew.
+    bars: bool,
     quiet: bool,
     broken: AtomicBool,
     bar: Mutex<Option<ProgressBar>>,
@@ -69,6 +72,7 @@ impl Ui {
             color_err: color.on(terminal_err),
             terminal_out,
             terminal_err,
+            bars: terminal_err && !is_dumb(),
             quiet,
             broken: AtomicBool::new(false),
             bar: Mutex::new(None),
@@ -248,7 +252,7 @@ pub fn print_usage(refused: &clap::Error) -> Exit {
 pub fn clean(text: &str) -> Cow<'_, str> {
     let bad = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if text.contains(bad) {
         Cow::Owned(text.chars().filter(|c| !bad(*c)).collect())
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_stripped() {
         assert_eq!(
-            clean("a\u{1b}[31mb\u{7}\r\nc\td\u{9b}e\u{202e}"),
+            clean("a\u{1b}[31mb\u{7}\r\nc\td\u{9b}e\u{202e}\u{200f}"),
             "a[31mb\nc\tde"
         );
         assert!(matches!(clean("plain ä 字"), Cow::Borrowed(_)));

@@ -261,6 +261,7 @@ impl Context {
                 let _ = stop.send(true);
             }
             if interrupted().await {
+                ui.clear_progress();
                 ui.warn("stopped at once: `prune` removes what was left behind");
                 std::process::exit(Exit::Interrupted as i32);
             }

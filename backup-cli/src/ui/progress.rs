@@ -35,6 +35,17 @@ struct Seen {
 }
 
 impl Seen {
+    fn new() -> Self {
+        Self {
+            step: Mutex::default(),
+            expected: AtomicU64::new(0),
+            expected_bytes: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            since: Instant::now(),
+        }
+    }
+
     fn line(&self) -> String {
         let step = self.step.lock().map(|s| s.clone()).unwrap_or_default();
         let (expected, objects, bytes) = (
@@ -74,23 +85,19 @@ impl Seen {
 impl Ui {
     /// Starts to watch a piece of work.
     pub fn progress(&self) -> Bar<'_> {
-        let seen = Arc::new(Seen {
-            step: Mutex::default(),
-            expected: AtomicU64::new(0),
-            expected_bytes: AtomicU64::new(0),
-            objects: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            since: Instant::now(),
-        });
+        let seen = Arc::new(Seen::new());
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(
-            ProgressStyle::with_template("{spinner} {msg}")
+            ProgressStyle::with_template("{spinner} {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner()),
         );
-        let ticker = match (self.quiet, self.terminal_err) {
+        let ticker = match (self.quiet, self.bars) {
             (true, _) => tokio::spawn(async {}),
             (false, true) => tokio::spawn(draw(bar.clone(), Arc::clone(&seen))),
-            (false, false) => tokio::spawn(write_lines(Arc::clone(&seen))),
+            (false, false) => tokio::spawn(write_lines(Arc::clone(&seen), LINE, |line| {
+                // Where standard error is gone there is nobody left to tell.
+                let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+            })),
         };
         if let Ok(mut current) = self.bar.lock() {
             *current = Some(bar.clone());
@@ -100,6 +107,13 @@ impl Ui {
             seen,
             bar,
             ticker,
+        }
+    }
+
+    /// Takes the bar away, for a process that ends in the middle of its work.
+    pub fn clear_progress(&self) {
+        if let Some(bar) = self.bar.lock().ok().and_then(|mut bar| bar.take()) {
+            bar.finish_and_clear();
         }
     }
 }
@@ -114,16 +128,14 @@ async fn draw(bar: ProgressBar, seen: Arc<Seen>) {
     }
 }
 
-async fn write_lines(seen: Arc<Seen>) {
+async fn write_lines(seen: Arc<Seen>, every: Duration, write: impl Fn(String)) {
     loop {
-        tokio::time::sleep(LINE).await;
-        let line = format!(
+        tokio::time::sleep(every).await;
+        write(format!(
             "{} ({})\n",
-            super::clean(&seen.line()),
+            super::clean(&seen.line()).replace('\n', " "),
             output::duration(seen.since.elapsed())
-        );
-        // Where standard error is gone there is nobody left to tell.
-        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+        ));
     }
 }
 
@@ -159,5 +171,33 @@ impl Drop for Bar<'_> {
         if let Ok(mut current) = self.ui.bar.lock() {
             *current = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_terminal_a_line_is_written_now_and_then() {
+        let seen = Arc::new(Seen::new());
+        *seen.step.lock().unwrap() = "reading \u{1b}[2Jpods\nand more".to_owned();
+        seen.expected.store(4000, Ordering::Relaxed);
+        seen.objects.store(1200, Ordering::Relaxed);
+        seen.bytes.store(2 << 20, Ordering::Relaxed);
+        let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+        let every = Duration::from_millis(1);
+        let ticker = tokio::spawn(write_lines(seen, every, move |line| {
+            sender.send(line).unwrap();
+        }));
+        for _ in 0..2 {
+            let line = lines.recv().await.unwrap();
+            assert!(
+                line.starts_with("reading [2Jpods and more: 1,200 of 4,000 objects, 2.0 MiB ("),
+                "{line:?}"
+            );
+            assert!(line.ends_with("s)\n"), "{line:?}");
+        }
+        ticker.abort();
     }
 }
