@@ -1,6 +1,7 @@
 //! The backups and restores of a location, as the bucket shows them: list, read, delete, prune. Works without any cluster.
 
 mod digests;
+mod keep;
 mod remove;
 mod restores;
 
@@ -19,13 +20,16 @@ use crate::name::Name;
 
 pub use digests::{Digests, Verified, verify_files};
 pub(crate) use remove::store_time;
-pub use remove::{Pruned, delete, prune};
+pub use remove::{PruneOptions, Pruned, delete, prune};
 pub use restores::{
     RestoreFile, UNKNOWN, delete_restore, get_restore, list_restores, read_restore_file,
 };
 
 /// Label with the schedule that a backup was made for; Velero's.
 pub const SCHEDULE_NAME: &str = "velero.io/schedule-name";
+
+/// Annotation with the uid of the cluster's kube-system; ours.
+pub const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
 
 /// Markers are read so many at a time.
 const AT_A_TIME: usize = 16;

@@ -20,13 +20,11 @@ use crate::api::{
     API_VERSION, Backup, BackupSpec, BackupStatus, GoDuration, Meta, Phase, Progress,
 };
 use crate::archive::row::{Outcome, ResourceRow};
+use crate::catalog::CLUSTER_UID;
 use crate::error::{Error, Result};
 
 /// Messages kept of each sort; what goes beyond is counted.
 const MOST_MESSAGES: usize = 10_000;
-
-/// The annotation that names the cluster.
-pub(super) const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
 
 /// What a message is about: the places in Velero's results.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

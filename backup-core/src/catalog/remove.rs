@@ -1,12 +1,14 @@
-//! Removing backups: one by name, or what is expired and what dead runs left. Everything happens under a claim, the marker goes first and
+//! Removing backups: one by name, or what is expired, too much of a schedule, or left by dead runs. Everything happens under a claim, the marker goes first and
 //! the claim last, so that a run that dies halfway leaves no backup that looks whole, and `prune` can finish its work.
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
+use super::keep::{self, Fate, Row};
 use super::restores::being_restored;
-use super::{absent, is_ours, read_entry};
+use super::{AT_A_TIME, absent, is_ours, read_entry};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
@@ -67,6 +69,8 @@ async fn remove_files(claim: &Claim) -> Result<()> {
 pub enum Pruned {
     /// An expired backup of ours was removed.
     Expired(Name),
+    /// A backup of ours was removed, for enough newer ones of its schedule stay.
+    Beyond(Name),
     /// What a dead run left was removed.
     Stale(Name),
     /// A dead run's claim beside a backup that stands was removed.
@@ -77,16 +81,34 @@ pub enum Pruned {
     Failed(Name, String),
 }
 
-/// Removes what is expired by both clocks and what dead runs left; `dry_run` only tells.
+/// How to prune.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneOptions<'a> {
+    /// The time by this machine's clock.
+    pub now: Timestamp,
+    /// The machine's name, for claims.
+    pub host: &'a str,
+    /// Only tell.
+    pub dry_run: bool,
+    /// How many good backups of each schedule stay, at least 1; without it age alone counts.
+    pub keep: Option<usize>,
+    /// Look at the backups of this schedule only.
+    pub schedule: Option<&'a str>,
+}
+
+/// Removes what is expired by both clocks, what is too much of a schedule, and what dead runs left. What goes and what stays of backups that
+/// stand is said in [`keep`].
 ///
 /// # Errors
 /// Where the clocks differ by over 5 minutes, and the store's.
-pub async fn prune(
-    location: &Location,
-    now: Timestamp,
-    host: &str,
-    dry_run: bool,
-) -> Result<Vec<Pruned>> {
+pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Vec<Pruned>> {
+    let PruneOptions {
+        now,
+        dry_run,
+        keep,
+        schedule,
+        ..
+    } = *options;
     let store = &location.store;
     let theirs = match store_time(store).await {
         Ok(theirs) => theirs,
@@ -104,13 +126,29 @@ pub async fn prune(
         .hint("set both clocks by NTP, then run it again"));
     }
     let restoring = being_restored(store, theirs).await?;
-    let clocks = Clocks { now, theirs };
-    let mut done = Vec::new();
+    let mut names = Vec::new();
     for folder in store.folders(BACKUPS).await? {
-        let Ok(name) = Name::foreign(&folder) else {
-            continue;
-        };
-        match consider(store, &name, &clocks, &restoring, host, dry_run).await {
+        names.extend(Name::foreign(&folder).ok());
+    }
+    let rows = rows(store, &names).await?;
+    let fates = keep::fates(&rows, keep, schedule, now.min(theirs));
+    let mut rows: BTreeMap<_, _> = rows
+        .into_iter()
+        .map(|row| (row.name.clone(), row))
+        .collect();
+    let of_schedule =
+        |row: Option<&Row>| schedule.is_none_or(|meant| row.is_some_and(|row| row.is_of(meant)));
+    names.retain(|name| of_schedule(rows.get(name)));
+    let work = Work {
+        store,
+        theirs,
+        restoring,
+        options,
+    };
+    let mut done = Vec::new();
+    for name in names {
+        let fate = rows.remove(&name).zip(fates.get(&name).copied());
+        match work.consider(&name, fate).await {
             Ok(Some(pruned)) => done.push(pruned),
             Ok(None) => {}
             // One backup that can not be removed does not keep the others.
@@ -132,9 +170,30 @@ fn one_line(error: &Error) -> String {
     text
 }
 
-struct Clocks {
-    now: Timestamp,
+/// What is known of the backups that stand and are ours. A marker that can not be read is of none.
+async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
+    let mut read = stream::iter(names)
+        .map(|name| read_entry(store, name))
+        .buffer_unordered(AT_A_TIME);
+    let mut rows = Vec::new();
+    while let Some(entry) = read.next().await {
+        match entry {
+            Ok(entry) => rows.extend(entry.as_ref().and_then(Row::of)),
+            Err(e) if e.kind() == Kind::Corrupt => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(rows)
+}
+
+/// One run of prune.
+struct Work<'a> {
+    store: &'a Store,
+    /// The time by the store's clock.
     theirs: Timestamp,
+    /// Backups that restores have begun to read.
+    restoring: BTreeMap<String, Name>,
+    options: &'a PruneOptions<'a>,
 }
 
 /// The time by the store's clock, from an object that is written and removed.
@@ -146,98 +205,117 @@ pub(crate) async fn store_time(store: &Store) -> Result<Timestamp> {
     Ok(entry?.modified)
 }
 
-async fn consider(
-    store: &Store,
-    name: &Name,
-    clocks: &Clocks,
-    restoring: &BTreeMap<String, Name>,
-    host: &str,
-    dry_run: bool,
-) -> Result<Option<Pruned>> {
-    let keys = BackupKeys::new(name);
-    // Looked at without a claim first: a claim beside a living run would disturb it.
-    let folder = Folder::read(store, &keys, "").await?;
-    if let Some(live) = folder.live_claims(clocks.theirs).next() {
-        let quiet = clocks.theirs.duration_since(live.modified);
-        if quiet < SignedDuration::from_mins(10) {
-            return Ok(None);
-        }
-        return Ok(Some(Pruned::Kept(
-            name.clone(),
-            format!(
-                "a run claims it that gave no sign of life for {} minutes; after 60 it counts as dead",
-                quiet.as_mins()
-            ),
-        )));
-    }
-    let stale = !folder.claims.is_empty();
-    let expired = folder.marker.is_some() && is_expired(store, name, clocks).await?;
-    if !stale && !expired {
-        return Ok(None);
-    }
-    if expired && let Some(restore) = restoring.get(name.as_str()) {
-        return Ok(Some(Pruned::Kept(
-            name.clone(),
-            format!(
-                "it is expired, and restore {restore} has begun to read it and is not finished"
-            ),
-        )));
-    }
-    let outcome = |marker: bool| match (expired, marker) {
-        (true, _) => Pruned::Expired(name.clone()),
-        (false, true) => Pruned::StaleClaim(name.clone()),
-        (false, false) => Pruned::Stale(name.clone()),
-    };
-    if dry_run {
-        return Ok(Some(outcome(folder.marker.is_some())));
-    }
-    let claim = match Claim::take(store, name, Purpose::Prune, host).await {
-        Ok(claim) => claim,
-        Err(e) if e.kind() == Kind::AlreadyExists => {
-            return Ok(Some(Pruned::Kept(name.clone(), one_line(&e))));
-        }
-        Err(e) => return Err(e),
-    };
-    let left = match dead_claims(store, &claim, name, expired).await {
-        Ok(left) => left,
-        Err(e) => {
-            claim.withdraw().await;
-            return Err(e);
-        }
-    };
-    if expired {
-        // Read again under the claim: the marker may be another's by now.
-        if claim.found().marker.is_some() && !is_expired(store, name, clocks).await? {
-            claim.withdraw().await;
+impl Work<'_> {
+    async fn consider(&self, name: &Name, fate: Option<(Row, Fate)>) -> Result<Option<Pruned>> {
+        let Self {
+            store,
+            theirs,
+            options,
+            ..
+        } = *self;
+        let keys = BackupKeys::new(name);
+        // Looked at without a claim first: a claim beside a living run would disturb it.
+        let folder = Folder::read(store, &keys, "").await?;
+        if let Some(live) = folder.live_claims(theirs).next() {
+            let quiet = theirs.duration_since(live.modified);
+            if quiet < SignedDuration::from_mins(10) {
+                return Ok(None);
+            }
             return Ok(Some(Pruned::Kept(
                 name.clone(),
-                "it was written anew".to_owned(),
+                format!(
+                    "a run claims it that gave no sign of life for {} minutes; after 60 it counts as dead",
+                    quiet.as_mins()
+                ),
             )));
         }
-        remove_all(claim, name).await?;
-        return Ok(Some(outcome(true)));
+        let stale = !folder.claims.is_empty();
+        let mut fate = fate.filter(|_| folder.marker.is_some());
+        if let Some((row, _)) = &fate
+            && !still_stands(store, row).await?
+        {
+            fate = None;
+        }
+        let goes = match &fate {
+            Some((row, Fate::Last)) if !stale => {
+                let schedule = row.of.as_ref().map_or("", |(schedule, _)| schedule);
+                return Ok(Some(Pruned::Kept(
+                    name.clone(),
+                    format!("it is expired, and the newest good backup of schedule {schedule}"),
+                )));
+            }
+            Some((row, fate @ (Fate::Expired | Fate::Beyond))) => Some((row, *fate)),
+            Some((_, Fate::Last)) | None => None,
+        };
+        if !stale && goes.is_none() {
+            return Ok(None);
+        }
+        if let Some((_, fate)) = goes
+            && let Some(restore) = self.restoring.get(name.as_str())
+        {
+            let why = match fate {
+                Fate::Beyond => "enough newer ones stay",
+                Fate::Expired | Fate::Last => "it is expired",
+            };
+            return Ok(Some(Pruned::Kept(
+                name.clone(),
+                format!("{why}, and restore {restore} has begun to read it and is not finished"),
+            )));
+        }
+        let outcome = |marker: bool| match (goes, marker) {
+            (Some((_, Fate::Beyond)), _) => Pruned::Beyond(name.clone()),
+            (Some(_), _) => Pruned::Expired(name.clone()),
+            (None, true) => Pruned::StaleClaim(name.clone()),
+            (None, false) => Pruned::Stale(name.clone()),
+        };
+        if options.dry_run {
+            return Ok(Some(outcome(folder.marker.is_some())));
+        }
+        let claim = match Claim::take(store, name, Purpose::Prune, options.host).await {
+            Ok(claim) => claim,
+            Err(e) if e.kind() == Kind::AlreadyExists => {
+                return Ok(Some(Pruned::Kept(name.clone(), one_line(&e))));
+            }
+            Err(e) => return Err(e),
+        };
+        let left = match dead_claims(store, &claim, name, goes.is_some()).await {
+            Ok(left) => left,
+            Err(e) => {
+                claim.withdraw().await;
+                return Err(e);
+            }
+        };
+        if let Some((row, _)) = goes {
+            // Read again under the claim: the marker may be another's by now.
+            if claim.found().marker.is_some() && !still_stands(store, row).await? {
+                claim.withdraw().await;
+                return Ok(Some(Pruned::Kept(
+                    name.clone(),
+                    "it was written anew".to_owned(),
+                )));
+            }
+            remove_all(claim, name).await?;
+            return Ok(Some(outcome(true)));
+        }
+        let marker = claim.found().marker.is_some();
+        claim.release().await;
+        Ok(Some(match left {
+            Some(left) => Pruned::Kept(name.clone(), left),
+            None => outcome(marker),
+        }))
     }
-    let marker = claim.found().marker.is_some();
-    claim.release().await;
-    Ok(Some(match left {
-        Some(left) => Pruned::Kept(name.clone(), left),
-        None => outcome(marker),
-    }))
 }
 
-/// By both clocks, and only a backup of ours: what another tool's deletion has to clean up elsewhere, it alone knows.
-async fn is_expired(store: &Store, name: &Name, clocks: &Clocks) -> Result<bool> {
-    let entry = match read_entry(store, name).await {
+/// Whether the backup is what it was when its fate was decided, and ours with all that makes it so.
+async fn still_stands(store: &Store, row: &Row) -> Result<bool> {
+    let entry = match read_entry(store, &row.name).await {
         Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
         entry => entry?,
     };
-    let Some(entry) = entry else {
-        return Ok(false);
-    };
-    let Some(expiration) = entry.backup.status.expiration else {
-        return Ok(false);
-    };
-    Ok(expiration < clocks.now.min(clocks.theirs) && is_ours(store, &entry).await?)
+    match entry {
+        Some(entry) if Row::of(&entry).as_ref() == Some(row) => is_ours(store, &entry).await,
+        _ => Ok(false),
+    }
 }
 
 /// Removes dead runs' claims. Where a marker stands, those alone; else first what the runs wrote. Tells what it left, if anything.

@@ -47,6 +47,16 @@ async fn write(store: &Store, text: &str, expires: Option<Timestamp>) {
     claim.release().await;
 }
 
+fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
+    PruneOptions {
+        now,
+        host: "here",
+        dry_run,
+        keep: None,
+        schedule: None,
+    }
+}
+
 async fn left(store: &Store, text: &str) -> Vec<String> {
     let folder = BackupKeys::new(&name(text)).folder();
     let found = store.entries(&folder, 100).await.unwrap();
@@ -192,7 +202,7 @@ async fn a_delete_that_died_at_any_step_is_finished_by_prune() {
         location.store = trial.store();
         let now = Timestamp::now();
         assert_eq!(
-            prune(&location, now, "here", false).await.unwrap(),
+            prune(&location, &at(now, false)).await.unwrap(),
             [],
             "not dead yet"
         );
@@ -202,8 +212,8 @@ async fn a_delete_that_died_at_any_step_is_finished_by_prune() {
                 SignedDuration::from_mins(61),
             );
         }
-        let would = prune(&location, now, "here", true).await.unwrap();
-        let did = prune(&location, now, "here", false).await.unwrap();
+        let would = prune(&location, &at(now, true)).await.unwrap();
+        let did = prune(&location, &at(now, false)).await.unwrap();
         assert_eq!(would, did);
         let stands = usize::from(dies_at == 0) * 5;
         assert_eq!(left(&memory, "one").await.len(), stands, "{dies_at}");
@@ -240,25 +250,20 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
     ] {
         store.put(&key, text.to_owned().into()).await.unwrap();
     }
-    let would = prune(&location, now, "here", true).await.unwrap();
+    let would = prune(&location, &at(now, true)).await.unwrap();
     assert_eq!(would, [Pruned::Expired(name("expired"))]);
     assert_eq!(left(store, "expired").await.len(), 5);
     // Expired by one clock only.
     let early = now + SignedDuration::from_secs(120);
-    assert_eq!(prune(&location, early, "here", false).await.unwrap(), would);
+    assert_eq!(prune(&location, &at(early, false)).await.unwrap(), would);
     assert!(left(store, "expired").await.is_empty());
     for text in ["later", "soon", "never", "velero", "taken"] {
         assert!(!left(store, text).await.is_empty(), "{text}");
     }
-    assert_eq!(prune(&location, now, "here", false).await.unwrap(), []);
-    let error = prune(
-        &location,
-        now + SignedDuration::from_secs(400),
-        "here",
-        false,
-    )
-    .await
-    .unwrap_err();
+    assert_eq!(prune(&location, &at(now, false)).await.unwrap(), []);
+    let error = prune(&location, &at(now + SignedDuration::from_secs(400), false))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("differ by"), "{error}");
     assert!(store.entries("plugins/", 10).await.unwrap().is_empty());
 }
@@ -280,20 +285,115 @@ async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
     let journal = "restores/r/journal-000000.jsonl.zst";
     memory.put(journal, packed.into()).await.unwrap();
 
-    let done = prune(&location, now, "here", false).await.unwrap();
+    let done = prune(&location, &at(now, false)).await.unwrap();
     assert!(
         matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("restore r")),
         "{done:?}"
     );
     // One that gave no sign of itself for a day keeps nothing, nor does a finished one.
     trial.age(journal, SignedDuration::from_hours(25));
-    let would = prune(&location, now, "here", true).await.unwrap();
+    let would = prune(&location, &at(now, true)).await.unwrap();
     assert_eq!(would, [Pruned::Expired(name("one"))]);
     trial.age(journal, SignedDuration::ZERO);
     let marker = RestoreKeys::new(&name("r")).marker();
     memory.put(&marker, "{}".into()).await.unwrap();
-    let done = prune(&location, now, "here", false).await.unwrap();
+    let done = prune(&location, &at(now, false)).await.unwrap();
     assert_eq!(done, [Pruned::Expired(name("one"))]);
+}
+
+/// A marker of a schedule's backup, so many days old.
+fn of_schedule(name: &str, schedule: &str, phase: &str, now: Timestamp, days: i64) -> String {
+    let started = now - SignedDuration::from_hours(24 * days);
+    format!(
+        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}","labels":{{"{SCHEDULE_NAME}":"{schedule}"}},"annotations":{{"kubectl-backup/version":"0.1.0"}}}},"status":{{"phase":"{phase}","startTimestamp":"{started}","expiration":"{}"}}}}"#,
+        started + SignedDuration::from_hours(24 * 5),
+    )
+}
+
+#[tokio::test]
+async fn of_each_schedule_as_many_stay_as_are_kept_and_the_newest_good_one_always() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    for (text, schedule, phase, days) in [
+        ("n9", "nightly", "Completed", 9),
+        ("n4", "nightly", "Completed", 4),
+        ("n3", "nightly", "PartiallyFailed", 3),
+        ("n2", "nightly", "Completed", 2),
+        ("n1", "nightly", "Completed", 1),
+        ("w8", "weekly", "Completed", 8),
+        ("w7", "weekly", "Completed", 7),
+        ("w1", "weekly", "PartiallyFailed", 1),
+    ] {
+        write(store, text, None).await;
+        let marker = of_schedule(text, schedule, phase, now, days);
+        let key = BackupKeys::new(&name(text)).marker();
+        store.put(&key, marker.into()).await.unwrap();
+    }
+    // Velero's own backups of that schedule neither count nor go.
+    let theirs = of_schedule("v0", "nightly", "Completed", now, 0).replace("kubectl-backup/", "x/");
+    let key = BackupKeys::new(&name("v0")).marker();
+    store.put(&key, theirs.into()).await.unwrap();
+    // A run is at work on this one.
+    store
+        .put(
+            "backups/n3/claim-0a.json",
+            r#"{"purpose":"delete","host":"x","uploads":[]}"#.into(),
+        )
+        .await
+        .unwrap();
+
+    let last = |text: &str| {
+        let why = "it is expired, and the newest good backup of schedule weekly".to_owned();
+        Pruned::Kept(name(text), why)
+    };
+    let expired = |text: &str| Pruned::Expired(name(text));
+    let beyond = |text: &str| Pruned::Beyond(name(text));
+    let keep = |keep, schedule, dry_run| PruneOptions {
+        keep,
+        schedule,
+        ..at(now, dry_run)
+    };
+    for (options, would) in [
+        (
+            keep(None, None, true),
+            vec![expired("n9"), last("w7"), expired("w8")],
+        ),
+        (
+            keep(Some(2), None, true),
+            vec![beyond("n4"), expired("n9"), last("w7"), expired("w8")],
+        ),
+        (
+            keep(Some(1), Some("weekly"), true),
+            vec![last("w7"), expired("w8")],
+        ),
+        (
+            keep(Some(0), Some("nightly"), true),
+            vec![beyond("n2"), beyond("n4"), expired("n9")],
+        ),
+        (keep(Some(1), Some("absent"), true), vec![]),
+    ] {
+        assert_eq!(
+            prune(&location, &options).await.unwrap(),
+            would,
+            "{options:?}"
+        );
+    }
+    let done = prune(&location, &keep(Some(2), Some("nightly"), false))
+        .await
+        .unwrap();
+    assert_eq!(done, [beyond("n4"), expired("n9")]);
+    for (text, stands) in [
+        ("n4", false),
+        ("n9", false),
+        ("n3", true),
+        ("n2", true),
+        ("n1", true),
+        ("w8", true),
+        ("v0", true),
+    ] {
+        assert_eq!(!left(store, text).await.is_empty(), stands, "{text}");
+    }
 }
 
 #[test]
@@ -337,7 +437,7 @@ async fn prune_removes_what_a_dead_create_left_and_not_what_is_no_file_of_ours()
             SignedDuration::from_mins(30),
         );
     }
-    let done = prune(&location, now, "here", false).await.unwrap();
+    let done = prune(&location, &at(now, false)).await.unwrap();
     assert!(
         matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("30 minutes")),
         "{done:?}"
@@ -348,7 +448,7 @@ async fn prune_removes_what_a_dead_create_left_and_not_what_is_no_file_of_ours()
             SignedDuration::from_mins(61),
         );
     }
-    let done = prune(&location, now, "here", false).await.unwrap();
+    let done = prune(&location, &at(now, false)).await.unwrap();
     assert!(
         matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("foreign.txt")),
         "{done:?}"
@@ -381,7 +481,7 @@ async fn a_hostile_claim_makes_prune_abort_nothing_elsewhere() {
     for key in ["backups/one/claim-r.json", "backups/two/claim-x.json"] {
         trial.age(key, SignedDuration::from_hours(2));
     }
-    let done = prune(&location, Timestamp::now(), "here", false)
+    let done = prune(&location, &at(Timestamp::now(), false))
         .await
         .unwrap();
     assert_eq!(

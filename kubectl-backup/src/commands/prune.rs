@@ -1,6 +1,7 @@
-//! `prune`: removes what is expired and what dead runs left.
+//! `prune`: removes what is expired, what is too much of a schedule, and what dead runs left.
 
-use backup_core::catalog::{self, Pruned};
+use backup_core::catalog::{self, PruneOptions, Pruned};
+use backup_core::name::Name;
 use clap::Args;
 
 use crate::context::Context;
@@ -11,15 +12,23 @@ use backup_cli::output::counted;
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup prune --dry-run
-  kubectl backup prune --yes";
+  kubectl backup prune --yes
+  kubectl backup prune --keep 7 --schedule nightly --yes";
 
 /// Remove expired backups and what runs that died left behind
 ///
 /// A backup goes when it is expired by this machine's clock and by the store's; where these differ by over 5 minutes nothing
-/// goes. Backups that other tools made are never touched.
+/// goes. With --keep, of each schedule the newest good backups stay and older ones go, expired or not. The newest good backup
+/// of a schedule always stays. Backups that other tools made are never touched.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PruneArgs {
+    /// How many good backups of each schedule stay (completed ones are good; at least 1)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// Look at the backups of this schedule only
+    #[arg(long, value_name = "SCHEDULE", value_parser = Name::foreign)]
+    schedule: Option<Name>,
     /// Only tell what would be removed
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "client", value_parser = ["client"])]
     dry_run: Option<String>,
@@ -36,7 +45,14 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         .guard(&location, "prune", args.yes || args.dry_run.is_some())
         .await?;
     let host = context.host();
-    let would = catalog::prune(&location, context.now, &host, true).await?;
+    let options = |dry_run| PruneOptions {
+        now: context.now,
+        host: &host,
+        dry_run,
+        keep: args.keep.map(|keep| keep as usize),
+        schedule: args.schedule.as_ref().map(Name::as_str),
+    };
+    let would = catalog::prune(&location, &options(true)).await?;
     let goes = would
         .iter()
         .filter(|one| !matches!(one, Pruned::Kept(..) | Pruned::Failed(..)))
@@ -64,7 +80,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     ui.confirm(args.yes, &question)?;
-    let done = catalog::prune(&location, context.now, &host, false).await?;
+    let done = catalog::prune(&location, &options(false)).await?;
     for one in &done {
         tell(context, one, "pruned")?;
     }
@@ -72,7 +88,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
 }
 
 /// What was kept for a reason is no failure; what could not be removed is: who runs this every night hears of it by the exit code alone.
-fn exit(done: &[Pruned]) -> Exit {
+pub(super) fn exit(done: &[Pruned]) -> Exit {
     if done.iter().any(|one| matches!(one, Pruned::Failed(..))) {
         Exit::Incomplete
     } else {
@@ -80,9 +96,13 @@ fn exit(done: &[Pruned]) -> Exit {
     }
 }
 
-fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
+/// What became of one.
+pub(super) fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
     match one {
         Pruned::Expired(name) => context.ui.line(&format!("backup/{name} {verb} (expired)")),
+        Pruned::Beyond(name) => context.ui.line(&format!(
+            "backup/{name} {verb} (newer ones of its schedule stay)"
+        )),
         Pruned::Stale(name) => context
             .ui
             .line(&format!("backup/{name} {verb} (left by a run that died)")),

@@ -1,0 +1,243 @@
+//! Which backups of ours go: what is expired, and of each schedule what is older than the newest that are kept. Pure: rows in, fates out.
+//!
+//! A schedule's backups are counted apart for each cluster. Good are completed ones; one that is partially failed stays while fewer than
+//! `keep` good ones are newer, so that a schedule that never completes keeps its newest. The newest good backup of a schedule (without any, the
+//! newest) stays, whatever its age: better an old backup than none. Other tools' backups neither count nor go.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{CLUSTER_UID, Entry, SCHEDULE_NAME, names_us};
+use crate::api::Phase;
+use crate::name::Name;
+use crate::retention::{self, State};
+
+/// What matters here of a backup of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) name: Name,
+    /// Schedule and cluster.
+    pub(super) of: Option<(String, String)>,
+    pub(super) state: State,
+    pub(super) started: Option<Timestamp>,
+    pub(super) expiration: Option<Timestamp>,
+}
+
+impl Row {
+    /// Nothing for another tool's: what has to be cleaned up elsewhere with it, that tool alone knows.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let backup = &entry.backup;
+        let (meta, status) = (&backup.metadata, &backup.status);
+        let schedule = meta.labels.get(SCHEDULE_NAME);
+        let cluster = meta.annotations.get(CLUSTER_UID).cloned();
+        names_us(backup).then(|| Self {
+            name: entry.name.clone(),
+            of: schedule.map(|schedule| (schedule.clone(), cluster.unwrap_or_default())),
+            state: match status.phase {
+                Phase::Completed => State::Good,
+                Phase::PartiallyFailed => State::Failed,
+                _ => State::Open,
+            },
+            started: status.start_timestamp.or(meta.creation_timestamp),
+            expiration: status.expiration,
+        })
+    }
+
+    /// Whether it was made for this schedule.
+    pub(super) fn is_of(&self, schedule: &str) -> bool {
+        self.of.as_ref().is_some_and(|(name, _)| name == schedule)
+    }
+}
+
+/// What is to become of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes: it is expired.
+    Expired,
+    /// It goes: so many newer ones of its schedule stay.
+    Beyond,
+    /// It is expired and stays: it is the newest good one of its schedule.
+    Last,
+}
+
+/// Decides; of one schedule alone, where it is named. Who is not in the answer stays.
+pub(super) fn fates(
+    rows: &[Row],
+    keep: Option<usize>,
+    schedule: Option<&str>,
+    now: Timestamp,
+) -> BTreeMap<Name, Fate> {
+    let mut fates = BTreeMap::new();
+    let meant = |row: &&Row| schedule.is_none_or(|schedule| row.is_of(schedule));
+    let mut groups: BTreeMap<&(String, String), Vec<&Row>> = BTreeMap::new();
+    for row in rows.iter().filter(meant) {
+        if row.expiration.is_some_and(|end| end < now) {
+            fates.insert(row.name.clone(), Fate::Expired);
+        }
+        if let Some(of) = &row.of {
+            groups.entry(of).or_default().push(row);
+        }
+    }
+    for mut group in groups.into_values() {
+        // One without a time can not be told old from new: it goes by its expiry alone.
+        group.retain(|row| row.started.is_some());
+        if let Some(last) = newest(&group) {
+            fates
+                .entry(last.name.clone())
+                .and_modify(|fate| *fate = Fate::Last);
+        }
+        // What goes anyway is not counted among those that stay.
+        group.retain(|row| fates.get(&row.name) != Some(&Fate::Expired));
+        let slots: Vec<_> = group
+            .iter()
+            .filter_map(|row| {
+                let state = row.state;
+                row.started.map(|slot| retention::Row { slot, state })
+            })
+            .collect();
+        let plan = keep.map(|keep| retention::plan(&slots, keep));
+        if let Some(retention::Plan { delete, forget }) = plan {
+            for index in delete.into_iter().chain(forget) {
+                fates.insert(group[index].name.clone(), Fate::Beyond);
+            }
+        }
+    }
+    fates
+}
+
+/// The newest good one; without any, the newest of the others.
+fn newest<'r>(group: &[&'r Row]) -> Option<&'r Row> {
+    let of = |state: State| {
+        let rows = group.iter().filter(move |row| row.state == state);
+        rows.max_by_key(|row| row.started).copied()
+    };
+    of(State::Good).or_else(|| of(State::Failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn row(name: &str, schedule: &str, state: State, started: i64, expires: Option<i64>) -> Row {
+        Row {
+            name: name.parse().unwrap(),
+            of: (!schedule.is_empty()).then(|| (schedule.to_owned(), "c".to_owned())),
+            state,
+            started: Some(at(started)),
+            expiration: expires.map(at),
+        }
+    }
+
+    fn told(rows: &[Row], keep: Option<usize>, schedule: Option<&str>) -> Vec<(String, Fate)> {
+        fates(rows, keep, schedule, at(1000))
+            .into_iter()
+            .map(|(name, fate)| (name.to_string(), fate))
+            .collect()
+    }
+
+    #[test]
+    fn of_each_schedule_and_cluster_the_newest_stay_and_the_newest_good_one_outlives_its_expiry() {
+        use State::{Failed, Good};
+        let mut elsewhere = row("x1", "s", Good, 1, None);
+        elsewhere.of = Some(("s".to_owned(), "other".to_owned()));
+        let rows = [
+            row("s1", "s", Good, 1, None),
+            row("s2", "s", Good, 2, Some(500)),
+            row("s3", "s", Good, 3, Some(500)),
+            row("s4", "s", Failed, 4, None),
+            row("t1", "t", Failed, 1, Some(500)),
+            row("t2", "t", Failed, 2, Some(500)),
+            row("z", "", Good, 1, Some(500)),
+            elsewhere,
+        ];
+        let of = |list: &[(&str, Fate)]| -> Vec<_> {
+            list.iter()
+                .map(|(name, fate)| ((*name).to_owned(), *fate))
+                .collect()
+        };
+        let expired = [
+            ("s2", Fate::Expired),
+            ("s3", Fate::Last),
+            ("t1", Fate::Expired),
+            ("t2", Fate::Last),
+            ("z", Fate::Expired),
+        ];
+        assert_eq!(told(&rows, None, None), of(&expired));
+        assert_eq!(
+            told(&rows, Some(1), Some("s")),
+            of(&[
+                ("s1", Fate::Beyond),
+                ("s2", Fate::Expired),
+                ("s3", Fate::Last)
+            ])
+        );
+        assert_eq!(
+            told(&rows, Some(2), Some("s")),
+            of(&[("s2", Fate::Expired), ("s3", Fate::Last)])
+        );
+        assert_eq!(told(&rows, Some(1), Some("absent")), []);
+    }
+
+    #[test]
+    fn one_without_a_time_goes_by_its_expiry_alone() {
+        let mut timeless = row("a", "s", State::Good, 1, Some(500));
+        timeless.started = None;
+        let rows = [timeless, row("b", "s", State::Good, 2, None)];
+        assert_eq!(
+            told(&rows, Some(1), None),
+            [("a".to_owned(), Fate::Expired)]
+        );
+    }
+
+    fn any_row() -> impl Strategy<Value = (u8, State, i64, Option<i64>)> {
+        let state = prop_oneof![
+            Just(State::Good),
+            Just(State::Good),
+            Just(State::Failed),
+            Just(State::Open)
+        ];
+        (0_u8..3, state, 0_i64..40, proptest::option::of(0_i64..2000))
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_good_backup_of_a_schedule_never_goes(
+            given in proptest::collection::vec(any_row(), 0..40), keep in proptest::option::of(0_usize..6),
+        ) {
+            let rows: Vec<_> = given
+                .iter()
+                .enumerate()
+                .map(|(n, (schedule, state, started, expires))| {
+                    let schedule = ["", "s", "t"][usize::from(*schedule)];
+                    row(&format!("b{n}"), schedule, *state, *started, *expires)
+                })
+                .collect();
+            let fates = fates(&rows, keep, None, at(1000));
+            let goes = |row: &Row| matches!(fates.get(&row.name), Some(Fate::Expired | Fate::Beyond));
+            for schedule in ["s", "t"] {
+                for wanted in [State::Good, State::Failed] {
+                    let of: Vec<_> = rows.iter().filter(|r| r.is_of(schedule) && r.state == wanted).collect();
+                    let Some(newest) = of.iter().map(|r| r.started).max() else { continue };
+                    prop_assert!(of.iter().any(|r| r.started == newest && !goes(r)));
+                    break;
+                }
+                let unexpired = rows.iter().filter(|r| {
+                    r.is_of(schedule) && r.state == State::Good && r.expiration.is_none_or(|end| end >= at(1000))
+                });
+                let left = unexpired.clone().filter(|r| !goes(r)).count();
+                let most = keep.map_or(usize::MAX, |keep| keep.max(1));
+                prop_assert!(left <= most);
+            }
+            for row in rows.iter().filter(|r| r.of.is_none()) {
+                prop_assert_eq!(goes(row), row.expiration.is_some_and(|end| end < at(1000)));
+            }
+        }
+    }
+}
