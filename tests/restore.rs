@@ -1,6 +1,7 @@
 //! Bringing it back: all or a part, here or elsewhere, once or twice, interrupted or not.
 
 mod existing;
+mod foreign;
 mod interrupted;
 mod owners;
 mod parts;

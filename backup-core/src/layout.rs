@@ -138,6 +138,11 @@ impl BackupKeys {
     pub fn csi_volume_snapshots(&self) -> String {
         self.side("-csi-volumesnapshots.json.gz")
     }
+
+    /// What these snapshots are bound to, read only as well.
+    pub fn csi_volume_snapshot_contents(&self) -> String {
+        self.side("-csi-volumesnapshotcontents.json.gz")
+    }
 }
 
 /// The keys of one restore.

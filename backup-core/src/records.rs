@@ -1,6 +1,8 @@
 //! Reads what the side files of a backup or restore say: log, results, resource list, volumes, claims. Every file is bounded; one
 //! that is absent is empty, as Velero holds it. Writes nothing.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 
@@ -15,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::layout::BackupKeys;
 use crate::location::Store;
 use crate::name::Name;
+
+pub use volumes::{Data, Volume, Volumes, volumes};
 
 /// No side file is larger, compressed.
 const LARGEST_FILE: u64 = 64 << 20;
@@ -85,26 +89,6 @@ pub struct Results {
     pub warnings: Messages,
 }
 
-/// A volume of a backup.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Volume {
-    /// The claim's name.
-    pub pvc_name: String,
-    /// The claim's namespace.
-    pub pvc_namespace: String,
-    /// The volume's name.
-    pub pv_name: String,
-    /// `NativeSnapshot`, `PodVolumeBackup`, `CSISnapshot`; empty where nothing was saved.
-    pub backup_method: String,
-    /// Whether its data was left out.
-    pub skipped: bool,
-    /// Why.
-    pub skipped_reason: String,
-    /// `succeeded` or `failed`
-    pub result: String,
-}
-
 /// A run that works, or worked, in a backup's folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClaimSeen {
@@ -123,18 +107,23 @@ pub struct ClaimSeen {
 /// # Errors
 /// `Corrupt`, and the store's.
 pub async fn text(store: &Store, key: &str) -> Result<Vec<u8>> {
+    text_within(store, key, LARGEST_TEXT).await
+}
+
+/// The same of at most so many bytes.
+async fn text_within(store: &Store, key: &str, most: u64) -> Result<Vec<u8>> {
     let Some(bytes) = store.find(key, LARGEST_FILE).await? else {
         return Ok(Vec::new());
     };
     let mut text = Vec::new();
     MultiGzDecoder::new(bytes.as_ref())
-        .take(LARGEST_TEXT + 1)
+        .take(most + 1)
         .read_to_end(&mut text)
         .map_err(|e| Error::corrupt(format!("{key} is no gzip file")).because(e))?;
-    if text.len() as u64 > LARGEST_TEXT {
+    if text.len() as u64 > most {
         return Err(Error::corrupt(format!(
             "{key} is larger than {} MiB",
-            LARGEST_TEXT >> 20
+            most >> 20
         )));
     }
     Ok(text)
@@ -187,14 +176,6 @@ pub async fn results(store: &Store, key: &str) -> Result<Results> {
 /// # Errors
 /// `Corrupt`, and the store's.
 pub async fn resource_list(store: &Store, key: &str) -> Result<BTreeMap<String, Vec<String>>> {
-    json(store, key).await
-}
-
-/// The volumes.
-///
-/// # Errors
-/// `Corrupt`, and the store's.
-pub async fn volumes(store: &Store, key: &str) -> Result<Vec<Volume>> {
     json(store, key).await
 }
 

@@ -43,6 +43,22 @@ pub(super) struct Resource {
     pub(super) children: Vec<usize>,
 }
 
+impl Resource {
+    fn new(row: &ResourceRow, api: ApiResource, wanted: Wanted) -> Self {
+        Self {
+            name: row.resource.clone(),
+            place: order::place(&row.resource),
+            wanted,
+            row: row.clone(),
+            api,
+            count: 0,
+            namespaces: BTreeSet::new(),
+            frames: Vec::new(),
+            children: Vec::new(),
+        }
+    }
+}
+
 /// Everything that is wanted.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -80,10 +96,20 @@ impl Survey {
         let mut missing: BTreeSet<&str> = filter.objects.iter().map(String::as_str).collect();
         let mut resources: BTreeMap<String, Resource> = BTreeMap::new();
         for row in archive.index.resources() {
+            let api = describe(row, served);
+            if plan::is_handle(&row.resource) && row.count > 0 {
+                let handles = Resource {
+                    frames: (0..archive.index.frames(&row.resource)).collect(),
+                    ..Resource::new(row, api.clone(), Wanted::of(&Filter::default(), &api))
+                };
+                for_each_body(archive, &Filter::default(), &handles, |body| {
+                    volumes.learn_snapshot(body)
+                })
+                .await?;
+            }
             if plan::is_never(&row.resource) {
                 continue;
             }
-            let api = describe(row, served);
             if row.outcome == Outcome::Failed && wants(filter, row, &api) {
                 survey.warnings.push(format!(
                     "the backup has a gap: {} could not be read{} when it was made: {}",
@@ -95,18 +121,8 @@ impl Survey {
             if row.count == 0 {
                 continue;
             }
-            let resource = Resource {
-                name: row.resource.clone(),
-                place: order::place(&row.resource),
-                wanted: Wanted::of(filter, &api),
-                row: row.clone(),
-                api,
-                count: 0,
-                namespaces: BTreeSet::new(),
-                frames: Vec::new(),
-                children: Vec::new(),
-            };
-            resources.insert(row.resource.clone(), resource);
+            let wanted = Wanted::of(filter, &api);
+            resources.insert(row.resource.clone(), Resource::new(row, api, wanted));
         }
         for resource in resources.values_mut().filter(|r| r.wanted.by_filter) {
             survey

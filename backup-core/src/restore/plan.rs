@@ -13,8 +13,9 @@ use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Verdict};
 
-/// What Velero never restores: a cluster makes these itself, or they belong to the other cluster.
-const NEVER: [(&str, &str); 9] = [
+/// What Velero never restores: a cluster makes these itself, or they belong to the other cluster. Nor what would make a Velero there act
+/// anew, for a restored object has no status: delete a backup, or copy volumes; and no handles of its snapshots, see [`is_handle`].
+const NEVER: [(&str, &str); 18] = [
     ("nodes", "Node"),
     ("events", "Event"),
     ("events.events.k8s.io", "Event"),
@@ -24,7 +25,30 @@ const NEVER: [(&str, &str); 9] = [
     ("backuprepositories.velero.io", "BackupRepository"),
     ("csinodes.storage.k8s.io", "CSINode"),
     ("volumeattachments.storage.k8s.io", "VolumeAttachment"),
+    ("deletebackuprequests.velero.io", "DeleteBackupRequest"),
+    ("downloadrequests.velero.io", "DownloadRequest"),
+    ("serverstatusrequests.velero.io", "ServerStatusRequest"),
+    ("podvolumebackups.velero.io", "PodVolumeBackup"),
+    ("podvolumerestores.velero.io", "PodVolumeRestore"),
+    ("datauploads.velero.io", "DataUpload"),
+    ("datadownloads.velero.io", "DataDownload"),
+    ("volumesnapshots.snapshot.storage.k8s.io", "VolumeSnapshot"),
+    (
+        "volumesnapshotcontents.snapshot.storage.k8s.io",
+        "VolumeSnapshotContent",
+    ),
 ];
+
+/// Whether objects of this resource stand for snapshots that Velero took (it saves no others). Made as they are, they would take a snapshot
+/// of the new and empty volume or, when they are deleted, delete the one that holds the data.
+pub(super) fn is_handle(resource: &str) -> bool {
+    matches!(
+        resource,
+        "volumesnapshots.snapshot.storage.k8s.io"
+            | "volumesnapshotcontents.snapshot.storage.k8s.io"
+            | "datauploads.velero.io"
+    )
+}
 
 /// Whether objects of this resource are never restored.
 pub(super) fn is_never(resource: &str) -> bool {
@@ -51,7 +75,7 @@ pub(super) fn refuse_never(filter: &Filter) -> Result<()> {
             let short = !resource.ends_with(".velero.io") && (pattern == plural || pattern == kind);
             if pattern == resource || short {
                 return Err(Error::invalid(format!("{resource} can not be restored"))
-                    .hint("leave it out of the kinds to restore; a cluster makes these objects itself"));
+                    .hint("leave it out of the kinds to restore; a cluster, or Velero, makes these objects itself"));
             }
         }
     }

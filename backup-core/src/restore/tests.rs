@@ -1,6 +1,7 @@
 //! Objects applied to an API server that answers as scripted, and names on a folder.
 
 mod fake;
+mod foreign;
 mod promises;
 mod whole;
 

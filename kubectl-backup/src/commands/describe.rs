@@ -64,6 +64,9 @@ struct Known {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<ResourceRow>,
     volumes: Vec<Volume>,
+    /// What would tell more of volumes and can not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    volumes_unread: Vec<String>,
     /// Runs that work, or worked, on it.
     claims: Vec<ClaimSeen>,
     /// `<apiVersion>/<Kind>` to `ns/name`s, where it is asked for.
@@ -106,6 +109,7 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
     } else {
         BTreeMap::new()
     };
+    let volumes = records::volumes(store, &entry.name).await?;
     Ok(Known {
         name: entry.name.to_string(),
         storage_location: place.location.name.clone(),
@@ -114,7 +118,8 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
         backup: marker(entry)?,
         results: records::results(store, &keys.results()).await?,
         resources,
-        volumes: records::volumes(store, &keys.volume_info()).await?,
+        volumes: volumes.list,
+        volumes_unread: volumes.unread,
         claims: records::claims(store, &entry.name).await?,
         resource_list,
     })
@@ -143,7 +148,7 @@ fn text(
     if known.resources.is_empty() {
         sections::kinds(&mut text, &known.resource_list);
     }
-    sections::volumes(&mut text, &known.volumes);
+    sections::volumes(&mut text, &known.volumes, &known.volumes_unread);
     for claim in &known.claims {
         text.gap();
         text.item(0, &claim_line(claim, context));

@@ -161,13 +161,25 @@ fn job(object: &mut RawObject<'_>) -> Result<()> {
     })
 }
 
+/// What Velero puts first into a pod whose files it restores: it waits for a file that only that restore writes.
+const WAITS: [&str; 2] = ["restore-wait", "restic-wait"];
+
 /// Its node may not exist, its priority comes from its class, and legacy tokens are mounted anew. Ephemeral containers
-/// can not be created with a pod.
+/// can not be created with a pod. What waited for an earlier restore of Velero's would wait for ever.
 fn pod(object: &mut RawObject<'_>) -> Result<()> {
     edit(object, "spec", |spec| {
         spec.remove("nodeName");
         spec.remove("priority");
         spec.remove("ephemeralContainers");
+        let waits = spec
+            .get("initContainers")
+            .is_some_and(|text| WAITS.iter().any(|name| text.contains(name)));
+        if waits {
+            edit_each(spec, "initContainers", |container| {
+                let name: String = container.read("name")?.unwrap_or_default();
+                Ok(!WAITS.contains(&name.as_str()))
+            })?;
+        }
         let account: String = spec
             .read("serviceAccountName")?
             .filter(|name: &String| !name.is_empty())

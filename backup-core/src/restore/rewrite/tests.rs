@@ -72,6 +72,11 @@ fn every_kind_is_changed_as_velero_does_and_no_further() {
             r#"{"spec":{"serviceAccountName":"sa","priorityClassName":"p","volumes":[{"name":"kube-api-access-1"}],"containers":[{"name":"c","volumeMounts":[{"name":"d"}]}]}}"#,
         ),
         (
+            "pods",
+            r#"{"spec":{"initContainers":[{"name":"restore-wait","args":["uid"]},{"name":"restic-wait"},{"name":"mine"}]}}"#,
+            r#"{"spec":{"initContainers":[{"name":"mine"}]}}"#,
+        ),
+        (
             "persistentvolumeclaims",
             r#"{"metadata":{"annotations":{"pv.kubernetes.io/bind-completed":"yes","pv.kubernetes.io/bound-by-controller":"yes","volume.kubernetes.io/storage-provisioner":"x","keep":"me"}},"spec":{"volumeName":"anew","dataSource":{},"dataSourceRef":{},"selector":{},"storageClassName":"s"}}"#,
             r#"{"metadata":{"annotations":{"keep":"me"}},"spec":{"storageClassName":"s"}}"#,

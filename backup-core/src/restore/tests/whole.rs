@@ -28,6 +28,7 @@ pub(super) fn api(resource: &str) -> Arc<ApiResource> {
         "persistentvolumeclaims" => "PersistentVolumeClaim",
         "persistentvolumes" => "PersistentVolume",
         "pods" => "Pod",
+        "datauploads" => "DataUpload",
         _ => "Service",
     };
     Arc::new(ApiResource {

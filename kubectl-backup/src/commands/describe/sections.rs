@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backup_core::api::{Backup, LabelSelector};
 use backup_core::archive::row::{Outcome, ResourceRow};
 use backup_core::location::Location;
-use backup_core::records::{Messages, Results, Volume};
+use backup_core::records::{Data, Messages, Results, Volume};
 use jiff::Timestamp;
 
 use crate::commands::get::selectors;
@@ -246,31 +246,50 @@ pub(crate) fn kinds(text: &mut Description, list: &BTreeMap<String, Vec<String>>
     }
 }
 
-/// Each claim, and whether its data is in the backup.
-pub(crate) fn volumes(text: &mut Description, volumes: &[Volume]) {
-    if volumes.is_empty() {
+/// Each claim, whether its data is in the backup, and how; then what could not be read of that.
+pub(crate) fn volumes(text: &mut Description, volumes: &[Volume], unread: &[String]) {
+    if volumes.is_empty() && unread.is_empty() {
         return;
     }
     text.gap();
     text.heading("Volumes");
     for volume in volumes {
-        let claim = if volume.pvc_name.is_empty() {
-            volume.pv_name.clone()
-        } else {
+        let name = if !volume.pvc_name.is_empty() {
             format!("{}/{}", volume.pvc_namespace, volume.pvc_name)
+        } else if !volume.pod_name.is_empty() {
+            format!(
+                "{}/{} {}",
+                volume.pod_namespace, volume.pod_name, volume.volume_name
+            )
+        } else {
+            volume.pv_name.clone()
         };
-        let saved = match (
-            volume.backup_method.as_str(),
-            volume.skipped_reason.as_str(),
-        ) {
-            ("", "") => "data not saved".to_owned(),
-            ("", why) if why.starts_with("data not saved") => why.to_owned(),
-            ("", why) => format!("data not saved ({why})"),
-            (method, why) if volume.skipped => format!("data not saved ({method}: {why})"),
-            (method, _) if volume.result == "failed" => format!("data not saved ({method} failed)"),
-            (method, _) => format!("saved ({method})"),
-        };
-        text.field(1, &claim, saved);
+        text.field(1, &name, saved(volume));
+    }
+    for unread in unread {
+        text.item(1, unread);
+    }
+}
+
+fn saved(volume: &Volume) -> String {
+    match (volume.data(), volume.skipped_reason.as_str()) {
+        (Data::Saved, _) => format!("saved {}", volume.how()),
+        (Data::Failed, _) => format!(
+            "data not saved: was to be saved {}, which failed",
+            volume.how()
+        ),
+        (Data::Empty, _) => format!("nothing to save: looked at {}", volume.how()),
+        (Data::LeftOut, why) if why.starts_with("data not saved") => why.to_owned(),
+        (Data::LeftOut, why) => {
+            let method = match volume.backup_method.as_str() {
+                "" => "",
+                method => &format!("{method}: "),
+            };
+            match format!("{method}{why}").as_str() {
+                "" => "data not saved".to_owned(),
+                why => format!("data not saved ({why})"),
+            }
+        }
     }
 }
 
@@ -326,7 +345,7 @@ mod tests {
             pvc_namespace: "shop".into(),
             ..Volume::default()
         };
-        volumes(&mut text, &[volume]);
+        volumes(&mut text, &[volume], &[]);
         assert!(
             text.render().contains("shop/db:  data not saved"),
             "{}",
