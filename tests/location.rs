@@ -1,5 +1,8 @@
 //! Locations: created, checked, looked up, guarded.
 
+mod kept;
+mod velero;
+
 use std::fs;
 
 use harness::cluster::Cluster;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use backup_core::Error;
 use backup_core::api::{API_VERSION, BackupStorageLocation};
+use backup_core::layout::TOP_FOLDERS;
 use backup_core::location::url;
 
 use crate::error::{CommandError, Result};
 
-pub use flags::LocationArgs;
+pub use flags::{LocationArgs, has_keys_in_environment};
 
 /// Names the file with a location's credentials; the secret itself is never in the client's file.
 pub const CREDENTIALS_FILE: &str = "kubectl-backup/credentials-file";
@@ -24,44 +25,81 @@ pub struct Source {
     pub title: String,
     /// Its locations.
     pub locations: Vec<BackupStorageLocation>,
+    /// Whether they are objects of a cluster, with their Secrets beside them.
+    pub in_cluster: bool,
+}
+
+impl Source {
+    /// The location that is used where none is named. In a cluster one of the name `default` is it where none says so, as Velero has it.
+    pub fn default_location(&self) -> Option<&BackupStorageLocation> {
+        let said = self.locations.iter().find(|one| one.spec.default);
+        let by_name = || {
+            let mut all = self.locations.iter().filter(|_| self.in_cluster);
+            all.find(|one| one.metadata.name == "default")
+        };
+        said.or_else(by_name)
+    }
+
+    fn choice(&self, location: &BackupStorageLocation) -> Choice {
+        let location = Box::new(location.clone());
+        if self.in_cluster {
+            Choice::Object(location)
+        } else {
+            Choice::One(location)
+        }
+    }
 }
 
 /// What the look-up came to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
-    /// This location.
+    /// This location, from the client's file or a URL.
     One(Box<BackupStorageLocation>),
+    /// This object of the cluster.
+    Object(Box<BackupStorageLocation>),
     /// Nothing is configured: a folder per cluster.
     PerCluster,
 }
 
-/// Looks a location up: a URL, a name in the first source that has it, or without either the first default.
+/// Looks a location up: a URL, a name in the first source that has it, or without either the first default. `NAME/FOLDER` is a folder below
+/// the location of that name.
 ///
 /// # Errors
 /// A name that no source has; a URL that can not be meant.
 pub fn choose(asked: Option<&str>, sources: &[Source]) -> Result<Choice> {
     let Some(asked) = asked else {
-        let default = sources
+        let defaults = |source: &Source| Some(source.choice(source.default_location()?));
+        return Ok(sources
             .iter()
-            .flat_map(|source| &source.locations)
-            .find(|location| location.spec.default);
-        return Ok(default.map_or(Choice::PerCluster, |found| {
-            Choice::One(Box::new(found.clone()))
-        }));
+            .find_map(defaults)
+            .unwrap_or(Choice::PerCluster));
     };
     if let Some(location) = url::parse(asked).map_err(CommandError::usage)? {
         return Ok(Choice::One(Box::new(location)));
     }
-    let all = || sources.iter().flat_map(|source| &source.locations);
-    if let Some(found) = all().find(|location| location.metadata.name == asked) {
-        return Ok(Choice::One(Box::new(found.clone())));
+    let (name, folder) = match asked.split_once('/') {
+        Some((name, folder)) => (name, Some(folder)),
+        None => (asked, None),
+    };
+    let named = |source: &Source| {
+        let mut all = source.locations.iter();
+        let found = all.find(|location| location.metadata.name == name)?;
+        Some(match folder {
+            None => Ok(source.choice(found)),
+            Some(folder) => within(found, folder).map(|found| source.choice(&found)),
+        })
+    };
+    if let Some(found) = sources.iter().find_map(named) {
+        return found.map_err(CommandError::usage);
     }
-    let known: Vec<_> = all()
+    let known: Vec<_> = sources
+        .iter()
+        .flat_map(|source| &source.locations)
         .map(|location| location.metadata.name.clone())
         .collect();
     let titles: Vec<_> = sources.iter().map(|source| source.title.as_str()).collect();
     let error = Error::not_found(format!(
-        "location {asked:?} is not in {}",
+        "location {name:?} is not in {}",
         titles.join(" or ")
     ));
     Err(if known.is_empty() {
@@ -70,6 +108,48 @@ pub fn choose(asked: Option<&str>, sources: &[Source]) -> Result<Choice> {
         error.hint(format!("there are: {}", known.join(", ")))
     }
     .into())
+}
+
+/// A folder below a location, as a location of its own.
+///
+/// # Errors
+/// A folder that would lead elsewhere, or into what belongs to the location itself.
+pub fn within(
+    location: &BackupStorageLocation,
+    folder: &str,
+) -> Result<BackupStorageLocation, Error> {
+    let folder = folder.trim_end_matches('/');
+    let odd = |part: &str| matches!(part, "" | "." | "..") || part.chars().any(char::is_control);
+    let first = folder.split('/').next().unwrap_or_default();
+    if folder.split('/').any(odd) || TOP_FOLDERS.contains(&first) {
+        return Err(Error::invalid(format!(
+            "{folder:?} can be no folder of location {:?}",
+            location.metadata.name
+        ))
+        .hint(format!(
+            "it may not have empty or relative parts, nor begin with one of {}",
+            TOP_FOLDERS.join(", ")
+        )));
+    }
+    let mut inner = location.clone();
+    inner.spec.default = false;
+    let name = &location.metadata.name;
+    inner.metadata.name = match name.split_once('?') {
+        Some((place, parameters)) if name.contains("://") => {
+            format!("{}/{folder}?{parameters}", place.trim_end_matches('/'))
+        }
+        _ => format!("{}/{folder}", name.trim_end_matches('/')),
+    };
+    let storage = &mut inner.spec.object_storage;
+    if location.spec.provider.trim_start_matches("velero.io/") == "local" {
+        storage.bucket = format!("{}/{folder}", storage.bucket.trim_end_matches('/'));
+    } else {
+        let prefix = storage.prefix.take().unwrap_or_default();
+        let prefix = prefix.trim_matches('/');
+        let slash = if prefix.is_empty() { "" } else { "/" };
+        storage.prefix = Some(format!("{prefix}{slash}{folder}"));
+    }
+    Ok(inner)
 }
 
 /// A folder as a location.
@@ -152,12 +232,13 @@ mod tests {
         Source {
             title: title.to_owned(),
             locations,
+            in_cluster: title == "cluster",
         }
     }
 
     fn bucket(choice: Choice) -> String {
         match choice {
-            Choice::One(location) => location.spec.object_storage.bucket,
+            Choice::One(location) | Choice::Object(location) => location.spec.object_storage.bucket,
             Choice::PerCluster => "per cluster".to_owned(),
         }
     }
@@ -179,6 +260,42 @@ mod tests {
             "per cluster"
         );
         assert_eq!(bucket(choose(None, &[]).unwrap()), "per cluster");
+        // Velero's server takes the one of this name; a file of locations does not.
+        for (title, found) in [("cluster", "/cluster/default"), ("file", "per cluster")] {
+            let unmarked = source(title, &[("other", false), ("default", false)]);
+            assert_eq!(bucket(choose(None, &[unmarked]).unwrap()), found);
+        }
+    }
+
+    #[test]
+    fn a_folder_of_a_location_is_a_location() {
+        let file = [source("file", &[("a", true)])];
+        let chosen = choose(Some("a/eu/1"), &file).unwrap();
+        let Choice::One(inner) = chosen else {
+            panic!("{chosen:?}")
+        };
+        assert_eq!(inner.metadata.name, "a/eu/1");
+        assert_eq!(inner.spec.object_storage.bucket, "/file/a/eu/1");
+        assert!(!inner.spec.default);
+        for (url, name, place) in [
+            ("s3://b/p/?region=x", "s3://b/p/eu?region=x", "s3://b/p/eu"),
+            ("s3://b", "s3://b/eu", "s3://b/eu"),
+            ("file:///x/", "file:///x/eu", "file:///x/eu"),
+        ] {
+            let inner = within(&url::parse(url).unwrap().unwrap(), "eu").unwrap();
+            assert_eq!(
+                (inner.metadata.name.as_str(), super::place(&inner).as_str()),
+                (name, place)
+            );
+            // The name leads there again.
+            let again = url::parse(name).unwrap().unwrap();
+            assert_eq!(super::place(&again), place);
+        }
+        for folder in ["a/", "a/..", "a/b//c", "a/backups", "a/restic/x", "a/."] {
+            let refused = choose(Some(folder), &file).unwrap_err();
+            assert_eq!(refused.exit(), crate::error::Exit::Usage, "{folder}");
+        }
+        assert!(choose(Some("b/eu"), &file).unwrap_err().is_not_found());
     }
 
     #[test]

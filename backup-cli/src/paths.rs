@@ -38,6 +38,11 @@ impl Paths {
         self.config.join("locations.yaml")
     }
 
+    /// The folder with workspaces, a file each.
+    pub fn workspaces(&self) -> PathBuf {
+        self.config.join("workspaces")
+    }
+
     /// The folder with a sub-folder of backups per cluster, used with nothing configured.
     pub fn backups(&self) -> &Path {
         &self.data

@@ -32,7 +32,7 @@ pub use etcd_restore::{
 pub use meta::{GoDuration, LabelSelector, Meta, Progress, Requirement};
 pub use restore::{Restore, RestoreSpec, RestoreStatus};
 pub use storage_location::{
-    AccessMode, BackupStorageLocation, BackupStorageLocationSpec, ObjectStorage,
+    AccessMode, BackupStorageLocation, BackupStorageLocationSpec, ObjectStorage, SecretKey,
 };
 
 /// `apiVersion` of Velero's kinds.

@@ -20,7 +20,7 @@ use crate::name::Name;
 
 pub use digests::{Digests, Verified, verify_files};
 pub(crate) use remove::store_time;
-pub use remove::{PruneOptions, Pruned, delete, prune};
+pub use remove::{PruneOptions, Pruned, delete, kept, prune};
 pub use restores::{
     RestoreFile, UNKNOWN, delete_restore, get_restore, list_restores, read_restore_file,
 };

@@ -8,7 +8,9 @@ pub mod check;
 pub mod claim;
 mod failure;
 pub mod guard;
+pub mod kept;
 pub(crate) mod local;
+pub mod object;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod trial;
@@ -17,7 +19,6 @@ pub mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
 use crate::api::{AccessMode, BackupStorageLocation};
 use crate::error::{Error, Result};
@@ -67,8 +68,10 @@ pub struct Credentials {
     pub environment: Vec<(String, String)>,
     /// PEM of further CAs to trust.
     pub ca_pem: Option<Vec<u8>>,
-    /// The file's path, for messages.
-    pub path: Option<PathBuf>,
+    /// The key of `config.customerKeyEncryptionSecret`, as it stands there.
+    pub customer_key: Option<Vec<u8>>,
+    /// Where the file is from, for messages: its path, or the Secret.
+    pub origin: Option<String>,
 }
 
 /// Tells where they are from, never what they are.
@@ -77,7 +80,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("file", &self.file.is_some())
             .field("environment", &self.environment.len())
-            .field("path", &self.path)
+            .field("origin", &self.origin)
             .finish_non_exhaustive()
     }
 }
@@ -88,6 +91,12 @@ impl fmt::Debug for Credentials {
 /// `Invalid`, naming the setting: unknown provider, unknown config key, no bucket, unusable credentials file.
 pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<Location> {
     let name = &spec.metadata.name;
+    if spec.spec.object_storage.ca_cert_ref.is_some() {
+        return Err(Error::invalid(format!(
+            "location {name:?} can not be used: objectStorage.caCertRef names a Secret, which only an object of a cluster has beside it"
+        ))
+        .hint("give the CA's PEM file in base64 as objectStorage.caCert"));
+    }
     let provider = spec.spec.provider.as_str();
     let backend = match provider.strip_prefix("velero.io/").unwrap_or(provider) {
         "aws" => aws::open(spec, credentials),

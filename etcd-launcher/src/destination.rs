@@ -10,7 +10,7 @@ use std::time::Duration;
 use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::Cluster;
 use backup_core::etcd::{catalog, destination, manifest, names};
-use backup_core::location::{self, Credentials, Location};
+use backup_core::location::{self, Credentials, Location, object};
 use backup_core::name::Name;
 use backup_core::{Error, Kind, Result};
 use kube::Client;
@@ -64,10 +64,10 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
             return Err(Error::invalid("the object names no destination")
                 .hint("set spec.destination to the name of a BackupStorageLocation"));
         }
-        let secret = destination::secret(&cluster, wanted.namespace, wanted.secret).await?;
+        let secret = object::secret(&cluster, wanted.namespace, wanted.secret).await?;
         return from_kkp(wanted.secret, &secret);
     }
-    let found = destination::find(&cluster, wanted.namespace, wanted.destination).await?;
+    let mut found = destination::find(&cluster, wanted.namespace, wanted.destination).await?;
     let credentials = Credentials {
         file: found.credentials(&cluster).await?,
         ..Credentials::default()

@@ -42,6 +42,20 @@ pub(crate) struct GlobalArgs {
     /// Where backups live.
     #[command(flatten)]
     pub(crate) location: LocationArgs,
+    /// Namespace of the cluster's Velero, whose locations are used where you have none of your own [default: velero, else where one works]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NS",
+        env = "KUBECTL_BACKUP_VELERO_NAMESPACE",
+        help_heading = "Location",
+        hide_short_help = true,
+        hide_env_values = true
+    )]
+    pub(crate) velero_namespace: Option<String>,
+    /// The same as Velero's own command takes it.
+    #[arg(skip = std::env::var("VELERO_NAMESPACE").ok().filter(|name| !name.is_empty()))]
+    pub(crate) velero_namespace_of_velero: Option<String>,
     /// When to use colour
     #[arg(
         long,
@@ -58,6 +72,13 @@ pub(crate) struct GlobalArgs {
     /// Print results, warnings and errors only
     #[arg(short, long, global = true, help_heading = "Terminal")]
     pub(crate) quiet: bool,
+}
+
+impl GlobalArgs {
+    /// Whether the user said which cluster is meant: then another one is not shown in its place.
+    pub(crate) fn is_cluster_named(&self) -> bool {
+        self.connection.is_explicit() || self.velero_namespace.is_some()
+    }
 }
 
 /// What to do.

@@ -245,6 +245,28 @@ impl ConnectionArgs {
             || self.server.is_some()
     }
 
+    /// The flag that says what each context says for itself, where one is given.
+    pub(crate) fn one_cluster_alone(&self) -> Option<&'static str> {
+        let given = [
+            ("--server", self.server.is_some()),
+            (
+                "--cluster",
+                self.cluster.is_some() || self.cluster_of_environment.is_some(),
+            ),
+            ("--user", self.user.is_some()),
+            ("--token", self.token.is_some()),
+            (
+                "--certificate-authority",
+                self.certificate_authority.is_some(),
+            ),
+            ("--client-certificate", self.client_certificate.is_some()),
+            ("--tls-server-name", self.tls_server_name.is_some()),
+        ];
+        given
+            .into_iter()
+            .find_map(|(flag, is_given)| is_given.then_some(flag))
+    }
+
     async fn config(&self) -> Result<(Config, String)> {
         if let Some(server) = &self.server {
             check_server(server)?;

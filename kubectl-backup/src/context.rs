@@ -1,12 +1,13 @@
 //! What a command is given: the terminal, the clock, the cluster when it is first needed, and the location that is meant.
 
 mod lookup;
+mod velero;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::api::{AccessMode, BackupStorageLocation};
+use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::Cluster;
 use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
@@ -15,7 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
 use crate::cli::GlobalArgs;
-use backup_cli::error::{Exit, Result};
+use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::interrupt::interrupted;
 use backup_cli::locations::{self, Choice, LocationArgs, Source, file};
 use backup_cli::paths::Paths;
@@ -37,9 +38,12 @@ pub(crate) struct Context {
     pub(crate) paths: Paths,
     /// How the user calls this program.
     pub(crate) program: String,
+    /// Its name among several clusters that are meant.
+    pub(crate) member: Option<String>,
     global: GlobalArgs,
     cluster: OnceCell<Cluster>,
     identity: OnceCell<Option<String>>,
+    objects: OnceCell<Vec<Source>>,
 }
 
 impl Context {
@@ -50,10 +54,35 @@ impl Context {
             now: Timestamp::now(),
             paths: Paths::new(|name| std::env::var_os(name)),
             program,
+            member: None,
             global,
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
+            objects: OnceCell::new(),
         }
+    }
+
+    /// One of several clusters, as if its context and location had been named alone.
+    pub(crate) fn of_member(&self, name: &str, context: &str, location: Option<String>) -> Self {
+        let mut global = self.global.clone();
+        global.connection.context = Some(context.to_owned());
+        global.location.location = location;
+        Self {
+            ui: Arc::new(self.ui.labelled(name)),
+            now: self.now,
+            paths: self.paths.clone(),
+            program: self.program.clone(),
+            member: Some(name.to_owned()),
+            global,
+            cluster: OnceCell::new(),
+            identity: OnceCell::new(),
+            objects: OnceCell::new(),
+        }
+    }
+
+    /// The flag (or its variable) that several clusters can not have in common, where one is given.
+    pub(crate) fn one_cluster_alone(&self) -> Option<&'static str> {
+        self.global.connection.one_cluster_alone()
     }
 
     /// The API server; nothing is sent to it here.
@@ -93,7 +122,7 @@ impl Context {
                 if let Some(uid) = &identity {
                     self.remember(uid, cluster.context());
                 }
-                Ok::<_, backup_cli::error::CommandError>(identity)
+                Ok::<_, CommandError>(identity)
             })
             .await?;
         Ok(identity.as_deref())
@@ -101,14 +130,7 @@ impl Context {
 
     /// The same within a few seconds, or why not: for listings, which go on without it.
     pub(crate) async fn identity_soon(&self) -> Result<Option<&str>> {
-        match tokio::time::timeout(SOON, self.identity()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::new(
-                Kind::Unreachable,
-                format!("the cluster did not answer within {} s", SOON.as_secs()),
-            )
-            .into()),
-        }
+        self.soon(self.identity()).await
     }
 
     /// The machine's name, for claims.
@@ -122,8 +144,13 @@ impl Context {
     /// The flags that name the same location and the same cluster again, for commands that messages suggest.
     pub(crate) fn flags_again(&self) -> String {
         let mut flags = self.global.connection.again();
-        if let Some(asked) = &self.global.location.location {
-            flags.push_str(&format!(" --location {}", quoted(asked)));
+        for (flag, value) in [
+            ("location", &self.global.location.location),
+            ("velero-namespace", &self.global.velero_namespace),
+        ] {
+            if let Some(value) = value {
+                flags.push_str(&format!(" --{flag} {}", quoted(value)));
+            }
         }
         flags
     }
@@ -133,15 +160,105 @@ impl Context {
         &self.global.location
     }
 
-    /// The sources of locations, in the order in which they are asked.
+    /// The sources of locations, in the order in which they are asked, and why those of the cluster are not among them.
     ///
     /// # Errors
-    /// When one can not be read.
-    pub(crate) fn sources(&self) -> Result<Vec<Source>> {
-        Ok(vec![file::read(&self.paths.locations())?])
+    /// When the client's own file can not be read.
+    pub(crate) async fn sources(&self) -> Result<(Vec<Source>, Option<CommandError>)> {
+        let mut sources = vec![self.own_locations()?];
+        match self.soon(self.objects()).await {
+            Ok(objects) => sources.extend(objects.iter().cloned()),
+            Err(e) => return Ok((sources, Some(e))),
+        }
+        Ok((sources, None))
     }
 
-    /// Opens a location with its credentials; nothing is sent yet.
+    /// The locations of the cluster's Velero; nothing where it has none.
+    async fn objects(&self) -> Result<&Vec<Source>> {
+        self.objects
+            .get_or_try_init(|| async {
+                let namespace = &self.global.velero_namespace;
+                let namespace = namespace
+                    .as_ref()
+                    .or(self.global.velero_namespace_of_velero.as_ref());
+                velero::sources(self.cluster().await?, namespace.map(String::as_str)).await
+            })
+            .await
+    }
+
+    /// The location that is meant: the client's own file is asked first, and the cluster only where that does not say.
+    ///
+    /// # Errors
+    /// No such location; a cluster that can not be asked.
+    pub(crate) async fn choose(&self, asked: Option<&str>) -> Result<Choice> {
+        let own = self.own_locations()?;
+        let missing = match locations::choose(asked, std::slice::from_ref(&own)) {
+            Ok(Choice::PerCluster) => None,
+            Err(e) if e.is_not_found() => Some(e),
+            decided => return decided,
+        };
+        let objects = match (self.objects().await, missing) {
+            (Ok(objects), _) => objects,
+            (Err(e), None) => return Err(e),
+            (Err(e), Some(missing)) => {
+                let hint = missing.error().hint_text().map(str::to_owned);
+                let title = format!(
+                    "{}, and the cluster can not be asked for it",
+                    missing.error()
+                );
+                let error = e.into_error().context(title);
+                return Err(match (error.hint_text(), hint) {
+                    (None, Some(hint)) => error.hint(hint),
+                    _ => error,
+                }
+                .into());
+            }
+        };
+        let sources: Vec<_> = std::iter::once(own)
+            .chain(objects.iter().cloned())
+            .collect();
+        locations::choose(asked, &sources)
+    }
+
+    /// The location to read where a cluster that does not answer stops nobody: then every cluster's folder is meant, and why is told.
+    ///
+    /// # Errors
+    /// No such location; a cluster that was named and refuses.
+    async fn choose_to_read(&self) -> Result<(Choice, Option<CommandError>)> {
+        if let Some(asked) = self.asked_location() {
+            return Ok((self.choose(Some(asked)).await?, None));
+        }
+        let own = self.own_locations()?;
+        let decided = locations::choose(None, &[own])?;
+        if decided != Choice::PerCluster {
+            return Ok((decided, None));
+        }
+        match self.soon(self.objects()).await {
+            Ok(objects) => Ok((locations::choose(None, objects)?, None)),
+            Err(e) if self.means_this_cluster_alone(&e) => Err(e),
+            Err(e) => Ok((Choice::PerCluster, Some(e))),
+        }
+    }
+
+    /// Whether what the cluster failed with ends the command: who names a cluster does not mean all of them in its place, but for one that is gone.
+    fn means_this_cluster_alone(&self, failed: &CommandError) -> bool {
+        self.member.is_some()
+            || (self.global.is_cluster_named() && failed.error().kind() != Kind::Unreachable)
+    }
+
+    /// An answer of the cluster that a listing goes on without.
+    async fn soon<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(SOON, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(
+                Kind::Unreachable,
+                format!("the cluster did not answer within {} s", SOON.as_secs()),
+            )
+            .into()),
+        }
+    }
+
+    /// Opens a location of the client's file or of a URL with its credentials; nothing is sent yet.
     ///
     /// # Errors
     /// Settings or files that can not be used.
@@ -149,47 +266,63 @@ impl Context {
         self.global.location.open(spec)
     }
 
+    /// The same with any location that was chosen; nothing where the folders of clusters are meant.
+    async fn open_choice(&self, choice: Choice) -> Result<Option<Location>> {
+        Ok(Some(match choice {
+            Choice::One(spec) => self.open(&spec)?,
+            Choice::Object(spec) => self.open_object(*spec).await?,
+            Choice::PerCluster => return Ok(None),
+        }))
+    }
+
+    /// The location of this name or URL.
+    ///
+    /// # Errors
+    /// As [`Context::choose`] and [`Context::open`].
+    pub(crate) async fn location_named(&self, asked: &str) -> Result<Location> {
+        let opened = self.open_choice(self.choose(Some(asked)).await?).await?;
+        opened.ok_or_else(|| Error::invalid(format!("location {asked:?} has no name")).into())
+    }
+
     /// The location to write to; with nothing configured the folder of this cluster, which the first write makes.
     ///
     /// # Errors
     /// No such location, a read-only one, or a cluster that is not reached.
     pub(crate) async fn location_to_write(&self) -> Result<Location> {
-        let spec = match locations::choose(self.asked(), &self.sources()?)? {
-            Choice::One(spec) => *spec,
-            Choice::PerCluster => {
-                let folder = self.paths.backups().join(self.cluster_folder().await?);
-                locations::folder(&folder)
-            }
-        };
-        if spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+        let location = self.location_to_check().await?;
+        if location.is_read_only() {
             return Err(Error::new(
                 Kind::Forbidden,
-                format!("location {:?} is read-only", spec.metadata.name),
+                format!("location {:?} is read-only", location.name),
             )
             .hint("its accessMode says so; choose another one with --location")
             .into());
         }
-        self.open(&spec)
+        Ok(location)
     }
 
     /// The location that a backup would be written to, for a check; a read-only one too.
     ///
     /// # Errors
-    /// As [`Context::location_to_write`].
+    /// No such location; a cluster that is not reached.
     pub(crate) async fn location_to_check(&self) -> Result<Location> {
-        match locations::choose(self.asked(), &self.sources()?)? {
-            Choice::One(spec) => self.open(&spec),
-            Choice::PerCluster => self.location_to_write().await,
+        if let Some(location) = self
+            .open_choice(self.choose(self.asked_location()).await?)
+            .await?
+        {
+            return Ok(location);
         }
+        let folder = self.paths.backups().join(self.cluster_folder().await?);
+        self.open(&locations::folder(&folder))
     }
 
-    /// The name of the location that would be written to; nothing is asked or made.
+    /// The name of the location that would be written to; nothing is made.
     ///
     /// # Errors
     /// No such location.
-    pub(crate) fn location_name(&self) -> Result<String> {
-        Ok(match locations::choose(self.asked(), &self.sources()?)? {
-            Choice::One(spec) => spec.metadata.name,
+    pub(crate) async fn location_name(&self) -> Result<String> {
+        Ok(match self.choose_to_read().await?.0 {
+            Choice::One(spec) | Choice::Object(spec) => spec.metadata.name,
             Choice::PerCluster => "default".to_owned(),
         })
     }
@@ -273,11 +406,20 @@ impl Context {
 
     /// Whether a location is named, by the flag or its variable.
     pub(crate) fn is_location_asked(&self) -> bool {
-        self.asked().is_some()
+        self.asked_location().is_some()
     }
 
-    fn asked(&self) -> Option<&str> {
+    /// The location that is named, by the flag or its variable.
+    pub(crate) fn asked_location(&self) -> Option<&str> {
         self.global.location.location.as_deref()
+    }
+
+    /// The locations of the client's own file.
+    ///
+    /// # Errors
+    /// When it can not be read.
+    pub(crate) fn own_locations(&self) -> Result<Source> {
+        file::read(&self.paths.locations())
     }
 
     /// A cluster as listings show it: the context it was last seen with, else its uid.

@@ -36,14 +36,35 @@ pub fn read(path: &Path) -> Result<Source> {
     Ok(Source {
         title: path.display().to_string(),
         locations,
+        in_cluster: false,
     })
 }
 
-/// Replaces the file: written beside it, synced, renamed.
+/// Changes what the file holds. Two programs that do so at once wait for each other, so that neither loses what the other wrote.
 ///
 /// # Errors
-/// When it can not be written; then the old one stands.
-pub fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<()> {
+/// What `change` refuses, and when the file can not be read or written; then the old one stands.
+pub fn change<T>(
+    path: &Path,
+    change: impl FnOnce(&mut Vec<BackupStorageLocation>) -> Result<T>,
+) -> Result<T> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    private_folder(folder)
+        .map_err(|e| Error::other(format!("can not make {}", folder.display())).because(e))?;
+    let lock = std::fs::File::open(folder);
+    if let Ok(lock) = &lock {
+        // Some file systems know no locks; there the file is replaced whole all the same.
+        let _ = lock.lock();
+    }
+    let mut locations = read(path)?.locations;
+    let done = change(&mut locations)?;
+    write(path, &locations)?;
+    drop(lock);
+    Ok(done)
+}
+
+/// Replaces the file: written beside it, synced, renamed.
+fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<()> {
     let mut text = String::new();
     for location in locations {
         text.push_str("---\n");
@@ -130,6 +151,34 @@ mod tests {
             std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
             1
         );
+    }
+
+    #[test]
+    fn of_many_who_change_the_file_at_once_none_loses_what_another_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubectl-backup/locations.yaml");
+        std::thread::scope(|scope| {
+            for number in 0..16 {
+                let path = &path;
+                scope.spawn(move || {
+                    let mut one = super::super::folder(Path::new("/x"));
+                    one.metadata.name = format!("n{number}");
+                    change(path, |all| {
+                        all.push(one);
+                        Ok(())
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        assert_eq!(read(&path).unwrap().locations.len(), 16);
+        // A change that is refused changes nothing.
+        let refused = change(&path, |all| {
+            all.clear();
+            Err::<(), _>(Error::invalid("no").into())
+        });
+        assert!(refused.is_err());
+        assert_eq!(read(&path).unwrap().locations.len(), 16);
     }
 
     #[test]

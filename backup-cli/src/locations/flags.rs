@@ -1,5 +1,5 @@
 //! `--location`, `--credentials-file` and `--cacert`, and opening what they mean. Reads the files named here, and the environment's
-//! `AWS_*` where no file is.
+//! `AWS_*` where no credentials are.
 
 use std::path::{Path, PathBuf};
 
@@ -25,40 +25,72 @@ pub struct LocationArgs {
         hide_env_values = true
     )]
     pub location: Option<String>,
-    /// File with the location's credentials, in Velero's format
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "KUBECTL_BACKUP_CREDENTIALS_FILE",
-        hide_short_help = true,
-        hide_env_values = true
-    )]
+    /// File with the location's credentials, in Velero's format [env: KUBECTL_BACKUP_CREDENTIALS_FILE=]
+    // Not clap's own `env`, here and below: a location that is remembered keeps what its flags say, and not what a variable says of all.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub credentials_file: Option<PathBuf>,
-    /// CA to trust for the location besides the system's, PEM
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "KUBECTL_BACKUP_CACERT",
-        hide_short_help = true,
-        hide_env_values = true
-    )]
+    /// The same from its variable.
+    #[arg(skip = of_environment("KUBECTL_BACKUP_CREDENTIALS_FILE"))]
+    pub credentials_file_of_environment: Option<PathBuf>,
+    /// CA to trust for the location besides the system's, PEM [env: KUBECTL_BACKUP_CACERT=]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub cacert: Option<PathBuf>,
+    /// The same from its variable.
+    #[arg(skip = of_environment("KUBECTL_BACKUP_CACERT"))]
+    pub cacert_of_environment: Option<PathBuf>,
+}
+
+fn of_environment(name: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(name)?;
+    (!value.is_empty()).then(|| value.into())
+}
+
+/// The SDK's variables.
+fn aws_variables() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .filter(|(name, _)| name.starts_with("AWS_"))
+        .collect()
+}
+
+/// Whether the environment holds keys.
+pub fn has_keys_in_environment() -> bool {
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 impl LocationArgs {
+    /// The file with credentials that a flag or its variable names.
+    pub fn given_credentials(&self) -> Option<&Path> {
+        let of_environment = &self.credentials_file_of_environment;
+        self.credentials_file
+            .as_ref()
+            .or(of_environment.as_ref())
+            .map(PathBuf::as_path)
+    }
+
     /// Opens a location with its credentials; nothing is sent yet.
     ///
     /// # Errors
     /// Settings or files that can not be used.
     pub fn open(&self, spec: &BackupStorageLocation) -> Result<Location> {
-        let path = self.credentials_file.clone().or_else(|| {
-            spec.metadata
-                .annotations
-                .get(CREDENTIALS_FILE)
-                .map(Into::into)
-        });
+        let remembered = spec.metadata.annotations.get(CREDENTIALS_FILE);
+        let file = self.given_credentials();
+        let file = file.or(remembered.map(Path::new));
+        self.open_with(spec, file, Credentials::default())
+    }
+
+    /// The same with what is known of its credentials already; a file of this machine comes before it.
+    ///
+    /// # Errors
+    /// As [`LocationArgs::open`].
+    pub fn open_with(
+        &self,
+        spec: &BackupStorageLocation,
+        file: Option<&Path>,
+        mut credentials: Credentials,
+    ) -> Result<Location> {
         let read = |path: &Path, what: &str| {
             std::fs::read(path).map_err(|e| {
                 Error::invalid(format!(
@@ -69,26 +101,16 @@ impl LocationArgs {
                 .because(e)
             })
         };
-        let credentials = Credentials {
-            file: path
-                .as_deref()
-                .map(|p| read(p, "the credentials file"))
-                .transpose()?,
-            environment: if path.is_some() {
-                Vec::new()
-            } else {
-                std::env::vars_os()
-                    .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                    .filter(|(name, _)| name.starts_with("AWS_"))
-                    .collect()
-            },
-            ca_pem: self
-                .cacert
-                .as_deref()
-                .map(|p| read(p, "the CA file"))
-                .transpose()?,
-            path,
-        };
+        if let Some(path) = file {
+            credentials.file = Some(read(path, "the credentials file")?);
+            credentials.origin = Some(path.display().to_string());
+        }
+        if credentials.file.is_none() {
+            credentials.environment = aws_variables();
+        }
+        if let Some(path) = self.cacert.as_ref().or(self.cacert_of_environment.as_ref()) {
+            credentials.ca_pem = Some(read(path, "the CA file")?);
+        }
         Ok(location::open(spec, &credentials)?)
     }
 }

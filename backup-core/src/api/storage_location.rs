@@ -38,6 +38,9 @@ pub struct BackupStorageLocationSpec {
         deserialize_with = "null_is_empty"
     )]
     pub config: BTreeMap<String, String>,
+    /// The credentials file, in a Secret beside the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<SecretKey>,
     /// Whether it is used where none is named.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub default: bool,
@@ -61,6 +64,19 @@ pub struct ObjectStorage {
     /// PEM of a CA to trust, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_cert: Option<String>,
+    /// The same in a Secret beside the object, not in base64 of its own; excludes `caCert`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_cert_ref: Option<SecretKey>,
+}
+
+/// A key of a Secret; Kubernetes lets either be absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SecretKey {
+    /// The Secret.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
 }
 
 /// Whether a location may be written to.

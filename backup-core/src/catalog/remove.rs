@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
 use crate::location::claim::{self, Claim, Folder, Purpose, has_marker, is_stale, read_claim};
+use crate::location::kept::Kept;
 use crate::location::{Location, Store};
 use crate::name::Name;
 
@@ -33,6 +34,16 @@ pub async fn delete(store: &Store, name: &Name, host: &str) -> Result<()> {
         )));
     }
     remove_all(claim, name).await
+}
+
+/// What the bucket keeps of a backup that is removed: its marker and its archive were written at its end and at its beginning.
+///
+/// # Errors
+/// A name that is not allowed.
+pub async fn kept(store: &Store, name: &Name) -> Result<Kept> {
+    let keys = BackupKeys::new(name);
+    let marker = store.kept(&keys.marker()).await?;
+    Ok(marker.and(store.kept(&keys.archive()).await?))
 }
 
 /// Marker first, then every other file, then the claim. Once the marker is sent for, an error leaves the claim, and prune finishes.
@@ -250,17 +261,25 @@ impl Work<'_> {
         if !stale && goes.is_none() {
             return Ok(None);
         }
-        if let Some((_, fate)) = goes
-            && let Some(restore) = self.restoring.get(name.as_str())
-        {
+        if let Some((_, fate)) = goes {
             let why = match fate {
                 Fate::Beyond => "enough newer ones stay",
                 Fate::Expired | Fate::Last => "it is expired",
             };
-            return Ok(Some(Pruned::Kept(
-                name.clone(),
-                format!("{why}, and restore {restore} has begun to read it and is not finished"),
-            )));
+            let keep = |what: String| {
+                let why = format!("{why}, and {what}");
+                Ok(Some(Pruned::Kept(name.clone(), why)))
+            };
+            if let Some(restore) = self.restoring.get(name.as_str()) {
+                return keep(format!(
+                    "restore {restore} has begun to read it and is not finished"
+                ));
+            }
+            let kept = kept(store, name).await?;
+            // Its room is not freed by hiding it, and who locks backups wants to find them.
+            if kept.is_locked(theirs) {
+                return keep(format!("the bucket has it {kept}"));
+            }
         }
         let outcome = |marker: bool| match (goes, marker) {
             (Some((_, Fate::Beyond)), _) => Pruned::Beyond(name.clone()),

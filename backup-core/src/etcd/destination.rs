@@ -4,21 +4,13 @@
 //! A destination is the location of that name in the object's own namespace, else the one elsewhere whose annotation
 //! `kubectl-backup/allowed-namespaces` lists that namespace. Two of those are an error: nothing is guessed.
 
-use std::collections::BTreeMap;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::api::BackupStorageLocation;
 use crate::api::hosted::ALLOWED_NAMESPACES;
-use crate::cluster::{ApiError, Cluster};
-use crate::error::{Error, Kind, Result};
-
-/// An answer with more is not looked at.
-const LARGEST: usize = 16 << 20;
-
-const LOCATIONS: &str = "backupstoragelocations";
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use crate::location::object::{self, bodies, told};
 
 /// The location that is meant.
 #[derive(Clone, Debug)]
@@ -31,14 +23,10 @@ pub struct Destination {
 
 /// The names that objects of a namespace may use; nothing where this user may not list them, or no such kind is there.
 pub async fn names(cluster: &Cluster, namespace: &str) -> Option<Vec<String>> {
-    let path = format!("/apis/velero.io/v1/namespaces/{namespace}/{LOCATIONS}");
-    let body = cluster.get_bounded(&path, LARGEST).await.ok()?;
-    let mut names: Vec<_> = listed(&body).into_iter().map(|(name, _)| name).collect();
-    let body = cluster
-        .get_bounded(&format!("/apis/velero.io/v1/{LOCATIONS}"), LARGEST)
-        .await;
+    let here = bodies(cluster, Some(namespace)).await.ok()?.into_iter();
+    let mut names: Vec<_> = here.map(|(name, _)| name).collect();
     // Who may look in one namespace alone sees what is there.
-    for (name, object) in body.map(|body| listed(&body)).unwrap_or_default() {
+    for (name, object) in bodies(cluster, None).await.unwrap_or_default() {
         if is_allowed(&object, namespace) && !names.contains(&name) {
             names.push(name);
         }
@@ -51,7 +39,7 @@ pub async fn names(cluster: &Cluster, namespace: &str) -> Option<Vec<String>> {
 /// # Errors
 /// `NotFound` with those there are; `Invalid` where two are allowed, or the object can not be read; the API server's.
 pub async fn find(cluster: &Cluster, namespace: &str, name: &str) -> Result<Destination> {
-    let path = format!("/apis/velero.io/v1/namespaces/{namespace}/{LOCATIONS}/{name}");
+    let path = format!("{}/{name}", object::path(Some(namespace)));
     let object = match cluster.get(&path).await {
         Ok(body) => serde_json::from_slice(&body).unwrap_or_default(),
         Err(e) if e.is_not_found() => allowed(cluster, namespace, name).await?,
@@ -71,9 +59,8 @@ pub async fn find(cluster: &Cluster, namespace: &str, name: &str) -> Result<Dest
 
 /// The one in another namespace that may be used from here.
 async fn allowed(cluster: &Cluster, namespace: &str, name: &str) -> Result<Value> {
-    let path = format!("/apis/velero.io/v1/{LOCATIONS}");
-    let all = match cluster.get_bounded(&path, LARGEST).await {
-        Ok(body) => listed(&body),
+    let all = match bodies(cluster, None).await {
+        Ok(all) => all,
         // Who may not look elsewhere has what is here.
         Err(e) if e.is_forbidden() || e.is_not_found() => Vec::new(),
         Err(e) => return Err(told(e, "can not look for destinations in other namespaces")),
@@ -106,77 +93,14 @@ pub fn missing(name: &str, namespace: &str, names: Option<Vec<String>>) -> Error
 }
 
 impl Destination {
-    /// The credentials file that `spec.credential` names; nothing where it names none.
+    /// The credentials file that `spec.credential` names, nothing where it names none; a CA that a Secret holds is taken into the spec.
     ///
     /// # Errors
     /// A credential without name or key; a Secret that is not there, may not be read, or lacks the key.
-    pub async fn credentials(&self, cluster: &Cluster) -> Result<Option<Vec<u8>>> {
-        let location = &self.spec.metadata.name;
-        let Some(credential) = self.spec.spec.rest.get("credential") else {
-            return Ok(None);
-        };
-        let (Some(name), Some(key)) = (credential["name"].as_str(), credential["key"].as_str())
-        else {
-            return Err(Error::invalid(format!(
-                "spec.credential of destination {location:?} names no Secret and key"
-            )));
-        };
-        let mut data = secret(cluster, &self.namespace, name).await?;
-        match data.remove(key) {
-            Some(file) => Ok(Some(file)),
-            None => Err(Error::not_found(format!(
-                "Secret {}/{name} has no key {key:?}",
-                self.namespace
-            ))
-            .hint("spec.credential.key of the BackupStorageLocation names the key with the credentials file")),
-        }
+    pub async fn credentials(&mut self, cluster: &Cluster) -> Result<Option<Vec<u8>>> {
+        object::trust(cluster, &self.namespace, &mut self.spec).await?;
+        object::named_credentials(cluster, &self.namespace, &self.spec).await
     }
-}
-
-/// A Secret's values.
-///
-/// # Errors
-/// The API server's.
-pub async fn secret(
-    cluster: &Cluster,
-    namespace: &str,
-    name: &str,
-) -> Result<BTreeMap<String, Vec<u8>>> {
-    let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
-    let doing = format!("can not read the destination's Secret {namespace}/{name}");
-    let body = cluster.get(&path).await.map_err(|e| {
-        let is_forbidden = e.code == 403;
-        let error = told(e, &doing);
-        if is_forbidden {
-            return error.hint(format!(
-                "add {name} to the Secrets that the Role of who asks may get (resourceNames)"
-            ));
-        }
-        error
-    })?;
-    let secret: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let data = secret["data"].as_object().cloned().unwrap_or_default();
-    Ok(data
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, STANDARD.decode(value.as_str()?).ok()?)))
-        .collect())
-}
-
-/// A server that can not answer now is told apart from one that says no: who waits may ask again.
-fn told(e: ApiError, doing: &str) -> Error {
-    let busy = e.code == 429 || e.code >= 500;
-    let error = Error::from(e);
-    if busy {
-        return Error::new(Kind::Unreachable, doing).because(error);
-    }
-    error.context(doing)
-}
-
-fn listed(body: &[u8]) -> Vec<(String, Value)> {
-    let list: Value = serde_json::from_slice(body).unwrap_or_default();
-    let items = list["items"].as_array().cloned().unwrap_or_default();
-    let named = |item: Value| Some((item["metadata"]["name"].as_str()?.to_owned(), item));
-    items.into_iter().filter_map(named).collect()
 }
 
 fn is_allowed(object: &Value, namespace: &str) -> bool {

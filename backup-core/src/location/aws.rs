@@ -8,12 +8,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig, TagSet};
 use url::{Host, Url};
 
 use super::Credentials;
 use super::backend::Backend;
 use super::bucket::Bucket;
+use super::kept::Asker;
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
 
@@ -112,7 +114,7 @@ pub(crate) fn open(
     };
 
     builder = keys(builder, spec, credentials, &environment, endpoint.is_some())?;
-    builder = encryption(builder, config, &set)?;
+    builder = encryption(builder, config, &set, credentials.customer_key.as_deref())?;
     builder = checksum(builder, config, endpoint.is_some())?;
     if let Some(version) = set("signatureVersion").filter(|version| !["4", "v4"].contains(version))
     {
@@ -123,10 +125,17 @@ pub(crate) fn open(
     }
 
     let reading = client(spec, credentials, endpoint.as_ref(), SILENCE)?;
+    let asking = ReqwestConnector::default()
+        .connect(&reading)
+        .map_err(unfit)?;
     let writing = client(spec, credentials, endpoint.as_ref(), SENDING)?;
     let objects = Arc::new(build(builder.clone().with_client_options(reading))?);
     let writes = Arc::new(build(builder.with_client_options(writing))?);
     Ok(Arc::new(Bucket {
+        kept: Some(Asker {
+            signer: objects.clone(),
+            client: asking,
+        }),
         objects,
         parts: writes.clone(),
         writes,
@@ -136,15 +145,15 @@ pub(crate) fn open(
 }
 
 fn build(builder: AmazonS3Builder) -> Result<AmazonS3> {
-    builder
-        .build()
-        .map_err(|e| {
-            let error = Error::invalid("the location's settings do not fit together").because(e);
-            if error.sentence().contains("No CA certificates") {
-                return error.hint("this machine or image has no CA certificates: name a file with some in SSL_CERT_FILE, or give the store's own as objectStorage.caCert");
-            }
-            error
-        })
+    builder.build().map_err(unfit)
+}
+
+fn unfit(e: object_store::Error) -> Error {
+    let error = Error::invalid("the location's settings do not fit together").because(e);
+    if error.sentence().contains("No CA certificates") {
+        return error.hint("this machine or image has no CA certificates: name a file with some in SSL_CERT_FILE, or give the store's own as objectStorage.caCert");
+    }
+    error
 }
 
 fn bucket_name(bucket: &str) -> Result<&str> {
@@ -276,10 +285,8 @@ fn keys(
         .filter(|profile| !profile.is_empty());
     boolean(config, "enableSharedConfig")?;
     if let Some(file) = &credentials.file {
-        let path = credentials.path.as_ref().map_or_else(
-            || "the credentials file".to_owned(),
-            |path| path.display().to_string(),
-        );
+        let unnamed = || "the credentials file".to_owned();
+        let path = credentials.origin.clone().unwrap_or_else(unnamed);
         let profile = profile
             .or_else(|| environment.get("AWS_PROFILE").copied())
             .unwrap_or("default");
@@ -410,31 +417,43 @@ fn encryption<'a>(
     builder: AmazonS3Builder,
     config: &BTreeMap<String, String>,
     set: &impl Fn(&str) -> Option<&'a str>,
+    of_secret: Option<&[u8]>,
 ) -> Result<AmazonS3Builder> {
-    if set("customerKeyEncryptionSecret").is_some() {
-        return Err(Error::invalid(
-            "config.customerKeyEncryptionSecret can not be used from outside the cluster",
-        )
-        .hint("write the key to a file and name it with config.customerKeyEncryptionFile"));
-    }
-    let customer = set("customerKeyEncryptionFile");
+    let (file, secret) = (
+        set("customerKeyEncryptionFile"),
+        set("customerKeyEncryptionSecret"),
+    );
     let server = set("serverSideEncryption");
     let kms = set("kmsKeyId");
-    if customer.is_some() && (server.is_some() || kms.is_some()) {
+    let others = [server, kms, file.and(secret)];
+    if (file.is_some() || secret.is_some()) && others.iter().any(Option::is_some) {
         return Err(Error::invalid(
-            "config.customerKeyEncryptionFile excludes kmsKeyId and serverSideEncryption",
+            "config.customerKeyEncryptionFile and config.customerKeyEncryptionSecret: each excludes the other, kmsKeyId and serverSideEncryption",
         ));
     }
-    if let Some(path) = customer {
-        let key = std::fs::read(path).map_err(|e| {
-            Error::invalid(format!(
-                "config.customerKeyEncryptionFile {path} can not be read"
-            ))
-            .because(e)
-        })?;
+    let customer = match (file, secret, of_secret) {
+        (None, None, _) => None,
+        (Some(path), ..) => {
+            let setting = format!("config.customerKeyEncryptionFile {path}");
+            let key = std::fs::read(path)
+                .map_err(|e| Error::invalid(format!("{setting} can not be read")).because(e))?;
+            Some((setting, key))
+        }
+        (None, Some(secret), Some(key)) => {
+            let setting = format!("config.customerKeyEncryptionSecret {secret}");
+            Some((setting, key.to_vec()))
+        }
+        (None, Some(_), None) => {
+            return Err(Error::invalid(
+                "config.customerKeyEncryptionSecret names a Secret, which only an object of a cluster has beside it",
+            )
+            .hint("write the key to a file and name it with config.customerKeyEncryptionFile"));
+        }
+    };
+    if let Some((setting, key)) = customer {
         if key.len() != 32 {
             return Err(Error::invalid(format!(
-                "config.customerKeyEncryptionFile {path} has {} bytes; a key has 32",
+                "{setting} has {} bytes; a key has 32",
                 key.len()
             )));
         }

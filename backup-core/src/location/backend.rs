@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+use super::kept::Kept;
 use super::store::{Created, Entry};
 use crate::error::Error;
 
@@ -93,6 +94,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Gives an upload up; fine where it is unknown.
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure>;
+
+    /// What would stay of an object that is removed; nothing where the store does not say.
+    async fn kept(&self, _key: &str) -> Result<Kept, Failure> {
+        Ok(Kept::default())
+    }
 
     /// Removes what died writers left directly in a folder and what no listing shows.
     async fn sweep(&self, _folder: &str) -> Result<(), Failure> {

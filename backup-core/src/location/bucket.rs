@@ -16,6 +16,7 @@ use object_store::{
 
 use super::backend::{Backend, Failure, Reading};
 use super::failure;
+use super::kept::{Asker, Kept};
 use super::store::{Created, Entry};
 use crate::error::Error;
 
@@ -31,6 +32,8 @@ pub(crate) struct Bucket {
     pub place: String,
     /// Tags of every object.
     pub tags: TagSet,
+    /// Asks for versions and locks, where there may be some.
+    pub kept: Option<Asker>,
 }
 
 impl Bucket {
@@ -207,6 +210,14 @@ impl Backend for Bucket {
             .await
             .map(|_| ())
             .map_err(|e| self.failure(&format!("complete the upload of {key}"), e))
+    }
+
+    async fn kept(&self, key: &str) -> Result<Kept, Failure> {
+        let path = self.path(key)?;
+        Ok(match &self.kept {
+            Some(asker) => asker.ask(&path).await,
+            None => Kept::default(),
+        })
     }
 
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {

@@ -21,7 +21,7 @@ pub(crate) const MOST_SECONDS: i64 = 300;
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// `list`, `write`, `create-only write`, `read back`, `multipart upload`, `delete`, `clock`
+    /// `list`, `access`, `write`, `create-only write`, `read back`, `multipart upload`, `versions`, `delete`, `clock`
     pub name: &'static str,
     /// Whether it worked.
     pub ok: bool,
@@ -83,6 +83,10 @@ pub async fn check(location: &Location, now: Timestamp) -> Vec<Step> {
         }
     }
     if location.is_read_only() {
+        steps.push(Step {
+            advice: Some("backups there can be listed and restored; to make or remove some, set accessMode to ReadWrite".to_owned()),
+            ..good("access", "read-only by the location's accessMode: nothing was written")
+        });
         return steps;
     }
     let key = format!("{PROBES}check-{}", uuid::Uuid::new_v4().simple());
@@ -92,6 +96,18 @@ pub async fn check(location: &Location, now: Timestamp) -> Vec<Step> {
         steps.push(match upload(location, &parts).await {
             Ok(detail) => good("multipart upload", detail),
             Err(e) => bad("multipart upload", &e),
+        });
+    }
+    let kept = store.kept(&key).await.unwrap_or_default();
+    if kept.versions {
+        let locked = if kept.is_locked(now) {
+            format!(", and each is {kept}: what this check wrote, too")
+        } else {
+            String::new()
+        };
+        steps.push(Step {
+            advice: Some("let a lifecycle rule of the bucket remove old versions, or it grows with every backup that goes".to_owned()),
+            ..good("versions", format!("what is deleted is hidden, and its versions stay{locked}"))
         });
     }
     let removed = match store.delete(&key).await {
@@ -110,6 +126,7 @@ pub async fn check(location: &Location, now: Timestamp) -> Vec<Step> {
     };
     if steps.iter().any(|step| step.name == "write" && step.ok) {
         steps.push(match removed {
+            Ok(()) if kept.versions => good("delete", "what was written is hidden"),
             Ok(()) => good("delete", "what was written is gone"),
             Err(e) => bad("delete", &e),
         });
@@ -261,7 +278,8 @@ mod tests {
             .unwrap();
         location.spec.spec.access_mode = Some(AccessMode::ReadOnly);
         let steps = check(&location, Timestamp::now()).await;
-        assert_eq!(steps.len(), 2);
+        let names: Vec<_> = steps.iter().map(|step| step.name).collect();
+        assert_eq!(names, ["list", "read back", "access"]);
         assert!(steps.iter().all(|step| step.ok));
     }
 

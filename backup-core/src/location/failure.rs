@@ -196,6 +196,14 @@ fn meaning(
         }
         _ => {}
     }
+    if code == "InvalidRequest" && text.contains("Content-MD5") {
+        return (
+            Kind::Invalid,
+            say(
+                "the bucket locks objects and wants a checksum with each: set config.checksumAlgorithm to SHA256",
+            ),
+        );
+    }
     if text.contains("incorrectly configured region") {
         return (
             Kind::Invalid,
@@ -324,6 +332,23 @@ mod tests {
         assert!(!failure.transient && !failure.in_doubt);
         assert!(
             chain(&failure.error).ends_with("the store answered 404 NoSuchBucket: It is not there")
+        );
+    }
+
+    #[test]
+    fn a_bucket_that_locks_objects_says_what_it_wants() {
+        let body = "<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters</Message></Error>";
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: format!("Server returned non-2xx status code: 400 Bad Request: {body}").into(),
+        };
+        let failure = of("write x", "bucket \"b\"", error);
+        assert!(
+            failure
+                .error
+                .hint_text()
+                .unwrap()
+                .contains("checksumAlgorithm")
         );
     }
 

@@ -13,6 +13,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use super::backend::{Backend, Failure, Reading};
+use super::kept::Kept;
 pub use super::upload::{Upload, Uploaded};
 use crate::archive::read::Source;
 use crate::error::{Error, Kind, Result};
@@ -129,6 +130,7 @@ impl Store {
             parts: objects,
             place: "memory".to_owned(),
             tags: object_store::TagSet::default(),
+            kept: None,
         };
         Self::new(Arc::new(bucket), "", false)
     }
@@ -354,6 +356,15 @@ impl Store {
         let full = self.full(key).map_err(Failure::final_answer)?;
         let full = full.as_str();
         repeat(Patience::Quick, fence, || self.backend.delete(full)).await
+    }
+
+    /// What would stay of an object that is removed; nothing where the store does not say.
+    ///
+    /// # Errors
+    /// A key that is not allowed.
+    pub async fn kept(&self, key: &str) -> Result<Kept> {
+        self.read(key, |full| async move { self.backend.kept(&full).await })
+            .await
     }
 
     /// Everything below a folder (`backups/x/`), in no particular order. Keys that do not lie in the folder, or could lead out of it, are

@@ -95,7 +95,7 @@ fn s3(text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
         object_storage: ObjectStorage {
             bucket,
             prefix: Some(prefix).filter(|prefix| !prefix.is_empty()),
-            ca_cert: None,
+            ..ObjectStorage::default()
         },
         ..BackupStorageLocationSpec::default()
     };

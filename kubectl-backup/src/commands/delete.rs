@@ -1,6 +1,6 @@
 //! `delete`: removes backups from their location.
 
-use backup_core::{Error, catalog};
+use backup_core::{Error, Kind, catalog};
 use clap::Args;
 
 use crate::context::Context;
@@ -16,7 +16,8 @@ Examples:
 /// Delete backups
 ///
 /// Removes all files of the backups from their location. What a backup of Velero's holds elsewhere, such as volume
-/// snapshots, would stay behind: that is told, and needs --force.
+/// snapshots, would stay behind: that is told, and needs --force. So does a backup that its bucket locks: it is hidden then,
+/// and its versions stay until the lock ends.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -53,7 +54,9 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         }
     }
     context.guard(&location, "delete", args.yes).await?;
+    let mut kept = Vec::new();
     for name in &names {
+        kept.push(catalog::kept(&location.store, name).await?);
         let leaks = catalog::leaks(&location.store, name).await?;
         for leak in &leaks {
             context.ui.warn(&format!("backup/{name}: {leak}"));
@@ -67,6 +70,16 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             .into());
         }
     }
+    for (name, kept) in names.iter().zip(&kept) {
+        if kept.is_locked(context.now) && !args.force {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("backup {:?} is {kept}: the bucket keeps it", name.as_str()),
+            )
+            .hint("delete it after that; --force hides it now, and all of its versions stay in the bucket")
+            .into());
+        }
+    }
     let list = names
         .iter()
         .map(ToString::to_string)
@@ -76,9 +89,14 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         args.yes,
         &format!("delete {list} from {}?", locations::place(&location.spec)),
     )?;
-    for name in &names {
+    for (name, kept) in names.iter().zip(&kept) {
         catalog::delete(&location.store, name, &context.host()).await?;
-        context.ui.line(&format!("backup/{name} deleted"))?;
+        let how = match (kept.versions, kept.is_locked(context.now)) {
+            (false, false) => "deleted".to_owned(),
+            (_, false) => "hidden (the bucket keeps its versions)".to_owned(),
+            (_, true) => format!("hidden (the bucket keeps its versions, {kept})"),
+        };
+        context.ui.line(&format!("backup/{name} {how}"))?;
     }
     Ok(Exit::Done)
 }

@@ -9,12 +9,11 @@ mod set;
 
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
-use backup_core::location::{Location, url};
+use backup_core::location::Location;
 use clap::Subcommand;
 
 use crate::context::Context;
-use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::locations::{self, Choice};
+use backup_cli::error::{Exit, Result};
 
 /// What to do about locations.
 #[derive(Clone, Debug, Subcommand)]
@@ -32,7 +31,7 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Result<E
     match command {
         LocationCommand::Create(args) => create::run(context, args),
         LocationCommand::Check(args) => check::run(context, args).await,
-        LocationCommand::Get(args) => get::run(context, args),
+        LocationCommand::Get(args) => get::run(context, args).await,
         LocationCommand::Set(args) => set::run(context, args),
         LocationCommand::Delete(args) => delete::run(context, args),
         LocationCommand::Adopt(args) => adopt::run(context, args).await,
@@ -42,7 +41,7 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Result<E
 /// The location of this name or URL, or else the one that is used where none is named.
 async fn one(context: &Context, asked: Option<&str>) -> Result<Location> {
     match asked {
-        Some(name) => context.open(&named(context, name)?),
+        Some(name) => context.location_named(name).await,
         None => context.location_to_check().await,
     }
 }
@@ -60,15 +59,4 @@ fn own(context: &Context, all: &[BackupStorageLocation], name: &str) -> Result<u
             })
             .into()
     })
-}
-
-/// A location that is named on the command line: a name or a URL.
-fn named(context: &Context, asked: &str) -> Result<BackupStorageLocation> {
-    if let Some(location) = url::parse(asked).map_err(CommandError::usage)? {
-        return Ok(location);
-    }
-    match locations::choose(Some(asked), &context.sources()?)? {
-        Choice::One(location) => Ok(*location),
-        Choice::PerCluster => unreachable!("a name is either found or refused"),
-    }
 }

@@ -1,6 +1,7 @@
 //! `prune`: removes what is expired, what is too much of a schedule, and what dead runs left.
 
 use backup_core::catalog::{self, PruneOptions, Pruned};
+use backup_core::location::Location;
 use backup_core::name::Name;
 use clap::Args;
 
@@ -80,11 +81,27 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     ui.confirm(args.yes, &question)?;
+    let kept = keeps_versions(&location, &would).await?;
     let done = catalog::prune(&location, &options(false)).await?;
     for one in &done {
         tell(context, one, "pruned")?;
     }
+    if kept {
+        ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
+    }
     Ok(exit(&done))
+}
+
+/// Whether what is pruned is hidden only; what holds of one backup of a bucket holds of all.
+async fn keeps_versions(location: &Location, would: &[Pruned]) -> Result<bool> {
+    let expired = would.iter().find_map(|one| match one {
+        Pruned::Expired(name) | Pruned::Beyond(name) => Some(name),
+        _ => None,
+    });
+    Ok(match expired {
+        Some(name) => catalog::kept(&location.store, name).await?.versions,
+        None => false,
+    })
 }
 
 /// What was kept for a reason is no failure; what could not be removed is: who runs this every night hears of it by the exit code alone.

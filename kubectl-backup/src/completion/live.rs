@@ -70,7 +70,7 @@ pub(super) async fn look(
         Names::Restores => folders(context, RESTORES).await?,
         Names::Schedules => {
             let mut found = BTreeSet::new();
-            for place in context.every_place()? {
+            for place in context.every_place().await? {
                 let (entries, _) = catalog::list(&place.location.store).await?;
                 found.extend(entries.into_iter().filter_map(|mut entry| {
                     let labels = &mut entry.backup.metadata.labels;
@@ -80,7 +80,7 @@ pub(super) async fn look(
             found
         }
         Names::Locations => {
-            let all = context.sources()?.into_iter();
+            let all = context.sources().await?.0.into_iter();
             all.flat_map(|source| source.locations)
                 .map(|location| location.metadata.name)
                 .collect()
@@ -101,7 +101,7 @@ fn of(names: Vec<String>) -> BTreeSet<String> {
 /// Names of folders: the markers in them are not read.
 async fn folders(context: &Context, root: &str) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for place in context.every_place()? {
+    for place in context.every_place().await? {
         let store: &Store = &place.location.store;
         found.extend(store.folders(root).await?);
     }

@@ -3,6 +3,7 @@
 
 use backup_core::api::Restore;
 use backup_core::catalog::{self, Entry};
+use backup_core::error::quoted;
 use backup_core::location::Location;
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
@@ -18,6 +19,8 @@ pub(crate) struct Place {
     pub(crate) location: Location,
     /// The uid of the cluster whose folder it is.
     pub(crate) cluster: Option<String>,
+    /// Whose it is where several clusters are meant.
+    pub(crate) member: Option<String>,
 }
 
 impl Context {
@@ -27,51 +30,95 @@ impl Context {
     /// # Errors
     /// No such location.
     pub(crate) async fn places(&self, all_clusters: bool) -> Result<(Vec<Place>, bool)> {
-        let mut all = match locations::choose(self.asked(), &self.sources()?)? {
-            Choice::One(spec) => {
-                let location = self.open(&spec)?;
-                return Ok((
-                    vec![Place {
-                        location,
-                        cluster: None,
-                    }],
-                    all_clusters,
-                ));
-            }
-            Choice::PerCluster => self.folders()?,
-        };
-        if !all_clusters && !all.is_empty() {
-            match self.identity_soon().await {
-                Ok(_) => {
-                    let own = self.cluster_folder().await?;
-                    all.retain(|place| place.cluster.as_ref() == Some(&own));
-                    return Ok((all, false));
-                }
-                // Who names a cluster does not mean all of them.
-                Err(e)
-                    if self.global.connection.is_explicit()
-                        && e.error().kind() != Kind::Unreachable =>
-                {
-                    return Err(e);
-                }
-                Err(e) => self.ui.note(&format!(
-                    "showing the backups of all clusters: {}",
-                    e.error()
-                )),
-            }
+        let (choice, away) = self.choose_to_read().await?;
+        if choice == Choice::PerCluster {
+            return self.places_of_clusters(all_clusters, away).await;
         }
-        Ok((all, true))
+        if matches!(choice, Choice::Object(_)) && self.asked_location().is_none() {
+            self.note_own_folder().await;
+        }
+        Ok((self.opened(choice).await?, all_clusters))
     }
 
-    /// Every place that a name may mean, without asking a cluster.
-    pub(crate) fn every_place(&self) -> Result<Vec<Place>> {
-        match locations::choose(self.asked(), &self.sources()?)? {
-            Choice::One(spec) => Ok(vec![Place {
-                location: self.open(&spec)?,
-                cluster: None,
-            }]),
-            Choice::PerCluster => self.folders(),
+    /// The same with nothing configured: this cluster's folder, else every cluster's.
+    async fn places_of_clusters(
+        &self,
+        all_clusters: bool,
+        away: Option<CommandError>,
+    ) -> Result<(Vec<Place>, bool)> {
+        let mut all = self.folders()?;
+        let whole = all_clusters || all.is_empty();
+        let identity = match away {
+            Some(away) if !all_clusters => Err(away),
+            None if !whole => self.identity_soon().await,
+            _ => return Ok((all, true)),
+        };
+        match identity {
+            Ok(_) => {
+                let own = self.cluster_folder().await?;
+                all.retain(|place| place.cluster.as_ref() == Some(&own));
+                Ok((all, false))
+            }
+            Err(e) if self.means_this_cluster_alone(&e) => Err(e),
+            Err(e) => {
+                self.ui.note(&format!(
+                    "showing the backups of all clusters: {}",
+                    e.error()
+                ));
+                Ok((all, true))
+            }
         }
+    }
+
+    /// Backups from the time before the cluster had a Velero are not forgotten in silence.
+    async fn note_own_folder(&self) {
+        let Ok(Ok(Some(uid))) = tokio::time::timeout(super::SOON, self.identity()).await else {
+            return;
+        };
+        let folder = self.paths.backups().join(uid);
+        if folder.is_dir() {
+            let url = locations::place(&locations::folder(&folder));
+            self.ui.note(&format!(
+                "backups of this cluster that were made elsewhere: {} get --location {}",
+                self.program,
+                quoted(&url)
+            ));
+        }
+    }
+
+    async fn opened(&self, choice: Choice) -> Result<Vec<Place>> {
+        let location = self.open_choice(choice).await?;
+        let place = |location| Place {
+            location,
+            cluster: None,
+            member: self.member.clone(),
+        };
+        Ok(location.map(place).into_iter().collect())
+    }
+
+    /// Every place that a name may mean. With nothing configured these are the folders of all clusters, whether this one answers or not.
+    ///
+    /// # Errors
+    /// No such location.
+    pub(crate) async fn every_place(&self) -> Result<Vec<Place>> {
+        let (choice, away) = self.choose_to_read().await?;
+        if choice != Choice::PerCluster {
+            return self.opened(choice).await;
+        }
+        if let Some(away) = away {
+            self.ui.note(&format!(
+                "looking in {} alone: {}",
+                self.paths.backups().display(),
+                away.error()
+            ));
+        }
+        let mut all = self.folders()?;
+        if self.member.is_some() {
+            // One of several clusters never takes another one's backup of the same name.
+            let own = self.cluster_folder().await?;
+            all.retain(|place| place.cluster.as_ref() == Some(&own));
+        }
+        Ok(all)
     }
 
     fn folders(&self) -> Result<Vec<Place>> {
@@ -81,6 +128,7 @@ impl Context {
                 Ok(Place {
                     location: self.open(&locations::folder(&path))?,
                     cluster: Some(uid),
+                    member: self.member.clone(),
                 })
             })
             .collect()
@@ -93,7 +141,7 @@ impl Context {
     pub(crate) async fn find_backup(&self, name: &Name) -> Result<(Place, Entry)> {
         let mut found = Vec::new();
         let mut missed = Vec::new();
-        for place in self.every_place()? {
+        for place in self.every_place().await? {
             match catalog::get(&place.location.store, name).await {
                 Ok(entry) => found.push((place, entry)),
                 Err(e) if e.kind() == Kind::NotFound => missed.push(e),
@@ -115,7 +163,7 @@ impl Context {
         schedule: &Name,
         partially_failed: bool,
     ) -> Result<(Place, Entry)> {
-        let mut places = self.every_place()?;
+        let mut places = self.every_place().await?;
         if places.iter().any(|place| place.cluster.is_some())
             && let Ok(Some(uid)) = self.identity_soon().await
         {
@@ -159,7 +207,7 @@ impl Context {
     pub(crate) async fn find_restore(&self, name: &Name) -> Result<(Place, Restore)> {
         let mut found = Vec::new();
         let mut missed = Vec::new();
-        for place in self.every_place()? {
+        for place in self.every_place().await? {
             match catalog::get_restore(&place.location.store, name).await {
                 Ok(restore) => found.push((place, restore)),
                 Err(e) if e.kind() == Kind::NotFound => missed.push(e),

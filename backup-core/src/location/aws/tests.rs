@@ -18,7 +18,7 @@ fn spec(config: &[(&str, &str)]) -> BackupStorageLocation {
 fn file() -> Credentials {
     Credentials {
         file: Some(FILE.into()),
-        path: Some("/keys".into()),
+        origin: Some("/keys".into()),
         ..Credentials::default()
     }
 }
@@ -101,6 +101,14 @@ fn what_would_not_be_honoured_is_refused_by_its_name() {
         assert!(text.contains(named), "{key}={value}: {text}");
     }
     assert!(fails(&[("customerKeyEncryptionFile", "/x"), ("kmsKeyId", "y")]).contains("excludes"));
+    let of_secret = spec(&[("customerKeyEncryptionSecret", "keys/sse")]);
+    for (bytes, works) in [(32, true), (31, false)] {
+        let credentials = Credentials {
+            customer_key: Some(vec![7; bytes]),
+            ..file()
+        };
+        assert_eq!(open(&of_secret, &credentials).is_ok(), works, "{bytes}");
+    }
     let mut bad = spec(&[]);
     bad.spec.object_storage.bucket = "a/b".to_owned();
     let error = open(&bad, &file()).map(|_| ()).unwrap_err();

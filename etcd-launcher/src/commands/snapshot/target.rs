@@ -109,7 +109,7 @@ impl Place {
         let paths = Paths::new(|name| std::env::var_os(name));
         let sources = [file::read(&paths.locations())?];
         let spec = match locations::choose(location.location.as_deref(), &sources)? {
-            Choice::One(spec) => *spec,
+            Choice::One(spec) | Choice::Object(spec) => *spec,
             Choice::PerCluster => {
                 return Err(usage(
                     Error::invalid("it is not said where the snapshot goes").hint(

@@ -131,8 +131,10 @@ pub(super) async fn write(context: &Context, checks: &Checks, target: Target) ->
         troubled: Vec::new(),
         missing: Vec::new(),
     };
-    match context.sources() {
-        Ok(sources) => {
+    match context.sources().await {
+        Ok((sources, away)) => {
+            let away = away.map(|e| format!("locations of the cluster: {}", e.error()));
+            bundle.missing.extend(away);
             let all = sources.iter().flat_map(|source| &source.locations);
             bundle
                 .locations

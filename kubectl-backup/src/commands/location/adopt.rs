@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,11 +24,20 @@ pub(crate) struct AdoptArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: AdoptArgs) -> Result<Exit> {
     let location = super::one(context, args.name.as_deref()).await?;
+    if location.shared_with_velero {
+        return Err(Error::invalid(format!(
+            "location {:?} is Velero's: it belongs to no cluster alone, and there is nothing to adopt",
+            location.name
+        ))
+        .into());
+    }
     let uid = context.identity().await?.ok_or_else(|| {
         Error::new(
             Kind::Forbidden,
@@ -44,8 +54,13 @@ pub(crate) async fn run(context: &Context, args: AdoptArgs) -> Result<Exit> {
         context.ui.confirm(args.yes, &question)?;
     }
     guard::write(&location, uid, true).await?;
-    context
-        .ui
-        .line(&format!("backupstoragelocation/{} adopted", location.name))?;
+    let name = format!("backupstoragelocation/{}", location.name);
+    match args.output.output {
+        format @ (Format::Json | Format::Yaml) => {
+            output::print(&context.ui, format, &location.spec)?;
+        }
+        Format::Name => context.ui.line(&name)?,
+        Format::Table | Format::Wide => context.ui.line(&format!("{name} adopted"))?,
+    }
     Ok(Exit::Done)
 }

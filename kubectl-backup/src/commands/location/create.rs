@@ -77,29 +77,29 @@ pub(crate) struct CreateArgs {
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     flags::new_name(&args.name)?;
-    let path = context.paths.locations();
-    let mut all = file::read(&path)?.locations;
-    if all
-        .iter()
-        .any(|location| location.metadata.name == args.name)
-    {
-        return Err(Error::new(
-            Kind::AlreadyExists,
-            format!("location {:?} exists already", args.name),
-        )
-        .hint("choose another name, or change it with `location set`")
-        .into());
-    }
     let location = location(context, &args)?;
-    // Nothing is kept that could not be opened.
-    context.open(&location)?;
-    if args.default {
-        for other in &mut all {
-            other.spec.default = false;
+    file::change(&context.paths.locations(), |all| {
+        if all
+            .iter()
+            .any(|location| location.metadata.name == args.name)
+        {
+            return Err(Error::new(
+                Kind::AlreadyExists,
+                format!("location {:?} exists already", args.name),
+            )
+            .hint("choose another name, or change it with `location set`")
+            .into());
         }
-    }
-    all.push(location);
-    file::write(&path, &all)?;
+        // Nothing is kept that could not be opened.
+        context.open(&location)?;
+        if args.default {
+            for other in all.iter_mut() {
+                other.spec.default = false;
+            }
+        }
+        all.push(location);
+        Ok(())
+    })?;
     let ui = &context.ui;
     ui.line(&format!("backupstoragelocation/{} created", args.name))?;
     if !args.default {

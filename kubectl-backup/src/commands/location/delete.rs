@@ -1,5 +1,6 @@
 //! `location delete`: forget where backups live.
 
+use backup_core::api::BackupStorageLocation;
 use clap::Args;
 
 use crate::context::Context;
@@ -37,15 +38,27 @@ pub(crate) fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             names.push(name);
         }
     }
-    let question = format!("forget {}? The backups stay", names.join(", "));
+    let is_default =
+        |one: &BackupStorageLocation| one.spec.default && names.contains(&one.metadata.name);
+    let default = all.iter().find(|one| is_default(one));
+    let which = default.map_or_else(String::new, |default| {
+        format!(" ({} is used where none is named)", default.metadata.name)
+    });
+    let question = format!("forget {}{which}? The backups stay", names.join(", "));
     context.ui.confirm(args.yes, &question)?;
-    // Read again: another one may have been created while somebody thought.
-    let mut all = file::read(&path)?.locations;
-    all.retain(|location| !names.contains(&location.metadata.name));
-    file::write(&path, &all)?;
+    file::change(&path, |all| {
+        all.retain(|location| !names.contains(&location.metadata.name));
+        Ok(())
+    })?;
     names.iter().try_for_each(|name| {
         let line = format!("backupstoragelocation/{name} deleted");
         context.ui.line(&line)
     })?;
+    if let Some(default) = default {
+        context.ui.warn(&format!(
+            "{} was used where none is named: from now on that is the location of the cluster's Velero, or a folder of this machine",
+            default.metadata.name
+        ));
+    }
     Ok(Exit::Done)
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use super::create::bucket_and_prefix;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
+use backup_cli::locations::{Choice, Source};
 use backup_cli::output::{ListArgs, Listing, Table};
 
 const EXAMPLES: &str = "\
@@ -15,6 +16,8 @@ Examples:
   kubectl backup location get offsite -o yaml";
 
 /// List the locations that are configured, or show one
+///
+/// First those of your own file, then those of the cluster's Velero, as they stand there: where both have a name, yours is meant.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES, visible_alias = "list")]
 pub(crate) struct GetArgs {
@@ -25,26 +28,39 @@ pub(crate) struct GetArgs {
     list: ListArgs,
 }
 
+/// A location, and where it is defined.
+struct Known {
+    location: BackupStorageLocation,
+    source: String,
+    /// It is used where none is named.
+    is_default: bool,
+}
+
 /// Runs the command.
-pub(crate) fn run(context: &Context, args: GetArgs) -> Result<Exit> {
+pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
+    let own = context.paths.locations();
     let found = if args.names.is_empty() {
-        context
-            .sources()?
-            .into_iter()
-            .flat_map(|source| source.locations)
-            .collect()
+        let (sources, away) = context.sources().await?;
+        if let Some(away) = away {
+            let why = away.error();
+            context
+                .ui
+                .note(&format!("those of {} alone: {why}", own.display()));
+        }
+        known(sources)
     } else {
-        args.names
-            .iter()
-            .map(|name| super::named(context, name))
-            .collect::<Result<Vec<_>>>()?
+        let mut found = Vec::new();
+        for name in &args.names {
+            found.extend(named(context.choose(Some(name)).await?));
+        }
+        found
     };
     let listing = Listing {
         items: found,
         single: args.names.len() == 1,
-        title: |location| format!("backupstoragelocation/{}", location.metadata.name),
-        value: |location| {
-            Ok(serde_json::to_value(location)
+        title: |known| format!("backupstoragelocation/{}", known.location.metadata.name),
+        value: |known| {
+            Ok(serde_json::to_value(&known.location)
                 .map_err(|e| Error::other("the location can not be written as JSON").because(e))?)
         },
         empty: format!(
@@ -58,23 +74,62 @@ pub(crate) fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn table(found: &[BackupStorageLocation], no_headers: bool) -> Table {
+/// All of them, and which one is used where none is named.
+fn known(sources: Vec<Source>) -> Vec<Known> {
+    let default = sources.iter().enumerate().find_map(|(at, source)| {
+        let name = &source.default_location()?.metadata.name;
+        Some((at, name.clone()))
+    });
+    let mut found = Vec::new();
+    for (at, source) in sources.into_iter().enumerate() {
+        for location in source.locations {
+            found.push(Known {
+                is_default: default == Some((at, location.metadata.name.clone())),
+                source: source.title.clone(),
+                location,
+            });
+        }
+    }
+    found
+}
+
+fn named(choice: Choice) -> Option<Known> {
+    let (location, source) = match choice {
+        Choice::One(location) => (location, "this machine".to_owned()),
+        Choice::Object(location) => {
+            let namespace = location.metadata.namespace.clone().unwrap_or_default();
+            (location, format!("namespace {namespace}"))
+        }
+        // A name is either found or refused.
+        Choice::PerCluster => return None,
+    };
+    Some(Known {
+        is_default: location.spec.default,
+        location: *location,
+        source,
+    })
+}
+
+fn table(found: &[Known], no_headers: bool) -> Table {
     let titles = [
         "NAME",
         "PROVIDER",
         "BUCKET/PREFIX",
         "ACCESS-MODE",
         "DEFAULT",
+        "SOURCE",
     ];
     let mut table = Table::new(&titles, no_headers);
-    for location in found {
+    for known in found {
+        let location = &known.location;
         let mode = location.spec.access_mode.unwrap_or(AccessMode::ReadWrite);
         table.push(vec![
             location.metadata.name.clone(),
             location.spec.provider.clone(),
             bucket_and_prefix(location),
             format!("{mode:?}"),
-            location.spec.default.to_string(),
+            known.is_default.to_string(),
+            known.source.clone(),
         ]);
     }
     table

@@ -8,6 +8,7 @@ use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations::file;
 use backup_core::Error;
+use backup_core::api::BackupStorageLocation;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,11 +45,19 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
                 .hint("name what to change: --default, --access-mode, --config, --credentials-file or --cacert"),
         ));
     }
-    let path = context.paths.locations();
-    let mut all = file::read(&path)?.locations;
-    let position = super::own(context, &all, &args.name)?;
+    file::change(&context.paths.locations(), |all| {
+        change(context, &args, all)
+    })?;
+    context
+        .ui
+        .line(&format!("backupstoragelocation/{} configured", args.name))?;
+    Ok(Exit::Done)
+}
+
+fn change(context: &Context, args: &SetArgs, all: &mut [BackupStorageLocation]) -> Result<()> {
+    let position = super::own(context, all, &args.name)?;
     if args.default == Some(true) {
-        for other in &mut all {
+        for other in &mut *all {
             other.spec.default = false;
         }
     }
@@ -69,9 +78,5 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     secure(context, location)?;
     // Nothing is kept that could not be opened.
     context.open(location)?;
-    file::write(&path, &all)?;
-    context
-        .ui
-        .line(&format!("backupstoragelocation/{} configured", args.name))?;
-    Ok(Exit::Done)
+    Ok(())
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     let mut found: Vec<Restore> = Vec::new();
     if args.names.is_empty() {
         // A restore may read any cluster's backups, and is recorded beside them.
-        for place in context.every_place()? {
+        for place in context.every_place().await? {
             found.extend(catalog::list_restores(&place.location.store).await?);
         }
     }

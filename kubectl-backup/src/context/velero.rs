@@ -1,0 +1,331 @@
+//! The locations of an installed Velero, as they stand in the cluster: which of them count, and how one is opened from here with its Secret.
+//! Reads the cluster and writes nothing.
+//!
+//! Those of the namespaces kubectl-backup and velero count; where these hold none, those of the one namespace whose locations a Velero has looked at
+//! (`status.lastValidationTime`), for other namespaces hold the destinations of hosted control planes. `--velero-namespace` names another one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use backup_core::api::BackupStorageLocation;
+use backup_core::cluster::{ApiError, Cluster};
+use backup_core::location::{Location, object};
+use backup_core::{Error, Kind};
+
+use super::Context;
+use backup_cli::error::Result;
+use backup_cli::locations::{CREDENTIALS_FILE, Source, has_keys_in_environment};
+
+/// Where our own controller has its objects: what lies there is not Velero's.
+const OURS: &str = "kubectl-backup";
+
+/// Looked at in this order.
+const USUAL: [&str; 2] = [OURS, "velero"];
+
+/// How long a name may take that only a cluster's own DNS may know.
+const DNS: Duration = Duration::from_secs(5);
+
+/// The locations that count, in the order in which they are asked; none where the cluster knows no such kind.
+///
+/// # Errors
+/// The API server's; several namespaces that may be meant.
+pub(super) async fn sources(cluster: &Cluster, asked: Option<&str>) -> Result<Vec<Source>> {
+    let title =
+        |namespace: &str| format!("namespace {namespace} of context {:?}", cluster.context());
+    if let Some(namespace) = asked {
+        let locations = object::list(cluster, Some(namespace)).await;
+        let locations = locations.map_err(|e| refused(e, &format!(" in namespace {namespace}")))?;
+        return Ok(vec![source(title(namespace), locations)]);
+    }
+    let all = match object::list(cluster, None).await {
+        Ok(all) => all,
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) if e.is_forbidden() => usual(cluster, e).await?,
+        Err(e) => return Err(refused(e, "").into()),
+    };
+    Ok(counting(all)?
+        .into_iter()
+        .map(|(namespace, locations)| source(title(&namespace), locations))
+        .collect())
+}
+
+fn source(title: String, locations: Vec<BackupStorageLocation>) -> Source {
+    Source {
+        title,
+        locations,
+        in_cluster: true,
+    }
+}
+
+fn refused(e: ApiError, place: &str) -> Error {
+    let is_forbidden = e.is_forbidden();
+    let error = Error::from(e).context(format!("can not list BackupStorageLocations{place}"));
+    if is_forbidden {
+        return error.hint(
+            "this user needs the right to `list` backupstoragelocations.velero.io there; a location of your own needs none: --location",
+        );
+    }
+    error
+}
+
+/// For who may look in some namespaces alone.
+async fn usual(cluster: &Cluster, of_all: ApiError) -> Result<Vec<BackupStorageLocation>> {
+    let mut found = Vec::new();
+    let mut forbidden = 0;
+    for namespace in USUAL {
+        match object::list(cluster, Some(namespace)).await {
+            Ok(some) => found.extend(some),
+            Err(e) if e.is_forbidden() => forbidden += 1,
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(refused(e, "").into()),
+        }
+    }
+    if forbidden == USUAL.len() {
+        return Err(refused(of_all, "").into());
+    }
+    Ok(found)
+}
+
+/// Those that count, by namespace. Pure.
+fn counting(all: Vec<BackupStorageLocation>) -> Result<Vec<(String, Vec<BackupStorageLocation>)>> {
+    let of = |namespace: &str| -> Vec<_> {
+        let there =
+            |one: &&BackupStorageLocation| one.metadata.namespace.as_deref() == Some(namespace);
+        all.iter().filter(there).cloned().collect()
+    };
+    let mut found: Vec<_> = USUAL
+        .iter()
+        .map(|namespace| ((*namespace).to_owned(), of(namespace)))
+        .filter(|(_, locations)| !locations.is_empty())
+        .collect();
+    if found.is_empty() {
+        let seen = |one: &&BackupStorageLocation| !one.status["lastValidationTime"].is_null();
+        let namespaces: BTreeSet<_> = all
+            .iter()
+            .filter(seen)
+            .filter_map(|one| one.metadata.namespace.as_deref())
+            .collect();
+        if namespaces.len() > 1 {
+            let names: Vec<_> = namespaces.into_iter().collect();
+            return Err(Error::invalid(format!(
+                "several namespaces hold locations of a Velero: {}; --velero-namespace says which one is meant",
+                names.join(", ")
+            ))
+            .into());
+        }
+        found.extend(namespaces.into_iter().map(|one| (one.to_owned(), of(one))));
+    }
+    Ok(found)
+}
+
+impl Context {
+    /// Opens an object of the cluster from here, with what its Secrets hold; nothing is sent to the store yet.
+    ///
+    /// # Errors
+    /// One that only works inside the cluster, with what to do instead; a Secret that is absent, or that this user may not read.
+    pub(crate) async fn open_object(&self, mut spec: BackupStorageLocation) -> Result<Location> {
+        let namespace = spec.metadata.namespace.clone().unwrap_or_default();
+        let title = format!("location {:?} of namespace {namespace}", spec.metadata.name);
+        let flags = self.location_args();
+        reachable(&mut spec, &title).await?;
+        let own = flags.given_credentials();
+        let cluster = self.cluster().await?;
+        let credentials = object::credentials(cluster, &namespace, &mut spec, own.is_some())
+            .await
+            .map_err(|e| {
+                let hint = match e.hint_text() {
+                    Some(hint) => {
+                        format!("{hint}; or give credentials of your own with --credentials-file")
+                    }
+                    None => "give credentials of your own with --credentials-file".to_owned(),
+                };
+                e.context(format!("{title} can not be used")).hint(hint)
+            })?;
+        let has_url = spec
+            .spec
+            .config
+            .get("s3Url")
+            .is_some_and(|url| !url.is_empty());
+        // What the environment's keys are for is not known to a store that an object of a cluster names.
+        if credentials.file.is_none() && own.is_none() && (has_url || !has_keys_in_environment()) {
+            return Err(Error::invalid(format!(
+                "{title} has no credentials of its own: those of Velero's machine can not be borrowed"
+            ))
+            .hint("give credentials of your own with --credentials-file")
+            .into());
+        }
+        let mut location = flags.open_with(&spec, own, credentials)?;
+        location.shared_with_velero = namespace != OURS;
+        Ok(location)
+    }
+}
+
+/// Makes a location that works inside the cluster one that works from here, where that can be.
+async fn reachable(location: &mut BackupStorageLocation, title: &str) -> Result<()> {
+    // No file of this machine is named by an object of a cluster.
+    location.metadata.annotations.remove(CREDENTIALS_FILE);
+    let spec = &mut location.spec;
+    if spec.provider.trim_start_matches("velero.io/") == "local" {
+        return Err(Error::invalid(format!(
+            "{title} is a folder of the machine on which its writer runs"
+        ))
+        .hint("where that folder can be seen from here, name it: --location file:///the/folder")
+        .into());
+    }
+    if let Some(file) = spec.config.get("customerKeyEncryptionFile") {
+        return Err(Error::invalid(format!(
+            "{title} can not be used from here: config.customerKeyEncryptionFile names {file} on Velero's machine"
+        ))
+        .hint("bring the key here and create a location of your own with that setting, or name the key's Secret with config.customerKeyEncryptionSecret")
+        .into());
+    }
+    let public = spec
+        .config
+        .remove("publicUrl")
+        .filter(|url| !url.is_empty());
+    if let Some(public) = public {
+        spec.config.insert("s3Url".to_owned(), public);
+        return Ok(());
+    }
+    let Some((host, port)) = spec
+        .config
+        .get("s3Url")
+        .and_then(|url| in_cluster_host(url))
+    else {
+        return Ok(());
+    };
+    let known = tokio::time::timeout(DNS, tokio::net::lookup_host((host.as_str(), port))).await;
+    if matches!(known, Ok(Ok(_))) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Unreachable,
+        format!("{title} can not be used from here: {host} is a name inside the cluster"),
+    )
+    .hint(format!(
+        "set config.publicUrl of the BackupStorageLocation to an address that works from outside; or `kubectl port-forward` to the store, and \
+         --location 's3://{}/{}?endpoint=http://127.0.0.1:{port}' with --credentials-file",
+        spec.object_storage.bucket,
+        spec.object_storage.prefix.as_deref().unwrap_or_default()
+    ))
+    .into())
+}
+
+/// Host and port of an address that only a cluster's own DNS knows.
+fn in_cluster_host(url: &str) -> Option<(String, u16)> {
+    let url: http::Uri = url.parse().ok()?;
+    let host = url.host()?.to_ascii_lowercase();
+    let inside =
+        host.ends_with(".svc") || host.contains(".svc.") || host.ends_with(".cluster.local");
+    let port = url.port_u16().unwrap_or(match url.scheme_str() {
+        Some("http") => 80,
+        _ => 443,
+    });
+    inside.then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(namespace: &str, name: &str, seen: bool) -> BackupStorageLocation {
+        let mut location = BackupStorageLocation::default();
+        location.metadata.name = name.to_owned();
+        location.metadata.namespace = Some(namespace.to_owned());
+        if seen {
+            location.status = serde_json::json!({"lastValidationTime": "2026-11-21T02:00:00Z"});
+        }
+        location
+    }
+
+    fn namespaces(all: &[(&str, bool)]) -> Result<Vec<String>> {
+        let all = all
+            .iter()
+            .map(|(namespace, seen)| location(namespace, "x", *seen));
+        let found = counting(all.collect())?;
+        Ok(found.into_iter().map(|(namespace, _)| namespace).collect())
+    }
+
+    #[test]
+    fn the_usual_namespaces_count_and_another_one_only_where_a_velero_has_looked_at_its_locations()
+    {
+        let of = |all: &[(&str, bool)]| namespaces(all).unwrap();
+        assert_eq!(
+            of(&[
+                ("velero", false),
+                ("other", true),
+                ("kubectl-backup", false)
+            ]),
+            ["kubectl-backup", "velero"]
+        );
+        assert_eq!(of(&[("cluster-a", false), ("backups", true)]), ["backups"]);
+        assert!(of(&[("cluster-a", false)]).is_empty());
+        let refused = namespaces(&[("b", true), ("a", true)]).unwrap_err();
+        assert!(
+            refused
+                .error()
+                .to_string()
+                .contains("a, b; --velero-namespace")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_only_works_inside_the_cluster_is_refused_with_what_to_do() {
+        let with = |provider: &str, config: &[(&str, &str)]| {
+            let mut location = location("velero", "x", true);
+            location.spec.provider = provider.to_owned();
+            location.spec.object_storage.bucket = "b".to_owned();
+            for (key, value) in config {
+                location
+                    .spec
+                    .config
+                    .insert((*key).to_owned(), (*value).to_owned());
+            }
+            location
+        };
+        for (mut location, says) in [
+            (with("velero.io/local", &[]), "file:///"),
+            (
+                with("aws", &[("customerKeyEncryptionFile", "/k")]),
+                "customerKeyEncryptionSecret",
+            ),
+            (
+                with("aws", &[("s3Url", "http://minio.absent.svc:9000")]),
+                "publicUrl",
+            ),
+        ] {
+            let refused = reachable(&mut location, "it").await.unwrap_err();
+            assert!(
+                refused.error().hint_text().unwrap().contains(says),
+                "{says}"
+            );
+        }
+        let inside = ("s3Url", "http://minio.absent.svc:9000");
+        let mut location = with("aws", &[inside, ("publicUrl", "https://public")]);
+        location
+            .metadata
+            .annotations
+            .insert(CREDENTIALS_FILE.into(), "/etc/passwd".into());
+        reachable(&mut location, "it").await.unwrap();
+        assert_eq!(location.spec.config["s3Url"], "https://public");
+        assert!(location.metadata.annotations.is_empty());
+        for (url, host) in [
+            (
+                "http://minio.velero.svc:9000",
+                Some(("minio.velero.svc", 9000)),
+            ),
+            (
+                "https://minio.velero.svc.cluster.local",
+                Some(("minio.velero.svc.cluster.local", 443)),
+            ),
+            ("https://s3.example.com", None),
+            ("x", None),
+        ] {
+            let found = in_cluster_host(url);
+            assert_eq!(
+                found.as_ref().map(|(host, port)| (host.as_str(), *port)),
+                host
+            );
+        }
+    }
+}
