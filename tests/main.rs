@@ -11,6 +11,7 @@ mod harness_itself;
 mod interop;
 mod krew;
 mod location;
+mod many;
 mod place;
 mod readme;
 mod restore;

@@ -57,6 +57,8 @@ pub struct Ui {
     /// Whether a line on standard error can be drawn anew.
     bars: bool,
     quiet: bool,
+    /// What the lines on standard error are about, where several things are done side by side.
+    label: Option<String>,
     broken: AtomicBool,
     bar: Mutex<Option<ProgressBar>>,
     warned: Mutex<HashSet<String>>,
@@ -74,9 +76,24 @@ impl Ui {
             terminal_err,
             bars: terminal_err && !is_dumb(),
             quiet,
+            label: None,
             broken: AtomicBool::new(false),
             bar: Mutex::new(None),
             warned: Mutex::default(),
+        }
+    }
+
+    /// The same streams for one of several things that are done side by side: each line on standard error says which, and progress is told in
+    /// lines, for bars would draw over each other.
+    #[must_use]
+    pub fn labelled(&self, label: &str) -> Self {
+        Self {
+            bars: false,
+            label: Some(clean(label).replace('\n', " ")),
+            broken: AtomicBool::new(false),
+            bar: Mutex::new(None),
+            warned: Mutex::default(),
+            ..*self
         }
     }
 
@@ -182,13 +199,21 @@ impl Ui {
 
     fn err(&self, label: &str, style: Style, text: &str) {
         let text = clean(text);
+        let about = self.about();
         let line = if self.color_err && !label.is_empty() {
-            format!("{}{text}\n", label.style(style))
+            format!("{about}{}{text}\n", label.style(style))
         } else {
-            format!("{label}{text}\n")
+            format!("{about}{label}{text}\n")
         };
         // Where standard error is gone there is nobody left to tell.
         let _ = self.suspended(|| io::stderr().lock().write_all(line.as_bytes()));
+    }
+
+    /// `eu: `
+    fn about(&self) -> String {
+        self.label
+            .as_ref()
+            .map_or_else(String::new, |label| format!("{label}: "))
     }
 
     fn suspended<T>(&self, write: impl FnOnce() -> T) -> T {

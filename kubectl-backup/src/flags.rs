@@ -78,6 +78,13 @@ impl FilterArgs {
         })
     }
 
+    /// Takes these namespaces where the command line names none.
+    pub(crate) fn default_namespaces(&mut self, namespaces: &[String]) {
+        if self.namespace.is_none() && self.include_namespaces.is_empty() {
+            self.include_namespaces = namespaces.to_vec();
+        }
+    }
+
     /// The resolved scope in words.
     pub(crate) fn scope(&self) -> String {
         let mut scope = match (&self.namespace, self.include_namespaces.as_slice()) {
@@ -124,6 +131,11 @@ pub(crate) struct PartArgs {
 }
 
 impl PartArgs {
+    /// As [`FilterArgs::default_namespaces`].
+    pub(crate) fn default_namespaces(&mut self, namespaces: &[String]) {
+        self.filter.default_namespaces(namespaces);
+    }
+
     /// As [`FilterArgs::filter`].
     ///
     /// # Errors

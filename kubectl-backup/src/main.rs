@@ -6,6 +6,7 @@ mod completion;
 mod connection;
 mod context;
 mod flags;
+mod many;
 
 use std::process::ExitCode;
 

@@ -91,10 +91,12 @@ impl Ui {
             ProgressStyle::with_template("{spinner} {wide_msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner()),
         );
+        let about = self.about();
         let ticker = match (self.quiet, self.bars) {
             (true, _) => tokio::spawn(async {}),
             (false, true) => tokio::spawn(draw(bar.clone(), Arc::clone(&seen))),
-            (false, false) => tokio::spawn(write_lines(Arc::clone(&seen), LINE, |line| {
+            (false, false) => tokio::spawn(write_lines(Arc::clone(&seen), LINE, move |line| {
+                let line = format!("{about}{line}");
                 // Where standard error is gone there is nobody left to tell.
                 let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
             })),

@@ -1,15 +1,18 @@
 //! `create`: back up now.
 
+mod several;
 mod summary;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use backup_core::backup::{self, BackupOptions};
+use backup_core::api::{Backup, Phase};
+use backup_core::backup::{self, BackupOptions, BackupReport};
 use backup_core::{Kind, name::Name};
 use clap::Args;
 
 use crate::context::Context;
 use crate::flags::{self, DryRun, FilterArgs};
+use crate::many::ManyArgs;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Format, OutputArgs};
@@ -19,7 +22,8 @@ Examples:
   kubectl backup create
   kubectl backup create nightly --ttl 30d
   kubectl backup create web -n shop --selector app=web
-  kubectl backup create --dry-run=client --exclude-namespaces kube-system";
+  kubectl backup create --dry-run=client --exclude-namespaces kube-system
+  kubectl backup create --contexts prod-eu,prod-us --location offsite";
 
 /// Back up the cluster, or a part of it, now
 ///
@@ -102,27 +106,47 @@ pub(crate) struct CreateArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
     #[command(flatten)]
+    many: ManyArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
+    if let Some(many) = args.many.resolve(context)? {
+        return several::run(context, &args, &many).await;
+    }
     let ui = &context.ui;
-    let mut options = options(context, &args)?;
     if args.dry_run == DryRun::Client {
-        let marker = backup::planned(&options, &context.location_name()?);
+        let marker = planned(context, &args).await?;
         return match args.output.output {
-            Format::Name => ui.line(&format!("backup/{}", options.name)),
+            Format::Name => ui.line(&format!("backup/{}", marker.metadata.name)),
             Format::Table | Format::Wide => output::print(ui, Format::Yaml, &marker),
             format => output::print(ui, format, &marker),
         }
         .map(|()| Exit::Done);
     }
+    let (report, took) = make(context, &args).await?;
+    summary::print(context, &args.output, &report)?;
+    summary::tell(context, &report, took);
+    Ok(exit(&report))
+}
+
+/// The backup that would be made.
+async fn planned(context: &Context, args: &CreateArgs) -> Result<Backup> {
+    let options = options(context, args)?;
+    Ok(backup::planned(&options, &context.location_name().await?))
+}
+
+/// Makes it, and tells how long that took.
+async fn make(context: &Context, args: &CreateArgs) -> Result<(BackupReport, Duration)> {
+    let ui = &context.ui;
+    let mut options = options(context, args)?;
     let cluster = context.cluster().await?;
     let location = context.location_to_write().await?;
     ui.note(&format!(
         "backing up {} of context {:?} ({}) to {}",
-        scope(&args),
+        scope(args),
         cluster.context(),
         cluster.server(),
         locations::place(&location.spec)
@@ -136,11 +160,12 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         made = backup::create(cluster, &location, &options, cancel, &bar).await;
     }
     drop(bar);
-    let report = made?;
-    summary::print(context, &args.output, &report, began.elapsed())?;
-    let status = &report.backup.status;
-    let whole = report.errors.is_empty() && status.phase == backup_core::api::Phase::Completed;
-    Ok(if whole { Exit::Done } else { Exit::Incomplete })
+    Ok((made?, began.elapsed()))
+}
+
+fn exit(report: &BackupReport) -> Exit {
+    let whole = report.errors.is_empty() && report.backup.status.phase == Phase::Completed;
+    if whole { Exit::Done } else { Exit::Incomplete }
 }
 
 /// What is saved, in words: every flag that leaves something out is in it.

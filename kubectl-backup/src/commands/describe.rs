@@ -4,6 +4,7 @@ pub(crate) mod sections;
 
 use std::collections::BTreeMap;
 
+use backup_core::Error;
 use backup_core::archive::index::Index;
 use backup_core::archive::row::ResourceRow;
 use backup_core::catalog::{self, Entry};
@@ -19,6 +20,7 @@ use serde_json::Value;
 use crate::commands::get::marker;
 use crate::context::{Context, Place};
 use crate::flags;
+use crate::many::{self, Many, ManyArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Description, Document, Format};
@@ -28,7 +30,8 @@ Examples:
   kubectl backup describe nightly
   kubectl backup describe nightly --details
   kubectl backup describe nightly -o json
-  kubectl backup describe nightly --location s3://backups/prod";
+  kubectl backup describe nightly --location s3://backups/prod
+  kubectl backup describe nightly --workspace production";
 
 /// Show everything about one backup
 ///
@@ -44,6 +47,8 @@ pub(crate) struct DescribeArgs {
     /// How the result is printed; wide is as --details
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+    #[command(flatten)]
+    many: ManyArgs,
 }
 
 /// All that is known of a backup.
@@ -77,27 +82,69 @@ struct Known {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
     let name = flags::known_name(&args.name)?;
-    let (place, entry) = match context.find_backup(&name).await {
+    if let Some(many) = args.many.resolve(context)? {
+        return several(context, &args, &many).await;
+    }
+    match look(context, &args).await {
+        Ok(shown) if matches!(args.output, Format::Table | Format::Wide) => {
+            context.ui.line(&shown.text.render())?;
+        }
+        Ok(_) if args.output == Format::Name => context.ui.line(&format!("backup/{name}"))?,
+        Ok(shown) => output::print(&context.ui, args.output, &document(&shown))?,
         Err(missing) if missing.is_not_found() => {
             return unfinished(context, &name).await?.ok_or(missing);
         }
-        found => found?,
-    };
-    let details = args.details || args.output == Format::Wide;
-    let known = gather(context, &place, &entry, details).await?;
-    match args.output {
-        Format::Table | Format::Wide => {
-            let text = text(context, &place, &entry, &known, details);
-            context.ui.line(&text.render())?;
-        }
-        Format::Name => context.ui.line(&format!("backup/{name}"))?,
-        format => output::print(
-            &context.ui,
-            format,
-            &Document::new("BackupDescription", &known),
-        )?,
+        Err(e) => return Err(e),
     }
     Ok(Exit::Done)
+}
+
+/// A backup of each of several clusters.
+async fn several(context: &Context, args: &DescribeArgs, many: &Many) -> Result<Exit> {
+    let ui = &context.ui;
+    let (mut values, mut exits, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for (member, done) in many.each(|member| look(&member.context, args)).await {
+        exits.push(done.as_ref().err().copied().unwrap_or(Exit::Done));
+        let Ok(shown) = done else { continue };
+        match args.output {
+            Format::Table | Format::Wide => texts.push(shown.text.render()),
+            Format::Name => texts.push(format!("backup/{}", shown.known.name)),
+            Format::Json | Format::Yaml => {
+                let value = serde_json::to_value(document(&shown)).map_err(|e| {
+                    Error::other("the description can not be written as JSON").because(e)
+                })?;
+                values.push(many::labelled(&member.name, value));
+            }
+        }
+    }
+    match args.output {
+        Format::Json | Format::Yaml => {
+            output::print(ui, args.output, &output::objects(values, false))?;
+        }
+        Format::Name => texts.iter().try_for_each(|text| ui.line(text))?,
+        Format::Table | Format::Wide if texts.is_empty() => {}
+        Format::Table | Format::Wide => ui.line(&texts.join("\n\n\n"))?,
+    }
+    Ok(many::worst(exits))
+}
+
+/// A backup, for programs and for people.
+struct Shown {
+    known: Known,
+    text: Description,
+}
+
+fn document(shown: &Shown) -> Document<'_, &Known> {
+    Document::new("BackupDescription", &shown.known)
+}
+
+async fn look(context: &Context, args: &DescribeArgs) -> Result<Shown> {
+    let name = flags::known_name(&args.name)?;
+    let (place, entry) = context.find_backup(&name).await?;
+    let details = args.details || args.output == Format::Wide;
+    let known = gather(context, &place, &entry, details).await?;
+    let text = text(context, &place, &entry, &known, details);
+    Ok(Shown { known, text })
 }
 
 async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) -> Result<Known> {
@@ -114,7 +161,10 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
         name: entry.name.to_string(),
         storage_location: place.location.name.clone(),
         url: locations::place(&place.location.spec),
-        cluster: place.cluster.as_ref().map(|uid| context.label(uid)),
+        cluster: match &place.member {
+            Some(member) => Some(member.clone()),
+            None => place.cluster.as_ref().map(|uid| context.label(uid)),
+        },
         backup: marker(entry)?,
         results: records::results(store, &keys.results()).await?,
         resources,
@@ -171,7 +221,7 @@ async fn outcomes(store: &Store, entry: &Entry) -> Result<Vec<ResourceRow>> {
 /// A name without a marker that a run holds.
 async fn unfinished(context: &Context, name: &Name) -> Result<Option<Exit>> {
     let mut found = None;
-    for place in context.every_place()? {
+    for place in context.every_place().await? {
         for claim in records::claims(&place.location.store, name).await? {
             context.ui.line(&format!(
                 "backup/{name} is not there; {}",

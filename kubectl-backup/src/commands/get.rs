@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::context::{Context, Place};
 use crate::flags;
+use crate::many::{self, ManyArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::output::{self, Format, ListArgs, Listing, OutputArgs, Table};
 
@@ -17,10 +18,11 @@ Examples:
   kubectl backup get nightly -o yaml
   kubectl backup get --sort-by .status.startTimestamp
   kubectl backup get --all-clusters -o wide
-  kubectl backup get --location s3://backups/prod";
+  kubectl backup get --location s3://backups/prod
+  kubectl backup get --contexts prod-eu,prod-us";
 
 /// The annotations of our backups that name their cluster.
-const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
+pub(crate) const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
 const CONTEXT: &str = "kubectl-backup/context";
 
 /// List backups, or show one
@@ -40,6 +42,8 @@ pub(crate) struct GetArgs {
     #[arg(long)]
     all_clusters: bool,
     #[command(flatten)]
+    many: ManyArgs,
+    #[command(flatten)]
     list: ListArgs,
 }
 
@@ -49,7 +53,42 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
         Some(text) => Some(flags::of_flag("--selector", Selector::parse(text))?),
         None => None,
     };
-    let mut found: Vec<(Place, Entry)> = Vec::new();
+    let mut exit = Exit::Done;
+    let (mut found, of_all) = match args.many.resolve(context)? {
+        None => look(context, &args).await?,
+        Some(many) => {
+            let done = many.each(|member| look(&member.context, &args)).await;
+            let of = |done: &Result<_, Exit>| done.as_ref().err().copied().unwrap_or(Exit::Done);
+            exit = many::worst(done.iter().map(|(_, done)| of(done)));
+            let found = done.into_iter().filter_map(|(_, done)| done.ok());
+            (found.flat_map(|(found, _)| found).collect(), true)
+        }
+    };
+    if let Some(selector) = selector {
+        found.retain(|(_, entry)| selector.matches(&entry.backup.metadata.labels));
+    }
+    let listing = Listing {
+        single: args.names.len() == 1 && found.iter().all(|(place, _)| place.member.is_none()),
+        items: found,
+        title: |(_, entry)| format!("backup/{}", entry.name),
+        value: |(place, entry)| {
+            let marker = marker(entry)?;
+            Ok(match &place.member {
+                Some(member) => many::labelled(member, marker),
+                None => marker,
+            })
+        },
+        empty: format!("No backups found. Make one: {} create", context.program),
+    };
+    listing.print(&context.ui, &args.list, |found| {
+        table(context, &args.list.output, of_all, found)
+    })?;
+    Ok(exit)
+}
+
+/// What is asked for of one cluster, and whether that is of all clusters.
+async fn look(context: &Context, args: &GetArgs) -> Result<(Vec<(Place, Entry)>, bool)> {
+    let mut found = Vec::new();
     let mut of_all = args.all_clusters;
     if args.names.is_empty() {
         let (places, all) = context.places(args.all_clusters).await?;
@@ -65,20 +104,7 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     for name in &args.names {
         found.push(context.find_backup(&flags::known_name(name)?).await?);
     }
-    if let Some(selector) = selector {
-        found.retain(|(_, entry)| selector.matches(&entry.backup.metadata.labels));
-    }
-    let listing = Listing {
-        items: found,
-        single: args.names.len() == 1,
-        title: |(_, entry)| format!("backup/{}", entry.name),
-        value: |(_, entry)| marker(entry),
-        empty: format!("No backups found. Make one: {} create", context.program),
-    };
-    listing.print(&context.ui, &args.list, |found| {
-        table(context, &args.list.output, of_all, found)
-    })?;
-    Ok(Exit::Done)
+    Ok((found, of_all))
 }
 
 /// The marker with every field another tool wrote.
@@ -148,6 +174,9 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
 
 /// The cluster of a backup: the context it was last seen with, else the one it was made with, else its uid.
 fn cluster(context: &Context, place: &Place, entry: &Entry) -> String {
+    if let Some(member) = &place.member {
+        return member.clone();
+    }
     let annotations = &entry.backup.metadata.annotations;
     let uid = annotations.get(CLUSTER_UID).or(place.cluster.as_ref());
     let label = uid.map(|uid| context.label(uid));

@@ -9,20 +9,21 @@ use crate::context::Context;
 use backup_cli::error::Result;
 use backup_cli::output::{self, Format, OutputArgs, counted};
 
-/// Prints the result, then what is missing and what to do next.
-pub(super) fn print(
-    context: &Context,
-    output: &OutputArgs,
-    report: &BackupReport,
-    took: Duration,
-) -> Result<()> {
+/// Prints the result.
+pub(super) fn print(context: &Context, output: &OutputArgs, report: &BackupReport) -> Result<()> {
     let ui = &context.ui;
     let name = &report.backup.metadata.name;
     match output.output {
-        Format::Table | Format::Wide => ui.line(&format!("backup/{name} created"))?,
-        Format::Name => ui.line(&format!("backup/{name}"))?,
-        format => output::print(ui, format, &report.backup)?,
+        Format::Table | Format::Wide => ui.line(&format!("backup/{name} created")),
+        Format::Name => ui.line(&format!("backup/{name}")),
+        format => output::print(ui, format, &report.backup),
     }
+}
+
+/// Tells what is missing and what to do next.
+pub(super) fn tell(context: &Context, report: &BackupReport, took: Duration) {
+    let ui = &context.ui;
+    let name = &report.backup.metadata.name;
     let of = |outcome| {
         report
             .resources
@@ -63,5 +64,4 @@ pub(super) fn print(
     ui.note(&format!(
         "bring it back: {program} restore create --from-backup {name}{flag}"
     ));
-    Ok(())
 }

@@ -1,14 +1,18 @@
 //! `restore create`: bring a backup back, or a part of it, or show what that would do.
 
 mod plan;
+mod several;
 
 use backup_core::Kind;
+use backup_core::catalog::Entry;
 use backup_core::restore::{self, ExistingPolicy, RestoreOptions, RestoreReport};
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use crate::commands::contents::SpoolArgs;
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::flags::{self, DryRun, PartArgs};
+use crate::many::ManyArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Format, OutputArgs, count};
@@ -18,7 +22,8 @@ Examples:
   kubectl backup restore create --from-backup nightly
   kubectl backup restore create --from-backup nightly --dry-run=client
   kubectl backup restore create --from-backup nightly --include-namespaces shop --namespace-mappings shop:shop-copy
-  kubectl backup restore create --from-backup nightly --include-resources configmaps --objects shop/settings";
+  kubectl backup restore create --from-backup nightly --include-resources configmaps --objects shop/settings
+  kubectl backup restore create --from-schedule nightly --workspace production --yes";
 
 /// How many names are tried where others that begin in the same second take them.
 const NAMES: u32 = 8;
@@ -81,53 +86,122 @@ pub(crate) struct CreateArgs {
     /// Accepted for Velero's sake: this command always waits.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
+    /// Do not ask before several clusters are restored into
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    many: ManyArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
-    let ui = &context.ui;
+    if let Some(many) = args.many.resolve(context)? {
+        return several::run(context, &args, &many).await;
+    }
+    let meant = look_up(context, &args).await?;
+    if args.dry_run == DryRun::Client {
+        let (exit, plan) = show(context, &args, &meant).await?;
+        if let Some(plan) = plan {
+            output::print(&context.ui, args.output.output, &plan)?;
+        }
+        return Ok(exit);
+    }
+    let report = restore(context, &args, &meant).await?;
+    print(context, &args, &report)?;
+    tell(context, &report);
+    Ok(exit(&report))
+}
+
+/// A backup that was found, and what is asked of it.
+struct Meant {
+    options: RestoreOptions,
+    place: Place,
+    entry: Entry,
+}
+
+impl Meant {
+    /// `backup nightly from s3://backups/prod`
+    fn source(&self) -> String {
+        let from = locations::place(&self.place.location.spec);
+        format!("backup {} from {from}", self.options.backup)
+    }
+}
+
+async fn look_up(context: &Context, args: &CreateArgs) -> Result<Meant> {
     // Until it is looked up, a schedule's name stands in the place of its backup's.
-    let mut options = options(context, &args)?;
-    let cluster = context.cluster().await?;
-    let place = if args.from_schedule.is_some() {
+    let mut options = options(context, args)?;
+    context.cluster().await?;
+    let (place, entry) = if args.from_schedule.is_some() {
         let partially = args.allow_partially_failed == Some(true);
         let (place, newest) = context.find_of_schedule(&options.backup, partially).await?;
-        ui.note(&format!(
+        context.ui.note(&format!(
             "the newest backup of schedule {} is {} of {}",
             options.backup,
             newest.name,
             output::time(newest.backup.status.start_timestamp)
         ));
-        options.backup = newest.name;
-        place
+        options.backup = newest.name.clone();
+        (place, newest)
     } else {
-        context.find_backup(&options.backup).await?.0
+        context.find_backup(&options.backup).await?
     };
-    let from = locations::place(&place.location.spec);
-    let scope = scope(&args);
-    let target = format!("context {:?} ({})", cluster.context(), cluster.server());
-    if args.dry_run == DryRun::Client {
-        ui.note(&format!(
-            "planning: {scope} of backup {} from {from} into {target}",
-            options.backup
-        ));
-        return plan::show(context, cluster, &place.location, &options, &args.output).await;
-    }
+    Ok(Meant {
+        options,
+        place,
+        entry,
+    })
+}
+
+/// `context "prod" (https://10.0.0.1:6443)`
+async fn target(context: &Context) -> Result<String> {
+    let cluster = context.cluster().await?;
+    Ok(format!(
+        "context {:?} ({})",
+        cluster.context(),
+        cluster.server()
+    ))
+}
+
+/// Shows what would be done.
+async fn show(
+    context: &Context,
+    args: &CreateArgs,
+    meant: &Meant,
+) -> Result<(Exit, Option<Value>)> {
+    let (scope, source, target) = (scope(args), meant.source(), target(context).await?);
+    context
+        .ui
+        .note(&format!("planning: {scope} of {source} into {target}"));
+    let location = &meant.place.location;
+    plan::show(
+        context,
+        context.cluster().await?,
+        location,
+        &meant.options,
+        &args.output,
+    )
+    .await
+}
+
+/// Does it.
+async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<RestoreReport> {
+    let ui = &context.ui;
+    let cluster = context.cluster().await?;
+    let Meant { options, place, .. } = meant;
+    let (scope, source, target) = (scope(args), meant.source(), target(context).await?);
     let cancel = context.cancel("what was restored stays, and the same command goes on");
     let bar = ui.progress();
     let mut tries = 0;
     let (name, done) = loop {
-        let (name, resumed) =
-            restore::decide_name(cluster, &place.location.store, &options).await?;
+        let (name, resumed) = restore::decide_name(cluster, &place.location.store, options).await?;
         let how = if resumed { "goes on" } else { "begins" };
         ui.note(&format!(
-            "restore {name} {how}: {scope} of backup {} from {from} into {target}",
-            options.backup
+            "restore {name} {how}: {scope} of {source} into {target}"
         ));
         let cancel = cancel.clone();
-        let done = restore::restore(cluster, &place.location, &name, &options, cancel, &bar).await;
+        let done = restore::restore(cluster, &place.location, &name, options, cancel, &bar).await;
         tries += 1;
         let taken = matches!(&done, Err(e) if e.kind() == Kind::AlreadyExists);
         if !(taken && options.name.is_none() && tries < NAMES) {
@@ -150,9 +224,12 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
             ui.note(&format!("{how} and restore {name} goes on"));
         }
     })?;
-    print(context, &args, &report)?;
+    Ok(report)
+}
+
+fn exit(report: &RestoreReport) -> Exit {
     let whole = report.errors.is_empty() && report.counts[3] == 0;
-    Ok(if whole { Exit::Done } else { Exit::Incomplete })
+    if whole { Exit::Done } else { Exit::Incomplete }
 }
 
 /// What is restored, in words.
@@ -196,10 +273,16 @@ fn print(context: &Context, args: &CreateArgs, report: &RestoreReport) -> Result
     let ui = &context.ui;
     let name = &report.restore.metadata.name;
     match args.output.output {
-        Format::Table | Format::Wide => ui.line(&format!("restore/{name} created"))?,
-        Format::Name => ui.line(&format!("restore/{name}"))?,
-        format => output::print(ui, format, &report.restore)?,
+        Format::Table | Format::Wide => ui.line(&format!("restore/{name} created")),
+        Format::Name => ui.line(&format!("restore/{name}")),
+        format => output::print(ui, format, &report.restore),
     }
+}
+
+/// Tells what is missing and what to do next.
+fn tell(context: &Context, report: &RestoreReport) {
+    let ui = &context.ui;
+    let name = &report.restore.metadata.name;
     let [created, updated, skipped, failed] = report.counts;
     ui.note(&format!(
         "{} created, {} updated, {} skipped, {} failed: {}",
@@ -219,5 +302,4 @@ fn print(context: &Context, args: &CreateArgs, report: &RestoreReport) -> Result
     ui.note(&format!(
         "look at it: {program} restore describe {name} --details{flag}"
     ));
-    Ok(())
 }

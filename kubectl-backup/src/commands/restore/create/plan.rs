@@ -4,21 +4,23 @@ use backup_core::cluster::Cluster;
 use backup_core::location::Location;
 use backup_core::restore::{self, Action, RestoreOptions, Step};
 
+use serde_json::Value;
+
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::{self, Format, OutputArgs, Table, count};
+use backup_cli::output::{Format, OutputArgs, Table, count};
 
 /// Rows that are aligned together.
 const CHUNK: usize = 500;
 
-/// Plans, and prints a row (or an object) per step.
+/// Plans, and prints a row per step; for programs, the plan is handed back.
 pub(super) async fn show(
     context: &Context,
     cluster: &Cluster,
     location: &Location,
     options: &RestoreOptions,
     output: &OutputArgs,
-) -> Result<Exit> {
+) -> Result<(Exit, Option<Value>)> {
     let ui = &context.ui;
     let mut table = Table::new(
         &["KIND", "NAMESPACE", "NAME", "ACTION", "REASON"],
@@ -64,24 +66,24 @@ pub(super) async fn show(
     if let Some(e) = refused {
         return Err(e);
     }
-    match output.output {
-        Format::Json | Format::Yaml => {
-            let plan = serde_json::json!({"kind": "RestorePlan", "backup": options.backup.as_str(), "steps": steps, "warnings": warnings});
-            output::print(ui, output.output, &plan)?;
-        }
-        _ if !table.is_empty() => ui.table(&table)?,
-        _ => {}
-    }
+    let plan = match output.output {
+        Format::Json | Format::Yaml => Some(
+            serde_json::json!({"kind": "RestorePlan", "backup": options.backup.as_str(), "steps": steps, "warnings": warnings}),
+        ),
+        _ if !table.is_empty() => ui.table(&table).map(|()| None)?,
+        _ => None,
+    };
     for warning in &warnings {
         ui.warn(warning);
     }
     let [create, update, skip, fail] = counts.map(count);
     ui.note(&format!("would create {create}, update {update}, skip {skip}; {fail} would fail; nothing was changed"));
-    Ok(if counts[Action::Failed as usize] == 0 {
+    let exit = if counts[Action::Failed as usize] == 0 {
         Exit::Done
     } else {
         Exit::Incomplete
-    })
+    };
+    Ok((exit, plan))
 }
 
 fn would(action: Action) -> &'static str {

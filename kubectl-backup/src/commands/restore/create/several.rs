@@ -1,0 +1,164 @@
+//! `restore create` for several clusters: each of them gets its own backup back. What goes where is told first, and somebody says yes to it.
+
+use std::collections::BTreeMap;
+
+use backup_core::Error;
+use serde_json::Value;
+
+use super::{CreateArgs, Meant, exit, look_up, restore, scope, show, target, tell};
+use crate::commands::get::CLUSTER_UID;
+use crate::context::Context;
+use crate::flags::DryRun;
+use crate::many::{self, Many, Member};
+use backup_cli::error::{Exit, Result};
+use backup_cli::output::{self, Format, counted};
+
+const TITLES: [&str; 5] = ["NAME", "BACKUP", "STATUS", "ERRORS", "WARNINGS"];
+
+/// What is known of one of them when nothing is done yet.
+struct Ready {
+    args: CreateArgs,
+    meant: Meant,
+    target: String,
+    /// The cluster has another identity than the one that was backed up.
+    other: bool,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Result<Exit> {
+    for member in &many.members {
+        super::options(&member.context, &of_member(args, member))?;
+    }
+    many.are_distinct().await?;
+    let found = many.each(|member| get_ready(args, member)).await;
+    if args.dry_run == DryRun::Client {
+        return plan(context, args, found).await;
+    }
+    ask(context, args, &found)?;
+    let mut rows = Vec::new();
+    let mut exits = Vec::new();
+    let ready: BTreeMap<_, _> = found
+        .iter()
+        .map(|(member, ready)| (&member.name, ready))
+        .collect();
+    let ready = &ready;
+    let done = many.each(|member| async move {
+        let Some(Ok(ready)) = ready.get(&member.name) else {
+            // Why was told when it was looked for.
+            return Ok(None);
+        };
+        let report = restore(&member.context, &ready.args, &ready.meant).await?;
+        tell(&member.context, &report);
+        Ok(Some(report))
+    });
+    for (member, done) in done.await {
+        exits.push(match &done {
+            Ok(Some(report)) => exit(report),
+            Ok(None) => Exit::Failed,
+            Err(exit) => *exit,
+        });
+        let restored = done.ok().flatten().map(|report| report.restore);
+        let object = restored.as_ref().map(serde_json::to_value).transpose();
+        let object = object
+            .map_err(|e| Error::other("the restore can not be written as JSON").because(e))?;
+        let cells = match &restored {
+            Some(restore) => [
+                restore.metadata.name.clone(),
+                restore.spec.backup_name.clone(),
+                restore.status.phase.to_string(),
+                restore.status.errors.to_string(),
+                restore.status.warnings.to_string(),
+            ],
+            None => ["", "", "Failed", "", ""].map(str::to_owned),
+        };
+        rows.push((member.name.clone(), cells.into(), object));
+    }
+    many::print(context, &args.output, &TITLES, rows, "restore")?;
+    Ok(many::worst(exits))
+}
+
+fn of_member(args: &CreateArgs, member: &Member) -> CreateArgs {
+    let mut args = args.clone();
+    args.part.default_namespaces(&member.namespaces);
+    args
+}
+
+async fn get_ready(args: &CreateArgs, member: &Member) -> Result<Ready> {
+    let args = of_member(args, member);
+    let meant = look_up(&member.context, &args).await?;
+    let made_of = meant.entry.backup.metadata.annotations.get(CLUSTER_UID);
+    let identity = member.context.identity().await?;
+    let other =
+        matches!((made_of, identity), (Some(made_of), Some(identity)) if made_of != identity);
+    Ok(Ready {
+        target: target(&member.context).await?,
+        args,
+        meant,
+        other,
+    })
+}
+
+/// Tells what goes where and what can not, and asks.
+fn ask(context: &Context, args: &CreateArgs, found: &many::Done<'_, Ready>) -> Result<()> {
+    let mut into = Vec::new();
+    for (member, ready) in found {
+        let ui = &member.context.ui;
+        let Ok(ready) = ready else {
+            ui.say("nothing is restored into it");
+            continue;
+        };
+        let started = ready.meant.entry.backup.status.start_timestamp;
+        let other = if ready.other {
+            "; the backup is of another cluster, or of this one before it was made anew"
+        } else {
+            ""
+        };
+        ui.say(&format!(
+            "{} of {} of {} goes into {}{other}",
+            scope(&ready.args),
+            ready.meant.source(),
+            output::time(started),
+            ready.target
+        ));
+        into.push(member.name.as_str());
+    }
+    if into.is_empty() {
+        return Ok(());
+    }
+    let question = format!(
+        "restore into {}: {}?",
+        counted(into.len() as u64, "cluster"),
+        into.join(", ")
+    );
+    context.ui.confirm(args.yes, &question)
+}
+
+/// Shows what would be done, one cluster after another.
+async fn plan(context: &Context, args: &CreateArgs, found: many::Done<'_, Ready>) -> Result<Exit> {
+    let ui = &context.ui;
+    let mut plans: Vec<Value> = Vec::new();
+    let mut exits = Vec::new();
+    let as_table = matches!(args.output.output, Format::Table | Format::Wide);
+    for (member, ready) in found {
+        let shown = match ready {
+            Err(exit) => Err(exit),
+            Ok(ready) => {
+                if as_table {
+                    ui.line(&format!("CLUSTER {}", member.name))?;
+                }
+                let shown = show(&member.context, &ready.args, &ready.meant).await;
+                shown.map_err(|error| {
+                    member.context.ui.error(&error);
+                    error.exit()
+                })
+            }
+        };
+        let (exit, plan) = shown.unwrap_or_else(|exit| (exit, None));
+        exits.push(exit);
+        plans.extend(plan.map(|plan| many::labelled(&member.name, plan)));
+    }
+    if matches!(args.output.output, Format::Json | Format::Yaml) {
+        output::print(ui, args.output.output, &output::objects(plans, false))?;
+    }
+    Ok(many::worst(exits))
+}
