@@ -1,6 +1,8 @@
 //! Names of what exists: in the kubeconfig, in the cluster, in the location. Reads only, and as little as will do.
 
 use std::collections::BTreeSet;
+use std::fs::DirEntry;
+use std::path::Path;
 
 use backup_core::catalog;
 use backup_core::layout::{BACKUPS, RESTORES};
@@ -24,6 +26,9 @@ pub(super) enum Names {
     Namespaces,
     /// Several, with commas between.
     NamespaceLists,
+    /// The same.
+    ContextLists,
+    Workspaces,
     Backups,
     Schedules,
     Restores,
@@ -39,7 +44,7 @@ pub(super) enum Names {
 impl Names {
     /// Whether several stand in one word, with commas between.
     pub(super) fn is_list(self) -> bool {
-        self == Self::NamespaceLists
+        matches!(self, Self::NamespaceLists | Self::ContextLists)
     }
 }
 
@@ -53,7 +58,7 @@ pub(super) async fn look(
     scope: &ScopeArgs,
 ) -> Result<Vec<String>> {
     let found: BTreeSet<String> = match names {
-        Names::Contexts => {
+        Names::Contexts | Names::ContextLists => {
             let all = context.kubeconfig()?.contexts.into_iter();
             all.map(|one| one.name).collect()
         }
@@ -66,6 +71,7 @@ pub(super) async fn look(
             all.map(|one| one.name).collect()
         }
         Names::Namespaces | Names::NamespaceLists => namespaces(context).await?,
+        Names::Workspaces => workspaces(&context.paths.workspaces()),
         Names::Backups => folders(context, BACKUPS).await?,
         Names::Restores => folders(context, RESTORES).await?,
         Names::Schedules => {
@@ -96,6 +102,13 @@ pub(super) async fn look(
 
 fn of(names: Vec<String>) -> BTreeSet<String> {
     names.into_iter().collect()
+}
+
+/// The files of a folder that may not be there.
+fn workspaces(folder: &Path) -> BTreeSet<String> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |file: DirEntry| Some(file.file_name().to_str()?.strip_suffix(".yaml")?.to_owned());
+    files.filter_map(name).collect()
 }
 
 /// Names of folders: the markers in them are not read.

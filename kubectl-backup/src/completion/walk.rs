@@ -217,6 +217,8 @@ impl<'c> Walk<'c> {
         let shown = shown.first().map_or("", |name| name.as_str());
         match (arg.get_id().as_str(), shown) {
             ("context", _) => Next::Names(Names::Contexts),
+            ("contexts", _) => Next::Names(Names::ContextLists),
+            ("workspace", _) => Next::Names(Names::Workspaces),
             ("user", _) => Next::Names(Names::Users),
             ("cluster", _) if self.is_etcd() => Next::Names(Names::HostedClusters),
             ("cluster", _) => Next::Names(Names::Clusters),
@@ -332,6 +334,8 @@ mod tests {
         for (line, names) in [
             (&["--context", ""][..], Names::Contexts),
             (&["get", "--context="], Names::Contexts),
+            (&["get", "--contexts", "a,"], Names::ContextLists),
+            (&["get", "--workspace", ""], Names::Workspaces),
             (&["create", "-n", ""], Names::Namespaces),
             (
                 &["create", "--include-namespaces", "a,"],
