@@ -30,6 +30,26 @@ fn with_nothing_configured_backups_go_to_a_folder_of_the_users() {
     let folder = home.join(".local/share/kubectl-backup").join(&uid);
     assert!(folder.join("backups/b/velero-backup.json").exists());
     assert!(run(&["get"]).ok().stdout.contains('b'));
+    // So do those of a user who may see a namespace and nothing of the cluster.
+    cluster.kubectl(&[
+        "create",
+        "rolebinding",
+        "owner",
+        "-n",
+        &namespace,
+        "--clusterrole=admin",
+        "--user=owner-of-a-folder",
+    ]);
+    let owner = cluster.user("owner-of-a-folder", &[]);
+    let made = run(&["create", "own", "-n", &namespace])
+        .kubeconfig(&owner)
+        .run();
+    assert!([0, 3].contains(&made.code), "{}", made.stderr);
+    assert!(
+        made.stderr.contains("kubectl-backup/server-"),
+        "{}",
+        made.stderr
+    );
     // At 3 a.m. the cluster is gone; the backup is still found by its name.
     let nowhere = home.write(
         "nowhere",
@@ -94,7 +114,9 @@ fn a_location_of_another_cluster_is_refused_for_writing_until_it_is_adopted_and_
         &["restore", "create", "--from-backup", "b"],
     )
     .ok();
-    on(&other, &location, &["location", "adopt", "--yes"]).ok();
+    let adopt = ["location", "adopt", "--yes", "-o", "json"];
+    let adopted = on(&other, &location, &adopt).ok().json();
+    assert_eq!(adopted["kind"], "BackupStorageLocation");
     on(&other, &location, &["create", "c", "-n", "default"]).ok();
     let turned = on(cluster, &location, &["create", "d", "-n", &namespace]).code(1);
     assert!(
@@ -126,8 +148,12 @@ fn a_remembered_location_is_changed_and_forgotten_and_its_backups_stay() {
             "--bucket",
             &folder,
         ])
+        // What a variable says of every location is not kept of one.
+        .env("KUBECTL_BACKUP_CREDENTIALS_FILE", home.write("keys", ""))
         .ok();
     }
+    let kept = run(&["location", "get", "-o", "yaml"]).ok().stdout;
+    assert!(!kept.contains("credentials-file"), "{kept}");
     run(&["location", "set", "one", "--default"]).ok();
     run(&["create", "b", "-n", &namespace]).ok();
     assert!(one.join("backups/b/velero-backup.json").exists());

@@ -223,6 +223,16 @@ fn several_clusters_are_backed_up_looked_at_and_restored_as_one() {
     says(&done, &["gone: nothing is restored into it"]);
     is_there(&us, "us");
 
+    // With nothing configured, each has the folder of this machine that is its own.
+    let bare = Folder::new("home");
+    let plain =
+        |arguments: &[&str]| run(&[arguments, &["--contexts", "eu,us"]].concat()).home(bare.path());
+    plain(&["create", "plain", "-n", "many-shop"]).ok();
+    let listed = plain(&["get", "plain", "-o", "json"]).ok().json();
+    let uid =
+        |at: usize| &listed["items"][at]["metadata"]["annotations"]["kubectl-backup/cluster-uid"];
+    assert!(uid(0).is_string() && uid(0) != uid(1), "{listed}");
+
     for (arguments, code, words) in [
         (&["create", "--contexts", "eu,absent"][..], 1, "absent"),
         (&["create", "--contexts", "eu,eu"], 2, "twice"),

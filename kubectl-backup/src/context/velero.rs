@@ -22,6 +22,8 @@ const OURS: &str = "kubectl-backup";
 /// Looked at in this order.
 const USUAL: [&str; 2] = [OURS, "velero"];
 
+const KIND: &str = "/apis/velero.io/v1";
+
 /// How long a name may take that only a cluster's own DNS may know.
 const DNS: Duration = Duration::from_secs(5);
 
@@ -40,7 +42,11 @@ pub(super) async fn sources(cluster: &Cluster, asked: Option<&str>) -> Result<Ve
     let all = match object::list(cluster, None).await {
         Ok(all) => all,
         Err(e) if e.is_not_found() => return Ok(Vec::new()),
-        Err(e) if e.is_forbidden() => usual(cluster, e).await?,
+        // Who may not list them is refused whether the kind is there or not; what is served, everybody may know.
+        Err(e) if e.is_forbidden() => match cluster.get(KIND).await {
+            Err(absent) if absent.is_not_found() => return Ok(Vec::new()),
+            _ => usual(cluster, e).await?,
+        },
         Err(e) => return Err(refused(e, "").into()),
     };
     Ok(counting(all)?
