@@ -189,3 +189,230 @@ fn we_list_describe_and_restore_veleros() {
     let results = minio.get(bucket, "p/restores/r/restore-r-results.gz");
     assert!(gunzip(&results).contains("errors"));
 }
+
+/// What a restore is to change, and an object for each way of changing it.
+const CHANGED: &str = r#"
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: fast}
+provisioner: example.com/none
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {team: shop}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: shop}
+spec: {storageClassName: slow, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {initContainers: [{name: i, image: 'docker.io/init:1'}], containers: [{name: c, image: 'docker.io/db:1'}]}}
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {storageClassName: slow, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      tolerations: [{key: a, operator: Exists}]
+      containers:
+      - {name: one, image: 'docker.io/one:1', ports: [{containerPort: 80}], env: [{name: A, value: '1'}, {name: B, value: '2'}, {name: C, value: '3'}]}
+      - {name: two, image: 'docker.io/two:1', args: [a, b]}
+      - {name: three, image: 'other/three:1'}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: cron, namespace: shop}
+spec: {schedule: '0 0 1 1 *', suspend: true, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: 'docker.io/cron:1'}]}}}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: typed, namespace: shop, labels: {app: web}}
+data: {url: 'https://prod', size: '1', gone: x}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: tested, namespace: shop}
+data: {url: 'https://prod'}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: shop, annotations: {velero.io/restore-status: 'true'}}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{name: a, port: 80}, {name: b, port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: back, namespace: shop}
+spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: shop}
+rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: velero}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: classes, namespace: velero, labels: {velero.io/plugin-config: '', velero.io/change-storage-class: RestoreItemAction}}
+data: {slow: fast, none: other}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: images, namespace: velero, labels: {velero.io/plugin-config: '', velero.io/change-image-name: RestoreItemAction}}
+data: {a: 'docker.io , mirror.example.com:5000', odd: no comma}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: rules, namespace: velero}
+data:
+  rules.yaml: |
+    version: v1
+    resourceModifierRules:
+    - conditions:
+        groupResource: deployments.apps
+        resourceNameRegex: "^w.b$"
+        namespaces: [shop]
+        matches: [{path: /spec/replicas, value: "3"}, {path: /metadata/labels/app, value: web}]
+      patches:
+      - {operation: test, path: /spec/template/spec/containers/0/name, value: one}
+      - {operation: replace, path: /spec/replicas, value: "2"}
+      - {operation: add, path: /spec/template/spec/containers/0/env/-1, value: '{"name": "D", "value": "4"}'}
+      - {operation: add, path: /metadata/labels/example.com~1team, value: "\"7\""}
+      - {operation: copy, from: /spec/template/metadata/labels/app, path: /metadata/labels/copied}
+      - {operation: move, from: /spec/template/spec/containers/1/args, path: /spec/template/spec/containers/1/command}
+      - {operation: remove, path: /spec/template/spec/tolerations/0}
+    - conditions: {groupResource: "deployments.*", matches: [{path: /spec/replicas, value: "3"}]}
+      strategicPatches:
+      - patchData: |
+          spec:
+            template:
+              spec:
+                containers:
+                - {name: new, image: "new:1"}
+                - name: one
+                  env: [{name: B, value: changed}, {name: Z, value: "26"}, {name: A, $patch: delete}]
+                - {name: three, $patch: delete}
+                nodeSelector: {disk: ssd}
+    - conditions: {groupResource: deployments.apps, matches: [{path: /spec/replicas, value: "2"}]}
+      patches: [{operation: replace, path: /spec/replicas, value: "9"}]
+    - conditions: {groupResource: configmaps, labelSelector: {matchExpressions: [{key: app, operator: In, values: [web]}]}}
+      mergePatches:
+      - patchData: '{"data": {"url": "https://test", "gone": null}}'
+      - patchData: |
+          metadata:
+            annotations: {mode: "0644"}
+    - conditions: {groupResource: configmaps, resourceNameRegex: est}
+      patches:
+      - {operation: replace, path: /data/url, value: x}
+      - {operation: test, path: /data/url, value: y}
+    - conditions: {groupResource: "{services,r*.rbac.authorization.k8s.io}", namespaces: [other]}
+      mergePatches: [{patchData: '{"metadata": {"labels": {"wrong": "namespace"}}}'}]
+    - conditions: {groupResource: "*.rbac.authorization.k8s.io"}
+      mergePatches: [{patchData: '{"metadata": {"labels": {"no": "dots"}}}'}]
+    - conditions: {groupResource: "roles.**"}
+      mergePatches: [{patchData: '{"metadata": {"labels": {"all": "dots"}}}'}]
+    - conditions: {groupResource: services, resourceNameRegex: front}
+      strategicPatches:
+      - patchData: '{"spec": {"ports": [{"port": 81, "name": "renamed"}, {"port": 90, "name": "new"}]}}'
+    - conditions: {groupResource: "*"}
+      mergePatches: [{patchData: '{"metadata": {"labels": {"any": "core"}, "namespace": "elsewhere"}}'}]
+"#;
+
+/// The same backup, the same ConfigMaps, two restores: what Velero changes and what we change is the same.
+#[test]
+fn velero_and_we_change_objects_in_the_same_way() {
+    let minio = Minio::shared();
+    let bucket = minio.bucket("rewritten");
+    let location = format!("s3://{bucket}/p?endpoint={}", minio.endpoint());
+    let cluster = Cluster::start();
+    cluster.apply(CHANGED);
+    for service in ["front", "back"] {
+        cluster.kubectl(&[
+            "-n",
+            "shop",
+            "patch",
+            "service",
+            service,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"}]}}}"#,
+        ]);
+    }
+    let run = |arguments: &[&str]| on(&cluster, &location, arguments).credentials_of(minio);
+    run(&["create", "ours", "-n", "shop"]).ok();
+    let velero = Velero::start(&cluster, minio, bucket, "p", &[], None);
+    velero.sync("ours");
+    let modifiers = ["--resource-modifier-configmap", "rules"];
+    let theirs = [&modifiers[..], &["--namespace-mappings", "shop:by-velero"]].concat();
+    velero.restore("r", "ours", &theirs);
+    let mine = [
+        "restore",
+        "create",
+        "ours-r",
+        "--from-backup",
+        "ours",
+        "--namespace-mappings",
+        "shop:by-us",
+    ];
+    let done = run(&[&mine, &modifiers[..]].concat()).ok();
+    assert!(
+        done.stderr.contains("ConfigMap velero/rules"),
+        "{}",
+        done.stderr
+    );
+    let state = Snapshot::of(&cluster);
+    let made_by_controllers = ["pods", "replicasets.apps"].map(str::to_owned);
+    let options = Options {
+        managed_fields: false,
+        without_resources: made_by_controllers.into(),
+        ..Options::in_namespaces(&["by-velero"]).mapped("by-velero", "by-us")
+    };
+    compare(&state, &state, &options).assert_none();
+    // And it is changed at all; the status comes back of the one service that asks for it.
+    for (service, status) in [
+        (
+            "front",
+            serde_json::json!({"ingress": [{"ip": "192.0.2.7", "ipMode": "VIP"}]}),
+        ),
+        ("back", serde_json::json!({})),
+    ] {
+        for namespace in ["by-velero", "by-us"] {
+            let path = format!("/api/v1/namespaces/{namespace}/services/{service}");
+            assert_eq!(
+                cluster.get_raw(&path)["status"]["loadBalancer"],
+                status,
+                "{path}"
+            );
+        }
+    }
+    let web = cluster.get_raw("/apis/apps/v1/namespaces/by-us/deployments/web");
+    assert_eq!(web["spec"]["replicas"], 2);
+    let containers = &web["spec"]["template"]["spec"]["containers"];
+    assert!(
+        containers
+            .to_string()
+            .contains("mirror.example.com:5000/one:1"),
+        "{containers}"
+    );
+    // Velero takes our record of the restore for one of its own.
+    let record: serde_json::Value =
+        serde_json::from_slice(&minio.get(bucket, "p/restores/ours-r/velero-restore.json"))
+            .unwrap();
+    assert_eq!(record["spec"]["resourceModifier"]["name"], "rules");
+}

@@ -5,6 +5,7 @@ mod foreign;
 mod interrupted;
 mod owners;
 mod parts;
+mod rewrites;
 mod schedules;
 mod volumes;
 pub(crate) mod whole;

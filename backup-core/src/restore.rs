@@ -13,6 +13,7 @@ mod patience;
 mod plan;
 mod report;
 mod rewrite;
+pub mod rewriting;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ use naming::{choose_name, hash_of};
 use naming::{fresh_name, options_hash, other_options, places, spec};
 use report::Record;
 use rewrite::Rewrite;
+use rewriting::Rewriting;
 use volumes::Volumes;
 use waves::{State, Waves};
 
@@ -86,6 +88,8 @@ pub struct RestoreOptions {
     pub existing: ExistingPolicy,
     /// Keep all node ports.
     pub preserve_node_ports: bool,
+    /// What is changed on the way.
+    pub rewriting: Rewriting,
     /// Whether the data of volumes is asked for; `false`: claims come back empty, and that is no error.
     pub restore_volumes: Option<bool>,
     /// Where a foreign archive is rewritten.
@@ -279,7 +283,8 @@ impl RestoreOptions {
     pub fn validate(&self) -> Result<()> {
         self.filter.validate()?;
         plan::refuse_never(&self.filter)?;
-        plan::refuse_mappings(&self.filter, &self.namespace_mappings)
+        plan::refuse_mappings(&self.filter, &self.namespace_mappings)?;
+        self.rewriting.validate()
     }
 }
 
@@ -430,7 +435,10 @@ impl Run<'_> {
             let resources = archive.index.resources();
             return Err(nothing(&self.options.backup, resources, warnings));
         }
-        warnings.extend(target::asking(self.cluster).await);
+        let rewriting = &self.options.rewriting;
+        let (prepared, more) =
+            rewriting::prepare(self.cluster, rewriting, archive, filter, &survey, &served).await?;
+        warnings.extend(more);
         // Nothing is written before all of that is known to be sound.
         let journal = match header {
             Some(header) => {
@@ -450,6 +458,8 @@ impl Run<'_> {
                 mappings: self.options.namespace_mappings.clone(),
                 preserve_node_ports: self.options.preserve_node_ports,
                 kept_volumes: survey.kept_volumes.clone(),
+                rewriting: Arc::new(rewriting.clone()),
+                prepared: Arc::new(prepared),
             },
             existing: self.options.existing,
             dry: journal.is_none(),

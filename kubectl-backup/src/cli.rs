@@ -42,7 +42,7 @@ pub(crate) struct GlobalArgs {
     /// Where backups live.
     #[command(flatten)]
     pub(crate) location: LocationArgs,
-    /// Namespace of the cluster's Velero, whose locations are used where you have none of your own [default: velero, else where one works]
+    /// Namespace of the cluster's Velero, whose locations are used where you have none of your own, and whose rewrites restores take [default: velero, else where one works]
     #[arg(
         long,
         global = true,

@@ -173,15 +173,17 @@ impl Context {
         Ok((sources, None))
     }
 
+    /// The namespace of the cluster's Velero, where it was named.
+    pub(crate) fn velero_namespace(&self) -> Option<&str> {
+        let namespace = self.global.velero_namespace.as_deref();
+        namespace.or(self.global.velero_namespace_of_velero.as_deref())
+    }
+
     /// The locations of the cluster's Velero; nothing where it has none.
     async fn objects(&self) -> Result<&Vec<Source>> {
         self.objects
             .get_or_try_init(|| async {
-                let namespace = &self.global.velero_namespace;
-                let namespace = namespace
-                    .as_ref()
-                    .or(self.global.velero_namespace_of_velero.as_ref());
-                velero::sources(self.cluster().await?, namespace.map(String::as_str)).await
+                velero::sources(self.cluster().await?, self.velero_namespace()).await
             })
             .await
     }

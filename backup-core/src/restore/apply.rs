@@ -3,6 +3,7 @@
 
 mod claims;
 mod notices;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +97,19 @@ impl Done {
         self
     }
 
+    /// Says what was changed because it was asked for, where the object was made or changed.
+    fn rewritten(mut self, wanted: &Shaped<'_>) -> Self {
+        if wanted.changes.is_empty() || !matches!(self.action, Action::Created | Action::Updated) {
+            return self;
+        }
+        let changes = wanted.changes.join(", ");
+        self.reason = match self.reason.as_str() {
+            "" => changes,
+            reason => format!("{changes}; {reason}"),
+        };
+        self
+    }
+
     fn again(mut self) -> Self {
         self.again = true;
         self
@@ -147,7 +161,7 @@ impl Applier {
     pub(super) async fn process(&self, job: &Job) -> Result<Done> {
         match self.attempt(job).await {
             Ok(done) => Ok(done),
-            Err(Stop::Fatal(e)) if e.kind() == Kind::Corrupt => {
+            Err(Stop::Fatal(e)) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
                 Ok(Done::new(Action::Failed, e.to_string()))
             }
             Err(Stop::Fatal(e)) => Err(e),
@@ -206,13 +220,14 @@ impl Applier {
                 None => self.create(job, rewrite, &wanted).await,
             },
         }?;
-        Ok(match bound.warning {
+        let done = match bound.warning {
             Some(warning) if done.action == Action::Created => Done {
                 reason: warning,
                 ..done.warn()
             },
             _ => done,
-        })
+        };
+        Ok(done.rewritten(&wanted))
     }
 
     async fn find(&self, job: &Job) -> Result<Option<Bytes>, ApiError> {
@@ -250,8 +265,9 @@ impl Applier {
             };
             let error = match self.cluster.send(&call).await {
                 Ok(made) => {
-                    let uid = Uuid::parse_str(&Metadata::read(&made).uid).ok();
-                    return Ok(self.give_managers(job, wanted).await.uid(uid));
+                    let made = Metadata::read(&made);
+                    let uid = Uuid::parse_str(&made.uid).ok();
+                    return Ok(self.complete(job, wanted, &made).await.uid(uid));
                 }
                 Err(error) => error,
             };
@@ -281,7 +297,7 @@ impl Applier {
             let metadata = Metadata::read(&live);
             if lost && metadata.is_of(&rewrite.restore, &wanted.uid) {
                 let uid = Uuid::parse_str(&metadata.uid).ok();
-                return Ok(self.give_managers(job, wanted).await.uid(uid));
+                return Ok(self.complete(job, wanted, &metadata).await.uid(uid));
             }
             if metadata.deletion_timestamp.is_some()
                 && job.resource.name == order::NAMESPACES
@@ -304,6 +320,25 @@ impl Applier {
             }
         }
         Ok(false)
+    }
+
+    /// What a create leaves to do: the status, and last, for it marks the object as finished, who managed the fields.
+    async fn complete(&self, job: &Job, wanted: &Shaped<'_>, made: &Metadata) -> Done {
+        let status = self.give_status(job, wanted, made).await;
+        let done = self.give_managers(job, wanted).await;
+        match status {
+            Ok(()) => done,
+            Err(e) => {
+                let reason = match done.reason.as_str() {
+                    "" => format!("created, but its status was not restored: {e}"),
+                    reason => format!("{reason}; nor was its status: {e}"),
+                };
+                Done {
+                    reason,
+                    ..done.warn()
+                }
+            }
+        }
     }
 
     /// Where several managed the fields, a create could not tell.
@@ -357,7 +392,7 @@ impl Applier {
         }
         if metadata.is_of(&rewrite.restore, &wanted.uid) {
             if metadata.is_unfinished() && !self.dry {
-                return Ok(self.give_managers(job, wanted).await.uid(uid));
+                return Ok(self.complete(job, wanted, &metadata).await.uid(uid));
             }
             return Ok(restored_before(uid));
         }

@@ -186,7 +186,7 @@ impl Survey {
                     && let Some(asks) = plan::asks(&row.labels)
                 {
                     asking.push(format!(
-                        "configmaps {} in the backup asks {asks}, which is not done",
+                        "configmaps {} in the backup asks {asks}: a restore goes by what stands in the target when it begins",
                         row.namespace
                             .iter()
                             .chain([&row.name])

@@ -130,6 +130,7 @@ pub(super) fn spec(options: &RestoreOptions) -> RestoreSpec {
     if spec.included_namespaces.is_empty() {
         spec.included_namespaces.push("*".to_owned());
     }
+    spec.rest.extend(options.rewriting.record());
     spec
 }
 

@@ -82,7 +82,7 @@ pub(super) fn refuse_never(filter: &Filter) -> Result<()> {
     Ok(())
 }
 
-/// What ConfigMaps with these labels ask Velero to do in every restore.
+/// What ConfigMaps with these labels ask Velero to do in every restore in whose target they stand.
 const ASKS: [(&str, &str); 4] = [
     (
         "velero.io/change-storage-class",
@@ -96,7 +96,7 @@ const ASKS: [(&str, &str); 4] = [
     ("velero.io/change-pvc-node", "for other nodes of claims"),
 ];
 
-/// What an object of these labels asks a restore for, and is not done.
+/// What a ConfigMap of these labels asks restores for.
 pub(super) fn asks(labels: &BTreeMap<String, String>) -> Option<&'static str> {
     let asked = ASKS.iter().find(|(label, _)| labels.contains_key(*label));
     asked.map(|(_, what)| *what)

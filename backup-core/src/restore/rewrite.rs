@@ -1,19 +1,24 @@
-//! An object of a backup becomes the object that is created: what a server sets goes, namespaces are mapped, and each kind gets Velero's
-//! item action (see [`kinds`]). Pure; what is not touched stays byte for byte.
+//! An object of a backup becomes the object that is created: what a server sets goes, each kind gets Velero's item action (see
+//! [`kinds`]), what was asked for is changed (see [`mapping`] and [`modifiers`]), and namespaces are mapped, in Velero's order. Pure; what
+//! is not touched stays byte for byte.
 
 mod kinds;
+mod mapping;
+pub(super) mod modifiers;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::rewriting::{Prepared, Rewriting};
 use crate::error::Result;
 use crate::raw::RawObject;
 
@@ -21,6 +26,8 @@ use crate::raw::RawObject;
 pub(super) const LABEL_BACKUP: &str = "velero.io/backup-name";
 /// Label with the restore's name; Velero's.
 pub(super) const LABEL_RESTORE: &str = "velero.io/restore-name";
+/// Annotation by which an object says whether its status comes back; Velero's.
+const ANNOTATION_STATUS: &str = "velero.io/restore-status";
 /// Annotation with the uid the object had in the backup; ours.
 pub(super) const ANNOTATION_UID: &str = "kubectl-backup/uid";
 /// Who we are in managedFields, where the backup does not tell who else.
@@ -63,6 +70,10 @@ pub(super) struct Rewrite {
     pub(super) preserve_node_ports: bool,
     /// Volumes that are restored as they are: their claims keep naming them.
     pub(super) kept_volumes: HashSet<String>,
+    /// What else is to be changed.
+    pub(super) rewriting: Arc<Rewriting>,
+    /// What is known for that.
+    pub(super) prepared: Arc<Prepared>,
 }
 
 /// An object without what a server sets.
@@ -78,6 +89,10 @@ pub(super) struct Shaped<'a> {
     pub(super) name: String,
     /// Who managed its fields.
     pub(super) managers: Managers,
+    /// Its status, as JSON, where that comes back too.
+    pub(super) status: Option<String>,
+    /// What was changed because it was asked for, in words.
+    pub(super) changes: Vec<String>,
 }
 
 /// Who managed an object's fields, the status left out.
@@ -90,17 +105,28 @@ pub(super) enum Managers {
     Several(String),
 }
 
+impl Managers {
+    /// Of an object whose status comes back: all that are noted, so that the object counts as unfinished until the status is written too.
+    fn all(object: &RawObject<'_>) -> Result<Self> {
+        let metadata = RawObject::parse(object.get("metadata").unwrap_or("{}"))?;
+        // An empty entry clears what there is.
+        let entries = metadata.get("managedFields");
+        let entries = entries.filter(|text| !matches!(*text, "null" | "[]"));
+        Ok(Self::Several(entries.unwrap_or("[{}]").to_owned()))
+    }
+}
+
 impl Rewrite {
     /// Namespace of the target for a namespace of the backup.
     pub(super) fn namespace<'s>(&'s self, old: &'s str) -> &'s str {
         self.mappings.get(old).map_or(old, String::as_str)
     }
 
-    /// Takes from an object what a server sets and does what its kind needs. Of two objects that differ only in what a restore does not
-    /// bring back, the results are the same.
+    /// Takes from an object what a server sets and does what its kind needs; in one of a backup it changes what was asked for. Of two objects
+    /// that differ only in what a restore does not bring back, the results are the same.
     ///
     /// # Errors
-    /// `Corrupt`, when the body is no Kubernetes object.
+    /// `Corrupt`, when the body is no Kubernetes object; `Invalid`, when what was asked for can not be done with it.
     pub(super) fn shape<'a>(
         &self,
         resource: &str,
@@ -110,6 +136,8 @@ impl Rewrite {
         let mut object = RawObject::from_slice(body)?;
         kinds::act(self, resource, &mut object, side)?;
         object.remove("status");
+        // Modifiers look at it by the namespace it had.
+        let late = side == Side::Backup && self.rewriting.modifiers.is_some();
         let (mut uid, mut namespace, mut name) = (String::new(), String::new(), String::new());
         let mut managers = Managers::One(MANAGER.to_owned());
         edit(&mut object, "metadata", |metadata| {
@@ -123,8 +151,29 @@ impl Rewrite {
             metadata.remove("managedFields");
             drop_keys(metadata, "labels", &[LABEL_BACKUP, LABEL_RESTORE])?;
             drop_keys(metadata, "annotations", &[ANNOTATION_UID])?;
+            if late {
+                return Ok(());
+            }
             self.map(metadata, "namespace", side)
         })?;
+        let changes = match side {
+            Side::Backup => self.change(resource, &namespace, &name, &mut object)?,
+            Side::Live => Vec::new(),
+        };
+        if late && !namespace.is_empty() {
+            edit(&mut object, "metadata", |metadata| {
+                // Wherever a modifier would have it.
+                metadata.set("namespace", &self.namespace(&namespace))
+            })?;
+        }
+        let mut status = None;
+        if side == Side::Backup && self.wants_status(resource, &object)? {
+            let whole = RawObject::from_slice(body)?;
+            if let Some(text) = whole.get("status").filter(|text| *text != "null") {
+                status = Some(text.to_owned());
+                managers = Managers::all(&whole)?;
+            }
+        }
         if resource == super::order::NAMESPACES {
             edit(&mut object, "metadata", |metadata| {
                 // The server sets it.
@@ -138,6 +187,66 @@ impl Rewrite {
             namespace,
             name,
             managers,
+            status,
+            changes,
+        })
+    }
+
+    /// Changes what was asked for; tells what it was.
+    fn change(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        object: &mut RawObject<'_>,
+    ) -> Result<Vec<String>> {
+        let Rewriting {
+            storage_classes,
+            images,
+            modifiers,
+            ..
+        } = &*self.rewriting;
+        let missing = &self.prepared.missing_classes;
+        let mut changes = Vec::new();
+        changes.extend(mapping::classes(
+            resource,
+            object,
+            storage_classes,
+            missing,
+        )?);
+        changes.extend(mapping::images(resource, object, images)?);
+        if let Some(modifiers) = modifiers {
+            let schemas = &self.prepared.schemas;
+            let rules = modifiers.apply(resource, namespace, name, object, schemas)?;
+            if !rules.is_empty() {
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                let rule = if rules.len() == 1 { "rule" } else { "rules" };
+                changes.push(format!("resource modifier {rule} {}", rules.join(", ")));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Whether an object's status comes back: its annotation says so, else what was asked for its kind. Namespaces are made anew.
+    fn wants_status(&self, resource: &str, object: &RawObject<'_>) -> Result<bool> {
+        if resource == super::order::NAMESPACES {
+            return Ok(false);
+        }
+        let asked = self.prepared.status.contains(resource);
+        let metadata = object.get("metadata").unwrap_or("{}");
+        if !metadata.contains(ANNOTATION_STATUS) {
+            return Ok(asked);
+        }
+        let annotations: Option<BTreeMap<String, String>> =
+            RawObject::parse(metadata)?.read("annotations")?;
+        let said = annotations.unwrap_or_default();
+        let said = said
+            .get(ANNOTATION_STATUS)
+            .map(|said| said.trim().to_lowercase());
+        Ok(match said.as_deref() {
+            Some("true") => true,
+            Some("false") => false,
+            _ => asked,
         })
     }
 

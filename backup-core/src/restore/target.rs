@@ -1,7 +1,7 @@
 //! What the target has: names and marks of existing objects by metadata-only lists, one object by a GET.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
@@ -9,7 +9,6 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::patience::patiently;
-use super::plan;
 use super::rewrite::{ANNOTATION_UID, LABEL_RESTORE, UNFINISHED};
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
@@ -242,45 +241,6 @@ pub(super) async fn find_metadata(
         ..Call::get(&path)
     };
     absent(patiently(|| cluster.send(&call)).await)
-}
-
-/// ConfigMaps of the target that ask Velero for changes in every restore, a sentence each. Who may not see them has none.
-pub(super) async fn asking(cluster: &Cluster) -> Vec<String> {
-    #[derive(Default, Deserialize)]
-    struct Page {
-        #[serde(default)]
-        items: Option<Vec<Item>>,
-    }
-    #[derive(Deserialize)]
-    struct Item {
-        metadata: Named,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        #[serde(default)]
-        namespace: String,
-        name: String,
-        #[serde(default)]
-        labels: Option<BTreeMap<String, String>>,
-    }
-    let call = Call {
-        accept: LIST,
-        ..Call::get("/api/v1/configmaps?labelSelector=velero.io%2Fplugin-config&limit=100")
-    };
-    let Ok(body) = cluster.send(&call).await else {
-        return Vec::new();
-    };
-    let page: Page = serde_json::from_slice(&body).unwrap_or_default();
-    let items = page.items.unwrap_or_default().into_iter();
-    items
-        .filter_map(|Item { metadata }| {
-            let asks = plan::asks(&metadata.labels.unwrap_or_default())?;
-            Some(format!(
-                "configmaps {}/{} in the target asks {asks}, which is not done",
-                metadata.namespace, metadata.name
-            ))
-        })
-        .collect()
 }
 
 fn absent(answer: Result<Bytes, ApiError>) -> Result<Option<Bytes>, ApiError> {

@@ -3,6 +3,7 @@
 mod fake;
 mod foreign;
 mod promises;
+mod rewrites;
 mod whole;
 
 use std::collections::VecDeque;
@@ -259,6 +260,7 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         namespace_mappings: BTreeMap::new(),
         existing: ExistingPolicy::None,
         preserve_node_ports: false,
+        rewriting: rewriting::Rewriting::default(),
         restore_volumes: None,
         spool_dir: folder.to_owned(),
         state_dir: folder.to_owned(),

@@ -9,8 +9,6 @@ use crate::raw::RawObject;
 
 const HOOKS: &str =
     "hooks that a pod wants run when it is restored (hook.restore.velero.io) are not run";
-const STATUS: &str =
-    "the status of objects that want it back (annotation velero.io/restore-status) is not restored";
 
 /// What was seen: each thing with the first object and their number.
 #[derive(Debug, Default)]
@@ -20,21 +18,17 @@ impl Notices {
     /// Looks at an object's annotations.
     pub(super) fn look(&self, job: &Job, shaped: &Shaped<'_>) -> Result<()> {
         let metadata = shaped.object.get("metadata").unwrap_or("{}");
-        if !metadata.contains("hook.restore.velero.io/")
-            && !metadata.contains("velero.io/restore-status")
-        {
+        if !metadata.contains("hook.restore.velero.io/") {
             return Ok(());
         }
         let annotations: Option<BTreeMap<String, String>> =
             RawObject::parse(metadata)?.read("annotations")?;
-        for (key, value) in annotations.iter().flatten() {
+        for key in annotations.iter().flatten().map(|(key, _)| key) {
             let hook = key.split_once('/').is_some_and(|(prefix, _)| {
                 prefix == "hook.restore.velero.io" || prefix.ends_with(".hook.restore.velero.io")
             });
             if hook && job.resource.name == "pods" {
                 self.note(HOOKS, job);
-            } else if key == "velero.io/restore-status" && value != "false" {
-                self.note(STATUS, job);
             }
         }
         Ok(())

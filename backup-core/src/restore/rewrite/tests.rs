@@ -7,6 +7,7 @@ fn rewrite() -> Rewrite {
         mappings: BTreeMap::from([("old".to_owned(), "new".to_owned())]),
         preserve_node_ports: false,
         kept_volumes: HashSet::from(["kept".to_owned()]),
+        ..Rewrite::default()
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) away: Option<(&'static str, usize)>,
     /// Answers that stand for a verb on a path that ends so.
     pub(super) refuses: Vec<(&'static str, &'static str, u16, &'static str)>,
+    /// So many writes of a status find that the object was changed.
+    pub(super) conflicts: usize,
     made: u64,
 }
 
@@ -173,6 +175,21 @@ impl State {
                 }
                 None => refusal(404, "NotFound"),
             },
+            "PUT" => {
+                let path = path.trim_end_matches("/status");
+                let written: Value = serde_json::from_slice(body).unwrap();
+                if self.conflicts > 0 {
+                    self.conflicts -= 1;
+                    // Somebody was faster.
+                    self.objects.get_mut(path).unwrap()["metadata"]["labels"]["by"] =
+                        "another".into();
+                    return refusal(409, "Conflict");
+                }
+                let found = self.objects.get_mut(path).unwrap();
+                assert_eq!(written["metadata"]["uid"], found["metadata"]["uid"]);
+                found["status"] = written["status"].clone();
+                (200, found.clone())
+            }
             other => panic!("{other} {path}"),
         }
     }

@@ -361,33 +361,148 @@ async fn what_is_asked_for_and_not_done_is_told_once_a_kind() {
         hooked(2, "two"),
         object(
             "configmaps",
-            3,
-            "n/status",
-            json!({"metadata": {"annotations": {"velero.io/restore-status": "true"}}}),
-        ),
-        object(
-            "configmaps",
             4,
             "n/image",
             json!({"metadata": {"labels": {"velero.io/change-image-name": "RestoreItemAction"}}}),
         ),
     ])
     .await;
-    saved.target.put(
-        "/api/v1/configmaps/class",
-        json!({"metadata": {"name": "class", "namespace": "velero", "labels": {"velero.io/change-storage-class": "RestoreItemAction"}}}),
-    );
     let warnings = saved.restore(|_| {}).await.unwrap().warnings;
     let told = warnings.join("\n");
-    assert_eq!(warnings.len(), 4, "{told}");
+    assert_eq!(warnings.len(), 2, "{told}");
     for part in [
         "pods n/one and others",
-        "restore-status) is not restored: configmaps n/status",
-        "n/image in the backup asks for other images",
-        "velero/class in the target asks for other storage classes",
+        "n/image in the backup asks for other images: a restore goes by what stands in the target",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_changed_and_an_object_that_can_not_be_is_not_made() {
+    let saved = Saved::new(&[
+        object(
+            "persistentvolumeclaims",
+            1,
+            "n/a",
+            json!({"spec": {"storageClassName": "slow"}}),
+        ),
+        object(
+            "persistentvolumeclaims",
+            2,
+            "n/b",
+            json!({"spec": {"storageClassName": "old"}}),
+        ),
+        object(
+            "pods",
+            3,
+            "n/p",
+            json!({"spec": {"containers": [{"image": "docker.io/x"}]}}),
+        ),
+        object("configmaps", 4, "n/good", json!({"data": {"k": "v"}})),
+        object("configmaps", 5, "n/bad", json!({})),
+    ])
+    .await;
+    saved.target.put(
+        "/apis/storage.k8s.io/v1/storageclasses/fast",
+        json!({"metadata": {"name": "fast"}}),
+    );
+    let rules = "version: v1
+resourceModifierRules:
+- conditions: {groupResource: configmaps, namespaces: [n]}
+  patches: [{operation: replace, path: /data/k, value: w}, {operation: replace, path: /metadata/namespace, value: x}]
+";
+    let modifiers = Arc::new(rewriting::ResourceModifiers::parse(rules).unwrap());
+    let ask = |options: &mut RestoreOptions| {
+        options.namespace_mappings = mappings(&[("n", "m")]);
+        options.rewriting = rewriting::Rewriting {
+            storage_classes: mappings(&[("slow", "fast"), ("old", "gone")]),
+            images: vec![("docker.io".into(), "mirror".into())],
+            modifiers: Some(modifiers.clone()),
+            ..rewriting::Rewriting::default()
+        };
+    };
+    let report = saved.restore(ask).await.unwrap();
+    assert_eq!(report.counts, [4, 0, 0, 2], "{:?}", report.errors);
+    let errors = report.errors.join("\n");
+    for part in [
+        "m/bad: resource modifiers can not be applied: rule 1: there is no /data/k",
+        "m/b: storage class old is mapped to gone, which the target does not have",
+    ] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    let made = |path: &str| saved.target.get(&format!("/api/v1/namespaces/m/{path}"));
+    assert_eq!(
+        made("persistentvolumeclaims/a")["spec"]["storageClassName"],
+        "fast"
+    );
+    assert_eq!(made("pods/p")["spec"]["containers"][0]["image"], "mirror/x");
+    let good = made("configmaps/good");
+    assert_eq!(
+        (&good["data"]["k"], &good["metadata"]["namespace"]),
+        (&json!("w"), &json!("m"))
+    );
+    assert!(made("configmaps/bad").is_null());
+    // The rewrites count for whose restore it is.
+    let other = saved.restore(|options| {
+        options.name = Some("r".parse().unwrap());
+        options.namespace_mappings = mappings(&[("n", "m")]);
+    });
+    let other = other.await;
+    assert!(other.unwrap_err().to_string().contains("had other options"));
+    let report = saved.restore(ask).await.unwrap();
+    assert_eq!(report.counts, [0, 0, 3, 2]);
+}
+
+#[tokio::test]
+async fn a_status_comes_back_where_the_kind_or_the_object_asks_for_it() {
+    let status = || json!({"phase": "Bound", "n": {"x": 1e2}});
+    let annotated = |said: &str| json!({"metadata": {"annotations": {"velero.io/restore-status": said}}, "status": status()});
+    let saved = Saved::new(&[
+        object("services", 1, "n/plain", json!({"status": status()})),
+        object("services", 2, "n/not", annotated(" False ")),
+        object("services", 3, "n/odd", annotated("maybe")),
+        object("services", 4, "n/none", json!({})),
+        object("configmaps", 5, "n/said", annotated("TRUE")),
+        object("configmaps", 6, "n/plain", json!({"status": status()})),
+        object("pods", 7, "n/refused", annotated("true")),
+        object("namespaces", 8, "n", annotated("true")),
+    ])
+    .await;
+    {
+        let mut target = saved.target.0.lock().unwrap();
+        target.conflicts = 3;
+        target.refuses = vec![("PUT", "pods/refused/status", 404, "NotFound")];
+    }
+    let report = saved
+        .restore(|options| {
+            options.rewriting.status = Some(rewriting::StatusKinds {
+                included: vec!["svc".into(), "services".into()],
+                excluded: Vec::new(),
+            });
+        })
+        .await
+        .unwrap();
+    assert!(report.errors.is_empty(), "{:?}", report.errors);
+    let warned = report.warnings.join("\n");
+    assert!(
+        warned.contains("n/refused: created, but its status was not restored"),
+        "{warned}"
+    );
+    let of =
+        |path: &str| saved.target.get(&format!("/api/v1/namespaces/n/{path}"))["status"].clone();
+    for path in ["services/plain", "services/odd", "configmaps/said"] {
+        assert_eq!(of(path), status(), "{path}");
+    }
+    for path in [
+        "services/not",
+        "services/none",
+        "configmaps/plain",
+        "pods/refused",
+    ] {
+        assert!(of(path).is_null(), "{path}");
+    }
+    assert!(saved.target.get("/api/v1/namespaces/n")["status"].is_null());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `restore create`: bring a backup back, or a part of it, or show what that would do.
 
 mod plan;
+mod rewriting;
 mod several;
 
 use backup_core::Kind;
@@ -78,6 +79,9 @@ pub(crate) struct CreateArgs {
     /// Print what would be done, object by object, and do nothing
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
     dry_run: DryRun,
+    /// What is changed on the way.
+    #[command(flatten)]
+    rewriting: rewriting::RewritingArgs,
     #[command(flatten)]
     spool: SpoolArgs,
     /// Requests at a time.
@@ -147,6 +151,7 @@ async fn look_up(context: &Context, args: &CreateArgs) -> Result<Meant> {
     } else {
         context.find_backup(&options.backup).await?
     };
+    options.rewriting = args.rewriting.settled(context).await?;
     Ok(Meant {
         options,
         place,
@@ -259,6 +264,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
             Existing::Update => ExistingPolicy::Update,
         },
         preserve_node_ports: args.preserve_nodeports == Some(true),
+        rewriting: args.rewriting.given()?.rewriting,
         restore_volumes: args.restore_volumes,
         spool_dir: args.spool.folder(context),
         state_dir: context.paths.state().to_owned(),
