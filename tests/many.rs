@@ -223,6 +223,23 @@ fn several_clusters_are_backed_up_looked_at_and_restored_as_one() {
     says(&done, &["gone: nothing is restored into it"]);
     is_there(&us, "us");
 
+    // Nor does somebody who took their location for one cluster's own.
+    run(&[
+        "create",
+        "stray",
+        "-n",
+        "many-shop",
+        "--context",
+        "us",
+        "--location",
+        "offsite",
+    ])
+    .ok();
+    says(
+        &with(&["create", "fourth"], &production).ok(),
+        &["at the location's root"],
+    );
+
     // With nothing configured, each has the folder of this machine that is its own.
     let bare = Folder::new("home");
     let plain =

@@ -86,6 +86,11 @@ pub fn choose(asked: Option<&str>, sources: &[Source]) -> Result<Choice> {
         let found = all.find(|location| location.metadata.name == name)?;
         Some(match folder {
             None => Ok(source.choice(found)),
+            // A folder of ours at its root would make Velero call its location unavailable.
+            Some(_) if source.in_cluster => Err(Error::invalid(format!(
+                "location {name:?} is of the cluster's Velero, and has no folders of others"
+            ))
+            .hint("use a location of your own for that: see `location create --help`")),
             Some(folder) => within(found, folder).map(|found| source.choice(&found)),
         })
     };
@@ -296,6 +301,9 @@ mod tests {
             assert_eq!(refused.exit(), crate::error::Exit::Usage, "{folder}");
         }
         assert!(choose(Some("b/eu"), &file).unwrap_err().is_not_found());
+        let velero = [source("cluster", &[("a", true)])];
+        let refused = choose(Some("a/eu"), &velero).unwrap_err();
+        assert_eq!(refused.exit(), crate::error::Exit::Usage);
     }
 
     #[test]

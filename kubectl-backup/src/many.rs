@@ -55,6 +55,8 @@ pub(crate) struct Member {
     pub(crate) context: Context,
     /// As `--include-namespaces`.
     pub(crate) namespaces: Vec<String>,
+    /// Its folder in a location that they share.
+    folder: String,
 }
 
 /// All of them.
@@ -134,6 +136,7 @@ impl ManyArgs {
                 context: context.of_member(&cluster.name, &cluster.context, location),
                 name: cluster.name,
                 namespaces: cluster.namespaces,
+                folder: cluster.folder,
             });
         }
         Ok(Some(Many {
@@ -185,8 +188,9 @@ impl Many {
         Ok(())
     }
 
-    /// Errors where the location that they share is one cluster's already: what lies at its root would be mixed with folders of others.
-    pub(crate) async fn is_shared(&self) -> Result<()> {
+    /// Errors where the location that they share is one cluster's already: what lies at its root would be mixed with folders of others. Where
+    /// they have folders in it, that is a warning: who used the root by mistake does not end the backups of all.
+    pub(crate) async fn is_shared(&self, context: &Context) -> Result<()> {
         let Some(store) = &self.shared else {
             return Ok(());
         };
@@ -194,12 +198,22 @@ impl Many {
         if guard.is_none() && store.folders(BACKUPS).await?.is_empty() {
             return Ok(());
         }
-        Err(Error::new(
-            Kind::AlreadyExists,
-            format!("{} holds backups of one cluster at the location's root", store.place()),
-        )
-        .hint("several clusters need a location (or a prefix) of which each has a folder: choose another one")
-        .into())
+        let mixed = format!(
+            "{} holds backups of one cluster at the location's root",
+            store.place()
+        );
+        for member in &self.members {
+            let folder = format!("{}/{BACKUPS}", member.folder);
+            if !store.folders(&folder).await?.is_empty() {
+                context
+                    .ui
+                    .warn(&format!("{mixed}, beside the folders of several"));
+                return Ok(());
+            }
+        }
+        Err(Error::new(Kind::AlreadyExists, mixed)
+            .hint("several clusters need a location (or a prefix) of which each has a folder: choose another one")
+            .into())
     }
 
     /// Does something for each of them, some at a time, in their order; an error is told at once and stops none of the others.

@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
     for (member, args) in many.members.iter().zip(&all) {
         super::options(&member.context, args)?;
     }
-    many.is_shared().await?;
+    many.is_shared(context).await?;
     let mut rows = Vec::new();
     let mut exits = Vec::new();
     if args.dry_run == DryRun::Client {
