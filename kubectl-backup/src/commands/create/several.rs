@@ -20,6 +20,9 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
     for (member, args) in many.members.iter().zip(&all) {
         super::options(&member.context, args)?;
     }
+    if args.dry_run != DryRun::Client {
+        many.are_distinct().await?;
+    }
     many.is_shared(context).await?;
     let mut rows = Vec::new();
     let mut exits = Vec::new();
@@ -33,7 +36,6 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
             rows.push(row(member, done.ok().as_ref(), "")?);
         }
     } else {
-        many.are_distinct().await?;
         let done = many.each(|member| {
             let args = of_member(args, many, member, context);
             async move {
