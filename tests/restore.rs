@@ -5,6 +5,7 @@ mod foreign;
 mod interrupted;
 mod owners;
 mod parts;
+mod policies;
 mod rewrites;
 mod schedules;
 mod volumes;

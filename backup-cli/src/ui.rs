@@ -238,9 +238,11 @@ impl Ui {
                     .hint("add --yes to go ahead"),
             ));
         }
-        let _ = write!(io::stderr().lock(), "{} [y/N] ", clean(question));
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
+        self.suspended(|| {
+            let _ = write!(io::stderr().lock(), "{} [y/N] ", clean(question));
+            io::stdin().lock().read_line(&mut answer)
+        })?;
         if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
             Ok(())
         } else {

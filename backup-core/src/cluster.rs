@@ -178,6 +178,24 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// A DELETE with options that hold preconditions: carried out twice, it finds nothing the second time.
+    pub fn delete(path: &'a str, options: Bytes) -> Self {
+        Self {
+            method: Method::DELETE,
+            content_type: "application/json",
+            body: options,
+            ..Self::get(path)
+        }
+    }
+
+    /// A server-side apply.
+    pub fn apply(path: &'a str, body: Bytes) -> Self {
+        Self {
+            content_type: "application/apply-patch+yaml",
+            ..Self::merge_patch(path, body)
+        }
+    }
+
     /// A JSON merge patch.
     pub fn merge_patch(path: &'a str, body: Bytes) -> Self {
         Self {

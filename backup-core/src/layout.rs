@@ -176,6 +176,16 @@ impl RestoreKeys {
         self.file(&format!("journal-{number:06}.jsonl.zst"))
     }
 
+    /// Where the objects of one place in the target are kept that a restore deleted, with its slash; `place` is a digest.
+    pub fn kept_folder(&self, place: &str) -> String {
+        self.file(&format!("kept/{place}/"))
+    }
+
+    /// One of them, gzip JSON; `moment` is a time in milliseconds.
+    pub fn kept(&self, place: &str, moment: u64) -> String {
+        self.file(&format!("kept/{place}/{moment:015}.json.gz"))
+    }
+
     /// The log, gzip text.
     pub fn logs(&self) -> String {
         self.file(&format!("restore-{}-logs.gz", self.name))

@@ -5,12 +5,14 @@ mod bodies;
 pub mod diff;
 mod gather;
 pub mod journal;
+mod kept;
 mod merge;
 mod naming;
 mod order;
 mod owners;
 mod patience;
 mod plan;
+mod preflight;
 mod report;
 mod rewrite;
 pub mod rewriting;
@@ -45,15 +47,18 @@ use crate::location::{Location, Store};
 use crate::name::Name;
 use crate::progress::Progress;
 
-use apply::{Applier, Notices};
+use apply::{Applier, Deletions, Notices};
 use gather::Survey;
 #[cfg(test)]
 use journal::Place;
-use journal::{Header, Journal};
+use journal::{Earlier, Header, Journal};
+use kept::Kept;
 pub use naming::decide_name;
 #[cfg(test)]
 use naming::{choose_name, hash_of};
 use naming::{fresh_name, options_hash, other_options, places, spec};
+pub use preflight::Lack;
+use preflight::look::Look;
 use report::Record;
 use rewrite::Rewrite;
 use rewriting::Rewriting;
@@ -69,8 +74,36 @@ pub enum ExistingPolicy {
     /// Leave it.
     #[default]
     None,
-    /// Merge the backup's fields into it.
+    /// Merge the backup's fields into it, and remove those that the backup lacks.
     Update,
+    /// Delete it where it differs and create the one of the backup; what would take something else along is updated.
+    Recreate,
+    /// Apply the backup's fields by server-side apply; others' fields stay.
+    Apply {
+        /// Take over fields that others own with another value.
+        force: bool,
+    },
+}
+
+impl ExistingPolicy {
+    /// `none`, `update`, `recreate`, `apply`
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Update => "update",
+            Self::Recreate => "recreate",
+            Self::Apply { .. } => "apply",
+        }
+    }
+}
+
+/// How far a restore goes that changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DryRun {
+    /// It looks, and tells what it would do.
+    Client,
+    /// It sends everything to the server as a trial (`dryRun=All`), and tells what the server would refuse.
+    Server,
 }
 
 /// What is asked for.
@@ -110,10 +143,14 @@ pub enum Action {
     Created,
     /// It was there and was changed.
     Updated,
+    /// It was there, was deleted, and was made anew.
+    Recreated,
     /// It was left alone.
     Skipped,
     /// It could not be made.
     Failed,
+    /// Whether it could be made can not be tried before something else stands.
+    Untried,
 }
 
 /// One line of a plan or of a report.
@@ -149,7 +186,7 @@ impl Step {
 pub struct RestoreReport {
     /// The record as written.
     pub restore: Restore,
-    /// Created, updated, skipped, failed.
+    /// Created, updated (or recreated), skipped, failed.
     pub counts: [u64; 4],
     /// What failed, a sentence each (at most 10,000).
     pub errors: Vec<String>,
@@ -157,6 +194,32 @@ pub struct RestoreReport {
     pub warnings: Vec<String>,
     /// Whether an earlier run was gone on with.
     pub resumed: bool,
+}
+
+/// What a dry run tells besides its steps.
+#[derive(Clone, Debug, Default)]
+pub struct Planned {
+    /// What the target lacks.
+    pub lacks: Vec<Lack>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Asked before anything is changed, with what the target lacks. Gives back by what the restore is stopped; an error ends it.
+pub type Consent<'c> = dyn FnMut(&[Lack]) -> Result<watch::Receiver<bool>> + Send + 'c;
+
+/// What a run is for.
+enum Goal<'g> {
+    /// To restore.
+    Restore {
+        header: &'g Header,
+        consent: &'g mut Consent<'g>,
+    },
+    /// To tell what a restore would do.
+    Tell {
+        dry: DryRun,
+        show: &'g mut (dyn FnMut(Step) + Send),
+    },
 }
 
 /// Shows what a restore would do, object by object, without changing anything.
@@ -167,9 +230,10 @@ pub async fn plan(
     cluster: &Cluster,
     location: &Location,
     options: &RestoreOptions,
+    dry: DryRun,
     progress: &dyn Progress,
     show: &mut (dyn FnMut(Step) + Send),
-) -> Result<Vec<String>> {
+) -> Result<Planned> {
     options.validate()?;
     let name = match &options.name {
         Some(name) => name.clone(),
@@ -180,32 +244,36 @@ pub async fn plan(
         location,
         options,
         name: &name,
-        resumed: false,
+        earlier: None,
         progress,
     };
     let source = open(location, &options.backup, &options.spool_dir, progress).await?;
+    let goal = Goal::Tell { dry, show };
     let (ended, mut warnings) = match source {
-        Opened::Ours(archive) => run.go(&archive, None, None, Some(show)).await?,
+        Opened::Ours(archive) => run.go(&archive, goal).await?,
         Opened::Foreign(archive, warnings) => {
-            let (ended, mut more) = run.go(&archive, None, None, Some(show)).await?;
+            let (ended, mut more) = run.go(&archive, goal).await?;
             more.extend(warnings);
             (ended, more)
         }
     };
     warnings.extend(ended.result.err().map(|e| e.to_string()));
-    Ok(warnings)
+    Ok(Planned {
+        lacks: ended.lacks,
+        warnings,
+    })
 }
 
-/// Restores. The name must have been decided.
+/// Restores. The name must have been decided. `consent` is asked before anything is changed.
 ///
 /// # Errors
-/// When it could not be done at all; single objects that fail are in the report. `AlreadyExists`, when another restore took the name since.
+/// What `consent` refuses. When it could not be done at all; single objects that fail are in the report. `AlreadyExists`, when another restore took the name since.
 pub async fn restore(
     cluster: &Cluster,
     location: &Location,
     name: &Name,
     options: &RestoreOptions,
-    cancel: watch::Receiver<bool>,
+    consent: &mut Consent<'_>,
     progress: &dyn Progress,
 ) -> Result<RestoreReport> {
     options.validate()?;
@@ -240,13 +308,17 @@ pub async fn restore(
         location,
         options,
         name,
-        resumed,
+        earlier: earlier.as_ref(),
         progress,
     };
+    let goal = Goal::Restore {
+        header: &header,
+        consent: &mut |lacks| consent(lacks),
+    };
     let (mut ended, mut warnings) = match source {
-        Opened::Ours(archive) => run.go(&archive, Some(&header), Some(cancel), None).await?,
+        Opened::Ours(archive) => run.go(&archive, goal).await?,
         Opened::Foreign(archive, warnings) => {
-            let (ended, mut more) = run.go(&archive, Some(&header), Some(cancel), None).await?;
+            let (ended, mut more) = run.go(&archive, goal).await?;
             more.extend(warnings);
             (ended, more)
         }
@@ -265,7 +337,8 @@ pub async fn restore(
     for warning in warnings {
         ended.record.warn(None, warning)?;
     }
-    finish(&journal, ended.record, name, &header, resumed)
+    let policy = options.existing.word();
+    finish(&journal, ended.record, name, &header, policy, resumed)
         .await
         .map_err(|e| {
             e.context(format!(
@@ -393,7 +466,8 @@ struct Run<'r> {
     location: &'r Location,
     options: &'r RestoreOptions,
     name: &'r Name,
-    resumed: bool,
+    /// The same restore, where it was begun before.
+    earlier: Option<&'r Earlier>,
     progress: &'r dyn Progress,
 }
 
@@ -401,17 +475,16 @@ struct Run<'r> {
 struct Ended {
     record: Record,
     journal: Option<Journal>,
+    lacks: Vec<Lack>,
     result: Result<()>,
 }
 
 impl Run<'_> {
-    /// Restores; without a header for its journal it only tells what it would do. Gives back warnings about the whole.
+    /// Restores, or tells what it would do. Gives back warnings about the whole.
     async fn go<S: Source>(
         &self,
         archive: &Archive<S>,
-        header: Option<&Header>,
-        cancel: Option<watch::Receiver<bool>>,
-        show: Option<&mut (dyn FnMut(Step) + Send)>,
+        goal: Goal<'_>,
     ) -> Result<(Ended, Vec<String>)> {
         self.progress.step("looking at the target");
         let served: Served = discovery::discover(self.cluster).await?;
@@ -439,30 +512,53 @@ impl Run<'_> {
         let (prepared, more) =
             rewriting::prepare(self.cluster, rewriting, archive, filter, &survey, &served).await?;
         warnings.extend(more);
+        let rewrite = Rewrite {
+            backup: rewrite::label_value(self.options.backup.as_str()),
+            restore: rewrite::label_value(self.name.as_str()),
+            mappings: self.options.namespace_mappings.clone(),
+            preserve_node_ports: self.options.preserve_node_ports,
+            kept_volumes: survey.kept_volumes.clone(),
+            rewriting: Arc::new(rewriting.clone()),
+            prepared: Arc::new(prepared),
+        };
+        let look = Look {
+            cluster: self.cluster,
+            archive,
+            filter,
+            survey: &survey,
+            served: &served,
+            rewrite: &rewrite,
+            existing: self.options.existing,
+        };
+        let found = look.run().await?;
+        warnings.extend(found.notes);
         // Nothing is written before all of that is known to be sound.
-        let journal = match header {
-            Some(header) => {
-                let begun = begin(self.location, self.name, self.options, header, self.resumed);
+        let resumed = self.earlier.is_some();
+        let (journal, cancel, dry, show) = match goal {
+            Goal::Restore { header, consent } => {
+                let cancel = consent(&found.lacks)?;
+                let begun = begin(self.location, self.name, self.options, header, resumed);
                 let (journal, trouble) = begun.await?;
                 warnings.extend(trouble);
-                Some(journal)
+                (Some(journal), Some(cancel), None, None)
             }
-            None => None,
+            Goal::Tell { dry, show } => (None, None, Some(dry), Some(show)),
         };
         self.progress.expect(survey.total());
+        let kept = journal
+            .as_ref()
+            .filter(|_| self.options.existing == ExistingPolicy::Recreate)
+            .map(|journal| Kept {
+                place: journal.place.clone(),
+                keys: journal.keys.clone(),
+            });
         let applier = Applier {
             cluster: self.cluster.clone(),
-            rewrite: Rewrite {
-                backup: rewrite::label_value(self.options.backup.as_str()),
-                restore: rewrite::label_value(self.name.as_str()),
-                mappings: self.options.namespace_mappings.clone(),
-                preserve_node_ports: self.options.preserve_node_ports,
-                kept_volumes: survey.kept_volumes.clone(),
-                rewriting: Arc::new(rewriting.clone()),
-                prepared: Arc::new(prepared),
-            },
+            rewrite,
             existing: self.options.existing,
-            dry: journal.is_none(),
+            dry,
+            kept,
+            deletions: Deletions::new(self.earlier.is_some_and(|earlier| !earlier.whole)),
             volumes: survey.volumes.clone(),
             notices: Notices::default(),
         };
@@ -478,7 +574,7 @@ impl Run<'_> {
             show: show.map(|show| show as &mut (dyn FnMut(Step) + Send)),
             cancel,
             concurrency: self.options.concurrency,
-            resumed: self.resumed,
+            resumed,
             data_wanted: self.options.restore_volumes != Some(false),
             state: State::default(),
         };
@@ -499,6 +595,7 @@ impl Run<'_> {
         let ended = Ended {
             record: waves.record,
             journal: waves.journal,
+            lacks: found.lacks,
             result,
         };
         Ok((ended, warnings))
@@ -522,6 +619,7 @@ async fn finish(
     record: Record,
     name: &Name,
     header: &Header,
+    policy: &str,
     resumed: bool,
 ) -> Result<RestoreReport> {
     let keys = RestoreKeys::new(name);
@@ -533,10 +631,13 @@ async fn finish(
         metadata: Meta {
             name: name.to_string(),
             creation_timestamp: Some(whole_seconds(header.started)),
-            annotations: BTreeMap::from([(
-                journal::ANNOTATION_OPTIONS.to_owned(),
-                header.options_hash.clone(),
-            )]),
+            annotations: BTreeMap::from([
+                (
+                    journal::ANNOTATION_OPTIONS.to_owned(),
+                    header.options_hash.clone(),
+                ),
+                (journal::ANNOTATION_POLICY.to_owned(), policy.to_owned()),
+            ]),
             ..Meta::default()
         },
         spec: header.spec.clone(),

@@ -359,10 +359,12 @@ metadata: {{name: settings, namespace: {namespace}}}
     place
         .cluster
         .kubectl(&["-n", &namespace, "delete", "configmap", "settings"]);
-    let run = place
-        .run(&["restore", "create", "--from-backup", "b"])
-        .args(&["--exclude-resources", "customresourcedefinitions"])
-        .code(3);
+    let without = ["--exclude-resources", "customresourcedefinitions"];
+    let restore = ["restore", "create", "--from-backup", "b"];
+    let asked = place.run(&restore).args(&without).code(2);
+    let lack = format!("the target lacks API {definition}");
+    assert!(asked.stderr.contains(&lack), "{}", asked.stderr);
+    let run = place.run(&restore).args(&without).arg("--yes").code(3);
     assert!(run.stderr.contains("gadgets"), "{}", run.stderr);
     assert!(names(&place, &namespace, "configmaps").contains("settings"));
     // With its definition, which the backup holds, it comes back.

@@ -1,9 +1,12 @@
 //! Brings one object into the target: creates it, or does what the policy says with the one that stands there. Asked only to tell (`dry`), it
-//! reads the same and changes nothing.
+//! reads the same and changes nothing; asked to try, it sends everything with `dryRun=All`.
 
 mod claims;
+mod fields;
 mod notices;
+mod recreate;
 mod status;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +16,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::gather::Resource;
+use super::kept::Kept;
 use super::patience::{Absence, patiently};
 use super::rewrite::{
     LABEL_BACKUP, LABEL_RESTORE, MANAGER, Managers, Rewrite, Shaped, Side, UNFINISHED,
 };
 use super::target::{self, METADATA, Metadata, Seen};
 use super::volumes::Volumes;
-use super::{Action, ExistingPolicy, merge, order, plan};
+use super::{Action, DryRun, ExistingPolicy, merge, order, plan};
 use crate::archive::read::Object;
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
@@ -27,6 +31,7 @@ use crate::error::{Error, Kind, Result};
 use crate::raw::RawObject;
 
 pub(super) use notices::Notices;
+pub(super) use recreate::{Deletions, is_recreated};
 
 /// How long a namespace may take to go.
 const TERMINATING: Duration = Duration::from_secs(600);
@@ -38,6 +43,8 @@ pub(super) enum Known {
     Unasked,
     /// It was not there.
     Absent,
+    /// Not even its namespace is there, in a dry run.
+    Nowhere,
     /// It was there.
     There(Seen),
 }
@@ -68,6 +75,8 @@ pub(super) struct Done {
     pub(super) uid: Option<Uuid>,
     /// Whether this restore made it, now or in an earlier run.
     pub(super) mine: bool,
+    /// What the server missed when it was tried, as `resource name`.
+    pub(super) awaits: Option<String>,
 }
 
 impl Done {
@@ -78,7 +87,8 @@ impl Done {
             warning: false,
             again: false,
             uid: None,
-            mine: action == Action::Created,
+            mine: matches!(action, Action::Created | Action::Recreated),
+            awaits: None,
         }
     }
 
@@ -121,7 +131,12 @@ pub(super) struct Applier {
     pub(super) cluster: Cluster,
     pub(super) rewrite: Rewrite,
     pub(super) existing: ExistingPolicy,
-    pub(super) dry: bool,
+    /// Nothing is to be changed.
+    pub(super) dry: Option<DryRun>,
+    /// What is deleted is kept there; nothing where nothing may be deleted.
+    pub(super) kept: Option<Kept>,
+    /// What was deleted so far.
+    pub(super) deletions: Deletions,
     /// Volumes whose data the backup has.
     pub(super) volumes: Arc<Volumes>,
     /// What objects ask for and is not done.
@@ -165,6 +180,7 @@ impl Applier {
                 Ok(Done::new(Action::Failed, e.to_string()))
             }
             Err(Stop::Fatal(e)) => Err(e),
+            Err(Stop::Api(e)) if self.tries() => Ok(trial::refused(&e)),
             Err(Stop::Api(e)) => Ok(Done::new(Action::Failed, e.to_string()).again()),
         }
     }
@@ -212,13 +228,23 @@ impl Applier {
         };
         rewrite.stamp(&mut wanted)?;
         let done = match job.known {
-            Known::Absent | Known::Unasked if !self.dry => self.create(job, rewrite, &wanted).await,
-            Known::Absent => Ok(Done::new(Action::Created, "")),
+            Known::Nowhere if self.tries() => Ok(Done::new(
+                Action::Untried,
+                "its namespace does not exist yet",
+            )),
+            Known::Absent | Known::Unasked if self.sends() => {
+                self.create(job, rewrite, &wanted).await
+            }
+            Known::Absent | Known::Nowhere => Ok(Done::new(Action::Created, "")),
             _ => match self.find(job).await? {
                 Some(live) => self.stands(job, rewrite, &wanted, &live).await,
-                None if self.dry => Ok(Done::new(Action::Created, "")),
-                None => self.create(job, rewrite, &wanted).await,
+                None if self.sends() => self.create(job, rewrite, &wanted).await,
+                None => Ok(Done::new(Action::Created, "")),
             },
+        };
+        let done = match done {
+            Err(Stop::Api(refused)) => self.put_back_earlier(job, &wanted, refused).await,
+            done => done,
         }?;
         let done = match bound.warning {
             Some(warning) if done.action == Action::Created => Done {
@@ -240,42 +266,74 @@ impl Applier {
         .await
     }
 
+    /// Whether nothing is to be changed.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry.is_some()
+    }
+
+    /// Whether everything is only tried.
+    pub(super) fn tries(&self) -> bool {
+        self.dry == Some(DryRun::Server)
+    }
+
+    /// Whether requests that change something are sent, and be it as a trial.
+    fn sends(&self) -> bool {
+        self.dry != Some(DryRun::Client)
+    }
+
+    /// The query of a request that changes something.
+    fn query(&self, manager: &str) -> String {
+        let manager: String = url::form_urlencoded::byte_serialize(manager.as_bytes()).collect();
+        let trial = if self.tries() { "&dryRun=All" } else { "" };
+        format!("?fieldManager={manager}{trial}")
+    }
+
+    /// Sends a new object, as long as the server is away. `lost` is whether an answer may have been: nobody knows whether that one was
+    /// carried out. Asked again, the server says AlreadyExists then, and the object tells whose it is.
+    async fn post(
+        &self,
+        job: &Job,
+        query: &str,
+        body: Bytes,
+        lost: &mut bool,
+    ) -> Result<Bytes, ApiError> {
+        let path = format!("{}{query}", job.target.path(job.namespace.as_deref()));
+        let mut absence = Absence::default();
+        loop {
+            let call = Call {
+                accept: METADATA,
+                ..Call::post(&path, body.clone())
+            };
+            match self.cluster.send(&call).await {
+                Err(error) if absence.passes(&error).await => *lost = true,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// What an object is that was just made.
+    async fn made(&self, job: &Job, wanted: &Shaped<'_>, metadata: &Metadata) -> Done {
+        if self.is_dry() {
+            return Done::new(Action::Created, "");
+        }
+        let uid = Uuid::parse_str(&metadata.uid).ok();
+        self.complete(job, wanted, metadata).await.uid(uid)
+    }
+
     async fn create(
         &self,
         job: &Job,
         rewrite: &Rewrite,
         wanted: &Shaped<'_>,
     ) -> Result<Done, Stop> {
-        let manager = match &wanted.managers {
-            Managers::One(manager) => manager.as_str(),
-            Managers::Several(_) => UNFINISHED,
-        };
-        let manager: String = url::form_urlencoded::byte_serialize(manager.as_bytes()).collect();
-        let path = format!(
-            "{}?fieldManager={manager}",
-            job.target.path(job.namespace.as_deref())
-        );
+        let query = self.query(manager(wanted));
         let body = Bytes::from(wanted.object.to_vec());
-        let mut absence = Absence::default();
         let mut lost = false;
         loop {
-            let call = Call {
-                accept: METADATA,
-                ..Call::post(&path, body.clone())
-            };
-            let error = match self.cluster.send(&call).await {
-                Ok(made) => {
-                    let made = Metadata::read(&made);
-                    let uid = Uuid::parse_str(&made.uid).ok();
-                    return Ok(self.complete(job, wanted, &made).await.uid(uid));
-                }
+            let error = match self.post(job, &query, body.clone(), &mut lost).await {
+                Ok(made) => return Ok(self.made(job, wanted, &Metadata::read(&made)).await),
                 Err(error) => error,
             };
-            if absence.passes(&error).await {
-                // Nobody knows whether it was carried out: asked again, the server says AlreadyExists, and the object tells whose it is.
-                lost = true;
-                continue;
-            }
             // Admission is asked before the server looks whether the name is taken.
             let may_stand = error.is_already_exists()
                 || (matches!(job.known, Known::Unasked) && matches!(error.code, 403 | 422));
@@ -296,12 +354,19 @@ impl Applier {
             };
             let metadata = Metadata::read(&live);
             if lost && metadata.is_of(&rewrite.restore, &wanted.uid) {
-                let uid = Uuid::parse_str(&metadata.uid).ok();
-                return Ok(self.complete(job, wanted, &metadata).await.uid(uid));
+                return Ok(self.made(job, wanted, &metadata).await);
             }
+            let patience = if job.resource.name == order::NAMESPACES {
+                TERMINATING
+            } else if self.kept.is_some() {
+                // An earlier run may have deleted it.
+                recreate::GOING
+            } else {
+                Duration::ZERO
+            };
             if metadata.deletion_timestamp.is_some()
-                && job.resource.name == order::NAMESPACES
-                && self.gone(job).await?
+                && !self.is_dry()
+                && self.gone(job, &metadata.uid, patience).await?
             {
                 continue;
             }
@@ -309,13 +374,15 @@ impl Applier {
         }
     }
 
-    /// Waits until a namespace that is being deleted is gone.
-    async fn gone(&self, job: &Job) -> Result<bool, Stop> {
-        let until = tokio::time::Instant::now() + TERMINATING;
+    /// Waits until an object that is being deleted is gone.
+    async fn gone(&self, job: &Job, uid: &str, patience: Duration) -> Result<bool, Stop> {
+        let until = tokio::time::Instant::now() + patience;
+        let mut pause = Duration::from_millis(20);
         while tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
             match self.find(job).await? {
-                Some(live) if Metadata::read(&live).deletion_timestamp.is_some() => {}
+                Some(live) if Metadata::read(&live).uid == uid => {}
                 _ => return Ok(true),
             }
         }
@@ -358,15 +425,18 @@ impl Applier {
     }
 
     async fn patch(&self, job: &Job, patch: Vec<u8>) -> Result<Bytes, ApiError> {
-        let path = format!(
-            "{}?fieldManager={MANAGER}",
-            job.target.object_path(job.namespace.as_deref(), &job.name)
-        );
+        let path = self.object_path(job, MANAGER);
         let call = Call {
             accept: METADATA,
             ..Call::merge_patch(&path, patch.into())
         };
         patiently(|| self.cluster.send(&call)).await
+    }
+
+    /// Where the object is changed.
+    fn object_path(&self, job: &Job, manager: &str) -> String {
+        let path = job.target.object_path(job.namespace.as_deref(), &job.name);
+        format!("{path}{}", self.query(manager))
     }
 
     /// An object of that name stands in the target.
@@ -380,7 +450,7 @@ impl Applier {
         let metadata = Metadata::read(live);
         let uid = Uuid::parse_str(&metadata.uid).ok();
         if metadata.deletion_timestamp.is_some() {
-            if self.dry && job.resource.name == order::NAMESPACES {
+            if self.is_dry() && job.resource.name == order::NAMESPACES {
                 return Ok(Done::new(
                     Action::Created,
                     "once the one that is being deleted is gone",
@@ -391,7 +461,7 @@ impl Applier {
             );
         }
         if metadata.is_of(&rewrite.restore, &wanted.uid) {
-            if metadata.is_unfinished() && !self.dry {
+            if metadata.is_unfinished() && !self.is_dry() {
                 return Ok(self.complete(job, wanted, &metadata).await.uid(uid));
             }
             return Ok(restored_before(uid));
@@ -414,6 +484,11 @@ impl Applier {
                 Ok(skipped("it exists and differs from the one in the backup").warn())
             }
             ExistingPolicy::Update => self.update(job, &shaped, wanted, uid).await,
+            ExistingPolicy::Recreate => self.recreate(job, rewrite, &shaped, wanted, live).await,
+            ExistingPolicy::Apply { force } => {
+                self.apply_fields(job, &plain, &difference, uid, force)
+                    .await
+            }
         }
     }
 
@@ -427,18 +502,17 @@ impl Applier {
         uid: Option<Uuid>,
     ) -> Result<Done, Stop> {
         let updated = Done::new(Action::Updated, "").uid(uid);
-        if self.dry {
+        if !self.sends() {
             return Ok(updated);
         }
         let patch = merge::diff(&live.object, &wanted.object)?;
         let Err(error) = self.patch(job, patch.to_vec()).await else {
             return Ok(updated.mine());
         };
-        if error.code == 0 || error.code == 401 {
+        if error.code == 0 || error.code == 401 || self.tries() {
             return Err(error.into());
         }
-        let labels = json!({"metadata": {"labels": {
-            LABEL_BACKUP: self.rewrite.backup, LABEL_RESTORE: self.rewrite.restore}}});
+        let labels = json!({"metadata": {"labels": self.labels()}});
         match self.patch(job, labels.to_string().into_bytes()).await {
             Ok(_) => {
                 let reason = format!("only its labels were updated: {error}");
@@ -446,6 +520,11 @@ impl Applier {
             }
             Err(_) => Err(error.into()),
         }
+    }
+
+    /// The labels that tell whence an object is.
+    fn labels(&self) -> Value {
+        json!({LABEL_BACKUP: self.rewrite.backup, LABEL_RESTORE: self.rewrite.restore})
     }
 
     /// Service accounts are made by the cluster before anybody restores them, so they are always merged: secrets, pull secrets, and the labels and
@@ -461,10 +540,18 @@ impl Applier {
         if patch.is_empty() {
             return Ok(Done::new(Action::Skipped, "it exists and lacks nothing").uid(uid));
         }
-        if !self.dry {
+        if self.sends() {
             self.patch(job, patch.to_vec()).await?;
         }
         Ok(Done::new(Action::Updated, "secrets, labels and annotations it lacked").uid(uid))
+    }
+}
+
+/// In whose name an object is created: with several managers in nobody's, until they are given back.
+fn manager<'s>(wanted: &'s Shaped<'_>) -> &'s str {
+    match &wanted.managers {
+        Managers::One(manager) => manager,
+        Managers::Several(_) => UNFINISHED,
     }
 }
 

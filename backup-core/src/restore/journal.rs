@@ -8,9 +8,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
 
 use super::Step;
-use crate::api::{Restore, RestoreSpec};
+use crate::api::{Phase, Restore, RestoreSpec};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{RESTORES, RestoreKeys};
 use crate::location::Store;
@@ -21,6 +22,8 @@ use crate::name::Name;
 pub const FORMAT: &str = "kubectl-backup.journal/1";
 /// Annotation of the finished record with the digest of the options.
 pub const ANNOTATION_OPTIONS: &str = "kubectl-backup/options-hash";
+/// Annotation of the finished record with what was done with objects that existed, in our words: Velero's spec has two of them.
+pub const ANNOTATION_POLICY: &str = "kubectl-backup/existing-resource-policy";
 /// No segment that is read is larger, packed or not.
 const LARGEST: u64 = 1 << 20;
 /// How old what is not yet written may become.
@@ -71,6 +74,8 @@ pub(super) struct Earlier {
     pub(super) started: Timestamp,
     /// When it finished, if it did.
     pub(super) finished: Option<Timestamp>,
+    /// Whether nothing was missing then.
+    pub(super) whole: bool,
 }
 
 /// Where journals are: the location, or a folder where that is read-only.
@@ -91,8 +96,17 @@ impl Place {
                     if let Some(parent) = path.parent() {
                         tokio::fs::create_dir_all(parent).await?;
                     }
-                    tokio::fs::write(&part, &bytes).await?;
-                    tokio::fs::rename(&part, &path).await
+                    // Objects may be Secrets.
+                    let mut options = tokio::fs::OpenOptions::new();
+                    let options = options.create(true).write(true).truncate(true).mode(0o600);
+                    let mut file = options.open(&part).await?;
+                    file.write_all(&bytes).await?;
+                    file.sync_all().await?;
+                    tokio::fs::rename(&part, &path).await?;
+                    if let Some(parent) = path.parent() {
+                        tokio::fs::File::open(parent).await?.sync_all().await?;
+                    }
+                    Ok::<_, std::io::Error>(())
                 };
                 write.await.map_err(|e| {
                     Error::other(format!("{} can not be written", path.display())).because(e)
@@ -124,8 +138,16 @@ impl Place {
     }
 
     async fn find(&self, key: &str) -> Result<Option<Bytes>> {
+        self.find_within(key, LARGEST).await
+    }
+
+    /// What is there, of at most so many bytes.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn find_within(&self, key: &str, most: u64) -> Result<Option<Bytes>> {
         match self {
-            Self::Store(store) => store.find(key, LARGEST).await,
+            Self::Store(store) => store.find(key, most).await,
             Self::Folder(folder) => match tokio::fs::read(folder.join(key)).await {
                 Ok(bytes) => Ok(Some(bytes.into())),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -139,7 +161,7 @@ impl Place {
     }
 
     /// Keys below a folder.
-    async fn list(&self, below: &str) -> Result<Vec<String>> {
+    pub(super) async fn list(&self, below: &str) -> Result<Vec<String>> {
         match self {
             Self::Store(store) => {
                 store
@@ -167,6 +189,9 @@ impl Place {
             None => None,
         };
         let finished = marker.as_ref().and_then(|m| m.status.completion_timestamp);
+        let whole = marker
+            .as_ref()
+            .is_some_and(|m| m.status.phase == Phase::Completed);
         let recorded = marker.as_ref().and_then(|m| {
             Some((
                 m.metadata.annotations.get(ANNOTATION_OPTIONS)?.clone(),
@@ -179,6 +204,7 @@ impl Place {
                 options_hash,
                 started,
                 finished,
+                whole,
             })),
             None if self.list(&keys.folder()).await?.is_empty() => Ok(None),
             None => Err(Error::new(

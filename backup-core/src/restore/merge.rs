@@ -36,6 +36,24 @@ pub(super) fn diff(have: &RawObject<'_>, want: &RawObject<'_>) -> Result<RawObje
     Ok(patch)
 }
 
+/// Whether a patch only removes.
+///
+/// # Errors
+/// `Corrupt`, when a nested value is no JSON.
+pub(super) fn only_removes(patch: &RawObject<'_>) -> Result<bool> {
+    for (_, value) in patch.iter().filter(|(_, value)| *value != "null") {
+        if !is_object(value) {
+            return Ok(false);
+        }
+        let inner = RawObject::parse(value)?;
+        // What is empty was added: `emptyDir: {}`.
+        if inner.is_empty() || !only_removes(&inner)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether two JSON texts mean the same: key order, spaces and escapes do not count, absent and null are one.
 pub(super) fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.trim(), b.trim());
@@ -93,6 +111,24 @@ mod tests {
             RawObject::parse(want).unwrap(),
         );
         String::from_utf8(diff(&have, &want).unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_patch_that_only_removes_is_known() {
+        for (have, want, only) in [
+            (r#"{"a":1,"b":{"c":1}}"#, r#"{"b":{}}"#, true),
+            (r#"{"a":1,"b":{"c":1}}"#, r#"{"b":{"d":1}}"#, false),
+            (r#"{"a":1}"#, r#"{"a":2}"#, false),
+            (r#"{"a":[1]}"#, r#"{"a":[]}"#, false),
+            (r#"{}"#, r#"{"a":{"b":{}}}"#, false),
+        ] {
+            let (have, want) = (
+                RawObject::parse(have).unwrap(),
+                RawObject::parse(want).unwrap(),
+            );
+            let patch = diff(&have, &want).unwrap();
+            assert_eq!(only_removes(&patch).unwrap(), only, "{patch:?}");
+        }
     }
 
     #[test]

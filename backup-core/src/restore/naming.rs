@@ -116,7 +116,8 @@ pub(super) fn spec(options: &RestoreOptions) -> RestoreSpec {
         include_cluster_resources: filter.include_cluster_resources,
         existing_resource_policy: match options.existing {
             ExistingPolicy::None => None,
-            ExistingPolicy::Update => Some("update".to_owned()),
+            // Velero knows no other word; ours stands in an annotation.
+            _ => Some("update".to_owned()),
         },
         preserve_node_ports: options.preserve_node_ports.then_some(true),
         ..RestoreSpec::default()
@@ -150,7 +151,7 @@ pub(super) async fn options_hash(
 
 pub(super) fn hash_of(marker: &[u8], target: &str, options: &RestoreOptions) -> String {
     let filter = &options.filter;
-    let text = json!({
+    let mut text = json!({
         "backup": options.backup.as_str(),
         "marker": rewrite::sha256(marker),
         "target": target,
@@ -159,5 +160,9 @@ pub(super) fn hash_of(marker: &[u8], target: &str, options: &RestoreOptions) -> 
             filter.namespaced_resources, filter.not_namespaced_resources],
         "skipNoise": filter.skip_noise,
     });
+    // What Velero has no word for, the spec does not tell.
+    if let ExistingPolicy::Recreate | ExistingPolicy::Apply { .. } = options.existing {
+        text["policy"] = json!(format!("{:?}", options.existing));
+    }
     rewrite::sha256(text.to_string().as_bytes())
 }

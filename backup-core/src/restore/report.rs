@@ -74,10 +74,11 @@ impl Record {
     /// # Errors
     /// Never in practice.
     pub(super) fn step(&mut self, step: &Step, mine: bool, warn: bool) -> Result<()> {
+        // Velero knows four words.
         let (slot, mut word) = match step.action {
             Action::Created => (0, "created"),
-            Action::Updated => (1, "updated"),
-            Action::Skipped => (2, "skipped"),
+            Action::Updated | Action::Recreated => (1, "updated"),
+            Action::Skipped | Action::Untried => (2, "skipped"),
             Action::Failed => (3, "failed"),
         };
         self.counts[slot] += 1;

@@ -2,6 +2,7 @@
 
 mod fake;
 mod foreign;
+mod policies;
 mod promises;
 mod rewrites;
 mod whole;
@@ -91,7 +92,9 @@ async fn apply(
             ..Rewrite::default()
         },
         existing,
-        dry: false,
+        dry: None,
+        kept: None,
+        deletions: Deletions::default(),
         volumes: Arc::default(),
         notices: Notices::default(),
     };
@@ -309,9 +312,23 @@ fn the_hash_covers_backup_target_and_policy() {
     let hash = hash_of(b"m", "c", &base);
     assert_ne!(hash, hash_of(b"n", "c", &base));
     assert_ne!(hash, hash_of(b"m", "d", &base));
-    let mut update = base.clone();
-    update.existing = ExistingPolicy::Update;
-    assert_ne!(hash, hash_of(b"m", "c", &update));
+    let policies = [
+        ExistingPolicy::Update,
+        ExistingPolicy::Recreate,
+        ExistingPolicy::Apply { force: false },
+        ExistingPolicy::Apply { force: true },
+    ];
+    let mut hashes = std::collections::BTreeSet::from([hash.clone()]);
+    for existing in policies {
+        let other = RestoreOptions {
+            existing,
+            ..base.clone()
+        };
+        assert!(hashes.insert(hash_of(b"m", "c", &other)), "{existing:?}");
+        // Velero's validation knows this word and no other.
+        let word = spec(&other).existing_resource_policy;
+        assert_eq!(word.as_deref(), Some("update"));
+    }
     let mut later = base;
     later.now = "2027-01-01T00:00:00Z".parse().unwrap();
     later.concurrency = 1;
@@ -322,8 +339,9 @@ fn the_hash_covers_backup_target_and_policy() {
 fn a_restore_may_run_on_any_thread() {
     let _ = |c: &Cluster, l: &Location, n: &Name, o: &RestoreOptions, w: watch::Receiver<bool>| {
         fn check<T: Send>(_: &T) {}
-        check(&restore(c, l, n, o, w, &crate::progress::Silent));
-        check(&plan(c, l, o, &crate::progress::Silent, &mut |_| {}));
+        let silent = &crate::progress::Silent;
+        check(&restore(c, l, n, o, &mut |_| Ok(w.clone()), silent));
+        check(&plan(c, l, o, DryRun::Server, silent, &mut |_| {}));
         check(&decide_name(c, &l.store, o));
     };
 }

@@ -33,6 +33,14 @@ const BYTES: usize = 24 << 20;
 const FEW: u64 = 50;
 /// Up to so many namespaces are listed one by one.
 const FEW_NAMESPACES: usize = 8;
+/// Kinds without which a server refuses others.
+const AWAITED: [&str; 5] = [
+    "serviceaccounts",
+    "priorityclasses.scheduling.k8s.io",
+    "runtimeclasses.node.k8s.io",
+    "roles.rbac.authorization.k8s.io",
+    "clusterroles.rbac.authorization.k8s.io",
+];
 /// Failures kept for another try.
 const FAILURES: usize = 100_000;
 
@@ -109,6 +117,8 @@ pub(super) struct State {
     pub(super) empty_claims: Vec<String>,
     /// Definitions this restore made.
     definitions: BTreeSet<String>,
+    /// What a trial found it could make, as `resource name` and namespace, of the kinds that others can not be made without.
+    planned: HashSet<(String, Option<String>)>,
     flight: VecDeque<(Ticket, Task<Result<Done>>)>,
     slots: Option<Arc<Semaphore>>,
     bytes: Option<Arc<Semaphore>>,
@@ -120,6 +130,15 @@ impl<S: Source> Waves<'_, S> {
     /// # Errors
     /// What ends the restore as a whole; what was restored until then stands.
     pub(super) async fn run(&mut self) -> Result<()> {
+        let result = self.everything().await;
+        // What is under way may have deleted an object, and has yet to create it.
+        while result.is_err() && !self.state.flight.is_empty() {
+            let _ = self.settle_first().await;
+        }
+        result
+    }
+
+    async fn everything(&mut self) -> Result<()> {
         self.state.slots = Some(Arc::new(Semaphore::new(self.concurrency.max(1))));
         self.state.bytes = Some(Arc::new(Semaphore::new(BYTES)));
         let survey = self.survey;
@@ -133,7 +152,7 @@ impl<S: Source> Waves<'_, S> {
             self.wave(*wave).await?;
         }
         self.again().await?;
-        if !self.applier.dry {
+        if !self.applier.is_dry() {
             self.owners().await?;
         }
         if waves.contains(&order::WAVE_ADMISSION) {
@@ -247,7 +266,7 @@ impl<S: Source> Waves<'_, S> {
             .filter(|api| api.group == resource.api.group && api.plural == resource.api.plural)
             .map(|api| api.version.as_str())
             .collect();
-        if self.applier.dry && self.state.definitions.contains(&resource.name) {
+        if self.applier.is_dry() && self.state.definitions.contains(&resource.name) {
             return None;
         }
         let gap = self
@@ -294,6 +313,9 @@ impl<S: Source> Waves<'_, S> {
             let Some(target) = &target else {
                 let done = match self.unserved(resource) {
                     Some(reason) => failed(reason),
+                    None if self.applier.tries() => {
+                        Done::new(Action::Untried, "its definition does not exist yet")
+                    }
                     None => Done::new(Action::Created, "once its definition is restored"),
                 };
                 self.settle(&ticket, done).await?;
@@ -375,7 +397,11 @@ impl<S: Source> Waves<'_, S> {
             .as_ref()
             .is_some_and(|n| self.state.fresh.contains(n))
         {
-            return Known::Absent;
+            return if self.applier.is_dry() {
+                Known::Nowhere
+            } else {
+                Known::Absent
+            };
         }
         match look.map(|seens| seens.get(ticket.namespace.as_deref(), &ticket.name)) {
             None => Known::Unasked,
@@ -444,7 +470,10 @@ impl<S: Source> Waves<'_, S> {
     }
 
     /// Takes note of what became of an object.
-    async fn settle(&mut self, ticket: &Ticket, done: Done) -> Result<()> {
+    async fn settle(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
+        if self.applier.tries() {
+            self.tried(ticket, &mut done);
+        }
         if let (Some(old), Some(new)) = (ticket.owner, done.uid) {
             self.state.owners.insert(old, new);
         }
@@ -459,14 +488,16 @@ impl<S: Source> Waves<'_, S> {
                         .lost
                         .insert(ticket.name.clone(), done.reason.clone());
                 }
-                Action::Updated | Action::Skipped => drop(self.state.lost.remove(&ticket.name)),
+                Action::Updated | Action::Recreated | Action::Skipped | Action::Untried => {
+                    drop(self.state.lost.remove(&ticket.name));
+                }
             }
         }
-        if ticket.resource.name == order::CRDS && (done.mine || self.applier.dry) {
+        if ticket.resource.name == order::CRDS && (done.mine || self.applier.is_dry()) {
             self.state.definitions.insert(ticket.name.clone());
         }
         if done.again
-            && !self.applier.dry
+            && !self.applier.is_dry()
             && ticket.position.is_some()
             && self.state.failures.len() < FAILURES
         {
@@ -479,9 +510,30 @@ impl<S: Source> Waves<'_, S> {
         self.note(ticket, done).await
     }
 
+    /// What was refused only for an object that this restore would bring before it could not be tried.
+    fn tried(&mut self, ticket: &Ticket, done: &mut Done) {
+        let resource = &ticket.resource.name;
+        if done.action == Action::Created && AWAITED.contains(&resource.as_str()) {
+            let named = (
+                format!("{resource} {}", ticket.name),
+                ticket.namespace.clone(),
+            );
+            self.state.planned.insert(named);
+        }
+        if let Some(awaited) = done.awaits.take() {
+            let own = (awaited.clone(), ticket.namespace.clone());
+            let planned = &self.state.planned;
+            if planned.contains(&own) || planned.contains(&(awaited.clone(), None)) {
+                done.action = Action::Untried;
+                done.reason = format!("{awaited} does not exist yet");
+            }
+        }
+    }
+
     async fn note(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
         // What stands and was left alone has its own data.
-        let made = done.action == Action::Created || (done.mine && done.action == Action::Skipped);
+        let made = matches!(done.action, Action::Created | Action::Recreated)
+            || (done.mine && done.action == Action::Skipped);
         let lost = ticket.lost.as_ref().filter(|_| made);
         if let Some(lost) = lost {
             if !done.reason.is_empty() {

@@ -37,14 +37,14 @@ impl Applier {
         let keeps = match self.volume(name).await {
             Ok(Some(live)) => match Promise::of(&live, job) {
                 Promise::Kept => true,
-                Promise::Released if self.dry => true,
+                Promise::Released if self.is_dry() => true,
                 Promise::Released => {
                     warning = self.free(job, name).await?;
                     true
                 }
                 Promise::Other => false,
             },
-            Ok(None) if !self.dry => false,
+            Ok(None) if !self.is_dry() => false,
             Ok(None) => return Ok(Binding::default()),
             Err(e) if e.is_forbidden() => return Ok(Binding::default()),
             Err(e) => return Err(e.into()),

@@ -37,6 +37,12 @@ pub(super) struct State {
     pub(super) refuses: Vec<(&'static str, &'static str, u16, &'static str)>,
     /// So many writes of a status find that the object was changed.
     pub(super) conflicts: usize,
+    /// A new object that holds this text is refused.
+    pub(super) refuses_text: Option<&'static str>,
+    /// The same, and a trial of it is not.
+    pub(super) refuses_later: Option<&'static str>,
+    /// Credentials are good until the first delete.
+    pub(super) expires: bool,
     made: u64,
 }
 
@@ -51,7 +57,14 @@ impl Fake {
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
-                let (verb, path) = (head.method.to_string(), head.uri.path().to_owned());
+                let (mut verb, path) = (head.method.to_string(), head.uri.path().to_owned());
+                let trial = br#""dryRun":["All"]"#;
+                let query = head.uri.query().unwrap_or_default();
+                if query.contains("dryRun=All")
+                    || body.windows(trial.len()).any(|part| part == trial)
+                {
+                    verb = format!("TRY {verb}");
+                }
                 let mut state = state.lock().unwrap();
                 state.asked.push(format!("{verb} {path}"));
                 let begun = state
@@ -115,7 +128,7 @@ impl State {
                 .filter(|(v, ..)| *v == version)
                 .map(|(_, plural, kind, namespaced)| {
                     json!({"name": plural, "kind": kind, "namespaced": namespaced,
-                        "singularName": kind.to_lowercase(), "verbs": ["get", "list", "create", "patch"]})
+                        "singularName": kind.to_lowercase(), "verbs": ["get", "list", "create", "patch", "delete"]})
                 })
                 .collect();
             (
@@ -123,6 +136,13 @@ impl State {
                 json!({"kind": "APIResourceList", "resources": resources}),
             )
         };
+        let expired = self.asked.iter().any(|line| line.starts_with("DELETE"));
+        if self.expires && verb == "POST" && expired {
+            return refusal(401, "Unauthorized");
+        }
+        if path.ends_with("/selfsubjectaccessreviews") {
+            return (201, json!({"status": {"allowed": true}}));
+        }
         match path {
             "/api" => return (200, json!({"kind": "APIVersions", "versions": ["v1"]})),
             "/apis" => {
@@ -156,11 +176,20 @@ impl State {
                     .collect();
                 (200, json!({"items": items, "metadata": {}}))
             }
-            "POST" => {
+            "POST" | "TRY POST" => {
                 let mut made: Value = serde_json::from_slice(body).unwrap();
                 let key = format!("{path}/{}", made["metadata"]["name"].as_str().unwrap());
+                let text = made.to_string();
+                let later = self.refuses_later.filter(|_| verb == "POST");
+                let mut refused = self.refuses_text.iter().chain(&later);
+                if refused.any(|part| text.contains(part)) {
+                    return refusal(422, "Invalid");
+                }
                 if self.objects.contains_key(&key) {
                     return refusal(409, "AlreadyExists");
+                }
+                if verb != "POST" {
+                    return (201, made);
                 }
                 self.made += 1;
                 made["metadata"]["uid"] =
@@ -168,6 +197,25 @@ impl State {
                 self.objects.insert(key, made.clone());
                 (201, made)
             }
+            "DELETE" | "TRY DELETE" => {
+                let options: Value = serde_json::from_slice(body).unwrap();
+                let hit = &options["preconditions"];
+                let Some(found) = self.objects.get(path) else {
+                    return refusal(404, "NotFound");
+                };
+                let is = |key: &str| {
+                    hit[key].as_str() == Some(found["metadata"][key].as_str().unwrap_or(""))
+                };
+                if !is("uid") || !is("resourceVersion") {
+                    return refusal(409, "Conflict");
+                }
+                assert_eq!(options["propagationPolicy"], "Orphan");
+                if verb == "DELETE" {
+                    self.objects.remove(path);
+                }
+                (200, json!({}))
+            }
+            "TRY PATCH" if self.objects.contains_key(path) => (200, self.objects[path].clone()),
             "PATCH" => match self.objects.get_mut(path) {
                 Some(found) => {
                     merge(found, &serde_json::from_slice(body).unwrap());

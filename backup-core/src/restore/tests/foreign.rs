@@ -70,9 +70,17 @@ impl Theirs {
         let (_keep, cancel) = watch::channel(false);
         let (cluster, name) = (self.target.cluster(), "r".parse().unwrap());
         let quiet = &crate::progress::Silent;
-        restore(&cluster, &self.location, &name, &options, cancel, quiet)
-            .await
-            .unwrap()
+        let mut consent = |_: &[Lack]| Ok(cancel.clone());
+        restore(
+            &cluster,
+            &self.location,
+            &name,
+            &options,
+            &mut consent,
+            quiet,
+        )
+        .await
+        .unwrap()
     }
 }
 

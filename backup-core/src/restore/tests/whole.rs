@@ -124,17 +124,35 @@ impl Saved {
         let mut options = self.options();
         options.backup = "b".parse().unwrap();
         change(&mut options);
-        let (_keep, cancel) = watch::channel(false);
         let (cluster, name) = (self.target.cluster(), "r".parse().unwrap());
+        let (_keep, cancel) = watch::channel(false);
+        let mut consent = |_: &[Lack]| Ok(cancel.clone());
+        let silent = &crate::progress::Silent;
         restore(
             &cluster,
             &self.location,
             &name,
             &options,
-            cancel,
-            &crate::progress::Silent,
+            &mut consent,
+            silent,
         )
         .await
+    }
+
+    /// The steps of a dry run, and what it tells besides.
+    pub(super) async fn plan(
+        &self,
+        dry: DryRun,
+        change: impl FnOnce(&mut RestoreOptions),
+    ) -> (Vec<Step>, Planned) {
+        let mut options = self.options();
+        options.backup = "b".parse().unwrap();
+        change(&mut options);
+        let mut steps = Vec::new();
+        let mut show = |step| steps.push(step);
+        let (cluster, silent) = (self.target.cluster(), &crate::progress::Silent);
+        let planned = plan(&cluster, &self.location, &options, dry, silent, &mut show).await;
+        (steps, planned.unwrap())
     }
 }
 
@@ -281,7 +299,7 @@ async fn who_wants_no_data_of_volumes_gets_no_error() {
         &saved.location,
         &name,
         &options,
-        cancel,
+        &mut |_| Ok(cancel.clone()),
         &crate::progress::Silent,
     )
     .await;

@@ -24,7 +24,7 @@ const ESTABLISHED: Duration = Duration::from_secs(600);
 impl<S: Source> Waves<'_, S> {
     /// Waits until the definitions of this restore are served.
     pub(super) async fn defined(&mut self) -> Result<()> {
-        if self.applier.dry || self.state.definitions.is_empty() {
+        if self.applier.is_dry() || self.state.definitions.is_empty() {
             return Ok(());
         }
         let Some(crds) = self

@@ -1,18 +1,19 @@
 //! `restore create`: bring a backup back, or a part of it, or show what that would do.
 
 mod plan;
+mod policy;
 mod rewriting;
 mod several;
 
-use backup_core::Kind;
 use backup_core::catalog::Entry;
-use backup_core::restore::{self, ExistingPolicy, RestoreOptions, RestoreReport};
+use backup_core::restore::{self, RestoreOptions, RestoreReport};
+use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::commands::contents::SpoolArgs;
 use crate::context::{Context, Place};
-use crate::flags::{self, DryRun, PartArgs};
+use crate::flags::{self, PartArgs};
 use crate::many::ManyArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
@@ -22,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl backup restore create --from-backup nightly
   kubectl backup restore create --from-backup nightly --dry-run=client
+  kubectl backup restore create --from-backup nightly --existing-resource-policy=apply --dry-run=server
   kubectl backup restore create --from-backup nightly --include-namespaces shop --namespace-mappings shop:shop-copy
   kubectl backup restore create --from-backup nightly --include-resources configmaps --objects shop/settings
   kubectl backup restore create --from-schedule nightly --workspace production --yes";
@@ -29,19 +31,34 @@ Examples:
 /// How many names are tried where others that begin in the same second take them.
 const NAMES: u32 = 8;
 
-/// `--existing-resource-policy`
+/// `--dry-run`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Existing {
-    /// Leave it alone.
+enum DryRun {
+    /// Do it.
     None,
-    /// Make it as it was in the backup; fields added since are removed.
-    Update,
+    /// Look, and show what would be done.
+    Client,
+    /// Let the server try every step, and show what it would refuse.
+    Server,
+}
+
+impl DryRun {
+    /// As the library takes it; nothing where it is to be done.
+    fn meant(self) -> Option<restore::DryRun> {
+        match self {
+            Self::None => None,
+            Self::Client => Some(restore::DryRun::Client),
+            Self::Server => Some(restore::DryRun::Server),
+        }
+    }
 }
 
 /// Restore a backup, or a part of it
 ///
-/// Objects that exist are left alone, and no object is ever deleted. A restore that was interrupted goes on where it stopped
-/// when the same command is given again. Any backup may be restored into any cluster.
+/// Objects that exist are left alone, and no object is deleted, unless --existing-resource-policy says otherwise. Before it begins, it says what
+/// the target lacks (storage, ingress, priority and runtime classes, kinds and versions, node ports, rights) and asks; without a terminal that needs
+/// --yes. A restore that was interrupted goes on where it stopped when the same command is given again. Any backup may be restored into
+/// any cluster.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CreateArgs {
@@ -67,16 +84,15 @@ pub(crate) struct CreateArgs {
     /// Namespaces to restore under another name, OLD:NEW (comma list, can be repeated)
     #[arg(long, value_name = "OLD:NEW")]
     namespace_mappings: Vec<String>,
-    /// What to do with objects that exist
-    #[arg(long, value_enum, value_name = "POLICY", default_value = "none")]
-    existing_resource_policy: Existing,
+    #[command(flatten)]
+    policy: policy::PolicyArgs,
     /// Keep all node ports of services
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     preserve_nodeports: Option<bool>,
     /// Whether the data of volumes is wanted; with =false claims come back empty, and that is no error
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     restore_volumes: Option<bool>,
-    /// Print what would be done, object by object, and do nothing
+    /// Print what would be done, object by object, and do nothing; with =server the API server tries every step and tells what it would refuse
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
     dry_run: DryRun,
     /// What is changed on the way.
@@ -90,9 +106,6 @@ pub(crate) struct CreateArgs {
     /// Accepted for Velero's sake: this command always waits.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
-    /// Do not ask before several clusters are restored into
-    #[arg(short, long)]
-    yes: bool,
     #[command(flatten)]
     many: ManyArgs,
     #[command(flatten)]
@@ -105,8 +118,8 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         return several::run(context, &args, &many).await;
     }
     let meant = look_up(context, &args).await?;
-    if args.dry_run == DryRun::Client {
-        let (exit, plan) = show(context, &args, &meant).await?;
+    if let Some(dry) = args.dry_run.meant() {
+        let (exit, plan) = show(context, &args, &meant, dry).await?;
         if let Some(plan) = plan {
             output::print(&context.ui, args.output.output, &plan)?;
         }
@@ -174,6 +187,7 @@ async fn show(
     context: &Context,
     args: &CreateArgs,
     meant: &Meant,
+    dry: restore::DryRun,
 ) -> Result<(Exit, Option<Value>)> {
     let (scope, source, target) = (scope(args), meant.source(), target(context).await?);
     context
@@ -185,6 +199,7 @@ async fn show(
         context.cluster().await?,
         location,
         &meant.options,
+        dry,
         &args.output,
     )
     .await
@@ -196,8 +211,24 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
     let cluster = context.cluster().await?;
     let Meant { options, place, .. } = meant;
     let (scope, source, target) = (scope(args), meant.source(), target(context).await?);
-    let cancel = context.cancel("what was restored stays, and the same command goes on");
     let bar = ui.progress();
+    let (mut agreed, mut refused) = (None, None);
+    // Ctrl-C at the question ends the program, for nothing was done.
+    let mut consent = |lacks: &[restore::Lack]| {
+        if agreed.is_none() {
+            if let Err(e) = args.policy.ask(context, &target, lacks) {
+                refused = Some(e);
+                return Err(Error::new(
+                    Kind::Interrupted,
+                    "nobody agreed to the restore",
+                ));
+            }
+            agreed = Some(context.cancel("what was restored stays, and the same command goes on"));
+        }
+        agreed
+            .clone()
+            .ok_or_else(|| Error::other("nobody agreed to the restore"))
+    };
     let mut tries = 0;
     let (name, done) = loop {
         let (name, resumed) = restore::decide_name(cluster, &place.location.store, options).await?;
@@ -205,8 +236,8 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
         ui.note(&format!(
             "restore {name} {how}: {scope} of {source} into {target}"
         ));
-        let cancel = cancel.clone();
-        let done = restore::restore(cluster, &place.location, &name, options, cancel, &bar).await;
+        let location = &place.location;
+        let done = restore::restore(cluster, location, &name, options, &mut consent, &bar).await;
         tries += 1;
         let taken = matches!(&done, Err(e) if e.kind() == Kind::AlreadyExists);
         if !(taken && options.name.is_none() && tries < NAMES) {
@@ -215,6 +246,9 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
         ui.note(&format!("another restore took the name {name}"));
     };
     drop(bar);
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
     let report = done.inspect_err(|e| {
         // What can not be meant fails again.
         if !matches!(e.kind(), Kind::Invalid | Kind::NotFound) {
@@ -259,10 +293,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
         )?,
         filter,
         namespace_mappings: flags::pairs("--namespace-mappings", ':', &args.namespace_mappings)?,
-        existing: match args.existing_resource_policy {
-            Existing::None => ExistingPolicy::None,
-            Existing::Update => ExistingPolicy::Update,
-        },
+        existing: args.policy.existing()?,
         preserve_node_ports: args.preserve_nodeports == Some(true),
         rewriting: args.rewriting.given()?.rewriting,
         restore_volumes: args.restore_volumes,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use backup_core::api::Restore;
 use backup_core::layout::RestoreKeys;
 use backup_core::records::{self, Results};
+use backup_core::restore::journal::ANNOTATION_POLICY;
 use clap::Args;
 use serde::Serialize;
 
@@ -144,7 +145,12 @@ fn text(known: &Known, details: bool) -> Description {
     text.field(
         0,
         "Existing Resource Policy",
-        spec.existing_resource_policy.as_deref().unwrap_or("none"),
+        restore
+            .metadata
+            .annotations
+            .get(ANNOTATION_POLICY)
+            .or(spec.existing_resource_policy.as_ref())
+            .map_or("none", String::as_str),
     );
     let ports = match spec.preserve_node_ports {
         Some(true) => "true",

@@ -2,10 +2,10 @@
 
 use backup_core::cluster::Cluster;
 use backup_core::location::Location;
-use backup_core::restore::{self, Action, RestoreOptions, Step};
-
+use backup_core::restore::{self, Action, DryRun, RestoreOptions, Step};
 use serde_json::Value;
 
+use super::policy;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
 use backup_cli::output::{Format, OutputArgs, Table, count};
@@ -19,6 +19,7 @@ pub(super) async fn show(
     cluster: &Cluster,
     location: &Location,
     options: &RestoreOptions,
+    dry: DryRun,
     output: &OutputArgs,
 ) -> Result<(Exit, Option<Value>)> {
     let ui = &context.ui;
@@ -27,7 +28,7 @@ pub(super) async fn show(
         output.no_headers,
     );
     let mut steps = Vec::new();
-    let mut counts = [0u64; 4];
+    let mut counts = [0u64; 6];
     let mut refused = None;
     let bar = ui.progress();
     let mut take = |step: Step| {
@@ -60,25 +61,41 @@ pub(super) async fn show(
             refused.get_or_insert(e);
         }
     };
-    let warnings = restore::plan(cluster, location, options, &bar, &mut take).await;
+    let planned = restore::plan(cluster, location, options, dry, &bar, &mut take).await;
     drop(bar);
-    let warnings = warnings?;
+    let planned = planned?;
     if let Some(e) = refused {
         return Err(e);
     }
     let plan = match output.output {
         Format::Json | Format::Yaml => Some(
-            serde_json::json!({"kind": "RestorePlan", "backup": options.backup.as_str(), "steps": steps, "warnings": warnings}),
+            serde_json::json!({"kind": "RestorePlan", "backup": options.backup.as_str(), "steps": steps, "lacks": planned.lacks, "warnings": planned.warnings}),
         ),
         _ if !table.is_empty() => ui.table(&table).map(|()| None)?,
         _ => None,
     };
-    for warning in &warnings {
+    policy::tell(context, &planned.lacks);
+    for warning in &planned.warnings {
         ui.warn(warning);
     }
-    let [create, update, skip, fail] = counts.map(count);
-    ui.note(&format!("would create {create}, update {update}, skip {skip}; {fail} would fail; nothing was changed"));
-    let exit = if counts[Action::Failed as usize] == 0 {
+    let of = |action: Action| counts[action as usize];
+    let told = [
+        ("create", Action::Created),
+        ("update", Action::Updated),
+        ("recreate", Action::Recreated),
+        ("skip", Action::Skipped),
+    ]
+    .map(|(verb, action)| format!("{verb} {}", count(of(action))));
+    let untried = match of(Action::Untried) {
+        0 => String::new(),
+        n => format!(", {} can not be tried yet", count(n)),
+    };
+    ui.note(&format!(
+        "would {}; {} would fail{untried}; nothing was changed",
+        told.join(", "),
+        count(of(Action::Failed))
+    ));
+    let exit = if of(Action::Failed) + of(Action::Untried) == 0 {
         Exit::Done
     } else {
         Exit::Incomplete
@@ -90,7 +107,9 @@ fn would(action: Action) -> &'static str {
     match action {
         Action::Created => "create",
         Action::Updated => "update",
+        Action::Recreated => "recreate",
         Action::Skipped => "skip",
         Action::Failed => "fail",
+        Action::Untried => "untried",
     }
 }

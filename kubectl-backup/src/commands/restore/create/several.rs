@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use backup_core::Error;
+use backup_core::restore::DryRun;
 use serde_json::Value;
 
 use super::{CreateArgs, Meant, exit, look_up, restore, scope, show, target, tell};
 use crate::commands::get::CLUSTER_UID;
 use crate::context::Context;
-use crate::flags::DryRun;
 use crate::many::{self, Many, Member};
 use backup_cli::error::{Exit, Result};
 use backup_cli::output::{self, Format, counted};
@@ -31,8 +31,8 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
     }
     many.are_distinct().await?;
     let found = many.each(|member| get_ready(args, member)).await;
-    if args.dry_run == DryRun::Client {
-        return plan(context, args, found).await;
+    if let Some(dry) = args.dry_run.meant() {
+        return plan(context, args, dry, found).await;
     }
     ask(context, args, &found)?;
     let mut rows = Vec::new();
@@ -130,11 +130,16 @@ fn ask(context: &Context, args: &CreateArgs, found: &many::Done<'_, Ready>) -> R
         counted(into.len() as u64, "cluster"),
         into.join(", ")
     );
-    context.ui.confirm(args.yes, &question)
+    context.ui.confirm(args.policy.yes, &question)
 }
 
 /// Shows what would be done, one cluster after another.
-async fn plan(context: &Context, args: &CreateArgs, found: many::Done<'_, Ready>) -> Result<Exit> {
+async fn plan(
+    context: &Context,
+    args: &CreateArgs,
+    dry: DryRun,
+    found: many::Done<'_, Ready>,
+) -> Result<Exit> {
     let ui = &context.ui;
     let mut plans: Vec<Value> = Vec::new();
     let mut exits = Vec::new();
@@ -146,7 +151,7 @@ async fn plan(context: &Context, args: &CreateArgs, found: many::Done<'_, Ready>
                 if as_table {
                     ui.line(&format!("CLUSTER {}", member.name))?;
                 }
-                let shown = show(&member.context, &ready.args, &ready.meant).await;
+                let shown = show(&member.context, &ready.args, &ready.meant, dry).await;
                 shown.map_err(|error| {
                     member.context.ui.error(&error);
                     error.exit()

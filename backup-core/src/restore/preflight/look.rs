@@ -1,0 +1,451 @@
+//! Gathers what [`super::decide`] decides by: one pass over the few kinds of the archive that name something else, and a few lists of the target,
+//! only of what is asked for. Changes nothing: the one POST besides questions about rights is a trial (`dryRun=All`) of a node
+//! port that no range has, to which the server answers with its range.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use super::super::bodies::Bodies;
+use super::super::gather::{self, Resource, Survey};
+use super::super::rewrite::{Rewrite, Side};
+use super::super::target::{self, Seens};
+use super::super::{ExistingPolicy, apply, order, plan};
+use super::{
+    Brought, Found, Has, INGRESS, Kind, Lack, Needs, PRIORITY, RUNTIME, STORAGE, Services,
+};
+use crate::archive::read::{Archive, Source};
+use crate::cluster::{ApiError, Call, Cluster};
+use crate::discovery::{ApiResource, Served};
+use crate::error::{self, Error, Result};
+use crate::filter::Filter;
+
+/// The kinds of which objects name something that a target may lack.
+const NAMING: [&str; 10] = [
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "services",
+    "pods",
+    "ingresses.networking.k8s.io",
+    "deployments.apps",
+    "daemonsets.apps",
+    "statefulsets.apps",
+    "jobs.batch",
+    "cronjobs.batch",
+];
+/// Questions about rights that are under way at a time, and at most.
+const AT_A_TIME: usize = 8;
+const QUESTIONS: usize = 2000;
+/// Objects of one page of a list.
+const PAGE: usize = 500;
+/// Pages of a list that are looked at.
+const PAGES: usize = 1000;
+/// Annotations that make a storage class the default one.
+const DEFAULT: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
+/// A look at archive and target before a restore.
+pub(in super::super) struct Look<'l, S> {
+    pub(in super::super) cluster: &'l Cluster,
+    pub(in super::super) archive: &'l Archive<S>,
+    pub(in super::super) filter: &'l Filter,
+    pub(in super::super) survey: &'l Survey,
+    pub(in super::super) served: &'l Served,
+    pub(in super::super) rewrite: &'l Rewrite,
+    pub(in super::super) existing: ExistingPolicy,
+}
+
+impl<S: Source> Look<'_, S> {
+    /// What the target lacks.
+    ///
+    /// # Errors
+    /// The archive's; of the target, that it is not reached.
+    pub(in super::super) async fn run(&self) -> Result<Found> {
+        let needs = self.needs().await?;
+        let mut brought = Brought::new();
+        for resource in needs.classes() {
+            brought.insert(resource, self.names(resource).await?);
+        }
+        let has = self.has(&needs).await?;
+        let defined = self.names(order::CRDS).await?;
+        let kinds: Vec<Kind<'_>> = self
+            .survey
+            .resources
+            .iter()
+            .map(|resource| Kind {
+                api: &resource.api,
+                count: resource.count,
+                defined: defined.contains(&resource.name),
+            })
+            .collect();
+        let mut found = super::decide(&needs, &has, &brought, &kinds, self.served);
+        self.rights(&mut found).await?;
+        Ok(found)
+    }
+
+    /// Names of the wanted objects of a cluster-scoped resource.
+    async fn names(&self, resource: &str) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for resource in self.survey.resources.iter().filter(|r| r.name == resource) {
+            for frame in &resource.frames {
+                let rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                names.extend(rows.into_iter().map(|row| row.name));
+            }
+        }
+        Ok(names)
+    }
+
+    async fn needs(&self) -> Result<Needs> {
+        let mut needs = Needs::default();
+        let naming = self.survey.resources.iter();
+        for resource in naming.filter(|r| NAMING.contains(&r.name.as_str())) {
+            for frame in &resource.frames {
+                let rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                let mut bodies = Bodies::new(self.archive, rows);
+                while let Some((row, object)) = bodies.next().await {
+                    let learned = object.and_then(|object| {
+                        self.learn(&mut needs, resource, row.namespace.as_deref(), &object.body)
+                    });
+                    match learned {
+                        // Named when it should be created.
+                        Err(e)
+                            if matches!(e.kind(), error::Kind::Corrupt | error::Kind::Invalid) => {}
+                        other => other?,
+                    }
+                }
+            }
+        }
+        Ok(needs)
+    }
+
+    fn learn(
+        &self,
+        needs: &mut Needs,
+        resource: &Resource,
+        namespace: Option<&str>,
+        body: &[u8],
+    ) -> Result<()> {
+        if plan::left_out(&resource.name, body, &self.survey.volumes)?.is_some() {
+            return Ok(());
+        }
+        let shaped = self.rewrite.shape(&resource.name, body, Side::Backup)?;
+        let object = match namespace {
+            Some(namespace) => format!("{}/{}", self.rewrite.namespace(namespace), shaped.name),
+            None => shaped.name.clone(),
+        };
+        let body: Value = serde_json::from_slice(&shaped.object.to_vec())
+            .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
+        needs.learn(&resource.name, &object, &body);
+        Ok(())
+    }
+
+    async fn has(&self, needs: &Needs) -> Result<Has> {
+        let mut has = Has::default();
+        for resource in needs.classes() {
+            let mut names = BTreeSet::new();
+            let mut default = false;
+            let known = self
+                .each(resource, |item| {
+                    let metadata = &item["metadata"];
+                    names.extend(metadata["name"].as_str().map(str::to_owned));
+                    default |= DEFAULT
+                        .iter()
+                        .any(|key| metadata["annotations"][*key] == "true");
+                })
+                .await?;
+            let names = known.then_some(names);
+            match resource {
+                STORAGE => (has.storage, has.default_storage) = (names, default),
+                INGRESS => has.ingress = names,
+                PRIORITY => has.priority = names,
+                RUNTIME => has.runtime = names,
+                _ => {}
+            }
+        }
+        if needs.asks_services() {
+            let mut services = Services::default();
+            let known = self
+                .each("services", |service| services.learn(service))
+                .await?;
+            has.services = known.then_some(services);
+        }
+        if needs.has_ports() {
+            has.range = self.range().await?;
+        }
+        Ok(has)
+    }
+
+    /// Shows every object of a resource of the target; false where they may not be listed.
+    async fn each(&self, resource: &str, mut show: impl FnMut(&Value)) -> Result<bool> {
+        let mut apis = self.served.all.iter();
+        let Some(api) = apis.find(|api| api.group_resource() == resource) else {
+            return Ok(true);
+        };
+        let mut token = String::new();
+        for _ in 0..PAGES {
+            let path = format!("{}?limit={PAGE}{token}", api.path(None));
+            let body = match self.cluster.get(&path).await {
+                Ok(body) => body,
+                Err(e) => return nothing::<()>(e).map(|_| false),
+            };
+            let page: Value = serde_json::from_slice(&body)
+                .map_err(|e| Error::other(format!("{resource} can not be read")).because(e))?;
+            page["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(&mut show);
+            match page["metadata"]["continue"].as_str() {
+                Some(next) if !next.is_empty() => {
+                    let next = url::form_urlencoded::byte_serialize(next.as_bytes());
+                    token = format!("&continue={}", next.collect::<String>());
+                }
+                _ => break,
+            }
+        }
+        Ok(true)
+    }
+
+    /// The target's range of node ports, as it tells it to who asks for a port that is in none.
+    async fn range(&self) -> Result<Option<(u16, u16)>> {
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"generateName": "kubectl-backup-"},
+            "spec": {"type": "NodePort", "ports": [{"port": 1, "nodePort": 65535}]}});
+        let path = "/api/v1/namespaces/default/services?dryRun=All";
+        match self
+            .cluster
+            .send(&Call::post(path, service.to_string().into()))
+            .await
+        {
+            Ok(_) => Ok(None),
+            Err(e) => {
+                let range = read_range(&e.message);
+                nothing::<()>(e)?;
+                Ok(range)
+            }
+        }
+    }
+
+    /// What this user may not do in the target and the restore would.
+    async fn rights(&self, found: &mut Found) -> Result<()> {
+        match self.may("*", None, "*", "*").await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(e) => {
+                found.notes.push(format!(
+                    "whether this user may restore can not be told: {e}"
+                ));
+                return nothing::<()>(e).map(drop);
+            }
+        }
+        let mut asked = Vec::new();
+        for resource in &self.survey.resources {
+            // Controllers make nearly all of them, and these are not restored.
+            if resource.name == "endpointslices.discovery.k8s.io" {
+                continue;
+            }
+            let Some(api) = self.target(resource) else {
+                continue;
+            };
+            for verb in verbs(&resource.name, self.existing) {
+                asked.push((resource, api, verb, None::<String>));
+            }
+        }
+        let denied = self.denied(asked, found).await?;
+        // Who may not everywhere may in a namespace.
+        let mut asked = Vec::new();
+        for (resource, api, verb, _) in denied {
+            if resource.namespaces.is_empty() {
+                self.lacking(resource, api, verb, None, found).await?;
+                continue;
+            }
+            for namespace in &resource.namespaces {
+                let namespace = self.rewrite.namespace(namespace).to_owned();
+                asked.push((resource, api, verb, Some(namespace)));
+            }
+        }
+        for (resource, api, verb, namespace) in self.denied(asked, found).await? {
+            self.lacking(resource, api, verb, namespace.as_deref(), found)
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn target(&self, resource: &Resource) -> Option<&ApiResource> {
+        let api = &resource.api;
+        self.served
+            .all
+            .iter()
+            .map(AsRef::as_ref)
+            .find(|other: &&ApiResource| {
+                other.group == api.group
+                    && other.plural == api.plural
+                    && other.version == api.version
+            })
+    }
+
+    /// Those of the questions to which the answer is no.
+    async fn denied<'q>(
+        &self,
+        mut asked: Vec<Question<'q>>,
+        found: &mut Found,
+    ) -> Result<Vec<Question<'q>>> {
+        if asked.len() > QUESTIONS {
+            let more = asked.len() - QUESTIONS;
+            found
+                .notes
+                .push(format!("{more} more rights were not asked about"));
+            asked.truncate(QUESTIONS);
+        }
+        let asking: Vec<_> = asked
+            .iter()
+            .map(|(_, api, verb, namespace)| {
+                self.may(verb, namespace.as_deref(), &api.group, &api.plural)
+            })
+            .collect();
+        let answers: Vec<Result<bool, ApiError>> =
+            stream::iter(asking).buffered(AT_A_TIME).collect().await;
+        let mut denied = Vec::new();
+        for (question, answer) in asked.into_iter().zip(answers) {
+            match answer {
+                Ok(true) => {}
+                Ok(false) => denied.push(question),
+                Err(e) => {
+                    nothing::<()>(e)?;
+                }
+            }
+        }
+        Ok(denied)
+    }
+
+    async fn may(
+        &self,
+        verb: &str,
+        namespace: Option<&str>,
+        group: &str,
+        resource: &str,
+    ) -> Result<bool, ApiError> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": verb, "group": group, "resource": resource, "namespace": namespace}},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let answer = self
+            .cluster
+            .send(&Call::post(path, review.to_string().into()))
+            .await?;
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        Ok(answer["status"]["allowed"] == true)
+    }
+
+    /// Tells of a right that is not there, unless nothing has to be created: everything of the kind stands.
+    async fn lacking(
+        &self,
+        resource: &Resource,
+        api: &ApiResource,
+        verb: &str,
+        namespace: Option<&str>,
+        found: &mut Found,
+    ) -> Result<()> {
+        if verb == "create" && self.all_stand(resource, api, namespace).await? {
+            return Ok(());
+        }
+        let place = namespace.map_or_else(String::new, |namespace| format!(" in {namespace}"));
+        found.lacks.push(Lack {
+            kind: "Permission".to_owned(),
+            name: format!("{verb} {}{place}", resource.name),
+            reason: "this user may not, and the restore has to".to_owned(),
+        });
+        Ok(())
+    }
+
+    async fn all_stand(
+        &self,
+        resource: &Resource,
+        api: &ApiResource,
+        namespace: Option<&str>,
+    ) -> Result<bool> {
+        let mut seens = Seens::default();
+        match target::look(self.cluster, api, namespace, "", &mut seens).await {
+            Ok(()) => {}
+            // Who may work in one namespace only: its objects will tell.
+            Err(_) if resource.name == order::NAMESPACES => return Ok(true),
+            Err(e) => return nothing::<()>(e).map(|_| false),
+        }
+        for frame in &resource.frames {
+            for row in gather::rows(self.archive, self.filter, resource, *frame).await? {
+                let here = row.namespace.as_deref().map(|n| self.rewrite.namespace(n));
+                let name = match resource.name.as_str() {
+                    order::NAMESPACES => self.rewrite.namespace(&row.name),
+                    _ => &row.name,
+                };
+                if here == namespace && seens.get(here, name).is_none() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A right: of which resource, which verb, where.
+type Question<'q> = (
+    &'q std::sync::Arc<Resource>,
+    &'q ApiResource,
+    &'static str,
+    Option<String>,
+);
+
+/// What a restore does with objects of a resource.
+fn verbs(resource: &str, existing: ExistingPolicy) -> Vec<&'static str> {
+    let mut verbs = vec!["create"];
+    if existing != ExistingPolicy::None {
+        verbs.push("patch");
+    }
+    if existing == ExistingPolicy::Recreate && apply::is_recreated(resource) {
+        verbs.push("delete");
+    }
+    verbs
+}
+
+/// What the server refuses to tell is not known; a server that is gone is an error.
+fn nothing<T>(e: ApiError) -> Result<Option<T>> {
+    if e.code == 0 || e.code == 401 {
+        Err(e.into())
+    } else {
+        Ok(None)
+    }
+}
+
+/// `... The range of valid ports is 30000-32767`
+fn read_range(message: &str) -> Option<(u16, u16)> {
+    let (_, rest) = message.split_once("The range of valid ports is ")?;
+    let (first, rest) = rest.split_once('-')?;
+    let last: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_range_of_node_ports_is_read_from_what_it_refuses() {
+        let said = r#"Service "x" is invalid: spec.ports[0].nodePort: Invalid value: 65535: provided port is not in the valid range. The range of valid ports is 30000-32767"#;
+        assert_eq!(read_range(said), Some((30000, 32767)));
+        assert_eq!(read_range("forbidden"), None);
+    }
+
+    #[test]
+    fn only_what_is_recreated_needs_the_right_to_delete() {
+        let of = |resource| verbs(resource, ExistingPolicy::Recreate);
+        assert_eq!(of("configmaps"), ["create", "patch", "delete"]);
+        assert_eq!(of("namespaces"), ["create", "patch"]);
+        assert_eq!(verbs("pods", ExistingPolicy::None), ["create"]);
+        let apply = ExistingPolicy::Apply { force: false };
+        assert_eq!(verbs("pods", apply), ["create", "patch"]);
+    }
+}

@@ -1,0 +1,268 @@
+//! What becomes of objects that exist, and of what is only tried.
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::whole::{Saved, object, uid};
+
+const LIVE: &str = "/api/v1/namespaces/n/configmaps/x";
+const MAKES: &str = "POST /api/v1/namespaces/n/configmaps";
+
+fn live() -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"from": "target"},
+        "metadata": {"name": "x", "namespace": "n", "uid": uid(77), "resourceVersion": "7", "labels": {"kept": "label"}}})
+}
+
+async fn saved() -> Saved {
+    let body = json!({"data": {"from": "backup"}});
+    let saved = Saved::new(&[object("configmaps", 1, "n/x", body)]).await;
+    saved.target.put(LIVE, live());
+    saved
+        .target
+        .put("/api/v1/namespaces/n", json!({"metadata": {"name": "n"}}));
+    saved
+}
+
+fn recreate(options: &mut RestoreOptions) {
+    options.existing = ExistingPolicy::Recreate;
+}
+
+/// What was kept, oldest first.
+async fn kept(saved: &Saved) -> Vec<Value> {
+    let entries = saved.location.store.entries("restores/r/kept/", 100).await;
+    let mut found = Vec::new();
+    for entry in entries.unwrap() {
+        let text = crate::records::text(&saved.location.store, &entry.key).await;
+        found.push(serde_json::from_slice(&text.unwrap()).unwrap());
+    }
+    found
+}
+
+fn asked(saved: &Saved, verbs: &[&str]) -> Vec<String> {
+    let state = saved.target.0.lock().unwrap();
+    let is = |line: &&String| {
+        verbs.iter().any(|verb| line.starts_with(verb)) && line.contains("configmaps")
+    };
+    state.asked.iter().filter(is).cloned().collect()
+}
+
+#[tokio::test]
+async fn what_differs_is_kept_deleted_and_created_anew_and_once_is_enough() {
+    let saved = saved().await;
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts, [0, 1, 0, 0], "{:?}", report.errors);
+    let made = saved.target.get(LIVE);
+    assert_eq!(made["data"]["from"], "backup");
+    assert_ne!(made["metadata"]["uid"], uid(77));
+    let changes = ["TRY", "POST", "DELETE"];
+    assert_eq!(
+        asked(&saved, &changes),
+        [
+            MAKES,
+            &format!("TRY {MAKES}"),
+            &format!("DELETE {LIVE}"),
+            MAKES
+        ]
+    );
+    let kept = kept(&saved).await;
+    assert_eq!(
+        kept,
+        [
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"from": "target"},
+            "metadata": {"name": "x", "namespace": "n", "labels": {"kept": "label"}}})
+        ]
+    );
+    let annotations = &report.restore.metadata.annotations;
+    assert_eq!(annotations[journal::ANNOTATION_POLICY], "recreate");
+    saved.restore(recreate).await.unwrap();
+    assert_eq!(saved.target.get(LIVE), made);
+}
+
+#[tokio::test]
+async fn what_is_the_same_is_not_deleted() {
+    let saved = saved().await;
+    let mut same = live();
+    same["data"]["from"] = "backup".into();
+    same["metadata"]["labels"] = Value::Null;
+    saved.target.put(LIVE, same.clone());
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts, [0, 0, 1, 0]);
+    assert_eq!(saved.target.get(LIVE), same);
+}
+
+#[tokio::test]
+async fn what_the_server_would_not_take_is_left_as_it_is() {
+    let saved = saved().await;
+    saved.target.0.lock().unwrap().refuses_text = Some("\"from\":\"backup\"");
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts[3], 1);
+    assert!(
+        report.errors[0].contains("left as it is"),
+        "{:?}",
+        report.errors
+    );
+    assert_eq!(saved.target.get(LIVE), live());
+    assert!(kept(&saved).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_somebody_changes_meanwhile_is_not_deleted() {
+    let saved = saved().await;
+    saved.target.0.lock().unwrap().refuses = vec![("DELETE", "/x", 409, "Conflict")];
+    let report = saved.restore(recreate).await.unwrap();
+    assert!(
+        report.errors[0].contains("somebody changed it"),
+        "{:?}",
+        report.errors
+    );
+    assert_eq!(saved.target.get(LIVE), live());
+}
+
+#[tokio::test]
+async fn what_can_not_be_created_after_all_is_put_back() {
+    let saved = saved().await;
+    // The rehearsal is not refused, the create is: once for the backup's, and not for the one that stood.
+    saved.target.0.lock().unwrap().refuses_later = Some("\"from\":\"backup\"");
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts[3], 1);
+    assert!(report.errors[0].contains("put back"), "{:?}", report.errors);
+    let back = saved.target.get(LIVE);
+    assert_eq!(back["data"]["from"], "target");
+    assert_eq!(back["metadata"]["labels"]["kept"], "label");
+}
+
+#[tokio::test]
+async fn killed_after_the_delete_the_same_restore_creates_it_or_puts_it_back() {
+    for refused in [false, true] {
+        let saved = saved().await;
+        saved.target.0.lock().unwrap().expires = true;
+        saved.restore(recreate).await.unwrap_err();
+        assert!(saved.target.get(LIVE).is_null(), "it was deleted");
+        assert_eq!(kept(&saved).await.len(), 1);
+        {
+            let mut state = saved.target.0.lock().unwrap();
+            state.expires = false;
+            state.refuses_text = refused.then_some("\"from\":\"backup\"");
+        }
+        let report = saved.restore(recreate).await.unwrap();
+        assert!(report.resumed);
+        let from = if refused { "target" } else { "backup" };
+        assert_eq!(saved.target.get(LIVE)["data"]["from"], from);
+        assert_eq!(report.counts[3], u64::from(refused), "{:?}", report.errors);
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_with_where_it_is_kept() {
+    let saved = saved().await;
+    saved.target.0.lock().unwrap().refuses = vec![("POST", "/configmaps", 422, "Invalid")];
+    let report = saved.restore(recreate).await.unwrap();
+    assert!(
+        report.errors[0].contains("missing now") && report.errors[0].contains("restores/r/kept/"),
+        "{:?}",
+        report.errors
+    );
+    saved.target.0.lock().unwrap().refuses.clear();
+    saved.restore(recreate).await.unwrap();
+    assert_eq!(saved.target.get(LIVE)["data"]["from"], "backup");
+}
+
+#[tokio::test]
+async fn what_would_take_more_along_is_changed_in_place() {
+    let saved = saved().await;
+    let mut held = live();
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    saved.target.put(LIVE, held);
+    let (steps, _) = saved.plan(DryRun::Client, recreate).await;
+    assert!(
+        steps
+            .iter()
+            .any(|step| step.action == Action::Updated && step.reason.contains("example.com/hold")),
+        "{steps:?}"
+    );
+    saved.restore(recreate).await.unwrap();
+    let now = saved.target.get(LIVE);
+    assert_eq!(
+        (&now["data"]["from"], &now["metadata"]["uid"]),
+        (&json!("backup"), &json!(uid(77)))
+    );
+    assert!(asked(&saved, &["DELETE"]).is_empty());
+}
+
+#[tokio::test]
+async fn a_trial_sends_everything_and_changes_nothing() {
+    let saved = Saved::new(&[
+        object("configmaps", 1, "n/x", json!({"data": {"from": "backup"}})),
+        object("configmaps", 2, "n/new", json!({})),
+        object("configmaps", 3, "n/bad", json!({"data": {"refuse": "me"}})),
+        object("configmaps", 4, "later/x", json!({})),
+    ])
+    .await;
+    saved.target.put(LIVE, live());
+    saved
+        .target
+        .put("/api/v1/namespaces/n", json!({"metadata": {"name": "n"}}));
+    saved.target.0.lock().unwrap().refuses_text = Some("\"refuse\":\"me\"");
+    let before = saved.target.0.lock().unwrap().objects.clone();
+    let (steps, _) = saved.plan(DryRun::Server, recreate).await;
+    let of = |path: &str| {
+        let step = steps.iter().find(|step| step.path() == path);
+        step.unwrap_or_else(|| panic!("{path}: {steps:?}")).clone()
+    };
+    assert_eq!(of("n/x").action, Action::Recreated);
+    assert_eq!(of("n/new").action, Action::Created);
+    assert_eq!(of("n/bad").action, Action::Failed);
+    assert_eq!(of("later/x").action, Action::Untried);
+    assert!(
+        of("later/x")
+            .reason
+            .contains("namespace does not exist yet")
+    );
+    assert_eq!(of("later").action, Action::Created);
+    assert_eq!(saved.target.0.lock().unwrap().objects, before);
+    assert!(asked(&saved, &["POST", "PATCH", "DELETE"]).is_empty());
+    assert!(!asked(&saved, &["TRY DELETE"]).is_empty());
+    assert!(
+        saved
+            .location
+            .store
+            .entries("restores/", 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_agree_changes_nothing() {
+    let saved = saved().await;
+    let mut options = super::options(std::path::Path::new("/nowhere"));
+    options.backup = "b".parse().unwrap();
+    let mut told = Vec::new();
+    let mut consent = |lacks: &[Lack]| {
+        told = lacks.to_vec();
+        Err(Error::other("no"))
+    };
+    let (cluster, name) = (saved.target.cluster(), "r".parse().unwrap());
+    let silent = &crate::progress::Silent;
+    let refused = restore(
+        &cluster,
+        &saved.location,
+        &name,
+        &options,
+        &mut consent,
+        silent,
+    )
+    .await;
+    assert_eq!(refused.unwrap_err().to_string(), "no");
+    assert!(told.is_empty(), "{told:?}");
+    assert!(
+        saved
+            .location
+            .store
+            .entries("restores/", 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}

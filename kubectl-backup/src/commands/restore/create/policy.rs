@@ -1,0 +1,98 @@
+//! What `restore create` does with objects that exist, and what it asks before it begins.
+
+use backup_core::Error;
+use backup_core::restore::{ExistingPolicy, Lack};
+use clap::{Args, ValueEnum};
+
+use crate::context::Context;
+use backup_cli::error::{CommandError, Result};
+use backup_cli::output::counted;
+
+/// Lacks that are listed.
+const MOST: usize = 100;
+
+/// `--existing-resource-policy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Existing {
+    /// Leave it alone.
+    None,
+    /// Make it as it was in the backup; fields added since are removed.
+    Update,
+    /// Delete it where it differs and create the one of the backup. That is done with configmaps, secrets, pods, workloads and classes; what
+    /// would take more along (namespaces, definitions, claims, volumes, services, roles, custom objects), has finalizers or a
+    /// controller is updated instead. What it owns stays. What is deleted is kept beside the record of the restore.
+    Recreate,
+    /// Apply the fields of the backup (server-side apply); fields that others added stay.
+    Apply,
+}
+
+/// What to do with objects that exist, and whether to ask.
+#[derive(Clone, Debug, Args)]
+pub(super) struct PolicyArgs {
+    /// What to do with objects that exist
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "none")]
+    existing_resource_policy: Existing,
+    /// With --existing-resource-policy=apply: take over fields that another manager owns with another value
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Do not ask where the target lacks something, objects are deleted to be created anew, or several clusters are restored into
+    #[arg(short, long, visible_alias = "confirm")]
+    pub(super) yes: bool,
+}
+
+impl PolicyArgs {
+    /// As the library takes it.
+    ///
+    /// # Errors
+    /// Flags that do not go together.
+    pub(super) fn existing(&self) -> Result<ExistingPolicy> {
+        let force = self.force_conflicts;
+        Ok(match self.existing_resource_policy {
+            Existing::Apply => ExistingPolicy::Apply { force },
+            _ if force => {
+                return Err(CommandError::usage(
+                    Error::invalid("--force-conflicts is about conflicts of server-side apply")
+                        .hint("add --existing-resource-policy=apply, or leave it out"),
+                ));
+            }
+            Existing::None => ExistingPolicy::None,
+            Existing::Update => ExistingPolicy::Update,
+            Existing::Recreate => ExistingPolicy::Recreate,
+        })
+    }
+
+    /// Asks before anything is changed, where there is something to ask.
+    ///
+    /// # Errors
+    /// Where the answer is no, and where there is nobody to ask and no --yes.
+    pub(super) fn ask(&self, context: &Context, target: &str, lacks: &[Lack]) -> Result<()> {
+        tell(context, lacks);
+        let mut questions = Vec::new();
+        if !lacks.is_empty() {
+            questions.push(format!(
+                "the target lacks {}",
+                counted(lacks.len() as u64, "thing")
+            ));
+        }
+        if self.existing_resource_policy == Existing::Recreate {
+            questions.push("objects that differ are deleted and created anew".to_owned());
+        }
+        if questions.is_empty() {
+            return Ok(());
+        }
+        let question = format!("{}; restore into {target}?", questions.join("; "));
+        context.ui.confirm(self.yes, &question)
+    }
+}
+
+/// Says what the target lacks.
+pub(super) fn tell(context: &Context, lacks: &[Lack]) {
+    for lack in lacks.iter().take(MOST) {
+        context.ui.say(&format!("the target lacks {lack}"));
+    }
+    if lacks.len() > MOST {
+        context
+            .ui
+            .say(&format!("the target lacks {} more", lacks.len() - MOST));
+    }
+}
