@@ -21,9 +21,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::apply::{Applied, Apply};
+pub(crate) use self::gather::EXCLUDE_LABEL;
 use self::gather::Gathered;
 use self::names::gzip;
 use self::page::{Keep, Pick};
+pub(crate) use self::page::{Passed, PassedOver};
 use self::point_in_time::Patience;
 use self::report::{Facts, Log};
 use crate::api::Backup;
@@ -185,17 +187,22 @@ impl Everything {
                 gathered: Arc::new(gathered),
                 by_labels: false,
                 pick: Pick::All,
+                tell_passed: true,
             },
         })
     }
 
-    /// The objects of one page, and the token of the next; empty on the last.
+    /// The objects of one page, those that are passed over, and the token of the next; empty on the last.
     ///
     /// # Errors
     /// When it is no list.
-    pub(crate) fn cut(&self, page: &Bytes, resource: &ApiResource) -> Result<(Vec<Item>, String)> {
+    pub(crate) fn cut(
+        &self,
+        page: &Bytes,
+        resource: &ApiResource,
+    ) -> Result<(Vec<Item>, Vec<PassedOver>, String)> {
         let page = page::split(page, resource, &self.keep)?;
-        Ok((page.items, page.token))
+        Ok((page.items, page.seen.passed, page.token))
     }
 }
 

@@ -86,6 +86,11 @@ impl<'a> Object<'a> {
         stamp.is_some_and(|raw| raw.get() != "null")
     }
 
+    /// Since when it is being deleted, as JSON.
+    pub(crate) fn deletion_timestamp(&self) -> Option<&'a str> {
+        self.metadata.get("deletionTimestamp").map(|raw| raw.get())
+    }
+
     /// All that the index tells but the digest.
     ///
     /// # Errors

@@ -264,6 +264,7 @@ impl Run<'_> {
             by_labels: matches!(pick, Pick::All) && filter.selectors.len() > 1,
             gathered: Arc::clone(&self.apply.gathered),
             pick,
+            tell_passed: false,
         })
     }
 

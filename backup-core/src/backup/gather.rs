@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 
 /// Objects that carry this label with the value `true` are left out; a namespace with it is left out whole.
-pub(super) const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
+pub(crate) const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
 
 /// A namespace as it was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -25,6 +25,8 @@ pub(super) struct Keep {
     pub(super) by_labels: bool,
     /// What else.
     pub(super) pick: Pick,
+    /// Whether anybody wants to know of objects that are passed over.
+    pub(super) tell_passed: bool,
 }
 
 /// Which objects of a type are wanted, beyond namespaces and labels.
@@ -57,6 +59,30 @@ pub(super) struct Page {
     pub(super) seen: Seen,
 }
 
+/// An object that is there and that no backup takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PassedOver {
+    /// Its namespace.
+    pub(crate) namespace: Option<String>,
+    /// Its name.
+    pub(crate) name: String,
+    /// Why.
+    pub(crate) why: Passed,
+}
+
+/// Why an object is passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// It is being deleted since then.
+    Terminating(String),
+    /// It has [`EXCLUDE_LABEL`].
+    Labelled,
+    /// Its namespace is left out, by that label.
+    InNamespace,
+    /// It can not be read or saved: a sentence.
+    Unfit(String),
+}
+
 /// What objects say about others, and about what can not be done.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -82,6 +108,8 @@ pub(super) struct Seen {
     pub(super) labelled_out: u64,
     /// Objects that can not be saved: namespace, and a sentence.
     pub(super) unfit: Vec<(String, String)>,
+    /// Objects of one page that were passed over; they are not collected over pages.
+    pub(super) passed: Vec<PassedOver>,
 }
 
 impl Seen {
@@ -99,6 +127,7 @@ impl Seen {
             terminating,
             labelled_out,
             unfit,
+            passed: _,
         } = other;
         self.namespaces.extend(namespaces);
         self.claims.extend(claims);
@@ -247,11 +276,23 @@ impl<'a> Cut<'a> {
         if what == "persistentvolumes" {
             out.seen.volumes.extend(volumes::volume(name, text));
         }
+        let pass = |out: &mut Page, why| {
+            if !keep.tell_passed {
+                return;
+            }
+            out.seen.passed.push(PassedOver {
+                namespace: namespace.map(str::to_owned),
+                name: name.to_owned(),
+                why,
+            });
+        };
         // Everything in a namespace that is left out is nothing to anybody, however odd it is.
         if namespace.is_some_and(|namespace| !keep.gathered.wants_namespace(namespace)) {
+            pass(out, Passed::InNamespace);
             return;
         }
         if let Some(why) = unfit(name, namespace, resource) {
+            pass(out, Passed::Unfit(why.to_string()));
             out.seen.unfit.push((
                 namespace.unwrap_or_default().to_owned(),
                 format!("{what} {name:?} was not saved: {why}"),
@@ -259,6 +300,8 @@ impl<'a> Cut<'a> {
             return;
         }
         if object.is_terminating() {
+            let since = object.deletion_timestamp().unwrap_or("true");
+            pass(out, Passed::Terminating(since.to_owned()));
             out.seen.terminating += 1;
             return;
         }
@@ -267,6 +310,7 @@ impl<'a> Cut<'a> {
             .get(EXCLUDE_LABEL)
             .is_some_and(|value| value == "true")
         {
+            pass(out, Passed::Labelled);
             out.seen.labelled_out += 1;
             return;
         }
@@ -281,6 +325,7 @@ impl<'a> Cut<'a> {
         let sha256 = match object.digest() {
             Ok(sha256) => sha256,
             Err(e) => {
+                pass(out, Passed::Unfit(e.sentence()));
                 out.seen.unfit.push((
                     namespace.unwrap_or_default().to_owned(),
                     format!("{what} {name:?} was not saved: {}", e.sentence()),

@@ -1,30 +1,37 @@
 //! What differs between a backup and the cluster, or between two backups: by object, then by field. Reads only.
 //!
-//! What a restore does not bring does not count: what a server sets, the status, objects that a cluster makes itself. Equal digests
+//! What a restore does not bring does not count: what a server sets, the status, objects that a cluster makes itself. What controllers make
+//! (see [`made`]) is counted and not told. Equal digests
 //! in the index mean equal objects; only the bodies of the others are read. Of every object of the kind at hand a few
 //! bytes are kept.
 
 mod fields;
 mod left;
+mod made;
 mod right;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::plan::{self, Wanted};
 use super::rewrite::{Rewrite, Side};
 use super::volumes::Volumes;
 use super::{Opened, gather, marker, open, order};
-use crate::api::Backup;
+use crate::api::{Backup, Phase};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
+use crate::backup::EXCLUDE_LABEL;
+use crate::backup::{Passed, PassedOver};
 use crate::cluster::Cluster;
 use crate::discovery::{self, ApiResource, Served};
 use crate::error::{Error, Kind, Result};
@@ -32,10 +39,11 @@ use crate::filter::{Filter, Verdict};
 use crate::location::Location;
 use crate::name::Name;
 use crate::progress::Progress;
+use crate::raw::RawObject;
 
 pub use fields::Field;
 use left::{Left, Place};
-use right::{Live, Right, Saved, Thing};
+use right::{Batch, Live, Right, Saved, Thing};
 
 /// Bodies of the backup that are held at a time.
 const HELD: u64 = 8 << 20;
@@ -47,6 +55,10 @@ pub struct DiffOptions {
     pub backup: Name,
     /// Which objects.
     pub filter: Filter,
+    /// Namespaces that go by another name on the other side: old to new.
+    pub namespace_mappings: BTreeMap<String, String>,
+    /// Tell objects that controllers make as well.
+    pub controlled: bool,
     /// Where a foreign archive is rewritten.
     pub spool_dir: PathBuf,
 }
@@ -85,6 +97,13 @@ pub struct Difference {
     /// What differs in an object that is on both sides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<Field>,
+    /// How many more fields differ and are not told.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub more_fields: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Names an object.
@@ -109,6 +128,8 @@ pub struct Compared {
     pub same: u64,
     /// Objects that differ.
     pub different: u64,
+    /// Objects that controllers make, that differ, and that are not told.
+    pub controlled: u64,
     /// Kinds that a rule left out of a backup, and that are not compared.
     pub left_out: u64,
     /// What should have been compared and could not be; a sentence each.
@@ -130,20 +151,34 @@ pub async fn diff(
 ) -> Result<Compared> {
     options.filter.validate()?;
     plan::refuse_never(&options.filter)?;
+    plan::refuse_mappings(&options.filter, &options.namespace_mappings)?;
     let backup = spec(location, &options.backup).await?;
+    let mut warnings: Vec<_> = gap(&options.backup, &backup).into_iter().collect();
+    if let Other::Backup(location, name) = other {
+        warnings.extend(gap(name, &spec(location, name).await?));
+    }
     let run = Run {
         options,
         scope: Filter::of(&backup.spec),
         progress,
     };
-    match open(location, &options.backup, &options.spool_dir, progress).await? {
-        Opened::Ours(archive) => run.with(&archive, other, show).await,
-        Opened::Foreign(archive, warnings) => {
-            let mut compared = run.with(&archive, other, show).await?;
-            compared.warnings.extend(warnings);
-            Ok(compared)
+    let mut compared = match open(location, &options.backup, &options.spool_dir, progress).await? {
+        Opened::Ours(archive) => run.with(&archive, other, show).await?,
+        Opened::Foreign(archive, more) => {
+            warnings.extend(more);
+            run.with(&archive, other, show).await?
         }
-    }
+    };
+    compared.warnings.extend(warnings);
+    Ok(compared)
+}
+
+/// What a backup that is not whole means for a comparison.
+fn gap(name: &Name, backup: &Backup) -> Option<String> {
+    let phase = &backup.status.phase;
+    (*phase != Phase::Completed).then(|| {
+        format!("backup {name} is {phase}: what it missed looks like what came or went since, see `describe {name}`")
+    })
 }
 
 async fn spec(location: &Location, name: &Name) -> Result<Backup> {
@@ -195,6 +230,16 @@ impl Run<'_> {
 
     /// The namespaces that are looked at, where they were named one by one.
     fn namespaces(&self) -> Option<Vec<String>> {
+        let mut names = self.named()?;
+        for name in &mut names {
+            if let Some(new) = self.options.namespace_mappings.get(name) {
+                name.clone_from(new);
+            }
+        }
+        Some(names)
+    }
+
+    fn named(&self) -> Option<Vec<String>> {
         let asked = self.options.filter.named_namespaces();
         let held = self.scope.named_namespaces();
         match (asked, held) {
@@ -230,6 +275,13 @@ impl Run<'_> {
             right,
             asked: &asked,
             scope: &scope,
+            rewrite: Rewrite {
+                mappings: self.options.namespace_mappings.clone(),
+                ..Rewrite::default()
+            },
+            back: reversed(&self.options.namespace_mappings),
+            controlled: self.options.controlled,
+            left_namespaces: BTreeSet::new(),
             missing: asked.objects.iter().cloned().collect(),
             compared: Compared::default(),
             progress: self.progress,
@@ -259,8 +311,13 @@ impl Run<'_> {
             ))
             .hint("name it as `namespace/name`, or `name` where it has no namespace"));
         }
-        let compared = comparison.compared;
-        if compared.same == 0 && compared.different == 0 && compared.missed.is_empty() {
+        let mut compared = comparison.compared;
+        compared.warnings.extend(comparison.left_namespaces.iter().map(|namespace| {
+            format!("namespace {namespace} has the label {EXCLUDE_LABEL} now: its objects were not compared")
+        }));
+        if compared.same + compared.different + compared.controlled == 0
+            && compared.missed.is_empty()
+        {
             return Err(Error::not_found(
                 "there is nothing to compare: neither side has what was chosen",
             )
@@ -278,6 +335,14 @@ struct Comparison<'c, A> {
     asked: &'c Filter,
     /// What the backup was asked to hold.
     scope: &'c Filter,
+    /// What a restore would do on the way.
+    rewrite: Rewrite,
+    /// Namespaces of the other side to those of the backup that they stand for.
+    back: BTreeMap<String, String>,
+    /// Whether what controllers make is told.
+    controlled: bool,
+    /// Namespaces whose objects no backup takes any more.
+    left_namespaces: BTreeSet<String>,
     /// Single objects that were asked for and not seen yet.
     missing: BTreeSet<String>,
     compared: Compared,
@@ -312,8 +377,10 @@ impl<A: Source> Comparison<'_, A> {
     async fn kind(&mut self, api: &ApiResource, row: Option<&ResourceRow>) -> Result<()> {
         let name = api.group_resource();
         let wanted = Wanted::of(self.asked, api);
-        // Of kinds that come along with others, such as namespaces, nothing was asked for.
-        if plan::is_never(&name) || self.asked.resource(api) != Verdict::In {
+        // Of kinds that come along with others nothing was asked for, but for the namespaces that are named.
+        let along = self.asked.resource(api) != Verdict::In;
+        let meant = !along || !(self.by_name() || self.asked.all_namespaces());
+        if plan::is_never(&name) || !wanted.by_filter || !meant {
             return Ok(());
         }
         match row.map(|row| (row.outcome, row.why.as_str())) {
@@ -352,6 +419,8 @@ impl<A: Source> Comparison<'_, A> {
         }
         self.progress.step(&format!("comparing {name}"));
         match self.objects(api, &name, &wanted, &held).await {
+            // Who may look into one namespace may not list them.
+            Err(e) if along && e.kind() == Kind::Forbidden => Ok(()),
             Err(e)
                 if !matches!(
                     e.kind(),
@@ -378,9 +447,17 @@ impl<A: Source> Comparison<'_, A> {
         let mut left = Left::read(self.archive, name, |row| wanted.has(asked, api, row)).await?;
         let mut things = right.things(api);
         while let Some(batch) = things.next().await {
+            let Batch { things, passed } = batch?;
+            for one in passed {
+                self.passed(api, name, &mut left, one).await?;
+            }
             let mut pending = Vec::new();
-            for thing in batch? {
-                let row = &thing.row;
+            for thing in things {
+                let row = &match back(&self.back, &self.rewrite, name, &thing.row) {
+                    Some(Cow::Borrowed(_)) => thing.row.clone(),
+                    Some(Cow::Owned(row)) => row,
+                    None => continue,
+                };
                 let here = wanted.has(asked, api, row);
                 let there = left.meet(row);
                 if !here && !there.is_some_and(|there| there.wanted) {
@@ -403,12 +480,17 @@ impl<A: Source> Comparison<'_, A> {
             for row in left.unmet(frame).await? {
                 self.missing
                     .retain(|object| !plan::names(asked, object, &row));
-                let comes = right.would_hold(api, &row)
-                    && (!plan::is_judged_by_body(name)
-                        || comes(name, &self.archive.body(&row).await?)?);
-                if comes {
-                    self.tell(Change::Removed, api, &row, Vec::new())?;
+                if !right.would_hold(api, &self.there(name, &row)) {
+                    continue;
                 }
+                if plan::is_judged_by_body(name) || made::may_be(name, &row) {
+                    let body = self.archive.body(&row).await?;
+                    if !comes(name, &body)? || self.folds(name, &body)? {
+                        continue;
+                    }
+                }
+                let row = self.there(name, &row);
+                self.tell(Change::Removed, api, &row, fields::Found::default())?;
             }
         }
         Ok(())
@@ -437,8 +519,9 @@ impl<A: Source> Comparison<'_, A> {
             for ((place, thing), other) in things.iter().zip(others) {
                 let Some(place) = place else {
                     // Its body decides only where a kind has objects that no restore brings.
-                    if !plan::is_judged_by_body(name) || comes(name, &other)? {
-                        self.tell(Change::Added, api, &thing.row, Vec::new())?;
+                    if comes(name, &other)? && !self.folds(name, &other)? {
+                        let nothing = fields::Found::default();
+                        self.tell(Change::Added, api, &thing.row, nothing)?;
                     }
                     continue;
                 };
@@ -448,11 +531,11 @@ impl<A: Source> Comparison<'_, A> {
                 if !comes(name, body)? || plan::keeps_its_own(name, &thing.row.name) {
                     continue;
                 }
-                let fields = changes(name, body, &other)?;
-                if fields.is_empty() {
+                let found = changes(&self.rewrite, name, body, &other)?;
+                if found.fields.is_empty() {
                     self.compared.same += 1;
-                } else {
-                    self.tell(Change::Changed, api, &thing.row, fields)?;
+                } else if !self.folds(name, body)? {
+                    self.tell(Change::Changed, api, &thing.row, found)?;
                 }
             }
         }
@@ -464,7 +547,7 @@ impl<A: Source> Comparison<'_, A> {
         change: Change,
         api: &ApiResource,
         row: &Row,
-        fields: Vec<Field>,
+        found: fields::Found,
     ) -> Result<()> {
         self.compared.different += 1;
         (self.show)(Difference {
@@ -476,9 +559,111 @@ impl<A: Source> Comparison<'_, A> {
                 namespace: row.namespace.clone(),
                 name: row.name.clone(),
             },
-            fields,
+            fields: found.fields,
+            more_fields: found.more,
         })
     }
+
+    /// Whether this is an object that a controller makes and nobody asked for; it is counted then.
+    fn folds(&mut self, name: &str, body: &[u8]) -> Result<bool> {
+        let folds = !self.controlled && !self.by_name() && made::is(name, body)?;
+        self.compared.controlled += u64::from(folds);
+        Ok(folds)
+    }
+
+    /// An object that is on the other side, though no backup would take it: it has not gone.
+    async fn passed(
+        &mut self,
+        api: &ApiResource,
+        name: &str,
+        left: &mut Left<'_, A>,
+        one: PassedOver,
+    ) -> Result<()> {
+        let live = Row {
+            namespace: one.namespace,
+            name: one.name,
+            ..Row::default()
+        };
+        let Some(row) = back(&self.back, &self.rewrite, name, &live) else {
+            return Ok(());
+        };
+        let Some(there) = left.meet(&row).filter(|there| there.wanted) else {
+            return Ok(());
+        };
+        let asked = self.asked;
+        self.missing
+            .retain(|object| !plan::names(asked, object, &row));
+        let (path, value) = match one.why {
+            Passed::InNamespace => {
+                self.left_namespaces.extend(live.namespace);
+                return Ok(());
+            }
+            Passed::Unfit(why) => {
+                let text = format!("{name} {:?}: {why}", live.name);
+                self.compared.missed.push(text);
+                return Ok(());
+            }
+            Passed::Terminating(since) => (".metadata.deletionTimestamp".to_owned(), since),
+            Passed::Labelled => {
+                let path = format!(".metadata.labels['{EXCLUDE_LABEL}']");
+                (path, "\"true\"".to_owned())
+            }
+        };
+        let bodies = left.bodies(vec![there.place]).await?;
+        for body in bodies.values() {
+            if !comes(name, body)? || self.folds(name, body)? {
+                return Ok(());
+            }
+        }
+        let found = fields::Found::added(path, value);
+        self.tell(Change::Changed, api, &live, found)
+    }
+
+    /// A row of the backup in the other side's words.
+    fn there<'r>(&self, name: &str, row: &'r Row) -> Cow<'r, Row> {
+        renamed(name, row, |old| {
+            self.rewrite.mappings.get(old).map(String::as_str)
+        })
+    }
+}
+
+/// A row of the other side in the backup's words; nothing where its namespace stands for none of the backup's.
+fn back<'r>(
+    back: &BTreeMap<String, String>,
+    rewrite: &Rewrite,
+    name: &str,
+    row: &'r Row,
+) -> Option<Cow<'r, Row>> {
+    let is_namespace = name == order::NAMESPACES;
+    let namespace = is_namespace.then_some(&row.name).or(row.namespace.as_ref());
+    let gone = namespace
+        .is_some_and(|here| rewrite.mappings.contains_key(here) && !back.contains_key(here));
+    (!gone).then(|| renamed(name, row, |new| back.get(new).map(String::as_str)))
+}
+
+/// The row with its namespace by another name, where that has one.
+fn renamed<'r, 'n>(
+    name: &str,
+    row: &'r Row,
+    other: impl Fn(&str) -> Option<&'n str>,
+) -> Cow<'r, Row> {
+    let is_namespace = name == order::NAMESPACES;
+    let namespace = is_namespace.then_some(&row.name).or(row.namespace.as_ref());
+    let Some(other) = namespace.and_then(|namespace| other(namespace)) else {
+        return Cow::Borrowed(row);
+    };
+    let mut row = row.clone();
+    if is_namespace {
+        other.clone_into(&mut row.name);
+    } else {
+        row.namespace = Some(other.to_owned());
+    }
+    Cow::Owned(row)
+}
+
+fn reversed(mappings: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let pairs = mappings.iter();
+    pairs.map(|(old, new)| (new.clone(), old.clone())).collect()
 }
 
 /// Whether a restore would bring an object of this body.
@@ -487,15 +672,51 @@ fn comes(resource: &str, body: &[u8]) -> Result<bool> {
 }
 
 /// What differs in two objects of which a restore would bring the first over the second.
-fn changes(resource: &str, backup: &[u8], other: &[u8]) -> Result<Vec<Field>> {
-    let rewrite = Rewrite::default();
+fn changes(
+    rewrite: &Rewrite,
+    resource: &str,
+    backup: &[u8],
+    other: &[u8],
+) -> Result<fields::Found> {
     let one = rewrite.shape(resource, backup, Side::Backup)?;
     let two = rewrite.shape(resource, other, Side::Live)?;
-    Ok(fields::between(
-        &one.object,
-        &two.object,
-        resource == "secrets",
-    ))
+    let mut found = fields::between(&one.object, &two.object, resource == "secrets");
+    let (before, after) = (owners(backup)?, owners(other)?);
+    if before != after {
+        found.fields.push(Field {
+            path: ".metadata.ownerReferences".to_owned(),
+            before: before.map(|owners| raw_value(&owners)).transpose()?,
+            after: after.map(|owners| raw_value(&owners)).transpose()?,
+        });
+    }
+    Ok(found)
+}
+
+/// Who owns an object, but for their uids, which a restore maps to those of the restored owners.
+fn owners(body: &[u8]) -> Result<Option<Vec<Value>>> {
+    let object = RawObject::from_slice(body)?;
+    let metadata: Option<Owned> = object.read("metadata")?;
+    let mut owners = metadata.and_then(|metadata| metadata.owner_references);
+    for owner in owners.iter_mut().flatten() {
+        if let Some(owner) = owner.as_object_mut() {
+            owner.remove("uid");
+        }
+    }
+    if let Some(owners) = &mut owners {
+        owners.sort_by_cached_key(Value::to_string);
+    }
+    Ok(owners.filter(|owners| !owners.is_empty()))
+}
+
+fn raw_value(value: &impl Serialize) -> Result<Box<RawValue>> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|e| Error::other("a difference can not be written as JSON").because(e))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Owned {
+    owner_references: Option<Vec<Value>>,
 }
 
 /// A kind's description that both sides share.

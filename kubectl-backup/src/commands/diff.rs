@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl backup diff nightly
   kubectl backup diff nightly -n shop
+  kubectl backup diff nightly -n shop --namespace-mappings shop:shop-copy
   kubectl backup diff nightly --include-resources configmaps --objects shop/settings
   kubectl backup diff nightly-1 nightly-2 -o json
 Exit codes: 0 the same, 1 different, 2 failed or not everything could be compared, 130 interrupted.";
@@ -25,8 +26,9 @@ const LONGEST: usize = 60;
 /// Compare a backup with the cluster, or with another backup
 ///
 /// Tells each object that was changed, added or removed since the backup, and of a changed one the fields. What the server sets, the
-/// status, and objects that a restore does not bring do not count. What the backup was not asked to hold is not compared.
-/// Values of Secrets are not shown.
+/// status, objects that a restore does not bring, and what it gives out anew (addresses, node ports, the volume of a claim) do not count.
+/// Objects that controllers make, such as pods of a ReplicaSet, are counted only, unless their kind is named. What the backup was not
+/// asked to hold is not compared. Values of Secrets are not shown.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DiffArgs {
@@ -38,6 +40,12 @@ pub(crate) struct DiffArgs {
     /// Which objects.
     #[command(flatten)]
     part: PartArgs,
+    /// Namespaces that go by another name on the other side, OLD:NEW (comma list, can be repeated)
+    #[arg(long, value_name = "OLD:NEW")]
+    namespace_mappings: Vec<String>,
+    /// Show objects that controllers make as well
+    #[arg(long)]
+    show_controlled: bool,
     #[command(flatten)]
     spool: SpoolArgs,
     /// How the result is printed; wide shows long values whole
@@ -85,6 +93,8 @@ async fn compare(context: &Context, args: &DiffArgs) -> Result<Exit> {
     let options = DiffOptions {
         backup: name,
         filter,
+        namespace_mappings: flags::pairs("--namespace-mappings", ':', &args.namespace_mappings)?,
+        controlled: args.show_controlled,
         spool_dir: args.spool.folder(context),
     };
     let bar = ui.progress();
@@ -112,8 +122,15 @@ fn report(context: &Context, compared: &Compared) -> Exit {
             counted(kinds, "kind")
         ),
     };
+    let controlled = match compared.controlled {
+        0 => String::new(),
+        objects => format!(
+            "; {} of controllers not told, see --show-controlled",
+            counted(objects, "different object")
+        ),
+    };
     ui.note(&format!(
-        "{} different, {} the same{left_out}",
+        "{} different, {} the same{controlled}{left_out}",
         counted(compared.different, "object"),
         count(compared.same)
     ));
@@ -194,7 +211,11 @@ impl<'l> List<'l> {
                 text(&field.before),
                 text(&field.after)
             ))
-        })
+        })?;
+        match difference.more_fields {
+            0 => Ok(()),
+            more => ui.line(&format!("           and {more} more fields")),
+        }
     }
 
     fn end(&self) -> Result<()> {

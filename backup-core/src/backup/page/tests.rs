@@ -19,6 +19,7 @@ fn keep(filter: Filter, pick: Pick) -> Keep {
             ..Gathered::default()
         }),
         pick,
+        tell_passed: false,
     }
 }
 

@@ -30,19 +30,49 @@ pub struct Field {
     pub after: Option<Box<RawValue>>,
 }
 
+/// The fields that differ.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The first of them.
+    pub(super) fields: Vec<Field>,
+    /// How many more there are.
+    pub(super) more: usize,
+}
+
+impl Found {
+    /// One field that is on the other side only; its value is JSON.
+    pub(super) fn added(path: String, value: String) -> Self {
+        let after = RawValue::from_string(value).ok();
+        let before = None;
+        Self {
+            fields: vec![Field {
+                path,
+                before,
+                after,
+            }],
+            more: 0,
+        }
+    }
+}
+
 /// What differs; of a Secret without any value.
-pub(super) fn between(one: &RawObject<'_>, two: &RawObject<'_>, secret: bool) -> Vec<Field> {
+pub(super) fn between(one: &RawObject<'_>, two: &RawObject<'_>, secret: bool) -> Found {
     let mut walk = Walk {
         secret,
         found: Vec::new(),
+        more: 0,
     };
     walk.objects("", one, two, 0);
-    walk.found
+    Found {
+        fields: walk.found,
+        more: walk.more,
+    }
 }
 
 struct Walk {
     secret: bool,
     found: Vec<Field>,
+    more: usize,
 }
 
 impl Walk {
@@ -85,17 +115,18 @@ impl Walk {
             }
             return true;
         };
-        let before = self.found.len();
+        let before = self.found.len() + self.more;
         let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         for name in names {
             let path = format!("{path}[{name}]");
             self.values(&path, one.item(a.get(name)), two.item(b.get(name)), depth);
         }
-        a == b || self.found.len() > before
+        a == b || self.found.len() + self.more > before
     }
 
     fn tell(&mut self, path: &str, one: Option<String>, two: Option<String>) {
         if self.found.len() >= MOST {
+            self.more += 1;
             return;
         }
         let hidden = self.secret
@@ -167,6 +198,7 @@ mod tests {
                 .map_or("-".to_owned(), |value| value.get().to_owned())
         };
         between(&one, &two, secret)
+            .fields
             .iter()
             .map(|field| {
                 format!(
@@ -239,6 +271,21 @@ mod tests {
                 assert!(text.contains("***") && text.contains(".type"), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn of_very_many_fields_the_rest_is_counted() {
+        let many = |value: &str| {
+            let pairs: Vec<_> = (0..1500).map(|n| format!("\"k{n}\":{value}")).collect();
+            format!("{{{}}}", pairs.join(","))
+        };
+        let (one, two) = (many("1"), many("2"));
+        let (one, two) = (
+            RawObject::parse(&one).unwrap(),
+            RawObject::parse(&two).unwrap(),
+        );
+        let found = between(&one, &two, false);
+        assert_eq!((found.fields.len(), found.more), (1000, 500));
     }
 
     #[test]

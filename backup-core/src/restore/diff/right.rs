@@ -11,7 +11,7 @@ use super::super::plan::Wanted;
 use super::{Api, Body, Place};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
-use crate::backup::Everything;
+use crate::backup::{Everything, PassedOver};
 use crate::cluster::{ApiError, Cluster};
 use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Result};
@@ -26,6 +26,15 @@ const FIRST: usize = 50;
 const MOST: usize = 2000;
 /// Up to so many namespaces are listed one by one.
 const FEW_NAMESPACES: usize = 8;
+
+/// Objects of one page or frame.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Those that a backup takes.
+    pub(super) things: Vec<Thing>,
+    /// Those that are there as well.
+    pub(super) passed: Vec<PassedOver>,
+}
 
 /// An object of the other side.
 pub(super) struct Thing {
@@ -66,7 +75,7 @@ pub(super) trait Right: Send + Sync {
     fn would_hold(&self, api: &ApiResource, row: &Row) -> bool;
 
     /// Every object of a kind, some at a time.
-    fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Vec<Thing>>>;
+    fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Batch>>;
 
     /// The bodies of these.
     async fn bodies(
@@ -176,7 +185,7 @@ impl Right for Live<'_> {
         true
     }
 
-    fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Vec<Thing>>> {
+    fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Batch>> {
         // A backup without objects of a kind may know it in a version that is gone.
         let served = self.served.all.iter();
         let same = |other: &&Api| other.group == api.group && other.plural == api.plural;
@@ -200,7 +209,7 @@ impl Right for Live<'_> {
             };
             let path = reading.api.path(scope.as_deref());
             let page = self.page(&path, &mut reading.limit, &reading.token).await?;
-            let (items, token) = self.everything.cut(&page, &reading.api)?;
+            let (items, passed, token) = self.everything.cut(&page, &reading.api)?;
             if token.is_empty() {
                 reading.scopes.pop();
             } else if !items.is_empty() {
@@ -218,7 +227,11 @@ impl Right for Live<'_> {
                 },
                 body: Some(item.body),
             });
-            Ok::<_, Error>(Some((things.collect(), reading)))
+            let batch = Batch {
+                things: things.collect(),
+                passed,
+            };
+            Ok::<_, Error>(Some((batch, reading)))
         })
         .boxed()
     }
@@ -305,17 +318,18 @@ impl<B: Source> Right for Saved<'_, B> {
         Wanted::of(&self.scope, api).has(&self.scope, api, row)
     }
 
-    fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Vec<Thing>>> {
+    fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Batch>> {
         let name = api.group_resource();
         stream::iter(0..self.archive.index.frames(&name))
             .then(move |frame| {
                 let name = name.clone();
                 async move {
                     let rows = self.archive.index.rows(&name, frame).await?;
-                    Ok(rows
-                        .into_iter()
-                        .map(|row| Thing { row, body: None })
-                        .collect())
+                    let things = rows.into_iter().map(|row| Thing { row, body: None });
+                    Ok(Batch {
+                        things: things.collect(),
+                        ..Batch::default()
+                    })
                 }
             })
             .boxed()

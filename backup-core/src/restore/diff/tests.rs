@@ -52,8 +52,18 @@ async fn compared(
     let options = DiffOptions {
         backup: "b".parse().unwrap(),
         filter,
+        namespace_mappings: BTreeMap::new(),
+        controlled: false,
         spool_dir: std::env::temp_dir(),
     };
+    compared_so(location, &options, other).await
+}
+
+async fn compared_so(
+    location: &Location,
+    options: &DiffOptions,
+    other: Other<'_>,
+) -> Result<(Vec<String>, Compared)> {
     let mut lines = Vec::new();
     let mut show = |difference: Difference| {
         let fields: Vec<_> = difference.fields.iter().map(|f| f.path.clone()).collect();
@@ -67,7 +77,7 @@ async fn compared(
         lines.push(line.trim_end().to_owned());
         Ok(())
     };
-    let compared = diff(location, &options, other, &Silent, &mut show).await?;
+    let compared = diff(location, options, other, &Silent, &mut show).await?;
     lines.sort();
     Ok((lines, compared))
 }
@@ -114,6 +124,132 @@ async fn over_many_pages_each_object_meets_its_own() {
     assert_eq!(compared.missed, Vec::<String>::new());
     // 298 config maps and the two namespaces.
     assert_eq!((compared.different, compared.same), (4, 300));
+}
+
+#[tokio::test]
+async fn an_object_that_no_backup_would_take_any_more_has_not_gone() {
+    let mut before = Server::new();
+    for name in ["going", "labelled", "stays"] {
+        before.add(CONFIG_MAPS, &config_map(name, ""));
+    }
+    let location = saved("b", before).await;
+    let mut after = Server::new();
+    let going = r#","deletionTimestamp":"2026-11-21T02:00:00Z""#;
+    after.add(CONFIG_MAPS, &config_map("going", going));
+    let label = r#","labels":{"velero.io/exclude-from-backup":"true"}"#;
+    after.add(CONFIG_MAPS, &config_map("labelled", label));
+    after.add(CONFIG_MAPS, &config_map("stays", ""));
+    let (lines, compared) = with_server(&location, after).await;
+    assert_eq!(
+        lines,
+        [
+            "Changed configmaps going .metadata.deletionTimestamp",
+            "Changed configmaps labelled .metadata.labels['velero.io/exclude-from-backup']",
+        ]
+    );
+    assert_eq!(compared.different, 2);
+}
+
+#[tokio::test]
+async fn what_controllers_make_is_counted_and_told_where_it_is_asked_for() {
+    let pod = |name: &str, image: &str, owner: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"default"{owner}}},"spec":{{"containers":[{{"name":"c","image":"{image}"}}]}},"status":{{"phase":"Running"}}}}"#
+        )
+    };
+    let owned = r#","ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"r","uid":"1","controller":true}]"#;
+    let other = owned.replace(r#""name":"r""#, r#""name":"s""#);
+    let mut before = Server::new();
+    before.add("/api/v1/pods", &pod("own", "a", ""));
+    before.add("/api/v1/pods", &pod("gone", "a", owned));
+    before.add("/api/v1/pods", &pod("changed", "a", owned));
+    before.add("/api/v1/pods", &pod("moved", "a", owned));
+    before.add("/api/v1/pods", &pod("same", "a", owned));
+    let location = saved("b", before).await;
+    let after = || {
+        let mut after = Server::new();
+        after.add("/api/v1/pods", &pod("own", "b", ""));
+        after.add("/api/v1/pods", &pod("new", "a", owned));
+        after.add("/api/v1/pods", &pod("changed", "b", owned));
+        after.add("/api/v1/pods", &pod("moved", "a", &other));
+        // The owner of the same name is another object since.
+        let same = owned.replace(r#""uid":"1""#, r#""uid":"2""#);
+        after.add("/api/v1/pods", &pod("same", "a", &same));
+        after
+    };
+    let (lines, compared) = with_server(&location, after()).await;
+    assert_eq!(lines, ["Changed pods own .spec.containers[c].image"]);
+    assert_eq!((compared.different, compared.controlled), (1, 4));
+    let all = [
+        "Added pods new",
+        "Changed pods changed .spec.containers[c].image",
+        "Changed pods moved .metadata.ownerReferences",
+        "Changed pods own .spec.containers[c].image",
+        "Removed pods gone",
+    ];
+    let asked = |kind: &str, controlled: bool| DiffOptions {
+        backup: "b".parse().unwrap(),
+        filter: Filter {
+            resources: vec![kind.to_owned()],
+            ..Filter::default()
+        },
+        namespace_mappings: BTreeMap::new(),
+        controlled,
+        spool_dir: std::env::temp_dir(),
+    };
+    for options in [asked("pods", false), asked("*", true)] {
+        let (cluster, _) = after().start();
+        let other = Other::Cluster(&cluster);
+        let (lines, compared) = compared_so(&location, &options, other).await.unwrap();
+        assert_eq!(lines, all);
+        assert_eq!(compared.controlled, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_is_compared_with_the_one_it_was_restored_as() {
+    let in_namespace = |name: &str, namespace: &str| {
+        config_map(name, "").replace("\"default\"", &format!("{namespace:?}"))
+    };
+    let mut before = Server::new();
+    for name in ["same", "gone", "changed"] {
+        before.add(CONFIG_MAPS, &config_map(name, ""));
+    }
+    let location = saved("b", before).await;
+    let mut after = Server::new();
+    after.add(CONFIG_MAPS, &in_namespace("same", "copy"));
+    let changed = in_namespace("changed", "copy").replace(r#""k":"v""#, r#""k":"w""#);
+    after.add(CONFIG_MAPS, &changed);
+    after.add(CONFIG_MAPS, &in_namespace("new", "copy"));
+    // The original is not what is asked about.
+    after.add(CONFIG_MAPS, &config_map("original", ""));
+    let options = DiffOptions {
+        backup: "b".parse().unwrap(),
+        filter: Filter {
+            resources: vec!["configmaps".into()],
+            ..Filter::default()
+        },
+        namespace_mappings: BTreeMap::from([("default".into(), "copy".into())]),
+        controlled: false,
+        spool_dir: std::env::temp_dir(),
+    };
+    let (cluster, _) = after.start();
+    let other = || Other::Cluster(&cluster);
+    let (lines, compared) = compared_so(&location, &options, other()).await.unwrap();
+    assert_eq!(
+        lines,
+        [
+            "Added configmaps new",
+            "Changed configmaps changed .data.k",
+            "Removed configmaps gone",
+        ]
+    );
+    assert_eq!(compared.same, 1);
+    let wrong = DiffOptions {
+        namespace_mappings: BTreeMap::from([("default".into(), "No Name".into())]),
+        ..options
+    };
+    assert!(compared_so(&location, &wrong, other()).await.is_err());
 }
 
 #[tokio::test]
