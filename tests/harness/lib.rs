@@ -30,6 +30,7 @@ pub mod run;
 pub mod skip;
 pub mod snapshot;
 pub mod store;
+pub mod terminal;
 pub mod tools;
 pub mod velero;
 

@@ -146,6 +146,17 @@ impl Backup {
         self
     }
 
+    /// Its variables, program and arguments, as `env` takes them.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let text = |text: &OsStr| text.to_str().expect("UTF-8").to_owned();
+        let variables = self.command.get_envs();
+        let set = variables.filter_map(|(key, value)| Some((text(key), text(value?))));
+        let mut words: Vec<String> = set.map(|(key, value)| format!("{key}={value}")).collect();
+        words.push(text(self.command.get_program()));
+        words.extend(self.command.get_args().map(text));
+        words
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Run {
         Output::with_stdin(&mut self.command, self.stdin.as_deref())
