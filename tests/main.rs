@@ -1,6 +1,7 @@
 //! The test program: one module per user story, and the harness' own tests.
 #![allow(clippy::unwrap_used, reason = "what is missing fails the test")]
 
+mod as_kubectl;
 mod backup;
 mod bad_input;
 mod completion;
@@ -15,3 +16,4 @@ mod many;
 mod place;
 mod readme;
 mod restore;
+mod terminal;

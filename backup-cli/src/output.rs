@@ -2,6 +2,7 @@
 
 mod description;
 mod field;
+mod labels;
 mod list;
 
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ use crate::ui::{Ui, clean};
 
 pub use description::Description;
 pub use field::Field;
+pub use labels::{LabelArgs, Labels};
 pub use list::{ListArgs, Listing};
 
 /// `-o`
@@ -54,7 +56,7 @@ pub struct OutputArgs {
 /// Rows under titles, three spaces between columns as kubectl has them.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    titles: Option<Vec<&'static str>>,
+    titles: Option<Vec<String>>,
     rows: Vec<Vec<String>>,
 }
 
@@ -62,7 +64,7 @@ impl Table {
     /// An empty table; without titles where the user does not want them.
     pub fn new(titles: &[&'static str], no_headers: bool) -> Self {
         Self {
-            titles: (!no_headers).then(|| titles.to_vec()),
+            titles: (!no_headers).then(|| titles.iter().map(|title| (*title).to_owned()).collect()),
             rows: Vec::new(),
         }
     }
@@ -74,15 +76,17 @@ impl Table {
 
     /// Appends a row whose number of cells is known at run time only.
     pub fn push(&mut self, cells: Vec<String>) {
-        self.rows.push(
-            cells
-                .into_iter()
-                .map(|cell| match clean(&cell).replace(['\n', '\t'], " ") {
-                    empty if empty.is_empty() => "<none>".to_owned(),
-                    cell => cell,
-                })
-                .collect(),
-        );
+        self.rows.push(cells.into_iter().map(safe).collect());
+    }
+
+    /// Appends columns; the cells are those of the rows in their order.
+    pub fn widen(&mut self, titles: Vec<String>, cells: Vec<Vec<String>>) {
+        if let Some(all) = &mut self.titles {
+            all.extend(titles.into_iter().map(safe));
+        }
+        for (row, cells) in self.rows.iter_mut().zip(cells) {
+            row.extend(cells.into_iter().map(safe));
+        }
     }
 
     /// Whether it has no row.
@@ -107,12 +111,7 @@ impl Table {
             .minwidth(6)
             .padding(3)
             .ansi(color);
-        let titles = self
-            .titles
-            .iter()
-            .map(|titles| titles.iter().map(|title| (*title).to_owned()).collect());
-        for row in titles.chain(self.rows.iter().cloned()) {
-            let row: Vec<String> = row;
+        for row in self.titles.iter().chain(&self.rows) {
             let cells: Vec<_> = row.iter().map(|cell| paint(cell, color)).collect();
             // A vector takes everything.
             let _ = writeln!(writer, "{}", cells.join("\t"));
@@ -124,6 +123,14 @@ impl Table {
                 let _ = writeln!(text, "{}", line.trim_end());
                 text
             })
+    }
+}
+
+/// A cell as it may be shown.
+fn safe(cell: String) -> String {
+    match clean(&cell).replace(['\n', '\t'], " ") {
+        empty if empty.is_empty() => "<none>".to_owned(),
+        cell => cell,
     }
 }
 
@@ -346,6 +353,14 @@ mod tests {
         assert_eq!(
             table.render(false),
             "NAME            STATUS\na-longer-name   Completed\nb  c[2J         <none>\n"
+        );
+        table.widen(
+            vec!["APP".into()],
+            vec![vec!["x".into()], vec![String::new()]],
+        );
+        assert_eq!(
+            table.render(false),
+            "NAME            STATUS      APP\na-longer-name   Completed   x\nb  c[2J         <none>      <none>\n"
         );
         let mut bare = Table::new(&["NAME"], true);
         bare.row(["x".into()]);

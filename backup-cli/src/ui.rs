@@ -252,7 +252,7 @@ impl Ui {
 }
 
 /// What clap has to say: help on standard output, a refused command line on standard error.
-pub fn print_usage(refused: &clap::Error) -> Exit {
+pub fn print_usage(refused: &clap::Error, color: Color) -> Exit {
     let wrong = refused.use_stderr();
     let terminal = if wrong {
         io::stderr().is_terminal()
@@ -260,7 +260,7 @@ pub fn print_usage(refused: &clap::Error) -> Exit {
         io::stdout().is_terminal()
     };
     let text = refused.render();
-    let text = if Color::Auto.on(terminal) {
+    let text = if color.on(terminal) {
         text.ansi().to_string()
     } else {
         text.to_string()

@@ -1,7 +1,8 @@
 //! Requests to one API server, as raw bytes: what it answers is handed on undecoded, what it refuses becomes [`ApiError`].
 //! Obeys 429 and 503; knows paths and verbs, not what objects mean. Discovery and lists are built on it.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -27,12 +28,29 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// Attempts of a request that the server asked to repeat, or whose connection broke.
 const ATTEMPTS: u32 = 8;
 
+/// A request that came to its end: what is known of it without what was sent and what was answered.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// The verb.
+    pub method: &'a Method,
+    /// Path and query.
+    pub path: &'a str,
+    /// HTTP status; nothing where there was no answer.
+    pub status: Option<StatusCode>,
+    /// Until the answer was read.
+    pub took: Duration,
+}
+
+/// Is told of every request.
+pub type Watcher = Arc<dyn Fn(&Asked<'_>) + Send + Sync>;
+
 /// One API server, reached as one user.
 #[derive(Clone)]
 pub struct Cluster {
     client: kube::Client,
     context: String,
     server: String,
+    watcher: Option<Watcher>,
 }
 
 /// What an API server refused, or why it was not reached.
@@ -219,7 +237,14 @@ impl Cluster {
             client,
             context: context.into(),
             server: server.into(),
+            watcher: None,
         }
+    }
+
+    /// The same, with somebody who is told of every request.
+    pub fn watched(mut self, watcher: Watcher) -> Self {
+        self.watcher = Some(watcher);
+        self
     }
 
     /// The kubeconfig context's name.
@@ -329,6 +354,25 @@ impl Cluster {
         call: &Call<'_>,
         most: usize,
     ) -> Result<Bytes, (ApiError, Option<Duration>)> {
+        let (began, mut status) = (Instant::now(), None);
+        let answer = self.exchange(call, most, &mut status).await;
+        if let Some(watcher) = &self.watcher {
+            watcher(&Asked {
+                method: &call.method,
+                path: call.path,
+                status,
+                took: began.elapsed(),
+            });
+        }
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call<'_>,
+        most: usize,
+        status: &mut Option<StatusCode>,
+    ) -> Result<Bytes, (ApiError, Option<Duration>)> {
         let mut request = Request::builder()
             .method(&call.method)
             .uri(call.path)
@@ -351,6 +395,7 @@ impl Cluster {
             Err(_) => return Err((self.silent(call.path), None)),
         };
         let (head, body) = answer.into_parts();
+        *status = Some(head.status);
         let failed = !head.status.is_success();
         let mut body = body.into_data_stream();
         // One piece of memory for a page: growing would copy it several times, and hold twice as much.

@@ -28,7 +28,9 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(refused) => return backup_cli::ui::print_usage(&refused).into(),
+        Err(refused) => {
+            return backup_cli::ui::print_usage(&refused, backup_cli::ui::Color::Auto).into();
+        }
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

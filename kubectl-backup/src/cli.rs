@@ -1,9 +1,11 @@
 //! The command line: its commands and the flags that all of them share. Parsing touches nothing but the arguments.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use owo_colors::OwoColorize;
 
 use crate::commands::{
     completion, contents, create, delete, describe, diff, doctor, download, etcd, get, location,
@@ -69,6 +71,17 @@ pub(crate) struct GlobalArgs {
         hide_env_values = true
     )]
     pub(crate) color: Color,
+    /// How much is told on standard error: from 6 on each request to the API server; never what was sent or answered
+    #[arg(
+        short,
+        long = "v",
+        global = true,
+        value_name = "LEVEL",
+        default_value_t = 0,
+        help_heading = "Terminal",
+        hide_short_help = true
+    )]
+    pub(crate) verbosity: u8,
     /// Print results, warnings and errors only
     #[arg(short, long, global = true, help_heading = "Terminal")]
     pub(crate) quiet: bool,
@@ -115,7 +128,8 @@ impl Cli {
     /// A wrong command line, and the help that was asked for.
     pub(crate) fn from_arguments(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
         let program = called_as(arguments.first().map(OsString::as_os_str));
-        let mut command = Self::command().bin_name(program.clone());
+        let mut command = grouped(Self::command(), &program);
+        let arguments = without_values(&command, arguments);
         let matches = command.try_get_matches_from_mut(arguments)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
         cli.program = program;
@@ -125,6 +139,107 @@ impl Cli {
         }
         Ok(cli)
     }
+}
+
+/// The commands as the first page shows them: by what one wants. One that is not named here stands with the last.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Back up and restore", &["create", "restore", "etcd"]),
+    (
+        "Look at backups",
+        &[
+            "get", "describe", "diff", "logs", "contents", "download", "verify",
+        ],
+    ),
+    ("Keep the place tidy", &["delete", "prune", "location"]),
+    ("This plugin", &["doctor", "completion", "version"]),
+];
+
+/// The command with its own first page; nothing else of it changes.
+fn grouped(mut command: clap::Command, program: &str) -> clap::Command {
+    let abouts: Vec<(String, String)> = command
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set())
+        .map(|sub| {
+            let about = sub.get_about().map(ToString::to_string);
+            (sub.get_name().to_owned(), about.unwrap_or_default())
+        })
+        .collect();
+    let named = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let mut page = String::new();
+    for (at, (title, names)) in GROUPS.iter().enumerate() {
+        let last = at + 1 == GROUPS.len();
+        let others = abouts.iter().map(|(name, _)| name.as_str());
+        let others = others.filter(|name| last && !named(name));
+        page.push_str(&format!("{}\n", format!("{title}:").bold().underline()));
+        for name in names.iter().copied().chain(others) {
+            let about = abouts.iter().find(|(known, _)| known == name);
+            let about = about.map_or("", |(_, about)| about);
+            page.push_str(&format!("  {}  {about}\n", format!("{name:<10}").bold()));
+        }
+        page.push('\n');
+    }
+    for (name, _) in &abouts {
+        command = command.mut_subcommand(name, |sub| sub.hide(true));
+    }
+    command
+        .bin_name(program)
+        .override_usage(format!("{program} [OPTIONS] <COMMAND>"))
+        .help_template(format!(
+            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{page}{{all-args}}{{after-help}}"
+        ))
+}
+
+/// Flags that are given a value as kubectl takes it, such as `--yes=true`: with true the flag alone, with false nothing.
+fn without_values(command: &clap::Command, arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut flags = (BTreeSet::new(), BTreeSet::new());
+    collect(command, &mut flags);
+    let (plain, valued) = flags;
+    let mut ended = false;
+    let kept = arguments.into_iter().filter_map(|word| {
+        ended |= word == "--";
+        let Some((flag, value)) = word.to_str().and_then(|text| text.split_once('=')) else {
+            return Some(word);
+        };
+        let name = flag.strip_prefix("--").unwrap_or_default();
+        match value {
+            _ if ended || !plain.contains(name) || valued.contains(name) => Some(word),
+            "true" => Some(flag.into()),
+            "false" => None,
+            _ => Some(word),
+        }
+    });
+    kept.collect()
+}
+
+/// Names of flags without a value, and of those with one, anywhere below.
+fn collect(command: &clap::Command, found: &mut (BTreeSet<String>, BTreeSet<String>)) {
+    for arg in command.get_arguments() {
+        let names = arg.get_long_and_visible_aliases().unwrap_or_default();
+        let (plain, valued) = &mut *found;
+        let of = match arg.get_action() {
+            clap::ArgAction::SetTrue => plain,
+            _ => valued,
+        };
+        of.extend(names.into_iter().map(str::to_owned));
+    }
+    for sub in command.get_subcommands() {
+        collect(sub, found);
+    }
+}
+
+/// When help and refusals are coloured: they are printed before the flags are known.
+pub(crate) fn color(arguments: &[OsString]) -> Color {
+    let mut asked = std::env::var("KUBECTL_BACKUP_COLOR").ok();
+    let mut words = arguments.iter().filter_map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--color") {
+            Some("") => asked = words.next().map(str::to_owned),
+            Some(value) => asked = value.strip_prefix('=').map(str::to_owned).or(asked),
+            None => {}
+        }
+    }
+    let asked = asked.and_then(|text| Color::from_str(&text, false).ok());
+    asked.unwrap_or_default()
 }
 
 /// `kubectl-backup` is called through kubectl, which passes its path on; another name is called by itself.
@@ -216,6 +331,54 @@ mod tests {
             }
         }
         visit(&Cli::command(), "");
+    }
+
+    #[test]
+    fn the_first_page_has_every_command_once_under_what_one_wants() {
+        let help = parse(&["/x/kubectl-backup", "--help"]).unwrap_err();
+        let text = help.to_string();
+        let page = text.split_once("Back up and restore:\n").unwrap().1;
+        let mut shown: Vec<_> = page
+            .lines()
+            .take_while(|line| *line != "Options:")
+            .filter_map(|line| line.strip_prefix("  ")?.split_once("  "))
+            .map(|(name, _)| name.trim_end().to_owned())
+            .collect();
+        shown.sort();
+        let mut all: Vec<_> = Cli::command()
+            .get_subcommands()
+            .map(|sub| sub.get_name().to_owned())
+            .collect();
+        all.sort();
+        assert_eq!(shown, all, "{text}");
+        assert!(
+            text.contains("Usage: kubectl backup [OPTIONS] <COMMAND>"),
+            "{text}"
+        );
+        assert!(text.contains("Keep the place tidy:") && text.contains("--context"));
+    }
+
+    #[test]
+    fn flags_take_true_and_false_as_for_kubectl() {
+        let deletes = |line: &[&str]| match parse(line).unwrap().command {
+            Command::Delete(args) => format!("{args:?}"),
+            _ => panic!("not delete"),
+        };
+        let of = |words: &[&str]| deletes(&[&["kubectl-backup", "delete", "x"], words].concat());
+        assert_eq!(of(&["--yes=true", "--force=false"]), of(&["-y"]));
+        assert_eq!(of(&["--confirm=false"]), of(&[]));
+        assert!(parse(&["kubectl-backup", "delete", "x", "--yes=maybe"]).is_err());
+        assert!(parse(&["kubectl-backup", "get", "--no-headers=false"]).is_ok());
+        assert!(parse(&["kubectl-backup", "create", "--point-in-time=false"]).is_ok());
+        assert!(parse(&["kubectl-backup", "delete", "--", "--yes=true"]).is_ok());
+    }
+
+    #[test]
+    fn colour_of_help_follows_the_flag() {
+        let of = |words: &[&str]| color(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(of(&["x", "--color=never", "--help"]), Color::Never);
+        assert_eq!(of(&["x", "--color", "always"]), Color::Always);
+        assert_eq!(of(&["x", "--color", "pink"]), Color::Auto);
     }
 
     #[test]

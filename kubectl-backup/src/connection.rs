@@ -558,6 +558,27 @@ users:
     }
 
     #[test]
+    fn another_cluster_and_user_of_the_kubeconfig_are_taken() {
+        let (_, options, name) = apply(&ConnectionArgs {
+            cluster: Some("c2".into()),
+            user: Some("u2".into()),
+            ..ConnectionArgs::default()
+        })
+        .unwrap();
+        assert_eq!(name, "one");
+        assert_eq!(options.cluster.as_deref(), Some("c2"));
+        assert_eq!(options.user.as_deref(), Some("u2"));
+        let absent = ConnectionArgs {
+            user: Some("u3".into()),
+            ..ConnectionArgs::default()
+        };
+        let Err(refused) = apply(&absent) else {
+            panic!("accepted")
+        };
+        assert!(refused.error().to_string().contains("u3"));
+    }
+
+    #[test]
     fn an_unknown_context_is_named_with_those_that_exist() {
         let args = ConnectionArgs {
             context: Some("three".into()),

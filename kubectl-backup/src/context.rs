@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
-use backup_core::cluster::Cluster;
+use backup_core::cluster::{Asked, Cluster, Watcher};
 use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
 use backup_core::{Error, Kind};
@@ -27,6 +27,22 @@ pub(crate) use lookup::Place;
 
 /// How long a listing waits to learn which cluster it is for, before it shows all.
 const SOON: Duration = Duration::from_secs(5);
+
+/// From this level on requests are told, as kubectl does.
+const REQUESTS: u8 = 6;
+
+/// Tells each request in kubectl's words.
+fn tell(ui: &Arc<Ui>) -> Watcher {
+    let ui = Arc::clone(ui);
+    Arc::new(move |asked: &Asked<'_>| {
+        let (method, path, took) = (asked.method, asked.path, asked.took.as_millis());
+        let status = match asked.status {
+            Some(status) => status.to_string(),
+            None => "no answer".to_owned(),
+        };
+        ui.say(&format!("{method} {path} {status} in {took} milliseconds"));
+    })
+}
 
 /// What a command is given.
 pub(crate) struct Context {
@@ -96,7 +112,10 @@ impl Context {
                 if let Some(warning) = warning {
                     self.ui.warn(&warning);
                 }
-                Ok(cluster)
+                Ok(match self.global.verbosity {
+                    REQUESTS.. => cluster.watched(tell(&self.ui)),
+                    _ => cluster,
+                })
             })
             .await
     }

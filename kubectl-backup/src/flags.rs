@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use backup_cli::error::{CommandError, Result};
+use backup_cli::ui::Ui;
 
 /// How long a backup is kept when nothing is said: Velero's 30 days.
 pub(crate) const DEFAULT_TTL: Duration = Duration::from_secs(720 * 3600);
@@ -24,6 +25,60 @@ pub(crate) enum DryRun {
     Client,
 }
 
+/// For commands that take something away for good: they ask.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RemovalArgs {
+    /// Do not ask
+    #[arg(short, long, visible_alias = "confirm")]
+    pub(crate) yes: bool,
+    /// Only tell what would be done
+    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
+    dry_run: DryRun,
+    /// Print names alone
+    #[arg(short, long, value_name = "FORMAT", value_parser = ["name"])]
+    output: Option<String>,
+}
+
+impl RemovalArgs {
+    /// Whether nothing is to be done.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.dry_run != DryRun::None
+    }
+
+    /// Whether nothing is to be done, or the user agrees already.
+    pub(crate) fn asks_nothing(&self) -> bool {
+        self.yes || self.is_dry()
+    }
+
+    /// Whether names alone are printed.
+    pub(crate) fn names_only(&self) -> bool {
+        self.output.is_some()
+    }
+
+    /// Asks; false says that nothing is to be done.
+    ///
+    /// # Errors
+    /// As [`Ui::confirm`].
+    pub(crate) fn agreed(&self, ui: &Ui, question: &str) -> Result<bool> {
+        if self.is_dry() {
+            return Ok(false);
+        }
+        ui.confirm(self.yes, question).map(|()| true)
+    }
+
+    /// Tells what was done, or would be.
+    ///
+    /// # Errors
+    /// When it can not be written.
+    pub(crate) fn tell(&self, ui: &Ui, title: &str, verb: &str) -> Result<()> {
+        let dry = if self.is_dry() { " (dry run)" } else { "" };
+        if self.names_only() {
+            return ui.line(title);
+        }
+        ui.line(&format!("{title} {verb}{dry}"))
+    }
+}
+
 /// Which objects, for backups and restores alike.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Which objects")]
@@ -31,6 +86,9 @@ pub(crate) struct FilterArgs {
     /// This namespace only, without cluster-scoped objects
     #[arg(short, long, value_name = "NS", conflicts_with_all = ["include_namespaces", "exclude_namespaces"])]
     pub(crate) namespace: Option<String>,
+    /// All namespaces, as where none is named
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "include_namespaces"])]
+    all_namespaces: bool,
     /// Namespaces to take, globs allowed (comma list, can be repeated) [default: all]
     #[arg(long, value_name = "NS", value_delimiter = ',')]
     pub(crate) include_namespaces: Vec<String>,

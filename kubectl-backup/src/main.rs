@@ -22,8 +22,9 @@ async fn main() -> ExitCode {
     if completion::is_asked(arguments.first()) {
         return completion::answer(arguments.split_off(1)).await.into();
     }
+    let color = cli::color(&arguments);
     match cli::Cli::from_arguments(arguments) {
         Ok(cli) => commands::run(cli).await.into(),
-        Err(refused) => backup_cli::ui::print_usage(&refused).into(),
+        Err(refused) => backup_cli::ui::print_usage(&refused, color).into(),
     }
 }

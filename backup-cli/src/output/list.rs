@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::field::Field;
+use super::labels::{self, LabelArgs};
 use super::{Format, OutputArgs, Table, objects, print};
 use crate::error::Result;
 use crate::ui::Ui;
@@ -14,6 +15,9 @@ pub struct ListArgs {
     /// Format and titles.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Labels.
+    #[command(flatten)]
+    pub labels: LabelArgs,
     /// Sort by a field of the objects as -o json shows them, such as .metadata.name or .status.startTimestamp
     #[arg(long, value_name = "FIELD")]
     pub sort_by: Option<Field>,
@@ -44,6 +48,15 @@ impl<T> Listing<T> {
         args: &ListArgs,
         table: impl FnOnce(&[T]) -> Table,
     ) -> Result<()> {
+        if args.labels.selector.is_some() {
+            let mut chosen = Vec::new();
+            for item in self.items {
+                if args.labels.chooses(&labels::of(&(self.value)(&item)?)) {
+                    chosen.push(item);
+                }
+            }
+            self.items = chosen;
+        }
         if let Some(field) = &args.sort_by {
             let values: Vec<_> = self.items.iter().map(self.value).collect::<Result<_>>()?;
             self.items = field.sort(self.items.into_iter().zip(values).collect())?;
@@ -61,7 +74,15 @@ impl<T> Listing<T> {
                 ui.say(&self.empty);
                 Ok(())
             }
-            Format::Table | Format::Wide => ui.table(&table(&self.items)),
+            Format::Table | Format::Wide => {
+                let mut rows = table(&self.items);
+                if args.labels.has_columns() {
+                    let of = |item| Ok(args.labels.cells(&labels::of(&(self.value)(item)?)));
+                    let cells = self.items.iter().map(of).collect::<Result<_>>()?;
+                    rows.widen(args.labels.titles(), cells);
+                }
+                ui.table(&rows)
+            }
         }
     }
 }

@@ -15,12 +15,12 @@ use self::show::show;
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{Exit, Result};
-use backup_cli::output::OutputArgs;
+use backup_cli::output::{LabelArgs, OutputArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup contents nightly
-  kubectl backup contents nightly deployments -n shop
+  kubectl backup contents nightly deployments -n shop -L app
   kubectl backup contents nightly configmaps shop/settings
   kubectl backup contents nightly secrets shop/tls -o json";
 
@@ -40,6 +40,11 @@ pub(crate) struct ContentsArgs {
     /// Objects of this namespace only
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
+    /// Objects of all namespaces, as where none is named
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+    #[command(flatten)]
+    labels: LabelArgs,
     #[command(flatten)]
     spool: SpoolArgs,
     #[command(flatten)]

@@ -4,14 +4,15 @@ use backup_core::{Error, Kind, catalog};
 use clap::Args;
 
 use crate::context::Context;
-use crate::flags;
+use crate::flags::{self, RemovalArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup delete nightly
-  kubectl backup delete web-1 web-2 --yes";
+  kubectl backup delete web-1 web-2 --yes
+  kubectl backup delete web-1 --dry-run";
 
 /// Delete backups
 ///
@@ -24,9 +25,8 @@ pub(crate) struct DeleteArgs {
     /// Names of backups
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
+    #[command(flatten)]
+    removal: RemovalArgs,
     /// Delete even where something would stay behind elsewhere
     #[arg(long)]
     force: bool,
@@ -53,7 +53,9 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             names.push(name);
         }
     }
-    context.guard(&location, "delete", args.yes).await?;
+    context
+        .guard(&location, "delete", args.removal.asks_nothing())
+        .await?;
     let mut kept = Vec::new();
     for name in &names {
         kept.push(catalog::kept(&location.store, name).await?);
@@ -85,18 +87,19 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ");
-    context.ui.confirm(
-        args.yes,
-        &format!("delete {list} from {}?", locations::place(&location.spec)),
-    )?;
+    let question = format!("delete {list} from {}?", locations::place(&location.spec));
+    let agreed = args.removal.agreed(&context.ui, &question)?;
     for (name, kept) in names.iter().zip(&kept) {
-        catalog::delete(&location.store, name, &context.host()).await?;
+        if agreed {
+            catalog::delete(&location.store, name, &context.host()).await?;
+        }
         let how = match (kept.versions, kept.is_locked(context.now)) {
             (false, false) => "deleted".to_owned(),
             (_, false) => "hidden (the bucket keeps its versions)".to_owned(),
             (_, true) => format!("hidden (the bucket keeps its versions, {kept})"),
         };
-        context.ui.line(&format!("backup/{name} {how}"))?;
+        let title = format!("backup/{name}");
+        args.removal.tell(&context.ui, &title, &how)?;
     }
     Ok(Exit::Done)
 }

@@ -2,7 +2,6 @@
 
 use backup_core::api::LabelSelector;
 use backup_core::catalog::{self, Entry};
-use backup_core::filter::Selector;
 use backup_core::{Error, Kind};
 use clap::Args;
 
@@ -17,6 +16,7 @@ Examples:
   kubectl backup get
   kubectl backup get nightly -o yaml
   kubectl backup get --sort-by .status.startTimestamp
+  kubectl backup get -l team=web -L team
   kubectl backup get --all-clusters -o wide
   kubectl backup get --location s3://backups/prod
   kubectl backup get --contexts prod-eu,prod-us";
@@ -35,9 +35,6 @@ pub(crate) struct GetArgs {
     /// Names of backups [default: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Labels that backups must have, in kubectl's syntax
-    #[arg(short = 'l', long, value_name = "SELECTOR")]
-    selector: Option<String>,
     /// Show the backups of every cluster
     #[arg(long)]
     all_clusters: bool,
@@ -49,12 +46,8 @@ pub(crate) struct GetArgs {
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
-    let selector = match &args.selector {
-        Some(text) => Some(flags::of_flag("--selector", Selector::parse(text))?),
-        None => None,
-    };
     let mut exit = Exit::Done;
-    let (mut found, of_all) = match args.many.resolve(context)? {
+    let (found, of_all) = match args.many.resolve(context)? {
         None => look(context, &args).await?,
         Some(many) => {
             let done = many.each(|member| look(&member.context, &args)).await;
@@ -64,9 +57,6 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
             (found.flat_map(|(found, _)| found).collect(), true)
         }
     };
-    if let Some(selector) = selector {
-        found.retain(|(_, entry)| selector.matches(&entry.backup.metadata.labels));
-    }
     let listing = Listing {
         single: args.names.len() == 1 && found.iter().all(|(place, _)| place.member.is_none()),
         items: found,

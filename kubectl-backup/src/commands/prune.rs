@@ -6,6 +6,7 @@ use backup_core::name::Name;
 use clap::Args;
 
 use crate::context::Context;
+use crate::flags::RemovalArgs;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::counted;
@@ -30,12 +31,8 @@ pub(crate) struct PruneArgs {
     /// Look at the backups of this schedule only
     #[arg(long, value_name = "SCHEDULE", value_parser = Name::foreign)]
     schedule: Option<Name>,
-    /// Only tell what would be removed
-    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "client", value_parser = ["client"])]
-    dry_run: Option<String>,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
+    #[command(flatten)]
+    removal: RemovalArgs,
 }
 
 /// Runs the command.
@@ -43,7 +40,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
     let ui = &context.ui;
     let location = context.location_to_write().await?;
     context
-        .guard(&location, "prune", args.yes || args.dry_run.is_some())
+        .guard(&location, "prune", args.removal.asks_nothing())
         .await?;
     let host = context.host();
     let options = |dry_run| PruneOptions {
@@ -58,9 +55,9 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         .iter()
         .filter(|one| !matches!(one, Pruned::Kept(..) | Pruned::Failed(..)))
         .count();
-    if args.dry_run.is_some() || goes == 0 {
+    if args.removal.is_dry() || goes == 0 {
         for one in &would {
-            tell(context, one, "would be pruned")?;
+            told(context, &args.removal, one, "would be pruned")?;
         }
         if goes == 0 {
             ui.note(&format!(
@@ -70,9 +67,9 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         }
         return Ok(exit(&would));
     }
-    if !args.yes {
+    if !args.removal.yes && !args.removal.names_only() {
         for one in &would {
-            tell(context, one, "would be pruned")?;
+            told(context, &args.removal, one, "would be pruned")?;
         }
     }
     let question = format!(
@@ -80,11 +77,11 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         counted(goes as u64, "item"),
         locations::place(&location.spec)
     );
-    ui.confirm(args.yes, &question)?;
+    ui.confirm(args.removal.yes, &question)?;
     let kept = keeps_versions(&location, &would).await?;
     let done = catalog::prune(&location, &options(false)).await?;
     for one in &done {
-        tell(context, one, "pruned")?;
+        told(context, &args.removal, one, "pruned")?;
     }
     if kept {
         ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
@@ -110,6 +107,19 @@ pub(super) fn exit(done: &[Pruned]) -> Exit {
         Exit::Incomplete
     } else {
         Exit::Done
+    }
+}
+
+/// What became of one, or its name alone.
+fn told(context: &Context, removal: &RemovalArgs, one: &Pruned, verb: &str) -> Result<()> {
+    match one {
+        Pruned::Expired(name) | Pruned::Beyond(name) | Pruned::Stale(name)
+            if removal.names_only() =>
+        {
+            context.ui.line(&format!("backup/{name}"))
+        }
+        Pruned::StaleClaim(_) if removal.names_only() => Ok(()),
+        _ => tell(context, one, verb),
     }
 }
 

@@ -5,12 +5,13 @@ use backup_core::archive::read::{Archive, Source};
 use backup_core::archive::row::{Outcome, ResourceRow, Row};
 use backup_core::{Error, Kind, raw};
 use futures::StreamExt;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{ContentsArgs, kind};
 use crate::context::Context;
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::output::{self, Format, Table};
+use backup_cli::output::{self, Document, Format, Table};
 
 /// Prints what the arguments ask for.
 pub(super) async fn show<S: Source>(
@@ -40,7 +41,9 @@ pub(super) async fn show<S: Source>(
         &["NAME"]
     };
     let mut table = Table::new(titles, args.output.no_headers);
+    let mut labels = args.labels.titles();
     for frame in 0..archive.index.frames(&resource.resource) {
+        let mut cells = Vec::new();
         for row in wanted(args, &archive.index, resource, frame).await? {
             if args.output.output == Format::Name {
                 context
@@ -52,8 +55,10 @@ pub(super) async fn show<S: Source>(
                 .namespaced
                 .then(|| row.namespace.unwrap_or_default());
             table.push(namespace.into_iter().chain([row.name]).collect());
+            cells.push(args.labels.cells(&row.labels));
         }
         if !table.is_empty() {
+            table.widen(std::mem::take(&mut labels), cells);
             context.ui.table(&table)?;
             table.clear();
         }
@@ -72,7 +77,13 @@ async fn wanted<S: Source>(
 ) -> Result<Vec<Row>> {
     let mut rows = index.rows(&resource.resource, frame).await?;
     rows.retain(|row| args.namespace.is_none() || row.namespace == args.namespace);
+    rows.retain(|row| args.labels.chooses(&row.labels));
     Ok(rows)
+}
+
+#[derive(Serialize)]
+struct Kinds<'k> {
+    items: Vec<&'k ResourceRow>,
 }
 
 fn kinds(context: &Context, args: &ContentsArgs, rows: &[ResourceRow]) -> Result<Exit> {
@@ -83,7 +94,11 @@ fn kinds(context: &Context, args: &ContentsArgs, rows: &[ResourceRow]) -> Result
         .filter(|row| wide || row.count > 0 || row.outcome == Outcome::Failed);
     match args.output.output {
         Format::Json | Format::Yaml => {
-            output::print(&context.ui, args.output.output, &rows.collect::<Vec<_>>())?;
+            let kinds = Kinds {
+                items: rows.collect(),
+            };
+            let list = Document::new("BackedUpKindList", kinds);
+            output::print(&context.ui, args.output.output, &list)?;
         }
         Format::Name => {
             for row in rows {

@@ -14,6 +14,7 @@ use super::find::{self, Snapshot, Source};
 use super::objects::{self, Written};
 use super::scope::ScopeArgs;
 use crate::context::Context;
+use crate::flags::RemovalArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
 use backup_core::location::Location;
@@ -35,9 +36,8 @@ pub(crate) struct DeleteArgs {
     /// Names of snapshots
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
+    #[command(flatten)]
+    removal: RemovalArgs,
     /// Delete even what a restore that is under way reads
     #[arg(long)]
     force: bool,
@@ -76,10 +76,14 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DeleteArgs) 
         .iter()
         .map(|(one, location)| format!("{} from {}", one.name, locations::place(&location.spec)))
         .collect();
-    context
-        .ui
-        .confirm(args.yes, &format!("delete {}?", list.join(", ")))?;
+    let question = format!("delete {}?", list.join(", "));
+    let agreed = args.removal.agreed(&context.ui, &question)?;
     for (one, location) in &found {
+        let title = format!("snapshot/{}", one.name);
+        if !agreed {
+            args.removal.tell(&context.ui, &title, "deleted")?;
+            continue;
+        }
         let (cluster, name) = (Name::foreign(&one.cluster)?, Name::foreign(&one.name)?);
         match catalog::delete(&location.store, &cluster, &name).await {
             Ok(()) => {}
@@ -97,7 +101,7 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DeleteArgs) 
                 e.error()
             ));
         }
-        context.ui.line(&format!("snapshot/{name} deleted"))?;
+        args.removal.tell(&context.ui, &title, "deleted")?;
     }
     Ok(Exit::Done)
 }

@@ -22,6 +22,9 @@ pub(crate) struct ScopeArgs {
     /// Namespace of the control plane [default: what the Cluster says, else cluster-CLUSTER; without --cluster all namespaces]
     #[arg(short, long, global = true, value_name = "NS")]
     pub(crate) namespace: Option<String>,
+    /// All namespaces, as where neither is named
+    #[arg(short = 'A', long, global = true, conflicts_with_all = ["cluster", "namespace"])]
+    pub(super) all_namespaces: bool,
 }
 
 /// A control plane and its namespace.

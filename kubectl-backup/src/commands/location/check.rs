@@ -2,11 +2,12 @@
 
 use backup_core::location::check::{self, Step};
 use clap::Args;
+use serde::Serialize;
 
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
-use backup_cli::output::{self, Format, OutputArgs, Table};
+use backup_cli::output::{self, Document, Format, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +28,11 @@ pub(crate) struct CheckArgs {
     output: OutputArgs,
 }
 
+#[derive(Serialize)]
+struct Checked<'c> {
+    steps: &'c [Step],
+}
+
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: CheckArgs) -> Result<Exit> {
     let ui = &context.ui;
@@ -37,7 +43,10 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Result<Exit> {
     drop(bar);
     let failed = steps.iter().any(|step| !step.ok && !step.optional);
     match args.output.output {
-        Format::Json | Format::Yaml => output::print(ui, args.output.output, &steps)?,
+        Format::Json | Format::Yaml => {
+            let checked = Document::new("LocationCheck", Checked { steps: &steps });
+            output::print(ui, args.output.output, &checked)?;
+        }
         Format::Name => ui.line(&format!("backupstoragelocation/{}", location.name))?,
         Format::Table | Format::Wide => {
             let mut table = Table::new(&["STEP", "RESULT", "DETAIL"], args.output.no_headers);

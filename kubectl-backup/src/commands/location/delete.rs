@@ -4,6 +4,7 @@ use backup_core::api::BackupStorageLocation;
 use clap::Args;
 
 use crate::context::Context;
+use crate::flags::RemovalArgs;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations::file;
 
@@ -21,9 +22,8 @@ pub(crate) struct DeleteArgs {
     /// Names of locations
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
+    #[command(flatten)]
+    removal: RemovalArgs,
 }
 
 /// Runs the command.
@@ -45,16 +45,18 @@ pub(crate) fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         format!(" ({} is used where none is named)", default.metadata.name)
     });
     let question = format!("forget {}{which}? The backups stay", names.join(", "));
-    context.ui.confirm(args.yes, &question)?;
-    file::change(&path, |all| {
-        all.retain(|location| !names.contains(&location.metadata.name));
-        Ok(())
-    })?;
+    let agreed = args.removal.agreed(&context.ui, &question)?;
+    if agreed {
+        file::change(&path, |all| {
+            all.retain(|location| !names.contains(&location.metadata.name));
+            Ok(())
+        })?;
+    }
     names.iter().try_for_each(|name| {
-        let line = format!("backupstoragelocation/{name} deleted");
-        context.ui.line(&line)
+        let title = format!("backupstoragelocation/{name}");
+        args.removal.tell(&context.ui, &title, "deleted")
     })?;
-    if let Some(default) = default {
+    if let Some(default) = default.filter(|_| agreed) {
         context.ui.warn(&format!(
             "{} was used where none is named: from now on that is the location of the cluster's Velero, or a folder of this machine",
             default.metadata.name

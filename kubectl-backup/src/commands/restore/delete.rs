@@ -5,7 +5,7 @@ use backup_core::{Error, catalog};
 use clap::Args;
 
 use crate::context::Context;
-use crate::flags;
+use crate::flags::{self, RemovalArgs};
 use backup_cli::error::{Exit, Result};
 
 const EXAMPLES: &str = "\
@@ -23,9 +23,8 @@ pub(crate) struct DeleteArgs {
     /// Names of restores
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
+    #[command(flatten)]
+    removal: RemovalArgs,
     /// Delete the record of a restore that is not finished too
     #[arg(long)]
     force: bool,
@@ -55,16 +54,20 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             .into());
         }
         if !found.iter().any(|(other, _)| *other == name) {
-            context.guard(&place.location, "delete", args.yes).await?;
+            let agreed = args.removal.asks_nothing();
+            context.guard(&place.location, "delete", agreed).await?;
             found.push((name, place));
         }
     }
     let list: Vec<_> = found.iter().map(|(name, _)| name.to_string()).collect();
     let question = format!("delete the records of {}?", list.join(", "));
-    context.ui.confirm(args.yes, &question)?;
+    let agreed = args.removal.agreed(&context.ui, &question)?;
     for (name, place) in &found {
-        catalog::delete_restore(&place.location.store, name).await?;
-        context.ui.line(&format!("restore/{name} deleted"))?;
+        if agreed {
+            catalog::delete_restore(&place.location.store, name).await?;
+        }
+        let title = format!("restore/{name}");
+        args.removal.tell(&context.ui, &title, "deleted")?;
     }
     Ok(Exit::Done)
 }

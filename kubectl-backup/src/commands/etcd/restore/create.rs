@@ -66,6 +66,7 @@ async fn choose(
     let here = ScopeArgs {
         cluster: Some(plane.cluster.clone()),
         namespace: Some(plane.namespace.clone()),
+        ..ScopeArgs::default()
     };
     let all = find::of_objects(context, &here).await?;
     let names = destination::names(context.cluster().await?, &plane.namespace).await;

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::commands::etcd::objects::{self, Object};
 use crate::commands::etcd::scope::ScopeArgs;
 use crate::context::Context;
+use crate::flags::RemovalArgs;
 use backup_cli::error::{Exit, Result};
 
 const EXAMPLES: &str = "\
@@ -23,9 +24,8 @@ pub(crate) struct DeleteArgs {
     /// Names of EtcdBackupConfigs
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Do not ask
-    #[arg(short, long, visible_alias = "confirm")]
-    yes: bool,
+    #[command(flatten)]
+    removal: RemovalArgs,
 }
 
 /// Runs the command.
@@ -42,12 +42,13 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DeleteArgs) 
         }
     }
     let list: Vec<_> = found.iter().map(what).collect();
-    context
-        .ui
-        .confirm(args.yes, &format!("delete {}?", list.join(", ")))?;
+    let question = format!("delete {}?", list.join(", "));
+    let agreed = args.removal.agreed(&context.ui, &question)?;
     for one in &found {
-        objects::delete(context.cluster().await?, one).await?;
-        context.ui.line(&format!("{} deleted", one.title()))?;
+        if agreed {
+            objects::delete(context.cluster().await?, one).await?;
+        }
+        args.removal.tell(&context.ui, &one.title(), "deleted")?;
     }
     Ok(Exit::Done)
 }
