@@ -6,12 +6,11 @@ mod progress;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use backup_core::Error;
 use clap::ValueEnum;
-use indicatif::ProgressBar;
 use owo_colors::{OwoColorize, Style};
 
 use crate::error::{CommandError, Exit, Label, Result};
@@ -60,7 +59,7 @@ pub struct Ui {
     /// What the lines on standard error are about, where several things are done side by side.
     label: Option<String>,
     broken: AtomicBool,
-    bar: Mutex<Option<ProgressBar>>,
+    last_line: Arc<Mutex<progress::Line>>,
     warned: Mutex<HashSet<String>>,
 }
 
@@ -78,7 +77,7 @@ impl Ui {
             quiet,
             label: None,
             broken: AtomicBool::new(false),
-            bar: Mutex::new(None),
+            last_line: Arc::default(),
             warned: Mutex::default(),
         }
     }
@@ -91,7 +90,7 @@ impl Ui {
             bars: false,
             label: Some(clean(label).replace('\n', " ")),
             broken: AtomicBool::new(false),
-            bar: Mutex::new(None),
+            last_line: Arc::default(),
             warned: Mutex::default(),
             ..*self
         }
@@ -216,12 +215,13 @@ impl Ui {
             .map_or_else(String::new, |label| format!("{label}: "))
     }
 
+    /// Writes where no bar stands, and none comes meanwhile.
     fn suspended<T>(&self, write: impl FnOnce() -> T) -> T {
-        let bar = self.bar.lock().ok().and_then(|bar| bar.clone());
-        match bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
+        let mut line = self.last_line.lock();
+        if let Ok(line) = &mut line {
+            line.clear();
         }
+        write()
     }
 
     /// Asks before something that can not be undone. Without a terminal there is nobody to ask: `--yes` is needed.

@@ -1,11 +1,11 @@
 //! How far the work is: a bar on a terminal once it takes longer than a blink, elsewhere a line now and then.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use backup_core::progress::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinHandle;
 
 use super::Ui;
@@ -14,6 +14,18 @@ use crate::output;
 /// Work shorter than this draws nothing.
 const BLINK: Duration = Duration::from_millis(250);
 
+/// Longer lines are cut: a full line would break where the terminal echoes a key behind it, and a part of it would stay.
+const LONGEST: usize = 72;
+
+/// How often the line is drawn anew, and what it begins with each time.
+const TICK: Duration = Duration::from_millis(100);
+const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+
+/// Takes a line away; draws one that does not break at the terminal's edge.
+const CLEAR: &str = "\r\u{1b}[2K";
+const NO_WRAP: &str = "\u{1b}[?7l";
+const WRAP: &str = "\u{1b}[?7h";
+
 /// How often a line is written where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
 
@@ -21,8 +33,43 @@ const LINE: Duration = Duration::from_secs(10);
 pub struct Bar<'a> {
     ui: &'a Ui,
     seen: Arc<Seen>,
-    bar: ProgressBar,
     ticker: JoinHandle<()>,
+}
+
+/// The last line of the terminal, as far as a bar has it.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// Somebody watches a piece of work.
+    live: bool,
+    /// The bar stands there now.
+    drawn: bool,
+}
+
+impl Line {
+    /// Takes the bar away where it stands; it comes back by itself.
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            put(CLEAR);
+        }
+    }
+
+    fn draw(&mut self, text: &str) {
+        if self.live {
+            self.drawn = true;
+            put(&format!("{CLEAR}{NO_WRAP}{text}{WRAP}"));
+        }
+    }
+
+    fn end(&mut self) {
+        self.live = false;
+        self.clear();
+    }
+}
+
+fn put(text: &str) {
+    let mut err = io::stderr().lock();
+    // Where standard error is gone there is nobody left to tell.
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
 struct Seen {
@@ -86,47 +133,41 @@ impl Ui {
     /// Starts to watch a piece of work.
     pub fn progress(&self) -> Bar<'_> {
         let seen = Arc::new(Seen::new());
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-        );
         let about = self.about();
         let ticker = match (self.quiet, self.bars) {
             (true, _) => tokio::spawn(async {}),
-            (false, true) => tokio::spawn(draw(bar.clone(), Arc::clone(&seen))),
+            (false, true) => tokio::spawn(draw(Arc::clone(&self.last_line), Arc::clone(&seen))),
             (false, false) => tokio::spawn(write_lines(Arc::clone(&seen), LINE, move |line| {
-                let line = format!("{about}{line}");
-                // Where standard error is gone there is nobody left to tell.
-                let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+                put(&format!("{about}{line}"));
             })),
         };
-        if let Ok(mut current) = self.bar.lock() {
-            *current = Some(bar.clone());
+        if let Ok(mut line) = self.last_line.lock() {
+            line.live = true;
         }
         Bar {
             ui: self,
             seen,
-            bar,
             ticker,
         }
     }
 
     /// Takes the bar away, for a process that ends in the middle of its work.
     pub fn clear_progress(&self) {
-        if let Some(bar) = self.bar.lock().ok().and_then(|mut bar| bar.take()) {
-            bar.finish_and_clear();
+        if let Ok(mut line) = self.last_line.lock() {
+            line.end();
         }
     }
 }
 
-async fn draw(bar: ProgressBar, seen: Arc<Seen>) {
+async fn draw(last: Arc<Mutex<Line>>, seen: Arc<Seen>) {
     tokio::time::sleep(BLINK).await;
-    bar.set_draw_target(ProgressDrawTarget::stderr());
-    loop {
-        bar.set_message(super::clean(&seen.line()).replace('\n', " "));
-        bar.tick();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for frame in SPINNER.iter().cycle() {
+        let text = super::clean(&seen.line()).replace(['\n', '\t'], " ");
+        let text: String = text.chars().take(LONGEST).collect();
+        if let Ok(mut line) = last.lock() {
+            line.draw(&format!("{frame} {text}"));
+        }
+        tokio::time::sleep(TICK).await;
     }
 }
 
@@ -169,10 +210,7 @@ impl Progress for Bar<'_> {
 impl Drop for Bar<'_> {
     fn drop(&mut self) {
         self.ticker.abort();
-        self.bar.finish_and_clear();
-        if let Ok(mut current) = self.ui.bar.lock() {
-            *current = None;
-        }
+        self.ui.clear_progress();
     }
 }
 
