@@ -5,18 +5,15 @@ mod keep;
 mod remove;
 mod restores;
 
-use std::io::Read;
-
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::Value;
 
 use crate::api::{Backup, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys};
 use crate::location::Store;
 use crate::name::Name;
+use crate::records::{self, Data, Volume};
 
 pub use digests::{Digests, Verified, verify_files};
 pub(crate) use remove::store_time;
@@ -37,7 +34,7 @@ const AT_A_TIME: usize = 16;
 /// A marker is a few kilobytes; a long list of namespaces makes it longer.
 const LARGEST_MARKER: u64 = 4 << 20;
 
-/// A side file, packed and unpacked.
+/// A restore's file, packed.
 const LARGEST_SIDE: u64 = 64 << 20;
 
 /// A backup as the bucket shows it.
@@ -236,87 +233,49 @@ pub fn is_at_work(backup: &Backup) -> bool {
 /// # Errors
 /// The store's; `Corrupt`, when one of the files that would tell can not be read.
 pub async fn leaks(store: &Store, name: &Name) -> Result<Vec<String>> {
-    let keys = BackupKeys::new(name);
-    let mut found = Vec::new();
-    let named = |items: &[Value], path: &[&str]| {
-        let mut names: Vec<String> = items
-            .iter()
-            .filter_map(|item| path.iter().try_fold(item, |at, key| at.get(key))?.as_str())
-            .map(|text| text.chars().filter(|c| !c.is_control()).take(80).collect())
-            .collect();
-        names.sort();
-        names.dedup();
-        let more = names.len().saturating_sub(5);
-        names.truncate(5);
-        match (names.is_empty(), more) {
-            (true, _) => String::new(),
-            (false, 0) => format!(" ({})", names.join(", ")),
-            (false, more) => format!(" ({} and {more} more)", names.join(", ")),
-        }
-    };
-    let snapshots = side_list(store, &keys.volume_snapshots()).await?;
-    if !snapshots.is_empty() {
-        found.push(format!(
-            "{} volume snapshots stay with the storage provider{}",
-            snapshots.len(),
-            named(&snapshots, &["status", "providerSnapshotID"])
-        ));
+    let records::Volumes { list, unread } = records::volumes(store, name).await?;
+    if let Some(unread) = unread.into_iter().next() {
+        return Err(Error::corrupt(unread));
     }
-    let copies = side_list(store, &keys.pod_volume_backups()).await?;
-    if !copies.is_empty() {
-        found.push(format!(
-            "{} file-level copies of volumes stay in the repository (kopia/ or restic/){}",
-            copies.len(),
-            named(&copies, &["metadata", "name"])
-        ));
+    let held = |volume: &&Volume| matches!(volume.data(), Data::Saved | Data::Failed);
+    let mut sorts: [Vec<String>; 5] = Default::default();
+    for volume in list.iter().filter(held) {
+        let (sort, name) = match volume.backup_method.as_str() {
+            _ if volume.snapshot_data_moved => (3, volume.name()),
+            "NativeSnapshot" => (0, volume.snapshot_handle.clone()),
+            "PodVolumeBackup" => (1, volume.name()),
+            "CSISnapshot" => (2, volume.snapshot_handle.clone()),
+            _ => (4, volume.name()),
+        };
+        sorts[sort].push(name);
     }
-    let infos = side_list(store, &keys.volume_info()).await?;
-    let (mut csi, mut moved) = (Vec::new(), Vec::new());
-    for info in infos {
-        let is = |key: &str, value: &str| info.get(key).and_then(Value::as_str) == Some(value);
-        if info.get("snapshotDataMoved").and_then(Value::as_bool) == Some(true) {
-            moved.push(info);
-        } else if is("backupMethod", "CSISnapshot") {
-            csi.push(info);
-        }
-    }
-    let mut csi_count = csi.len();
-    if csi.is_empty() {
-        csi_count = side_list(store, &keys.csi_volume_snapshots()).await?.len();
-    }
-    if csi_count > 0 {
-        found.push(format!(
-            "{csi_count} CSI snapshots stay with the storage system{}",
-            named(&csi, &["csiSnapshotInfo", "snapshotHandle"])
-        ));
-    }
-    if !moved.is_empty() {
-        found.push(format!(
-            "the data of {} volumes that was moved stays in the repository (kopia/){}",
-            moved.len(),
-            named(&moved, &["pvcName"])
-        ));
-    }
-    Ok(found)
+    let told = [
+        "volume snapshots stay with the storage provider",
+        "file-level copies of volumes stay in the repository (kopia/ or restic/)",
+        "CSI snapshots stay with the storage system",
+        "volumes' data that was moved stays in the repository (kopia/)",
+        "volumes' data that was saved in another way stays where it is",
+    ];
+    Ok(sorts
+        .into_iter()
+        .zip(told)
+        .filter(|(names, _)| !names.is_empty())
+        .map(|(names, told)| format!("{} {told}{}", names.len(), some_of(names)))
+        .collect())
 }
 
-/// The list that a gzip JSON side file holds: absent and `null` are empty.
-async fn side_list(store: &Store, key: &str) -> Result<Vec<Value>> {
-    let Some(packed) = store.find(key, LARGEST_SIDE).await? else {
-        return Ok(Vec::new());
-    };
-    let corrupt = |e: &dyn std::fmt::Display| Error::corrupt(format!("{key} can not be read: {e}"));
-    let mut text = Vec::new();
-    MultiGzDecoder::new(&packed[..])
-        .take(LARGEST_SIDE + 1)
-        .read_to_end(&mut text)
-        .map_err(|e| corrupt(&e))?;
-    if text.len() as u64 > LARGEST_SIDE {
-        return Err(corrupt(&"it unpacks to more than 64 MiB"));
+/// A few names, in brackets.
+fn some_of(mut names: Vec<String>) -> String {
+    names.retain(|name| !name.is_empty());
+    names.sort();
+    names.dedup();
+    let more = names.len().saturating_sub(5);
+    names.truncate(5);
+    match (names.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!(" ({})", names.join(", ")),
+        (false, more) => format!(" ({} and {more} more)", names.join(", ")),
     }
-    serde_json::from_slice::<Option<Vec<Value>>>(&text)
-        .map(Option::unwrap_or_default)
-        .map_err(|e| corrupt(&e))
 }
 
 /// Reads objects side by side, in the order given.

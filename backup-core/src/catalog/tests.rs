@@ -504,7 +504,7 @@ async fn what_a_velero_backup_keeps_elsewhere_is_said() {
         ),
         (
             keys.pod_volume_backups(),
-            r#"[{"metadata":{"name":"v-abc"}},{"metadata":{"name":"v-def"}}]"#,
+            r#"[{"spec":{"pod":{"namespace":"n","name":"p"},"volume":"a"}},{"spec":{"pod":{"namespace":"n","name":"p"},"volume":"b"}}]"#,
         ),
         (
             keys.volume_info(),
@@ -518,7 +518,7 @@ async fn what_a_velero_backup_keeps_elsewhere_is_said() {
     assert_eq!(found.len(), 4, "{found:#?}");
     assert!(
         found[0].contains("snap-1")
-            && found[1].contains("v-abc, v-def")
+            && found[1].contains("n/p a, n/p b")
             && found[2].contains("(h)")
             && found[3].contains("data")
     );

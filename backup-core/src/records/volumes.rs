@@ -79,6 +79,24 @@ pub enum Data {
 }
 
 impl Volume {
+    /// The claim, else the pod's volume, else the volume: `shop/data`.
+    pub fn name(&self) -> String {
+        let Self {
+            pvc_namespace,
+            pvc_name,
+            pod_namespace,
+            pod_name,
+            ..
+        } = self;
+        shown(&if !pvc_name.is_empty() {
+            format!("{pvc_namespace}/{pvc_name}")
+        } else if !pod_name.is_empty() {
+            format!("{pod_namespace}/{pod_name} {}", self.volume_name)
+        } else {
+            self.pv_name.clone()
+        })
+    }
+
     /// What became of its data.
     pub fn data(&self) -> Data {
         if self.skipped || self.backup_method.is_empty() {

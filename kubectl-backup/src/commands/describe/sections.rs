@@ -254,17 +254,7 @@ pub(crate) fn volumes(text: &mut Description, volumes: &[Volume], unread: &[Stri
     text.gap();
     text.heading("Volumes");
     for volume in volumes {
-        let name = if !volume.pvc_name.is_empty() {
-            format!("{}/{}", volume.pvc_namespace, volume.pvc_name)
-        } else if !volume.pod_name.is_empty() {
-            format!(
-                "{}/{} {}",
-                volume.pod_namespace, volume.pod_name, volume.volume_name
-            )
-        } else {
-            volume.pv_name.clone()
-        };
-        text.field(1, &name, saved(volume));
+        text.field(1, &volume.name(), saved(volume));
     }
     for unread in unread {
         text.item(1, unread);
