@@ -7,6 +7,7 @@ mod gaps;
 mod looking;
 mod namespace_user;
 mod point_in_time;
+mod policies;
 mod raw_bytes;
 mod stores;
 mod verify;

@@ -18,6 +18,7 @@ mod etcd_restore;
 pub mod hosted;
 mod meta;
 mod restore;
+mod schedule;
 mod storage_location;
 
 pub use backup::{Backup, BackupSpec, BackupStatus, Phase};
@@ -31,6 +32,7 @@ pub use etcd_restore::{
 };
 pub use meta::{GoDuration, LabelSelector, Meta, Progress, Requirement};
 pub use restore::{Restore, RestoreSpec, RestoreStatus};
+pub use schedule::{Schedule, ScheduleSpec};
 pub use storage_location::{
     AccessMode, BackupStorageLocation, BackupStorageLocationSpec, ObjectStorage, SecretKey,
 };

@@ -8,8 +8,10 @@ mod page;
 mod page_size;
 mod plan;
 mod point_in_time;
+mod policies;
 mod related;
 mod report;
+mod scheduled;
 #[cfg(test)]
 pub(crate) mod server;
 mod volumes;
@@ -28,7 +30,7 @@ use self::page::{Keep, Pick};
 pub(crate) use self::page::{Passed, PassedOver};
 use self::point_in_time::Patience;
 use self::report::{Facts, Log};
-use crate::api::Backup;
+use crate::api::{Backup, BackupSpec};
 use crate::archive::pack::Item;
 use crate::archive::row::{Outcome, ResourceRow};
 use crate::catalog::Digests;
@@ -42,6 +44,9 @@ use crate::location::guard::{self, Guard};
 use crate::location::store::Upload;
 use crate::name::Name;
 use crate::progress::Progress;
+
+pub use policies::Policies;
+pub use scheduled::{ordered_resources, schedule};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -60,12 +65,57 @@ pub struct BackupOptions {
     pub annotations: BTreeMap<String, String>,
     /// Velero's `--snapshot-volumes`; `Some(false)` says that volumes and hooks are not wanted.
     pub snapshot_volumes: Option<bool>,
+    /// Which volumes need not be saved, which have to be, and kinds to take and leave.
+    pub policies: Option<Arc<Policies>>,
+    /// What else the record's spec holds, as Velero has it: hooks, and fields that are not acted on. Its filters, ttl and location are not looked at.
+    pub template: BackupSpec,
     /// All types at one revision (the default).
     pub exact: bool,
     /// The machine's name, for the claim.
     pub host: String,
     /// The time, for name and stamps.
     pub now: Timestamp,
+}
+
+impl BackupOptions {
+    /// Refuses what can not be meant.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn validate(&self) -> Result<()> {
+        self.filter.validate()?;
+        let chooses = self
+            .policies
+            .as_ref()
+            .is_some_and(|policies| policies.chooses_kinds());
+        if chooses && self.filter.is_old_style() {
+            return Err(Error::invalid(
+                "include-resources, exclude-resources and include-cluster-resources can not be used together with an includeExcludePolicy",
+            )
+            .hint("use the cluster-scoped and namespace-scoped lists beside it"));
+        }
+        Ok(())
+    }
+
+    /// Whether data of volumes is asked for; one of several fields may do it.
+    fn wants_volumes(&self) -> Option<bool> {
+        let copies = [
+            "defaultVolumesToFsBackup",
+            "defaultVolumesToRestic",
+            "snapshotMoveData",
+        ];
+        let asked = |key: &str| self.template.rest.get(key) == Some(&true.into());
+        match self.snapshot_volumes {
+            None if copies.into_iter().any(asked) => Some(true),
+            wanted => wanted,
+        }
+    }
+
+    /// Whether the spec asks for hooks.
+    fn has_hooks(&self) -> bool {
+        let hooks = self.template.hooks["resources"].as_array();
+        hooks.is_some_and(|hooks| !hooks.is_empty())
+    }
 }
 
 /// What came of it.
@@ -81,6 +131,8 @@ pub struct BackupReport {
     pub warnings: Vec<String>,
     /// PVCs whose data is not in the backup, `ns/name`.
     pub volumes_not_saved: Vec<String>,
+    /// PVCs whose data a resource policy leaves out, `ns/name`.
+    pub volumes_left_out: Vec<String>,
     /// Bytes of the archive.
     pub archive_bytes: u64,
 }
@@ -100,7 +152,7 @@ pub async fn create(
     cancel: tokio::sync::watch::Receiver<bool>,
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
-    options.filter.validate()?;
+    options.validate()?;
     if location.is_read_only() {
         return Err(
             Error::invalid(format!("location {} is read-only", location.name))
@@ -399,6 +451,7 @@ impl Work<'_> {
             errors: findings.errors.sentences(),
             warnings: findings.warnings.sentences(),
             volumes_not_saved: findings.not_saved,
+            volumes_left_out: findings.left_out,
             archive_bytes: totals.bytes,
         };
         Ok((marker, report))

@@ -25,7 +25,7 @@ const NOISE: [&str; 5] = [
 ];
 
 /// What was asked for, of a backup or of a restore.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     /// Namespaces in (`*`, globs); empty is all.
     pub namespaces: Vec<String>,
@@ -88,10 +88,7 @@ impl Filter {
     /// # Errors
     /// `Invalid`.
     pub fn validate(&self) -> Result<()> {
-        let old = !self.resources.is_empty()
-            || !self.not_resources.is_empty()
-            || self.include_cluster_resources.is_some();
-        if old && self.is_new_style() {
+        if self.is_old_style() && self.is_new_style() {
             return Err(Error::invalid(
                 "include-resources, exclude-resources and include-cluster-resources can not be used together with the \
                  cluster-scoped and namespace-scoped lists",
@@ -208,6 +205,45 @@ impl Filter {
         (bound, unknown)
     }
 
+    /// The same filter with the kinds of a weaker one, both bound: each is taken where this one says nothing of it. Velero combines a backup's scoped
+    /// lists and its resource policies like that.
+    #[must_use]
+    pub fn over(mut self, weaker: &Self) -> Self {
+        let said =
+            |patterns: &[String], kind: &str| patterns.iter().any(|p| glob::matches(p, kind));
+        for (included, excluded, more_in, more_out) in [
+            (
+                &mut self.namespaced_resources,
+                &mut self.not_namespaced_resources,
+                &weaker.namespaced_resources,
+                &weaker.not_namespaced_resources,
+            ),
+            (
+                &mut self.cluster_resources,
+                &mut self.not_cluster_resources,
+                &weaker.cluster_resources,
+                &weaker.not_cluster_resources,
+            ),
+        ] {
+            for (kinds, out) in [(more_out, true), (more_in, false)] {
+                for kind in kinds {
+                    if said(included, kind) || said(excluded, kind) {
+                        continue;
+                    }
+                    if out { &mut *excluded } else { &mut *included }.push(kind.clone());
+                }
+            }
+        }
+        self
+    }
+
+    /// Whether kinds are chosen by the old style's flags, which go with no scoped lists.
+    pub fn is_old_style(&self) -> bool {
+        !self.resources.is_empty()
+            || !self.not_resources.is_empty()
+            || self.include_cluster_resources.is_some()
+    }
+
     /// Whether kinds are in that nobody named: no list of kinds to include, or a pattern in it.
     pub fn includes_unnamed_kinds(&self) -> bool {
         let open = |kinds: &[String]| kinds.iter().any(|kind| glob::is_glob(kind));
@@ -247,7 +283,8 @@ impl Filter {
             || (covered(&self.not_namespaced_resources) && covered(&self.not_cluster_resources))
     }
 
-    fn is_new_style(&self) -> bool {
+    /// Whether kinds are chosen by the scoped lists.
+    pub fn is_new_style(&self) -> bool {
         !self.cluster_resources.is_empty()
             || !self.not_cluster_resources.is_empty()
             || !self.namespaced_resources.is_empty()

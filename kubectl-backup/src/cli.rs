@@ -44,7 +44,7 @@ pub(crate) struct GlobalArgs {
     /// Where backups live.
     #[command(flatten)]
     pub(crate) location: LocationArgs,
-    /// Namespace of the cluster's Velero, whose locations are used where you have none of your own, and whose rewrites restores take [default: velero, else where one works]
+    /// Namespace of the cluster's Velero: of its schedules and policies, of the rewrites that restores take, and of its locations, used where you have none of your own [default: velero; for locations else where one works]
     #[arg(
         long,
         global = true,

@@ -1,10 +1,12 @@
 //! What has to be known before a backup is planned: what is served, which namespaces there are, who the cluster is. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::BackupOptions;
+use super::policies::Policies;
 use crate::cluster::{ApiError, Cluster, ServerVersion};
 use crate::discovery::{self, Served};
 use crate::error::{Error, Kind, Result};
@@ -37,6 +39,8 @@ pub(super) struct Gathered {
     pub(super) namespaces: Option<BTreeMap<String, Namespace>>,
     /// Namespaces that were asked for by name and are not there.
     pub(super) missing_namespaces: Vec<String>,
+    /// Which volumes are saved how.
+    pub(super) policies: Option<Arc<Policies>>,
     /// `group/version` of what other servers answer, through an APIService.
     pub(super) aggregated: BTreeSet<String>,
 }
@@ -59,7 +63,12 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         Err(e) if e.is_forbidden() => None,
         Err(e) => return Err(Error::from(e).context("can not list namespaces")),
     };
-    let (filter, unknown_kinds) = options.filter.resolve(&served.all);
+    let (mut filter, mut unknown_kinds) = options.filter.resolve(&served.all);
+    if let Some(policies) = &options.policies {
+        let (weaker, unknown) = policies.filter().resolve(&served.all);
+        filter = filter.over(&weaker);
+        unknown_kinds.extend(unknown);
+    }
     if served.gaps.is_empty() && options.filter.names_only(&unknown_kinds) {
         return Err(Error::not_found(format!(
             "the server has none of the kinds to back up: {}",
@@ -112,6 +121,7 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         unknown_kinds,
         namespaces,
         missing_namespaces,
+        policies: options.policies.clone(),
         aggregated,
     })
 }

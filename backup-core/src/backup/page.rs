@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::gather::{EXCLUDE_LABEL, Gathered};
+use super::policies::Policies;
 use super::volumes::{self, Claim, Volume};
 use crate::archive::object::{Facts, Object};
 use crate::archive::pack::Item;
@@ -102,6 +103,8 @@ pub(super) struct Seen {
     pub(super) used_claims: BTreeSet<(String, String)>,
     /// Pods that ask for what is not done: namespace, name, what.
     pub(super) asks: Vec<(String, String, String)>,
+    /// Pods that ask for the files of a claim, unless a policy says otherwise: namespace, name, claim.
+    pub(super) asked_claims: Vec<(String, String, String)>,
     /// Objects left out because they are being deleted.
     pub(super) terminating: u64,
     /// Objects left out by [`EXCLUDE_LABEL`].
@@ -124,6 +127,7 @@ impl Seen {
             priority_classes,
             used_claims,
             asks,
+            asked_claims,
             terminating,
             labelled_out,
             unfit,
@@ -137,6 +141,7 @@ impl Seen {
         self.priority_classes.extend(priority_classes);
         self.used_claims.extend(used_claims);
         self.asks.extend(asks);
+        self.asked_claims.extend(asked_claims);
         self.terminating += terminating;
         self.labelled_out += labelled_out;
         self.unfit.extend(unfit);
@@ -274,7 +279,10 @@ impl<'a> Cut<'a> {
         let name = facts.name.as_str();
         let namespace = Some(facts.namespace.as_str()).filter(|text| !text.is_empty());
         if what == "persistentvolumes" {
-            out.seen.volumes.extend(volumes::volume(name, text));
+            let policies = keep.gathered.policies.is_some();
+            out.seen
+                .volumes
+                .extend(volumes::volume(name, text, policies));
         }
         let pass = |out: &mut Page, why| {
             if !keep.tell_passed {
@@ -320,7 +328,8 @@ impl<'a> Cut<'a> {
         if !picked(name, text, labels, keep) {
             return;
         }
-        look_closer(&mut out.seen, namespace, name, text, resource);
+        let policies = keep.gathered.policies.as_deref();
+        look_closer(&mut out.seen, namespace, name, text, resource, policies);
         let body = self.body(text, &facts, &mut object);
         let sha256 = match object.digest() {
             Ok(sha256) => sha256,
@@ -461,6 +470,7 @@ fn look_closer(
     name: &str,
     text: &str,
     resource: &ApiResource,
+    policies: Option<&Policies>,
 ) {
     if let Some(namespace) = namespace
         && !seen.namespaces.contains(namespace)
@@ -473,16 +483,22 @@ fn look_closer(
             seen.service_accounts.insert(key());
         }
         ("", "persistentvolumeclaims") => {
-            seen.claims.insert(key(), volumes::claim(text));
+            seen.claims
+                .insert(key(), volumes::claim(text, policies.is_some()));
         }
         ("", "pods") => {
-            let pod = volumes::pod(text);
+            let pod = volumes::pod(text, policies);
             seen.priority_classes.extend(pod.priority_class);
             seen.used_claims.extend(
                 pod.claims
                     .into_iter()
                     .map(|claim| (namespace.unwrap_or_default().to_owned(), claim)),
             );
+            seen.asked_claims
+                .extend(pod.asked_claims.into_iter().map(|claim| {
+                    let (namespace, name) = key();
+                    (namespace, name, claim)
+                }));
             seen.asks.extend(pod.asks.into_iter().map(|ask| {
                 let (namespace, name) = key();
                 (namespace, name, ask)

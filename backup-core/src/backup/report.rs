@@ -15,7 +15,7 @@ use super::BackupOptions;
 use super::gather::Gathered;
 use super::names::GzText;
 use super::page::Seen;
-use super::volumes::{self, VolumeInfo};
+use super::volumes::{self, Treatment, VolumeInfo};
 use crate::api::{
     API_VERSION, Backup, BackupSpec, BackupStatus, GoDuration, Meta, Phase, Progress,
 };
@@ -147,6 +147,8 @@ pub(super) struct Findings {
     pub(super) volumes: Vec<VolumeInfo>,
     /// Claims whose data is not there, `ns/name`.
     pub(super) not_saved: Vec<String>,
+    /// Claims whose data a resource policy leaves out, `ns/name`.
+    pub(super) left_out: Vec<String>,
 }
 
 /// Judges what was seen: what is missing is an error, what should be known a warning.
@@ -163,6 +165,7 @@ pub(super) fn judge(
         warnings,
         volumes,
         not_saved,
+        left_out,
     } = &mut findings;
     for row in rows.iter().filter(|row| row.outcome == Outcome::Failed) {
         let how = if row.count > 0 {
@@ -195,18 +198,46 @@ pub(super) fn judge(
         };
         errors.add(about, text.clone());
     }
-    let volumes_wanted = options.snapshot_volumes;
-    for (namespace, name) in seen.claims.keys() {
+    let volumes_wanted = options.wants_volumes();
+    let policies = gathered.policies.as_deref();
+    let treatment = |claim: &volumes::Claim| volumes::treatment(claim, &seen.volumes, policies);
+    for ((namespace, name), claim) in &seen.claims {
         let text = format!("the data of PersistentVolumeClaim {namespace}/{name} is not saved");
         let about = About::Namespace(namespace.clone());
-        match volumes_wanted {
-            Some(true) => errors.add(about, format!("{text}, though volumes were asked for")),
-            Some(false) => {}
-            None => warnings.add(about, text),
+        let treatment = treatment(claim);
+        if let Treatment::LeftOut(_) = treatment {
+            left_out.push(format!("{namespace}/{name}"));
+            continue;
+        }
+        match (volumes_wanted, treatment) {
+            (Some(false), _) => {}
+            (_, Treatment::Asked(how)) => errors.add(
+                about,
+                format!("{text}: a resource policy asks for {how}, which is not done yet"),
+            ),
+            (Some(true), _) => errors.add(about, format!("{text}, though volumes were asked for")),
+            (None, Treatment::Unknown) => warnings.add(
+                about,
+                format!("{text}: what resource policies say of its volume is not known, for that could not be read"),
+            ),
+            (None, _) => warnings.add(about, text),
         }
         not_saved.push(format!("{namespace}/{name}"));
     }
     if volumes_wanted != Some(false) {
+        for (namespace, pod, claim) in &seen.asked_claims {
+            let key = (namespace.clone(), claim.clone());
+            let treatment = seen.claims.get(&key).map(treatment);
+            if !matches!(treatment, Some(Treatment::LeftOut(_))) {
+                errors.add(
+                    About::Namespace(namespace.clone()),
+                    format!(
+                        "pod {namespace}/{pod} asks for {} (claim {claim}), which is not done yet",
+                        volumes::FILES
+                    ),
+                );
+            }
+        }
         for (namespace, pod, what) in &seen.asks {
             errors.add(
                 About::Namespace(namespace.clone()),
@@ -214,7 +245,13 @@ pub(super) fn judge(
             );
         }
     }
-    *volumes = volumes::infos(&seen.claims, &seen.volumes, volumes_wanted);
+    if options.has_hooks() {
+        errors.add(
+            About::Backup,
+            "the backup's spec asks for hooks, which are not run yet".to_owned(),
+        );
+    }
+    *volumes = volumes::infos(&seen.claims, &seen.volumes, volumes_wanted, policies);
     if rows.iter().all(|row| row.count == 0) {
         warnings.add(
             About::Backup,
@@ -452,6 +489,15 @@ fn spec(options: &BackupOptions, location: String) -> BackupSpec {
     } else {
         (None, selectors.collect())
     };
+    let template = &options.template;
+    let mut rest = template.rest.clone();
+    let policies = options.policies.as_ref();
+    if let Some(name) = policies.and_then(|policies| policies.config_map()) {
+        rest.insert(
+            "resourcePolicy".to_owned(),
+            serde_json::json!({"kind": "configmap", "name": name}),
+        );
+    }
     BackupSpec {
         included_namespaces: if filter.namespaces.is_empty() {
             vec!["*".to_owned()]
@@ -474,8 +520,11 @@ fn spec(options: &BackupOptions, location: String) -> BackupSpec {
             GoDuration(left.try_into().unwrap_or_default())
         }),
         storage_location: Some(location),
-        hooks: Value::Object(serde_json::Map::new()),
-        ..BackupSpec::default()
+        hooks: match &template.hooks {
+            Value::Null => Value::Object(serde_json::Map::new()),
+            hooks => hooks.clone(),
+        },
+        rest,
     }
 }
 

@@ -16,6 +16,8 @@ fn options() -> BackupOptions {
         labels: [("team".to_owned(), "x".to_owned())].into(),
         annotations: BTreeMap::new(),
         snapshot_volumes: None,
+        policies: None,
+        template: crate::api::BackupSpec::default(),
         exact: true,
         host: "test".into(),
         now: "2026-11-21T02:00:00.5Z".parse().unwrap(),
@@ -255,4 +257,87 @@ async fn a_namespace_that_is_not_there_is_an_error() {
     let report = make(server(), &location, &options).await.unwrap();
     assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
     assert!(report.errors[0].contains("typo"));
+}
+
+#[tokio::test]
+async fn resource_policies_say_which_volumes_need_not_be_saved_and_which_have_to_be() {
+    let mut server = server();
+    for (name, labels) in [("scratch", "skip"), ("theirs", "custom"), ("gold", "copy")] {
+        server.add(
+            "/api/v1/persistentvolumeclaims",
+            &format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"default","labels":{{"do":"{labels}"}}}},"spec":{{"volumeName":"unseen"}}}}"#
+            ),
+        );
+    }
+    for (pod, annotation) in [("asks-in-vain", "s"), ("asks", "s, d"), ("silent", "")] {
+        server.add(
+            "/api/v1/pods",
+            &format!(
+                r#"{{"metadata":{{"name":"{pod}","namespace":"default","annotations":{{"backup.velero.io/backup-volumes":"{annotation}"}}}},
+                "spec":{{"volumes":[{{"name":"s","persistentVolumeClaim":{{"claimName":"scratch"}}}},{{"name":"d","persistentVolumeClaim":{{"claimName":"data"}}}}]}}}}"#
+            ),
+        );
+    }
+    let policies = Policies::parse(
+        "version: v1
+volumePolicies:
+- {conditions: {pvcLabels: {do: skip}}, action: {type: skip}}
+- {conditions: {pvcLabels: {do: custom}}, action: {type: custom}}
+- {conditions: {pvcLabels: {do: copy}}, action: {type: fs-backup}}",
+    )
+    .unwrap();
+    let mut options = options();
+    options.policies = Some(Arc::new(policies));
+    let location = Location::in_memory("mem");
+    let report = make(server, &location, &options).await.unwrap();
+    assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
+    assert_eq!(
+        report.volumes_left_out,
+        ["default/scratch", "default/theirs"]
+    );
+    assert_eq!(report.volumes_not_saved, ["default/data", "default/gold"]);
+    assert_eq!(
+        report.errors,
+        [
+            "the data of PersistentVolumeClaim default/gold is not saved: a resource policy asks for a copy of its files (fs-backup), which is not done yet",
+            "pod default/asks asks for the files of its volumes (claim data), which is not done yet",
+        ]
+    );
+    let infos = read(&location, &BackupKeys::new(&options.name).volume_info()).await;
+    assert!(
+        infos.contains(r#""pvcName":"scratch","pvcNamespace":"default","pvName":"unseen","skipped":true,"skippedReason":"skipped due to resource policy""#),
+        "{infos}"
+    );
+
+    let choosing =
+        "version: v1\nincludeExcludePolicy: {excludedNamespaceScopedResources: [secrets]}";
+    options.policies = Some(Arc::new(Policies::parse(choosing).unwrap()));
+    options.validate().unwrap();
+    options.filter.resources = vec!["pods".into()];
+    let refused = options.validate().unwrap_err();
+    assert!(
+        refused.to_string().contains("includeExcludePolicy"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_spec_asks_for_and_is_not_done_is_no_success() {
+    let mut options = options();
+    options.template.hooks = serde_json::json!({"resources": [{"name": "freeze"}]});
+    options
+        .template
+        .rest
+        .insert("defaultVolumesToFsBackup".into(), true.into());
+    let location = Location::in_memory("mem");
+    let report = make(server(), &location, &options).await.unwrap();
+    assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
+    let told = report.errors.join("\n");
+    assert!(
+        told.contains("hooks") && told.contains("default/data"),
+        "{told}"
+    );
+    assert_eq!(report.backup.spec.hooks["resources"][0]["name"], "freeze");
+    assert_eq!(report.backup.spec.rest["defaultVolumesToFsBackup"], true);
 }

@@ -194,6 +194,8 @@ async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
             Err(e) => return Err(e),
         }
     }
+    // Of two of one second the name decides, every time alike.
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
 

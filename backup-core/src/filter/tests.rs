@@ -481,3 +481,23 @@ fn a_filter_whose_kinds_are_all_unknown_is_told_from_one_that_chooses_none() {
     assert!(!of(&[]).names_only(&unknown));
     assert!(!of(&[]).names_only(&[]));
 }
+
+#[test]
+fn a_weaker_filters_kinds_count_where_the_stronger_says_nothing_of_them() {
+    let list = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let strong = Filter {
+        namespaced_resources: list(&["pods.", "deploy*"]),
+        not_namespaced_resources: list(&["secrets."]),
+        ..Filter::default()
+    };
+    let weak = Filter {
+        namespaced_resources: list(&["secrets.", "services."]),
+        not_namespaced_resources: list(&["pods.", "deployments.apps", "events."]),
+        not_cluster_resources: list(&["nodes."]),
+        ..Filter::default()
+    };
+    let both = strong.over(&weak);
+    assert_eq!(both.namespaced_resources, ["pods.", "deploy*", "services."]);
+    assert_eq!(both.not_namespaced_resources, ["secrets.", "events."]);
+    assert_eq!(both.not_cluster_resources, ["nodes."]);
+}

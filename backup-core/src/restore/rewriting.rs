@@ -481,7 +481,7 @@ fn is_class(name: &str) -> bool {
 ///
 /// # Errors
 /// `Invalid`, when it is not what it should be.
-pub(super) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T> {
+pub(crate) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,

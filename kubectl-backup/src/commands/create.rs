@@ -1,19 +1,21 @@
 //! `create`: back up now.
 
+mod asked;
 mod several;
 mod summary;
 
 use std::time::{Duration, Instant};
 
-use backup_core::api::{Backup, Phase};
+use backup_core::api::{Backup, BackupSpec, Phase};
 use backup_core::backup::{self, BackupOptions, BackupReport};
 use backup_core::{Kind, name::Name};
 use clap::Args;
 
+use self::asked::AskedArgs;
 use crate::context::Context;
 use crate::flags::{self, DryRun, FilterArgs};
 use crate::many::ManyArgs;
-use backup_cli::error::{Exit, Result};
+use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Format, OutputArgs};
 
@@ -22,6 +24,7 @@ Examples:
   kubectl backup create
   kubectl backup create nightly --ttl 30d
   kubectl backup create web -n shop --selector app=web
+  kubectl backup create --from-schedule nightly --keep 7
   kubectl backup create --dry-run=client --exclude-namespaces kube-system
   kubectl backup create --contexts prod-eu,prod-us --location offsite";
 
@@ -32,7 +35,7 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CreateArgs {
-    /// Name of the backup [default: backup-<time>]
+    /// Name of the backup [default: backup-<time>, or <schedule>-<time>]
     name: Option<String>,
     /// Which objects.
     #[command(flatten)]
@@ -76,6 +79,9 @@ pub(crate) struct CreateArgs {
     /// Leave out events, leases, endpoints and endpoint slices
     #[arg(long, help_heading = "Which objects")]
     skip_noise: bool,
+    /// What else, in Velero's words.
+    #[command(flatten)]
+    asked: AskedArgs,
     /// Labels of the backup, key=value (comma list, can be repeated)
     #[arg(long, value_name = "LABELS")]
     labels: Vec<String>,
@@ -126,27 +132,42 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         }
         .map(|()| Exit::Done);
     }
-    let (report, took) = make(context, &args).await?;
-    summary::print(context, &args.output, &report)?;
-    summary::tell(context, &report, took);
-    Ok(exit(&report))
+    let made = make(context, &args).await?;
+    summary::print(context, &args.output, &made.report)?;
+    summary::tell(context, &made.report, made.took);
+    Ok(exit(&made))
+}
+
+/// What came of it.
+struct Made {
+    report: BackupReport,
+    took: Duration,
+    /// Of what was pruned after it.
+    pruned: Exit,
 }
 
 /// The backup that would be made.
 async fn planned(context: &Context, args: &CreateArgs) -> Result<Backup> {
-    let options = options(context, args)?;
-    Ok(backup::planned(&options, &context.location_name().await?))
+    let (options, location) = asked::resolve(context, args).await?;
+    let location = match location {
+        Some(name) => name,
+        None => context.location_name().await?,
+    };
+    Ok(backup::planned(&options, &location))
 }
 
-/// Makes it, and tells how long that took.
-async fn make(context: &Context, args: &CreateArgs) -> Result<(BackupReport, Duration)> {
+/// Makes it.
+async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
     let ui = &context.ui;
-    let mut options = options(context, args)?;
+    let (mut options, location) = asked::resolve(context, args).await?;
     let cluster = context.cluster().await?;
-    let location = context.location_to_write().await?;
+    let location = match location {
+        Some(name) => context.location_named(&name).await?,
+        None => context.location_to_write().await?,
+    };
     ui.note(&format!(
         "backing up {} of context {:?} ({}) to {}",
-        scope(args),
+        scope(args, &options),
         cluster.context(),
         cluster.server(),
         locations::place(&location.spec)
@@ -160,17 +181,43 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<(BackupReport, Dur
         made = backup::create(cluster, &location, &options, cancel, &bar).await;
     }
     drop(bar);
-    Ok((made?, began.elapsed()))
+    let report = made?;
+    let took = began.elapsed();
+    // The backup stands, whatever comes of the others.
+    let pruned = args.asked.prune(context, &location).await;
+    let pruned = pruned.unwrap_or_else(|e| {
+        ui.error(&e);
+        Exit::Incomplete
+    });
+    Ok(Made {
+        report,
+        took,
+        pruned,
+    })
 }
 
-fn exit(report: &BackupReport) -> Exit {
+fn exit(made: &Made) -> Exit {
+    let report = &made.report;
     let whole = report.errors.is_empty() && report.backup.status.phase == Phase::Completed;
-    if whole { Exit::Done } else { Exit::Incomplete }
+    if whole { made.pruned } else { Exit::Incomplete }
 }
 
 /// What is saved, in words: every flag that leaves something out is in it.
-fn scope(args: &CreateArgs) -> String {
-    let mut scope = args.filter.scope();
+fn scope(args: &CreateArgs, options: &BackupOptions) -> String {
+    let mut scope = match &args.asked.from_schedule {
+        Some(schedule) if options.filter.all_namespaces() => {
+            format!("the whole cluster as schedule {schedule} says")
+        }
+        Some(schedule) => format!(
+            "namespaces {} as schedule {schedule} says",
+            if options.filter.namespaces.is_empty() {
+                format!("but for {}", options.filter.not_namespaces.join(", "))
+            } else {
+                options.filter.namespaces.join(", ")
+            }
+        ),
+        None => args.filter.scope(),
+    };
     for (words, kinds) in [
         (
             "of cluster-scoped kinds only",
@@ -194,9 +241,14 @@ fn scope(args: &CreateArgs) -> String {
 }
 
 fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
+    let stem = args
+        .asked
+        .from_schedule
+        .as_ref()
+        .map_or("backup", Name::as_str);
     let name = match &args.name {
         Some(name) => flags::new_name(name)?,
-        None => flags::new_name(&flags::generated_name("backup", context.now))?,
+        None => flags::new_name(&flags::generated_name(stem, context.now))?,
     };
     let mut filter = args.filter.filter()?;
     filter
@@ -212,9 +264,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         .not_namespaced_resources
         .clone_from(&args.exclude_namespace_scoped_resources);
     filter.skip_noise = args.skip_noise;
-    filter
-        .validate()
-        .map_err(backup_cli::error::CommandError::usage)?;
+    filter.validate().map_err(CommandError::usage)?;
     Ok(BackupOptions {
         name,
         filter,
@@ -227,6 +277,8 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         labels: flags::pairs("--labels", '=', &args.labels)?,
         annotations: flags::pairs("--annotations", '=', &args.annotations)?,
         snapshot_volumes: args.snapshot_volumes,
+        policies: None,
+        template: BackupSpec::default(),
         exact: args.point_in_time,
         host: context.host(),
         now: context.now,

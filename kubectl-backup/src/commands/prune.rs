@@ -123,26 +123,31 @@ fn told(context: &Context, removal: &RemovalArgs, one: &Pruned, verb: &str) -> R
     }
 }
 
-/// What became of one.
-pub(super) fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
+fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
+    let text = sentence(one, verb);
     match one {
-        Pruned::Expired(name) => context.ui.line(&format!("backup/{name} {verb} (expired)")),
-        Pruned::Beyond(name) => context.ui.line(&format!(
-            "backup/{name} {verb} (newer ones of its schedule stay)"
-        )),
-        Pruned::Stale(name) => context
-            .ui
-            .line(&format!("backup/{name} {verb} (left by a run that died)")),
-        Pruned::StaleClaim(name) => context.ui.line(&format!(
-            "backup/{name}: the claim of a run that died {verb}, the backup stays"
-        )),
-        Pruned::Kept(name, why) => {
-            context.ui.note(&format!("backup/{name} kept: {why}"));
+        Pruned::Kept(..) => {
+            context.ui.note(&text);
             Ok(())
         }
-        Pruned::Failed(name, why) => {
-            context.ui.say(&format!("backup/{name} not pruned: {why}"));
+        Pruned::Failed(..) => {
+            context.ui.say(&text);
             Ok(())
         }
+        _ => context.ui.line(&text),
+    }
+}
+
+/// What became of one, in words.
+pub(super) fn sentence(one: &Pruned, verb: &str) -> String {
+    match one {
+        Pruned::Expired(name) => format!("backup/{name} {verb} (expired)"),
+        Pruned::Beyond(name) => format!("backup/{name} {verb} (newer ones of its schedule stay)"),
+        Pruned::Stale(name) => format!("backup/{name} {verb} (left by a run that died)"),
+        Pruned::StaleClaim(name) => {
+            format!("backup/{name}: the claim of a run that died {verb}, the backup stays")
+        }
+        Pruned::Kept(name, why) => format!("backup/{name} kept: {why}"),
+        Pruned::Failed(name, why) => format!("backup/{name} not pruned: {why}"),
     }
 }

@@ -31,6 +31,8 @@ fn options(filter: Filter) -> BackupOptions {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         snapshot_volumes: None,
+        policies: None,
+        template: crate::api::BackupSpec::default(),
         exact: true,
         host: "test".into(),
         now: "2026-11-21T02:00:00Z".parse().unwrap(),

@@ -31,6 +31,8 @@ async fn saved(name: &str, server: Server) -> Location {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         snapshot_volumes: None,
+        policies: None,
+        template: crate::api::BackupSpec::default(),
         exact: true,
         host: "test".into(),
         now: "2026-11-21T02:00:00Z".parse().unwrap(),

@@ -39,16 +39,16 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
         let done = many.each(|member| {
             let args = of_member(args, many, member, context);
             async move {
-                let (report, took) = make(&member.context, &args).await?;
-                summary::tell(&member.context, &report, took);
-                Ok(report)
+                let made = make(&member.context, &args).await?;
+                summary::tell(&member.context, &made.report, made.took);
+                Ok(made)
             }
         });
         for (member, done) in done.await {
             exits.push(done.as_ref().map_or_else(|exit| *exit, exit));
             rows.push(row(
                 member,
-                done.ok().map(|report| report.backup).as_ref(),
+                done.ok().map(|made| made.report.backup).as_ref(),
                 "Failed",
             )?);
         }

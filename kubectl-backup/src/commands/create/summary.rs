@@ -57,6 +57,16 @@ pub(super) fn tell(context: &Context, report: &BackupReport, took: Duration) {
             report.volumes_not_saved.join(", ")
         ));
     }
+    if !report.volumes_left_out.is_empty() {
+        ui.say(&format!(
+            "data left out by resource policy: {}: {}",
+            counted(
+                report.volumes_left_out.len() as u64,
+                "PersistentVolumeClaim"
+            ),
+            report.volumes_left_out.join(", ")
+        ));
+    }
     let (program, flag) = (&context.program, context.flags_again());
     ui.note(&format!(
         "look at it:    {program} describe {name} --details{flag}"

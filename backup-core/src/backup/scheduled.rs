@@ -1,0 +1,264 @@
+//! Backups as Velero's objects and flags describe them: a Schedule of the cluster as the options of a backup, and ordered resources.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::BackupOptions;
+use crate::api::{BackupSpec, Schedule};
+use crate::catalog::SCHEDULE_NAME;
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::name::Name;
+
+/// An object of the API server's is not larger.
+const LARGEST: usize = 4 << 20;
+
+/// A Schedule of Velero's.
+///
+/// # Errors
+/// `NotFound`, also where the cluster knows no such kind; the API server's.
+pub async fn schedule(cluster: &Cluster, namespace: &str, name: &Name) -> Result<Schedule> {
+    let path = format!("/apis/velero.io/v1/namespaces/{namespace}/schedules/{name}");
+    let body = match cluster.get_bounded(&path, LARGEST).await {
+        Ok(body) => body,
+        Err(e) if e.is_not_found() => {
+            return Err(Error::not_found(format!(
+                "schedule {name} is not in namespace {namespace} of this cluster"
+            ))
+            .hint(format!(
+                "Velero's schedules are meant: `kubectl -n {namespace} get schedules.velero.io`"
+            )));
+        }
+        Err(e) => {
+            return Err(Error::from(e).context(format!("can not read schedule {namespace}/{name}")));
+        }
+    };
+    serde_json::from_slice(&body).map_err(|e| {
+        Error::corrupt(format!(
+            "schedule {namespace}/{name} is not what it should be"
+        ))
+        .because(e)
+    })
+}
+
+impl BackupOptions {
+    /// The backup of a schedule, as Velero's `--from-schedule` makes it: its template is the spec, its labels and annotations go along. Labels and
+    /// annotations that stand here already win.
+    ///
+    /// # Errors
+    /// `Invalid`, for a template that can not be meant.
+    pub fn follow(&mut self, schedule: &Schedule) -> Result<()> {
+        let template = &schedule.spec.template;
+        self.filter = Filter {
+            skip_noise: self.filter.skip_noise,
+            ..Filter::of(template)
+        };
+        self.single_namespace = false;
+        self.snapshot_volumes = self.snapshot_volumes.or(template.snapshot_volumes);
+        let own = template.rest.get("metadata").unwrap_or(&Value::Null);
+        let meta = &schedule.metadata;
+        merge(&mut self.labels, &own["labels"], &meta.labels);
+        merge(
+            &mut self.annotations,
+            &own["annotations"],
+            &meta.annotations,
+        );
+        // What `kubectl apply` remembers of the schedule would be wrong of a backup.
+        self.annotations
+            .remove("kubectl.kubernetes.io/last-applied-configuration");
+        self.labels
+            .insert(SCHEDULE_NAME.to_owned(), meta.name.clone());
+        self.template = BackupSpec {
+            hooks: template.hooks.clone(),
+            rest: template.rest.clone(),
+            ..BackupSpec::default()
+        };
+        self.filter
+            .validate()
+            .map_err(|e| e.context(format!("schedule {} can not be followed", meta.name)))
+    }
+}
+
+/// The template's own where it has them, else the schedule's.
+fn merge(
+    mine: &mut BTreeMap<String, String>,
+    template: &Value,
+    schedule: &BTreeMap<String, String>,
+) {
+    let given: Vec<(String, String)> = match template.as_object() {
+        Some(own) => own
+            .iter()
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect(),
+        None => schedule.clone().into_iter().collect(),
+    };
+    for (key, value) in given {
+        mine.entry(key).or_insert(value);
+    }
+}
+
+impl Schedule {
+    /// When a backup of it that is made now expires; nothing where Velero's default is meant.
+    pub fn expires(&self, now: Timestamp) -> Option<Timestamp> {
+        let ttl = self.spec.template.ttl.filter(|ttl| !ttl.0.is_zero())?;
+        now.checked_add(ttl.0).ok()
+    }
+
+    /// The ConfigMap with its resource policies.
+    ///
+    /// # Errors
+    /// `Invalid`, for a reference to something else.
+    pub fn policies(&self) -> Result<Option<Name>> {
+        let Some(reference) = self.spec.template.rest.get("resourcePolicy") else {
+            return Ok(None);
+        };
+        if reference.is_null() {
+            return Ok(None);
+        }
+        let text = |key: &str| reference[key].as_str().unwrap_or_default();
+        if !text("kind").eq_ignore_ascii_case("configmap") {
+            return Err(Error::invalid(format!(
+                "schedule {} has resource policies in a {:?}, and only a ConfigMap can hold them",
+                self.metadata.name,
+                text("kind")
+            )));
+        }
+        Name::foreign(text("name")).map(Some)
+    }
+}
+
+/// Velero's `--ordered-resources`: `pods=ns/a,ns/b;persistentvolumeclaims=ns/c`, as `spec.orderedResources` holds it.
+///
+/// # Errors
+/// `Invalid`, for what Velero refuses.
+pub fn ordered_resources(text: &str) -> Result<BTreeMap<String, String>> {
+    text.split(';')
+        .map(|entry| {
+            let parts: Vec<&str> = entry.split('=').collect();
+            let names = |list: &str| -> Vec<String> {
+                let names = list
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|name| !name.is_empty());
+                names.map(str::to_owned).collect()
+            };
+            match parts[..] {
+                [kind, list] if !kind.trim().is_empty() && !names(list).is_empty() => {
+                    Ok((kind.trim().to_owned(), names(list).join(",")))
+                }
+                _ => Err(
+                    Error::invalid(format!("{entry:?} is no order of resources")).hint(
+                        "write KIND=NAMESPACE/NAME,NAMESPACE/NAME, several with semicolons between",
+                    ),
+                ),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ordered_resources_are_read_as_velero_reads_them() {
+        let map =
+            ordered_resources(" pods = ns1/p1, ns1/p2,;persistentvolumeclaims=ns1/c").unwrap();
+        assert_eq!(map["pods"], "ns1/p1,ns1/p2");
+        assert_eq!(map["persistentvolumeclaims"], "ns1/c");
+        for bad in ["", "pods", "pods=", "=a", "pods=,", "pods=a=b", "pods=a;"] {
+            assert!(ordered_resources(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    fn options() -> BackupOptions {
+        BackupOptions {
+            name: "x".parse().unwrap(),
+            filter: Filter::default(),
+            single_namespace: false,
+            expires: None,
+            labels: [("a".to_owned(), "flag".to_owned())].into(),
+            annotations: BTreeMap::new(),
+            snapshot_volumes: None,
+            policies: None,
+            template: BackupSpec::default(),
+            exact: true,
+            host: String::new(),
+            now: "2026-11-21T02:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn schedule(template: Value) -> Schedule {
+        serde_json::from_value(
+            json!({"metadata": {"name": "nightly", "labels": {"a": "schedule", "b": "schedule"},
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "c": "d"}},
+            "spec": {"schedule": "@daily", "template": template}}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_schedules_template_is_the_spec_and_its_labels_go_along() {
+        let mut followed = options();
+        let nightly = schedule(
+            json!({"includedNamespaces": ["shop"], "excludedNamespaces": null, "labelSelector": {"matchLabels": {"app": "web"}},
+            "includeClusterResources": false, "snapshotVolumes": false, "ttl": "48h0m0s", "orderedResources": {"pods": "a/b"},
+            "hooks": {"resources": [{"name": "h"}]}, "csiSnapshotTimeout": "10m0s", "resourcePolicy": {"kind": "ConfigMap", "name": "p"}}),
+        );
+        followed.follow(&nightly).unwrap();
+        assert_eq!(followed.filter.namespaces, ["shop"]);
+        assert_eq!(followed.filter.include_cluster_resources, Some(false));
+        assert_eq!(followed.filter.selectors.len(), 1);
+        assert_eq!(followed.snapshot_volumes, Some(false));
+        let labels: Vec<_> = followed
+            .labels
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        assert_eq!(
+            labels,
+            ["a=flag", "b=schedule", "velero.io/schedule-name=nightly"]
+        );
+        assert_eq!(
+            followed.annotations,
+            [("c".to_owned(), "d".to_owned())].into()
+        );
+        assert!(followed.has_hooks());
+        assert_eq!(followed.template.rest["orderedResources"]["pods"], "a/b");
+        assert_eq!(nightly.policies().unwrap().unwrap().as_str(), "p");
+        let expires = nightly.expires(followed.now).unwrap();
+        assert_eq!(expires.to_string(), "2026-11-23T02:00:00Z");
+
+        let own = schedule(
+            json!({"metadata": {"labels": {"e": "f"}}, "defaultVolumesToFsBackup": true, "ttl": "0s"}),
+        );
+        let mut followed = options();
+        followed.follow(&own).unwrap();
+        assert_eq!(followed.labels["e"], "f");
+        assert!(!followed.labels.contains_key("b"));
+        assert_eq!(followed.wants_volumes(), Some(true));
+        assert_eq!(own.expires(followed.now), None);
+        assert_eq!(own.policies().unwrap(), None);
+    }
+
+    #[test]
+    fn a_template_that_can_not_be_meant_is_refused() {
+        for template in [
+            json!({"includedResources": ["pods"], "includedClusterScopedResources": ["nodes"]}),
+            json!({"includedNamespaces": ["Not/one"]}),
+        ] {
+            let refused = options().follow(&schedule(template)).unwrap_err();
+            assert!(
+                refused.to_string().contains("schedule nightly"),
+                "{refused}"
+            );
+        }
+        let other = schedule(json!({"resourcePolicy": {"kind": "Secret", "name": "p"}}));
+        assert!(other.policies().is_err());
+    }
+}
