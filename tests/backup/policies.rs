@@ -87,7 +87,8 @@ fn object(printed: &str) -> Value {
     let start = printed.find("\n{").map_or(0, |at| at + 1);
     let mut object: Value = serde_json::from_str(&printed[start..]).unwrap();
     let spec = object["spec"].as_object_mut().unwrap();
-    spec.retain(|_, value| !value.is_null() && *value != "0s");
+    // What it labels the backup with gets into its copy of the template too.
+    spec.retain(|key, value| !value.is_null() && *value != "0s" && key != "metadata");
     if let Some(reference) = spec.get_mut("resourcePolicy") {
         reference
             .as_object_mut()
@@ -160,6 +161,9 @@ fn a_schedule_of_veleros_is_followed_with_its_resource_policies_and_as_many_stay
         shown.contains("left to another tool by resource policy"),
         "{shown}"
     );
+    for part in ["Resource policies:", "shop/a,shop/b"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
     let kinds = run(&["contents", &name]).ok().stdout;
     assert!(!kinds.contains("secrets"), "{kinds}");
 

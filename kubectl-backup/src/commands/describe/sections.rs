@@ -100,6 +100,24 @@ pub(crate) fn asked(text: &mut Description, backup: &Backup, location: &Location
     }
     text.gap();
     labels(text, spec.label_selector.as_ref(), &spec.or_label_selectors);
+    if let Some(policy) = spec.rest.get("resourcePolicy") {
+        text.heading("Resource policies");
+        for (title, key) in [("Type", "kind"), ("Name", "name")] {
+            text.field(1, title, policy[key].as_str().unwrap_or_default());
+        }
+        text.gap();
+    }
+    if let Some(order) = spec
+        .rest
+        .get("orderedResources")
+        .and_then(|o| o.as_object())
+    {
+        text.heading("Ordered resources");
+        for (kind, names) in order {
+            text.field(1, kind, names.as_str().unwrap_or_default());
+        }
+        text.gap();
+    }
     text.field(0, "Storage Location", named_place(location));
     text.field(
         0,
