@@ -219,6 +219,21 @@ pub fn place(location: &BackupStorageLocation) -> String {
     format!("{scheme}://{bucket}{slash}{prefix}")
 }
 
+/// The same with the store's own address where the location names one: a bucket's name alone does not say whose it is.
+pub fn place_and_endpoint(location: &BackupStorageLocation) -> String {
+    let place = place(location);
+    let url = location.spec.config.get("s3Url").map(String::as_str);
+    let Some(url) = url.filter(|url| !url.is_empty()) else {
+        return place;
+    };
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // Neither a name nor a password is shown.
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let slashes = if scheme.is_empty() { "" } else { "://" };
+    format!("{place} at {scheme}{slashes}{host}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +329,13 @@ mod tests {
         location.spec.object_storage.bucket = "b".into();
         location.spec.object_storage.prefix = Some("/p/q/".into());
         assert_eq!(place(&location), "s3://b/p/q");
+        assert_eq!(place_and_endpoint(&location), "s3://b/p/q");
+        let url = "https://me:s3cr3t@store.example.com:9000/x";
+        location.spec.config.insert("s3Url".into(), url.into());
+        assert_eq!(
+            place_and_endpoint(&location),
+            "s3://b/p/q at https://store.example.com:9000"
+        );
     }
 
     #[test]

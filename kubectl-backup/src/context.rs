@@ -4,7 +4,7 @@ mod lookup;
 mod velero;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
@@ -56,17 +56,31 @@ pub(crate) struct Context {
     pub(crate) program: String,
     /// Its name among several clusters that are meant.
     pub(crate) member: Option<String>,
+    stop: Arc<Stop>,
     global: GlobalArgs,
     cluster: OnceCell<Cluster>,
     identity: OnceCell<Option<String>>,
-    objects: OnceCell<Vec<Source>>,
+    objects: OnceCell<velero::Found>,
+}
+
+/// The user's wish to stop: one of the whole command, however many clusters are meant.
+struct Stop {
+    /// Of the command, not of one of its clusters.
+    ui: Arc<Ui>,
+    /// There since the first work that can be stopped.
+    asked: OnceLock<watch::Receiver<bool>>,
 }
 
 impl Context {
     /// The context of a command; touches nothing yet.
     pub(crate) fn new(global: GlobalArgs, program: String) -> Self {
+        let ui = Arc::new(Ui::new(global.color, global.quiet));
         Self {
-            ui: Arc::new(Ui::new(global.color, global.quiet)),
+            stop: Arc::new(Stop {
+                ui: Arc::clone(&ui),
+                asked: OnceLock::new(),
+            }),
+            ui,
             now: Timestamp::now(),
             paths: Paths::new(|name| std::env::var_os(name)),
             program,
@@ -89,6 +103,7 @@ impl Context {
             paths: self.paths.clone(),
             program: self.program.clone(),
             member: Some(name.to_owned()),
+            stop: Arc::clone(&self.stop),
             global,
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
@@ -186,7 +201,7 @@ impl Context {
     pub(crate) async fn sources(&self) -> Result<(Vec<Source>, Option<CommandError>)> {
         let mut sources = vec![self.own_locations()?];
         match self.soon(self.objects()).await {
-            Ok(objects) => sources.extend(objects.iter().cloned()),
+            Ok(objects) => sources.extend(objects.sources.iter().cloned()),
             Err(e) => return Ok((sources, Some(e))),
         }
         Ok((sources, None))
@@ -199,10 +214,10 @@ impl Context {
     }
 
     /// The locations of the cluster's Velero; nothing where it has none.
-    async fn objects(&self) -> Result<&Vec<Source>> {
+    async fn objects(&self) -> Result<&velero::Found> {
         self.objects
             .get_or_try_init(|| async {
-                velero::sources(self.cluster().await?, self.velero_namespace()).await
+                velero::find(self.cluster().await?, self.velero_namespace()).await
             })
             .await
     }
@@ -236,9 +251,22 @@ impl Context {
             }
         };
         let sources: Vec<_> = std::iter::once(own)
-            .chain(objects.iter().cloned())
+            .chain(objects.sources.iter().cloned())
             .collect();
-        locations::choose(asked, &sources)
+        let chosen = locations::choose(asked, &sources);
+        let unused = objects.unused();
+        match (chosen, unused) {
+            (Ok(Choice::PerCluster), Some(unused)) => {
+                self.ui.warn(&unused);
+                Ok(Choice::PerCluster)
+            }
+            (Err(e), Some(unused)) if e.is_not_found() => {
+                let error = e.into_error();
+                let known = error.hint_text().map(|known| format!("{known}; {unused}"));
+                Err(error.hint(known.unwrap_or(unused)).into())
+            }
+            (chosen, _) => chosen,
+        }
     }
 
     /// The location to read where a cluster that does not answer stops nobody: then every cluster's folder is meant, and why is told.
@@ -255,7 +283,13 @@ impl Context {
             return Ok((decided, None));
         }
         match self.soon(self.objects()).await {
-            Ok(objects) => Ok((locations::choose(None, objects)?, None)),
+            Ok(objects) => {
+                let chosen = locations::choose(None, &objects.sources)?;
+                if let (Choice::PerCluster, Some(unused)) = (&chosen, objects.unused()) {
+                    self.ui.note(&unused);
+                }
+                Ok((chosen, None))
+            }
             Err(e) if self.means_this_cluster_alone(&e) => Err(e),
             Err(e) => Ok((Choice::PerCluster, Some(e))),
         }
@@ -402,10 +436,25 @@ impl Context {
         }
     }
 
-    /// The first Ctrl-C (or SIGTERM) asks the work to stop; the second one stops at once.
+    /// The first Ctrl-C (or SIGTERM) asks the work to stop, on all clusters that are meant; the second one stops at once.
     pub(crate) fn cancel(&self, stays: &'static str) -> watch::Receiver<bool> {
+        self.stop.asked.get_or_init(|| self.listen(stays)).clone()
+    }
+
+    /// Whether the user asked to stop: what is not begun by then is not begun.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.asked.get().is_some_and(|asked| *asked.borrow())
+    }
+
+    /// In a test, the wish comes from there.
+    #[cfg(test)]
+    pub(crate) fn stopped_by(&self, asked: watch::Receiver<bool>) {
+        self.stop.asked.set(asked).unwrap();
+    }
+
+    fn listen(&self, stays: &'static str) -> watch::Receiver<bool> {
         let (stop, stopped) = watch::channel(false);
-        let ui = Arc::clone(&self.ui);
+        let ui = Arc::clone(&self.stop.ui);
         tokio::spawn(async move {
             if interrupted().await {
                 ui.say(&format!(

@@ -6,8 +6,6 @@
 
 mod workspace;
 
-use std::collections::BTreeMap;
-
 use backup_core::layout::{BACKUPS, GUARD};
 use backup_core::location::Store;
 use backup_core::{Error, Kind};
@@ -166,26 +164,16 @@ impl Many {
                 .cluster()
                 .await
                 .map(|cluster| cluster.server().to_owned());
-            (member, uid, server.ok())
+            (member.name.as_str(), uid, server.ok())
         });
         let answers: Vec<_> = asked.buffered(AT_A_TIME).collect().await;
-        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-        for (member, uid, server) in &answers {
-            // One that hides its uid is told apart by its address.
-            for sign in [uid, server].into_iter().flatten() {
-                let other = seen.insert(sign.clone(), &member.name);
-                if let Some(other) = other.filter(|other| *other != member.name) {
-                    return Err(CommandError::usage(
-                        Error::invalid(format!(
-                            "{other} and {} are one cluster ({sign})",
-                            member.name
-                        ))
-                        .hint("name it once; nothing was begun"),
-                    ));
-                }
-            }
+        match twice(&answers) {
+            None => Ok(()),
+            Some((one, other, sign)) => Err(CommandError::usage(
+                Error::invalid(format!("{one} and {other} are one cluster ({sign})"))
+                    .hint("name it once; nothing was begun"),
+            )),
         }
-        Ok(())
     }
 
     /// Errors where the location that they share is one cluster's already: what lies at its root would be mixed with folders of others. Where
@@ -222,18 +210,49 @@ impl Many {
         F: Future<Output = Result<T>>,
     {
         let work = &work;
-        stream::iter(&self.members)
-            .map(|member| async move {
-                let done = work(member).await.map_err(|error| {
-                    member.context.ui.error(&error);
-                    error.exit()
-                });
-                (member, done)
-            })
-            .buffered(AT_A_TIME)
-            .collect()
-            .await
+        side_by_side(&self.members, |member| async move {
+            // Ctrl-C is for those that wait for their turn as well.
+            if member.context.is_stopped() {
+                return (member, Err(Exit::Interrupted));
+            }
+            let done = work(member).await.map_err(|error| {
+                member.context.ui.error(&error);
+                error.exit()
+            });
+            (member, done)
+        })
+        .await
     }
+}
+
+/// Some at a time, in whatever order they come to an end; what came of them is in theirs. One that takes long holds no other one's place.
+async fn side_by_side<'i, I, T, F>(items: &'i [I], work: impl Fn(&'i I) -> F) -> Vec<T>
+where
+    F: Future<Output = T>,
+{
+    let work = &work;
+    let mut done: Vec<(usize, T)> = stream::iter(items.iter().enumerate())
+        .map(|(at, item)| async move { (at, work(item).await) })
+        .buffer_unordered(AT_A_TIME)
+        .collect()
+        .await;
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, done)| done).collect()
+}
+
+/// What is known of a cluster: its name here, its uid and its address.
+type Signs<'m> = (&'m str, Option<String>, Option<String>);
+
+/// Two names of one cluster, and what shows it. Many clusters may be reached at one address, so that it counts only for one that hides its uid.
+fn twice<'m>(answers: &[Signs<'m>]) -> Option<(&'m str, &'m str, String)> {
+    let shown = |one: &Signs<'_>, other: &Signs<'_>| match (&one.1, &other.1) {
+        (Some(uid), Some(same)) => (uid == same).then(|| uid.clone()),
+        _ => one.2.clone().filter(|_| one.2 == other.2),
+    };
+    answers.iter().enumerate().find_map(|(at, other)| {
+        let mut before = answers[..at].iter();
+        before.find_map(|one| Some((one.0, other.0, shown(one, other)?)))
+    })
 }
 
 /// The exit code of several: the worst of theirs.
@@ -339,6 +358,84 @@ mod tests {
         ] {
             assert_eq!(worst(exits.iter().copied()), all, "{exits:?}");
         }
+    }
+
+    #[test]
+    fn clusters_behind_one_address_are_told_apart_by_their_uids() {
+        let signs = |name, uid: Option<&str>, server: &str| -> Signs<'static> {
+            (name, uid.map(str::to_owned), Some(server.to_owned()))
+        };
+        let proxy = "https://proxy:443";
+        let (a, b) = (signs("a", Some("1"), proxy), signs("b", Some("2"), proxy));
+        let hidden = signs("c", None, proxy);
+        assert_eq!(twice(&[a.clone(), b]), None);
+        let same = signs("d", Some("1"), "https://other");
+        assert_eq!(twice(&[a.clone(), same]), Some(("a", "d", "1".to_owned())));
+        assert_eq!(twice(&[a, hidden]), Some(("a", "c", proxy.to_owned())));
+        assert_eq!(twice(&[("e", None, None), ("f", None, None)]), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_never_ends_holds_no_other_ones_place_and_the_order_stays() {
+        let ended = std::cell::Cell::new(0);
+        let (free, wait) = tokio::sync::watch::channel(false);
+        let items: Vec<usize> = (0..3 * AT_A_TIME).collect();
+        let (ended, free, wait) = (&ended, &free, &wait);
+        let done = side_by_side(&items, |item| async move {
+            if *item == 0 {
+                // Goes on only when all of the others are done.
+                let freed = wait.clone().wait_for(|freed| *freed).await.map(|_| ());
+                freed.unwrap();
+            } else {
+                ended.set(ended.get() + 1);
+                if ended.get() == 3 * AT_A_TIME - 1 {
+                    free.send(true).unwrap();
+                }
+            }
+            *item
+        });
+        let limit = std::time::Duration::from_secs(60);
+        let done = tokio::time::timeout(limit, done).await.unwrap();
+        assert_eq!(done, items);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_begun_when_the_user_asks_to_stop_is_not_begun() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            global: crate::cli::GlobalArgs,
+        }
+        let global = <Line as clap::Parser>::parse_from(["x", "--quiet"]).global;
+        let context = Context::new(global, "x".to_owned());
+        let member = |at: usize| Member {
+            name: at.to_string(),
+            context: context.of_member(&at.to_string(), "x", None),
+            namespaces: Vec::new(),
+            folder: String::new(),
+        };
+        let many = Many {
+            members: (0..2 * AT_A_TIME).map(member).collect(),
+            schedule: None,
+            shared: None,
+        };
+        let begun = std::cell::Cell::new(0);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (begun, stop) = (&begun, &stop);
+        context.stopped_by(stopped);
+        let done = many.each(|_| async move {
+            begun.set(begun.get() + 1);
+            tokio::task::yield_now().await;
+            stop.send(true).unwrap();
+            Ok(())
+        });
+        let done = done.await;
+        assert_eq!(begun.get(), AT_A_TIME);
+        assert_eq!(done.len(), 2 * AT_A_TIME);
+        let stopped = done
+            .iter()
+            .filter(|(_, done)| *done == Err(Exit::Interrupted));
+        assert_eq!(stopped.count(), AT_A_TIME);
     }
 
     #[test]

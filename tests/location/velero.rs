@@ -171,6 +171,17 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
         1,
         &["namespace default"],
     );
+    // A mistyped namespace sends nobody's backup to a folder of this machine.
+    let mistyped = [
+        "create",
+        "lost",
+        "-n",
+        &namespace,
+        "--velero-namespace",
+        "vlero",
+    ];
+    let says = "namespace vlero holds no BackupStorageLocation";
+    told(run(&mistyped), 1, &[says]);
 
     // What this user's own file says comes first; what it does not name is looked up in the cluster.
     let folder = home.join("own").display().to_string();

@@ -170,7 +170,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         scope(args, &options),
         cluster.context(),
         cluster.server(),
-        locations::place(&location.spec)
+        locations::place_and_endpoint(&location.spec)
     ));
     let began = Instant::now();
     let cancel = context.cancel("nothing half-written stays");

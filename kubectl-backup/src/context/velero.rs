@@ -1,8 +1,9 @@
 //! The locations of an installed Velero, as they stand in the cluster: which of them count, and how one is opened from here with its Secret.
 //! Reads the cluster and writes nothing.
 //!
-//! Those of the namespaces kubectl-backup and velero count; where these hold none, those of the one namespace whose locations a Velero has looked at
-//! (`status.lastValidationTime`), for other namespaces hold the destinations of hosted control planes. `--velero-namespace` names another one.
+//! Those of the namespaces kubectl-backup and velero count. Other namespaces hold the destinations of hosted control planes, and who may write there
+//! may make his location look like a Velero's: they count only where `--velero-namespace` names them. Where a Velero seems to be
+//! (`status.lastValidationTime`) is told, so that its user knows what to add.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,32 +28,72 @@ const KIND: &str = "/apis/velero.io/v1";
 /// How long a name may take that only a cluster's own DNS may know.
 const DNS: Duration = Duration::from_secs(5);
 
-/// The locations that count, in the order in which they are asked; none where the cluster knows no such kind.
+/// What a cluster has; nothing where it knows no such kind.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The locations that count, in the order in which they are asked.
+    pub(super) sources: Vec<Source>,
+    /// Other namespaces with locations that a Velero seems to use, sorted.
+    elsewhere: Vec<String>,
+}
+
+impl Found {
+    /// What to tell who named no location and gets none of these.
+    pub(super) fn unused(&self) -> Option<String> {
+        let elsewhere = Some(self.elsewhere.join(", ")).filter(|names| !names.is_empty())?;
+        Some(format!(
+            "locations in other namespaces are used only when asked for: --velero-namespace with one of {elsewhere}"
+        ))
+    }
+}
+
+/// Looks for the locations of a cluster.
 ///
 /// # Errors
-/// The API server's; several namespaces that may be meant.
-pub(super) async fn sources(cluster: &Cluster, asked: Option<&str>) -> Result<Vec<Source>> {
+/// The API server's; a namespace that was named and holds none.
+pub(super) async fn find(cluster: &Cluster, asked: Option<&str>) -> Result<Found> {
     let title =
         |namespace: &str| format!("namespace {namespace} of context {:?}", cluster.context());
     if let Some(namespace) = asked {
         let locations = object::list(cluster, Some(namespace)).await;
         let locations = locations.map_err(|e| refused(e, &format!(" in namespace {namespace}")))?;
-        return Ok(vec![source(title(namespace), locations)]);
+        return Ok(Found {
+            sources: vec![source(title(namespace), held(namespace, locations)?)],
+            elsewhere: Vec::new(),
+        });
     }
     let all = match object::list(cluster, None).await {
         Ok(all) => all,
-        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) if e.is_not_found() => return Ok(Found::default()),
         // Who may not list them is refused whether the kind is there or not; what is served, everybody may know.
         Err(e) if e.is_forbidden() => match cluster.get(KIND).await {
-            Err(absent) if absent.is_not_found() => return Ok(Vec::new()),
+            Err(absent) if absent.is_not_found() => return Ok(Found::default()),
             _ => usual(cluster, e).await?,
         },
         Err(e) => return Err(refused(e, "").into()),
     };
-    Ok(counting(all)?
-        .into_iter()
-        .map(|(namespace, locations)| source(title(&namespace), locations))
-        .collect())
+    let (counting, elsewhere) = counting(all);
+    Ok(Found {
+        sources: counting
+            .into_iter()
+            .map(|(namespace, locations)| source(title(namespace), locations))
+            .collect(),
+        elsewhere,
+    })
+}
+
+/// A mistyped namespace is no cluster without Velero: nobody's backups go to a folder in its place.
+fn held(
+    namespace: &str,
+    locations: Vec<BackupStorageLocation>,
+) -> Result<Vec<BackupStorageLocation>, Error> {
+    if locations.is_empty() {
+        return Err(Error::not_found(format!(
+            "namespace {namespace} holds no BackupStorageLocation"
+        ))
+        .hint("--velero-namespace (or its variable) names it: is it spelled right?"));
+    }
+    Ok(locations)
 }
 
 fn source(title: String, locations: Vec<BackupStorageLocation>) -> Source {
@@ -86,42 +127,38 @@ async fn usual(cluster: &Cluster, of_all: ApiError) -> Result<Vec<BackupStorageL
             Err(e) => return Err(refused(e, "").into()),
         }
     }
-    if forbidden == USUAL.len() {
+    if is_hidden(&found, forbidden) {
         return Err(refused(of_all, "").into());
     }
     Ok(found)
 }
 
-/// Those that count, by namespace. Pure.
-fn counting(all: Vec<BackupStorageLocation>) -> Result<Vec<(String, Vec<BackupStorageLocation>)>> {
+/// Whether a location may be there that this user does not see.
+fn is_hidden(found: &[BackupStorageLocation], forbidden: usize) -> bool {
+    found.is_empty() && forbidden > 0
+}
+
+type Counting = Vec<(&'static str, Vec<BackupStorageLocation>)>;
+
+/// Those that count, by namespace, and where others are that a Velero has looked at. Pure.
+fn counting(all: Vec<BackupStorageLocation>) -> (Counting, Vec<String>) {
     let of = |namespace: &str| -> Vec<_> {
         let there =
             |one: &&BackupStorageLocation| one.metadata.namespace.as_deref() == Some(namespace);
         all.iter().filter(there).cloned().collect()
     };
-    let mut found: Vec<_> = USUAL
+    let found = USUAL
         .iter()
-        .map(|namespace| ((*namespace).to_owned(), of(namespace)))
+        .map(|namespace| (*namespace, of(namespace)))
         .filter(|(_, locations)| !locations.is_empty())
         .collect();
-    if found.is_empty() {
-        let seen = |one: &&BackupStorageLocation| !one.status["lastValidationTime"].is_null();
-        let namespaces: BTreeSet<_> = all
-            .iter()
-            .filter(seen)
-            .filter_map(|one| one.metadata.namespace.as_deref())
-            .collect();
-        if namespaces.len() > 1 {
-            let names: Vec<_> = namespaces.into_iter().collect();
-            return Err(Error::invalid(format!(
-                "several namespaces hold locations of a Velero: {}; --velero-namespace says which one is meant",
-                names.join(", ")
-            ))
-            .into());
-        }
-        found.extend(namespaces.into_iter().map(|one| (one.to_owned(), of(one))));
-    }
-    Ok(found)
+    let elsewhere: BTreeSet<_> = all
+        .iter()
+        .filter(|one| !one.status["lastValidationTime"].is_null())
+        .filter_map(|one| one.metadata.namespace.clone())
+        .filter(|namespace| !USUAL.contains(&namespace.as_str()))
+        .collect();
+    (found, elsewhere.into_iter().collect())
 }
 
 impl Context {
@@ -244,35 +281,47 @@ mod tests {
         location
     }
 
-    fn namespaces(all: &[(&str, bool)]) -> Result<Vec<String>> {
-        let all = all
-            .iter()
-            .map(|(namespace, seen)| location(namespace, "x", *seen));
-        let found = counting(all.collect())?;
-        Ok(found.into_iter().map(|(namespace, _)| namespace).collect())
+    #[test]
+    fn the_usual_namespaces_count_and_a_location_elsewhere_is_told_and_never_used_unasked() {
+        let of = |all: &[(&str, bool)]| {
+            let all = all
+                .iter()
+                .map(|(namespace, seen)| location(namespace, "default", *seen));
+            let (found, elsewhere) = counting(all.collect());
+            let found: Vec<_> = found.into_iter().map(|(namespace, _)| namespace).collect();
+            (found, elsewhere)
+        };
+        let (found, elsewhere) =
+            of(&[("velero", true), ("other", true), ("kubectl-backup", false)]);
+        assert_eq!(found, ["kubectl-backup", "velero"]);
+        assert_eq!(elsewhere, ["other"]);
+        // Who may write a location in a namespace may write that a Velero has looked at it.
+        let (found, elsewhere) = of(&[("cluster-b", true), ("cluster-a", true), ("c", false)]);
+        assert!(found.is_empty(), "{found:?}");
+        let unused = Found {
+            sources: Vec::new(),
+            elsewhere,
+        }
+        .unused();
+        assert!(unused.unwrap().ends_with("cluster-a, cluster-b"));
+        assert_eq!(Found::default().unused(), None);
     }
 
     #[test]
-    fn the_usual_namespaces_count_and_another_one_only_where_a_velero_has_looked_at_its_locations()
-    {
-        let of = |all: &[(&str, bool)]| namespaces(all).unwrap();
-        assert_eq!(
-            of(&[
-                ("velero", false),
-                ("other", true),
-                ("kubectl-backup", false)
-            ]),
-            ["kubectl-backup", "velero"]
-        );
-        assert_eq!(of(&[("cluster-a", false), ("backups", true)]), ["backups"]);
-        assert!(of(&[("cluster-a", false)]).is_empty());
-        let refused = namespaces(&[("b", true), ("a", true)]).unwrap_err();
-        assert!(
-            refused
-                .error()
-                .to_string()
-                .contains("a, b; --velero-namespace")
-        );
+    fn a_namespace_that_was_named_holds_locations_and_what_is_hidden_is_not_absent() {
+        let one = vec![location("velero", "default", true)];
+        let refused = held("vlero", Vec::new()).unwrap_err();
+        assert_eq!(refused.kind(), Kind::NotFound);
+        assert!(refused.to_string().contains("namespace vlero"));
+        assert!(held("velero", one.clone()).is_ok());
+        for (found, forbidden, hidden) in [
+            (&one[..], 1, false),
+            (&[], 0, false),
+            (&[], 1, true),
+            (&[], 2, true),
+        ] {
+            assert_eq!(is_hidden(found, forbidden), hidden, "{forbidden}");
+        }
     }
 
     #[tokio::test]

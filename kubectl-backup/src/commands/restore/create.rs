@@ -141,7 +141,7 @@ struct Meant {
 impl Meant {
     /// `backup nightly from s3://backups/prod`
     fn source(&self) -> String {
-        let from = locations::place(&self.place.location.spec);
+        let from = locations::place_and_endpoint(&self.place.location.spec);
         format!("backup {} from {from}", self.options.backup)
     }
 }
