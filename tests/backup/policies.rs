@@ -70,6 +70,13 @@ spec:
     hooks: {}
     orderedResources: {pods: 'shop/a,shop/b'}
     resourcePolicy: {kind: configmap, name: policies}
+---
+apiVersion: velero.io/v1
+kind: Schedule
+metadata: {name: elsewhere, namespace: velero}
+spec:
+  schedule: '@daily'
+  template: {includedNamespaces: [shop], storageLocation: offsite}
 ";
 
 fn velero(cluster: &Cluster, folder: &Folder, arguments: &[&str]) -> Output {
@@ -200,6 +207,28 @@ fn a_schedule_of_veleros_is_followed_with_its_resource_policies_and_as_many_stay
         plan["spec"]["orderedResources"]["persistentvolumeclaims"],
         "shop/c"
     );
+
+    // Where none is named, the schedule says which location is meant.
+    let home = Folder::new("home");
+    let offsite = |arguments: &[&str]| {
+        let call = run(arguments).env_remove("KUBECTL_BACKUP_LOCATION");
+        call.home(home.path())
+    };
+    let elsewhere = ["create", "there", "--from-schedule", "elsewhere"];
+    let lost = offsite(&elsewhere).code(1);
+    assert!(lost.stderr.contains("offsite"), "{}", lost.stderr);
+    let bucket = home.join("offsite");
+    let words = [
+        "location",
+        "create",
+        "offsite",
+        "--provider",
+        "local",
+        "--bucket",
+    ];
+    offsite(&[&words[..], &[bucket.to_str().unwrap()]].concat()).ok();
+    offsite(&elsewhere).ok();
+    assert!(bucket.join("backups/there/velero-backup.json").exists());
 
     // The next second's is the newest.
     sleep(Duration::from_millis(1100));
