@@ -202,7 +202,11 @@ pub async fn is_ours(store: &Store, entry: &Entry) -> Result<bool> {
     if !names_us(&entry.backup) {
         return Ok(false);
     }
-    match store.head(&BackupKeys::new(&entry.name).index()).await {
+    is_there(store, &BackupKeys::new(&entry.name).index()).await
+}
+
+async fn is_there(store: &Store, key: &str) -> Result<bool> {
+    match store.head(key).await {
         Ok(_) => Ok(true),
         Err(e) if crate::location::store::is_absent(&e) => Ok(false),
         Err(e) => Err(e),

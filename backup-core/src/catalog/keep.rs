@@ -2,9 +2,9 @@
 //!
 //! A schedule's backups are counted apart for each cluster. Good are completed ones; one that is partially failed stays while fewer than
 //! `keep` good ones are newer, so that a schedule that never completes keeps its newest. The newest good backup of a schedule (without any, the
-//! newest) stays, whatever its age: better an old backup than none. Other tools' backups neither count nor go.
+//! newest) stays, whatever its age: better an old backup than none. Other tools' backups neither count nor go; nor does one count whose files are lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -19,6 +19,8 @@ pub(super) struct Row {
     pub(super) name: Name,
     /// Schedule and cluster.
     pub(super) of: Option<(String, String)>,
+    /// The cluster, where the marker says it.
+    pub(super) cluster: Option<String>,
     pub(super) state: State,
     pub(super) started: Option<Timestamp>,
     pub(super) expiration: Option<Timestamp>,
@@ -33,7 +35,8 @@ impl Row {
         let cluster = meta.annotations.get(CLUSTER_UID).cloned();
         names_us(backup).then(|| Self {
             name: entry.name.clone(),
-            of: schedule.map(|schedule| (schedule.clone(), cluster.unwrap_or_default())),
+            of: schedule.map(|schedule| (schedule.clone(), cluster.clone().unwrap_or_default())),
+            cluster,
             state: match status.phase {
                 Phase::Completed => State::Good,
                 Phase::PartiallyFailed => State::Failed,
@@ -106,6 +109,23 @@ pub(super) fn fates(
     fates
 }
 
+/// Who has to be whole, lest others go for nothing: of each schedule of which some go, those that are counted and stay.
+pub(super) fn leaned_on(rows: &[Row], fates: &BTreeMap<Name, Fate>) -> Vec<Name> {
+    let goes = |row: &&Row| matches!(fates.get(&row.name), Some(Fate::Expired | Fate::Beyond));
+    let of: BTreeSet<_> = rows
+        .iter()
+        .filter(goes)
+        .filter_map(|row| row.of.as_ref())
+        .collect();
+    let counts = |row: &&Row| {
+        row.state != State::Open
+            && row.started.is_some()
+            && row.of.as_ref().is_some_and(|group| of.contains(group))
+    };
+    let leaned = rows.iter().filter(counts).filter(|row| !goes(row));
+    leaned.map(|row| row.name.clone()).collect()
+}
+
 /// The newest good one; without any, the newest of the others.
 fn newest<'r>(group: &[&'r Row]) -> Option<&'r Row> {
     let of = |state: State| {
@@ -129,6 +149,7 @@ mod tests {
         Row {
             name: name.parse().unwrap(),
             of: (!schedule.is_empty()).then(|| (schedule.to_owned(), "c".to_owned())),
+            cluster: Some("c".to_owned()),
             state,
             started: Some(at(started)),
             expiration: expires.map(at),

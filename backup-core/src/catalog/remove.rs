@@ -1,14 +1,14 @@
 //! Removing backups: one by name, or what is expired, too much of a schedule, or left by dead runs. Everything happens under a claim, the marker goes first and
 //! the claim last, so that a run that dies halfway leaves no backup that looks whole, and `prune` can finish its work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::keep::{self, Fate, Row};
 use super::restores::being_restored;
-use super::{AT_A_TIME, absent, is_ours, read_entry};
+use super::{AT_A_TIME, absent, is_ours, is_there, read_all, read_entry};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
@@ -16,6 +16,7 @@ use crate::location::claim::{self, Claim, Folder, Purpose, has_marker, is_stale,
 use crate::location::kept::Kept;
 use crate::location::{Location, Store};
 use crate::name::Name;
+use crate::retention::State;
 
 /// Deletes a backup under a claim: marker first, the rest, the claim last.
 ///
@@ -105,6 +106,9 @@ pub struct PruneOptions<'a> {
     pub keep: Option<usize>,
     /// Look at the backups of this schedule only.
     pub schedule: Option<&'a str>,
+    /// The uid of this cluster's kube-system, where it is known. In a location that Velero sees no guard tells whose it is, and other clusters'
+    /// backups stay there.
+    pub cluster: Option<&'a str>,
 }
 
 /// Removes what is expired by both clocks, what is too much of a schedule, and what dead runs left. What goes and what stays of backups that
@@ -142,7 +146,7 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         names.extend(Name::foreign(&folder).ok());
     }
     let rows = rows(store, &names).await?;
-    let fates = keep::fates(&rows, keep, schedule, now.min(theirs));
+    let (fates, lost) = fates(store, &rows, keep, schedule, now.min(theirs)).await?;
     let mut rows: BTreeMap<_, _> = rows
         .into_iter()
         .map(|row| (row.name.clone(), row))
@@ -155,12 +159,17 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         theirs,
         restoring,
         options,
+        guarded: !location.shared_with_velero,
     };
     let mut done = Vec::new();
     for name in names {
         let fate = rows.remove(&name).zip(fates.get(&name).copied());
         match work.consider(&name, fate).await {
             Ok(Some(pruned)) => done.push(pruned),
+            Ok(None) if lost.contains(&name) => {
+                let why = "its archive or its index is not there, so that it does not count";
+                done.push(Pruned::Kept(name, why.to_owned()));
+            }
             Ok(None) => {}
             // One backup that can not be removed does not keep the others.
             Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => return Err(e),
@@ -168,6 +177,41 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         }
     }
     Ok(done)
+}
+
+/// The fates, and whose files are lost: such a one is counted as one that is not finished, for it can not be restored.
+pub(super) async fn fates(
+    store: &Store,
+    rows: &[Row],
+    keep: Option<usize>,
+    schedule: Option<&str>,
+    now: Timestamp,
+) -> Result<(BTreeMap<Name, Fate>, BTreeSet<Name>)> {
+    let mut counted = rows.to_vec();
+    let mut seen = BTreeSet::new();
+    let mut lost = BTreeSet::new();
+    loop {
+        let fates = keep::fates(&counted, keep, schedule, now);
+        let mut leaned = keep::leaned_on(&counted, &fates);
+        leaned.retain(|name| seen.insert(name.clone()));
+        if leaned.is_empty() {
+            return Ok((fates, lost));
+        }
+        let whole = read_all(leaned, |name| async move {
+            let keys = BackupKeys::new(&name);
+            let whole =
+                is_there(store, &keys.archive()).await? && is_there(store, &keys.index()).await?;
+            Ok((name, whole))
+        });
+        for (name, whole) in whole.await? {
+            if !whole {
+                lost.insert(name);
+            }
+        }
+        for row in counted.iter_mut().filter(|row| lost.contains(&row.name)) {
+            row.state = State::Open;
+        }
+    }
 }
 
 fn one_line(error: &Error) -> String {
@@ -182,7 +226,7 @@ fn one_line(error: &Error) -> String {
 }
 
 /// What is known of the backups that stand and are ours. A marker that can not be read is of none.
-async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
+pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
     let mut read = stream::iter(names)
         .map(|name| read_entry(store, name))
         .buffer_unordered(AT_A_TIME);
@@ -207,6 +251,8 @@ struct Work<'a> {
     /// Backups that restores have begun to read.
     restoring: BTreeMap<String, Name>,
     options: &'a PruneOptions<'a>,
+    /// Whether a guard says whose the location is.
+    guarded: bool,
 }
 
 /// The time by the store's clock, from an object that is written and removed.
@@ -272,6 +318,12 @@ impl Work<'_> {
                 let why = format!("{why}, and {what}");
                 Ok(Some(Pruned::Kept(name.clone(), why)))
             };
+            if let Some((row, _)) = goes
+                && !self.guarded
+                && row.cluster.as_deref() != options.cluster
+            {
+                return keep("not known to be this cluster's".to_owned());
+            }
             if let Some(restore) = self.restoring.get(name.as_str()) {
                 return keep(format!(
                     "restore {restore} has begun to read it and is not finished"

@@ -54,6 +54,7 @@ fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
         dry_run,
         keep: None,
         schedule: None,
+        cluster: None,
     }
 }
 
@@ -394,6 +395,90 @@ async fn of_each_schedule_as_many_stay_as_are_kept_and_the_newest_good_one_alway
     ] {
         assert_eq!(!left(store, text).await.is_empty(), stands, "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    for (text, days) in [
+        ("n9", 9),
+        ("n8", 8),
+        ("n4", 4),
+        ("n3", 3),
+        ("n2", 2),
+        ("n1", 1),
+    ] {
+        write(store, text, None).await;
+        let marker = of_schedule(text, "nightly", "Completed", now, days);
+        let key = BackupKeys::new(&name(text)).marker();
+        store.put(&key, marker.into()).await.unwrap();
+    }
+    let lost = |text: &str| {
+        let why = "its archive or its index is not there, so that it does not count";
+        Pruned::Kept(name(text), why.to_owned())
+    };
+    let keys = |text: &str| BackupKeys::new(&name(text));
+    store.delete(&keys("n1").archive()).await.unwrap();
+    store.delete(&keys("n3").index()).await.unwrap();
+    let keep = PruneOptions {
+        keep: Some(2),
+        ..at(now, false)
+    };
+    let done = prune(&location, &keep).await.unwrap();
+    let expired = |text: &str| Pruned::Expired(name(text));
+    assert_eq!(done, [lost("n1"), lost("n3"), expired("n8"), expired("n9")]);
+    for text in ["n4", "n2"] {
+        assert_eq!(left(store, text).await.len(), 5, "{text}");
+    }
+    // The newest ones are lost, and those that are whole are expired.
+    let later = now + SignedDuration::from_hours(24 * 2);
+    let rows = remove::rows(store, &[name("n2"), name("n4"), name("n1")])
+        .await
+        .unwrap();
+    let (fates, _) = remove::fates(store, &rows, None, None, later)
+        .await
+        .unwrap();
+    assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Expired));
+    assert_eq!(fates.get(&name("n2")), None);
+    store.delete(&keys("n2").archive()).await.unwrap();
+    let (fates, _) = remove::fates(store, &rows, None, None, later)
+        .await
+        .unwrap();
+    assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Last));
+}
+
+#[tokio::test]
+async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() {
+    let mut location = Location::in_memory("x");
+    location.shared_with_velero = true;
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    for (text, uid) in [("ours", "a"), ("theirs", "b")] {
+        write(&location.store, text, expired).await;
+        let with = format!(r#"{{"{CLUSTER_UID}":"{uid}","kubectl-backup/v"#);
+        let marker = marker(text, expired).replace(r#"{"kubectl-backup/v"#, &with);
+        let key = BackupKeys::new(&name(text)).marker();
+        location.store.put(&key, marker.into()).await.unwrap();
+    }
+    let kept = |text: &str| {
+        let why = "it is expired, and not known to be this cluster's".to_owned();
+        Pruned::Kept(name(text), why)
+    };
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert_eq!(done, [kept("ours"), kept("theirs")]);
+    let known = PruneOptions {
+        cluster: Some("a"),
+        ..at(now, false)
+    };
+    let done = prune(&location, &known).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("ours")), kept("theirs")]);
+    assert_eq!(left(&location.store, "theirs").await.len(), 5);
+    // A guard said so before.
+    location.shared_with_velero = false;
+    let done = prune(&location, &known).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("theirs"))]);
 }
 
 #[test]

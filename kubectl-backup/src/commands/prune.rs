@@ -21,7 +21,9 @@ Examples:
 ///
 /// A backup goes when it is expired by this machine's clock and by the store's; where these differ by over 5 minutes nothing
 /// goes. With --keep, of each schedule the newest good backups stay and older ones go, expired or not. The newest good backup
-/// of a schedule always stays. Backups that other tools made are never touched.
+/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. In a location
+/// that Velero uses, other clusters' backups stay too, and Velero itself removes every backup that is expired: make those that have to
+/// stay with --ttl never.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PruneArgs {
@@ -43,12 +45,14 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
         .guard(&location, "prune", args.removal.asks_nothing())
         .await?;
     let host = context.host();
+    let cluster = context.identity().await?;
     let options = |dry_run| PruneOptions {
         now: context.now,
         host: &host,
         dry_run,
         keep: args.keep.map(|keep| keep as usize),
         schedule: args.schedule.as_ref().map(Name::as_str),
+        cluster,
     };
     let would = catalog::prune(&location, &options(true)).await?;
     let goes = would

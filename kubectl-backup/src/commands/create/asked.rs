@@ -166,6 +166,7 @@ impl AskedArgs {
             dry_run: false,
             keep: Some(keep as usize),
             schedule: Some(schedule.as_str()),
+            cluster: context.identity().await?,
         };
         let done = catalog::prune(location, &options).await?;
         for one in &done {
