@@ -123,6 +123,8 @@ pub struct RestoreOptions {
     pub preserve_node_ports: bool,
     /// What is changed on the way.
     pub rewriting: Rewriting,
+    /// What the target's own ConfigMaps say besides. It counts when a restore begins; one that goes on keeps what it began with.
+    pub of_target: Rewriting,
     /// Whether the data of volumes is asked for; `false`: claims come back empty, and that is no error.
     pub restore_volumes: Option<bool>,
     /// Where a foreign archive is rewritten.
@@ -239,10 +241,11 @@ pub async fn plan(
         Some(name) => name.clone(),
         None => fresh_name(&places(&location.store, options), options).await?,
     };
+    let settled = options.settled(None)?;
     let run = Run {
         cluster,
         location,
-        options,
+        options: &settled,
         name: &name,
         earlier: None,
         progress,
@@ -295,6 +298,10 @@ pub async fn restore(
         ));
     }
     let resumed = earlier.is_some();
+    let options = &options.settled(earlier.as_ref())?;
+    if let Some(mappings) = options.rewriting.mappings().filter(|_| resumed) {
+        progress.step(&format!("as when it began: {mappings}"));
+    }
     let source = open(location, &options.backup, &options.spool_dir, progress).await?;
     let header = Header {
         format: journal::FORMAT.to_owned(),
@@ -358,6 +365,19 @@ impl RestoreOptions {
         plan::refuse_never(&self.filter)?;
         plan::refuse_mappings(&self.filter, &self.namespace_mappings)?;
         self.rewriting.validate()
+    }
+
+    /// With all that is changed on the way put together: what the target says, or what it said when the restore began.
+    fn settled(&self, earlier: Option<&Earlier>) -> Result<Self> {
+        let given = self.rewriting.clone();
+        let rewriting = match earlier {
+            Some(earlier) => given.begun_with(&earlier.spec)?,
+            None => given.over(self.of_target.clone()),
+        };
+        Ok(Self {
+            rewriting,
+            ..self.clone()
+        })
     }
 }
 

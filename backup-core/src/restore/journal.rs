@@ -67,11 +67,13 @@ impl Header {
 }
 
 /// A restore that was begun earlier.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Earlier {
     pub(super) name: Name,
     pub(super) options_hash: String,
     pub(super) started: Timestamp,
+    /// What was asked for, with what the target's ConfigMaps said when it began.
+    pub(super) spec: RestoreSpec,
     /// When it finished, if it did.
     pub(super) finished: Option<Timestamp>,
     /// Whether nothing was missing then.
@@ -196,13 +198,16 @@ impl Place {
             Some((
                 m.metadata.annotations.get(ANNOTATION_OPTIONS)?.clone(),
                 m.status.start_timestamp?,
+                m.spec.clone(),
             ))
         });
-        match header.map(|h| (h.options_hash, h.started)).or(recorded) {
-            Some((options_hash, started)) => Ok(Some(Earlier {
+        let header = header.map(|h| (h.options_hash, h.started, h.spec));
+        match header.or(recorded) {
+            Some((options_hash, started, spec)) => Ok(Some(Earlier {
                 name: name.clone(),
                 options_hash,
                 started,
+                spec,
                 finished,
                 whole,
             })),

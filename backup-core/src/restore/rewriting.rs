@@ -8,8 +8,9 @@
 //!   the first by key does.
 //!
 //! Two of a kind are refused, as Velero refuses them. Resource modifiers are in a ConfigMap of any name, the one value of its `data`, and are only
-//! taken when they are asked for. A file holds such ConfigMaps, several with `---` between, or the modifiers alone. All of it counts for the name of
-//! the restore: one that was begun goes on only with the same rewrites.
+//! taken when they are asked for. A file holds such ConfigMaps, several with `---` between, or the modifiers alone. What flags and files say counts
+//! for the name of the restore: one that was begun goes on only when they say the same. The two ConfigMaps are asked once, when a restore begins,
+//! for it may bring such ConfigMaps itself; it goes on with the mappings that the journal's header holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use super::gather::{self, Survey};
 use super::plan;
 use super::rewrite::modifiers::{Document, Modifiers, Schemas};
+use crate::api::RestoreSpec;
 use crate::archive::read::{Archive, Source};
 use crate::cluster::{ApiError, Cluster};
 use crate::discovery::{ApiResource, Served};
@@ -105,6 +107,31 @@ impl Rewriting {
         }
     }
 
+    /// With the mappings of classes and images with which a restore began: its spec has them, those of flags and files among them.
+    ///
+    /// # Errors
+    /// `Corrupt`, when they can not be read; `Invalid`, when they can not be meant.
+    pub(super) fn begun_with(mut self, spec: &RestoreSpec) -> Result<Self> {
+        let bad = |e| {
+            Error::corrupt("the mappings with which the restore began can not be read").because(e)
+        };
+        let of = |key: &str| spec.rest.get(key).cloned();
+        let classes = of("storageClassMapping").map(serde_json::from_value);
+        self.storage_classes = classes.transpose().map_err(bad)?.unwrap_or_default();
+        let images = of("imageMapping").map(serde_json::from_value);
+        self.images = images.transpose().map_err(bad)?.unwrap_or_default();
+        self.validate()?;
+        Ok(self)
+    }
+
+    /// `storage classes: a to b; images: c to d`; nothing where none are mapped.
+    pub(super) fn mappings(&self) -> Option<String> {
+        let images = self.images.iter().map(|(old, new)| (old, new));
+        let classes = pairs(self.storage_classes.iter());
+        let some = !(self.storage_classes.is_empty() && self.images.is_empty());
+        some.then(|| format!("{CLASSES_ARE}{classes}; {IMAGES_ARE}{}", pairs(images)))
+    }
+
     /// Refuses what can not be meant.
     ///
     /// # Errors
@@ -172,10 +199,10 @@ impl StatusKinds {
     }
 }
 
-/// What the target's Velero is told: its ConfigMaps in this namespace. Who may not read them has none.
+/// What the target's Velero is told: its ConfigMaps in this namespace. Who may not read them has none, and is warned.
 ///
 /// # Errors
-/// `Invalid` for two ConfigMaps of one kind; why the server is not reached.
+/// `Invalid` for two ConfigMaps of one kind; why they can not be read: claims of a wrong class could not be put right later.
 pub async fn of_cluster(cluster: &Cluster, namespace: &str) -> Result<Found> {
     let list = |namespace: Option<&str>| {
         let path = config_maps().path(namespace);
@@ -190,8 +217,19 @@ pub async fn of_cluster(cluster: &Cluster, namespace: &str) -> Result<Found> {
     };
     let body = match answer {
         Ok(body) => body,
-        Err(e) if e.code == 0 || e.code == 401 => return Err(e.into()),
-        Err(_) => return Ok(Found::default()),
+        Err(e) if e.is_forbidden() || e.is_not_found() => {
+            return Ok(Found {
+                warnings: vec![format!(
+                    "ConfigMaps of namespace {namespace} in the target may not be read: what they tell Velero of storage classes and images does not count"
+                )],
+                ..Found::default()
+            });
+        }
+        Err(e) => {
+            return Err(Error::from(e).context(format!(
+                "the target's ConfigMaps of namespace {namespace}, which may map storage classes and images, can not be read"
+            )));
+        }
     };
     #[derive(Default, Deserialize)]
     struct List {

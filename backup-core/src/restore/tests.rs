@@ -264,6 +264,7 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         existing: ExistingPolicy::None,
         preserve_node_ports: false,
         rewriting: rewriting::Rewriting::default(),
+        of_target: rewriting::Rewriting::default(),
         restore_volumes: None,
         spool_dir: folder.to_owned(),
         state_dir: folder.to_owned(),

@@ -14,8 +14,8 @@ use crate::restore::patience::back_off;
 const ATTEMPTS: u32 = 6;
 
 impl Applier {
-    /// Gives a created object the status it had in the backup, where that is wanted. A controller that writes the object in between keeps what it
-    /// wrote, but for the status.
+    /// Gives a created object the status it had in the backup, where that is wanted. What admission and controllers made of the object since stays,
+    /// but for the status: with a status some kinds take annotations and finalizers as well, so the live object is what is sent.
     ///
     /// # Errors
     /// The server's: a kind without a status of its own takes none.
@@ -32,9 +32,17 @@ impl Applier {
             "{}/status?fieldManager={MANAGER}",
             job.target.object_path(job.namespace.as_deref(), &job.name)
         );
-        let mut body = body(&wanted.object.to_vec(), status, Some(made)).map_err(unreadable)?;
         let mut attempt = 0;
         loop {
+            let namespace = job.namespace.as_deref();
+            let live = target::find(&self.cluster, &job.target, namespace, &job.name).await?;
+            let Some(live) = live.filter(|live| Metadata::read(live).uid == made.uid) else {
+                return Err(ApiError {
+                    message: "it is gone, or another object has its name now".to_owned(),
+                    ..ApiError::default()
+                });
+            };
+            let body = body(&live, status).map_err(unreadable)?;
             let call = Call {
                 method: Method::PUT,
                 accept: METADATA,
@@ -45,12 +53,6 @@ impl Applier {
                 Err(e) if e.is_conflict() && attempt < ATTEMPTS => {
                     attempt += 1;
                     back_off(attempt).await;
-                    let namespace = job.namespace.as_deref();
-                    let live = target::find(&self.cluster, &job.target, namespace, &job.name);
-                    let Some(live) = live.await? else {
-                        return Err(e);
-                    };
-                    body = self::body(&live, status, None).map_err(unreadable)?;
                 }
                 Err(e) => return Err(e),
             }
@@ -58,19 +60,12 @@ impl Applier {
     }
 }
 
-/// An object with another status; of a created one the uid and the revision are set, so that nobody else's is written over.
-fn body(object: &[u8], status: &str, made: Option<&Metadata>) -> Result<Bytes> {
+/// An object with another status; its revision is in it, so that nothing newer is written over.
+fn body(object: &[u8], status: &str) -> Result<Bytes> {
     let mut object = RawObject::from_slice(object)?;
     let raw: &RawValue = serde_json::from_str(status)
         .map_err(|e| Error::corrupt("the status is no JSON").because(e))?;
     object.set("status", &raw)?;
-    if let Some(made) = made {
-        let text = object.get("metadata").unwrap_or("{}").to_owned();
-        let mut metadata = RawObject::parse(&text)?;
-        metadata.set("uid", &made.uid)?;
-        metadata.set("resourceVersion", &made.resource_version)?;
-        object.set("metadata", &metadata)?;
-    }
     Ok(Bytes::from(object.to_vec()))
 }
 

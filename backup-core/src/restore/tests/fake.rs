@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) refuses_text: Option<&'static str>,
     /// The same, and a trial of it is not.
     pub(super) refuses_later: Option<&'static str>,
+    /// Admission annotates new objects, and whoever writes a status writes annotations too.
+    pub(super) annotates: bool,
     /// Credentials are good until the first delete.
     pub(super) expires: bool,
     made: u64,
@@ -194,6 +196,9 @@ impl State {
                 self.made += 1;
                 made["metadata"]["uid"] =
                     format!("00000000-0000-0000-0000-{:012}", self.made).into();
+                if self.annotates {
+                    made["metadata"]["annotations"]["admission"] = "was here".into();
+                }
                 self.objects.insert(key, made.clone());
                 (201, made)
             }
@@ -236,6 +241,9 @@ impl State {
                 let found = self.objects.get_mut(path).unwrap();
                 assert_eq!(written["metadata"]["uid"], found["metadata"]["uid"]);
                 found["status"] = written["status"].clone();
+                if self.annotates {
+                    found["metadata"]["annotations"] = written["metadata"]["annotations"].clone();
+                }
                 (200, found.clone())
             }
             other => panic!("{other} {path}"),

@@ -107,12 +107,17 @@ async fn two_of_a_kind_are_refused_and_who_may_not_look_has_none() {
     let fake = Fake::default();
     fake.0.lock().unwrap().refuses = vec![("GET", "/configmaps", 403, "Forbidden")];
     let found = of_cluster(&fake.cluster(), "velero").await.unwrap();
-    assert!(found.told.is_empty() && found.warnings.is_empty());
+    assert!(found.told.is_empty() && found.rewriting.storage_classes.is_empty());
+    assert!(found.warnings[0].contains("namespace velero in the target may not be read"));
     let asked = fake.0.lock().unwrap().asked.join("\n");
     assert_eq!(
         asked,
         "GET /api/v1/configmaps\nGET /api/v1/namespaces/velero/configmaps"
     );
+    // No answer is not the answer that there are none.
+    fake.0.lock().unwrap().refuses = vec![("GET", "/configmaps", 500, "InternalError")];
+    let error = of_cluster(&fake.cluster(), "velero").await.unwrap_err();
+    assert!(error.sentence().contains("can not be read"), "{error}");
 }
 
 #[tokio::test]

@@ -473,6 +473,54 @@ resourceModifierRules:
 }
 
 #[tokio::test]
+async fn a_restore_that_goes_on_keeps_the_mappings_of_the_target_with_which_it_began() {
+    let claim = |number, name: &str| {
+        let spec = json!({"spec": {"storageClassName": "slow"}});
+        object("persistentvolumeclaims", number, &format!("n/{name}"), spec)
+    };
+    let saved = Saved::new(&[claim(1, "a"), claim(2, "b")]).await;
+    for class in ["fast", "other"] {
+        saved.target.put(
+            &format!("/apis/storage.k8s.io/v1/storageclasses/{class}"),
+            json!({"metadata": {"name": class}}),
+        );
+    }
+    let path = |name: &str| format!("/api/v1/namespaces/n/persistentvolumeclaims/{name}");
+    let class = |name: &str| saved.target.get(&path(name))["spec"]["storageClassName"].clone();
+    let says = |classes: &[(&str, &str)], images: &[&str]| rewriting::Rewriting {
+        storage_classes: mappings(classes),
+        images: images
+            .iter()
+            .map(|image| ((*image).into(), "new".into()))
+            .collect(),
+        ..rewriting::Rewriting::default()
+    };
+    let given = says(&[("mine", "own")], &["x"]);
+    let first = saved.restore(|options| {
+        options.rewriting = given.clone();
+        options.of_target = says(&[("slow", "fast")], &["y"]);
+    });
+    let first = first.await.unwrap();
+    assert_eq!((class("a"), class("b")), (json!("fast"), json!("fast")));
+    // Since then the ConfigMaps have gone, or say something else.
+    for now in [says(&[], &[]), says(&[("slow", "other")], &["z"])] {
+        saved.target.0.lock().unwrap().objects.remove(&path("b"));
+        let again = saved.restore(|options| {
+            options.rewriting = given.clone();
+            options.of_target = now;
+        });
+        let again = again.await.unwrap();
+        assert!(again.resumed);
+        assert_eq!(class("b"), "fast");
+        assert_eq!(again.restore.spec, first.restore.spec);
+    }
+    let want = json!({"mine": "own", "slow": "fast"});
+    assert_eq!(first.restore.spec.rest["storageClassMapping"], want);
+    let want = json!([["x", "new"], ["y", "new"]]);
+    assert_eq!(first.restore.spec.rest["imageMapping"], want);
+}
+
+#[tokio::test]
 async fn a_status_comes_back_where_the_kind_or_the_object_asks_for_it() {
     let status = || json!({"phase": "Bound", "n": {"x": 1e2}});
     let annotated = |said: &str| json!({"metadata": {"annotations": {"velero.io/restore-status": said}}, "status": status()});
@@ -490,6 +538,7 @@ async fn a_status_comes_back_where_the_kind_or_the_object_asks_for_it() {
     {
         let mut target = saved.target.0.lock().unwrap();
         target.conflicts = 3;
+        target.annotates = true;
         target.refuses = vec![("PUT", "pods/refused/status", 404, "NotFound")];
     }
     let report = saved
@@ -511,6 +560,9 @@ async fn a_status_comes_back_where_the_kind_or_the_object_asks_for_it() {
         |path: &str| saved.target.get(&format!("/api/v1/namespaces/n/{path}"))["status"].clone();
     for path in ["services/plain", "services/odd", "configmaps/said"] {
         assert_eq!(of(path), status(), "{path}");
+        let live = saved.target.get(&format!("/api/v1/namespaces/n/{path}"));
+        let annotations = &live["metadata"]["annotations"];
+        assert_eq!(annotations["admission"], "was here", "{path}");
     }
     for path in [
         "services/not",

@@ -6,6 +6,7 @@ mod rewriting;
 mod several;
 
 use backup_core::catalog::Entry;
+use backup_core::restore::rewriting::Rewriting;
 use backup_core::restore::{self, RestoreOptions, RestoreReport};
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
@@ -164,7 +165,7 @@ async fn look_up(context: &Context, args: &CreateArgs) -> Result<Meant> {
     } else {
         context.find_backup(&options.backup).await?
     };
-    options.rewriting = args.rewriting.settled(context).await?;
+    options.rewriting = args.rewriting.asked(context).await?;
     Ok(Meant {
         options,
         place,
@@ -194,11 +195,15 @@ async fn show(
         .ui
         .note(&format!("planning: {scope} of {source} into {target}"));
     let location = &meant.place.location;
+    let options = RestoreOptions {
+        of_target: rewriting::of_target(context).await?,
+        ..meant.options.clone()
+    };
     plan::show(
         context,
         context.cluster().await?,
         location,
-        &meant.options,
+        &options,
         dry,
         &args.output,
     )
@@ -209,7 +214,9 @@ async fn show(
 async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<RestoreReport> {
     let ui = &context.ui;
     let cluster = context.cluster().await?;
-    let Meant { options, place, .. } = meant;
+    let place = &meant.place;
+    let mut options = meant.options.clone();
+    let mut looked = false;
     let (scope, source, target) = (scope(args), meant.source(), target(context).await?);
     let bar = ui.progress();
     let (mut agreed, mut refused) = (None, None);
@@ -231,13 +238,19 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
     };
     let mut tries = 0;
     let (name, done) = loop {
-        let (name, resumed) = restore::decide_name(cluster, &place.location.store, options).await?;
+        let (name, resumed) =
+            restore::decide_name(cluster, &place.location.store, &options).await?;
+        // One that goes on keeps what it began with, and may have brought ConfigMaps of its own.
+        if !resumed && !looked {
+            options.of_target = rewriting::of_target(context).await?;
+            looked = true;
+        }
         let how = if resumed { "goes on" } else { "begins" };
         ui.note(&format!(
             "restore {name} {how}: {scope} of {source} into {target}"
         ));
         let location = &place.location;
-        let done = restore::restore(cluster, location, &name, options, &mut consent, &bar).await;
+        let done = restore::restore(cluster, location, &name, &options, &mut consent, &bar).await;
         tries += 1;
         let taken = matches!(&done, Err(e) if e.kind() == Kind::AlreadyExists);
         if !(taken && options.name.is_none() && tries < NAMES) {
@@ -296,6 +309,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
         existing: args.policy.existing()?,
         preserve_node_ports: args.preserve_nodeports == Some(true),
         rewriting: args.rewriting.given()?.rewriting,
+        of_target: Rewriting::default(),
         restore_volumes: args.restore_volumes,
         spool_dir: args.spool.folder(context),
         state_dir: context.paths.state().to_owned(),

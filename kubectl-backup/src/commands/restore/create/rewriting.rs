@@ -81,27 +81,43 @@ impl RewritingArgs {
         Ok(found)
     }
 
-    /// The same with what the target's Velero is told; says what was taken from where.
+    /// The same with the ConfigMap of the target that was asked for; says what was taken from where.
     ///
     /// # Errors
-    /// The cluster's; ConfigMaps that can not be meant.
-    pub(super) async fn settled(&self, context: &Context) -> Result<Rewriting> {
+    /// The cluster's; a ConfigMap that can not be meant.
+    pub(super) async fn asked(&self, context: &Context) -> Result<Rewriting> {
         let mut given = self.given()?;
-        let cluster = context.cluster().await?;
-        let namespace = context.velero_namespace().unwrap_or("velero");
         if let Some(name) = &self.resource_modifier_configmap {
-            let found = rewriting::modifiers_of_cluster(cluster, namespace, name);
+            let cluster = context.cluster().await?;
+            let found = rewriting::modifiers_of_cluster(cluster, velero(context), name);
             given = given.over(found.await?);
         }
-        let found = given.over(rewriting::of_cluster(cluster, namespace).await?);
-        for told in &found.told {
-            context.ui.note(&format!("rewriting {told}"));
-        }
-        for warning in &found.warnings {
-            context.ui.warn(warning);
-        }
-        Ok(found.rewriting)
+        Ok(told(context, given))
     }
+}
+
+/// What the target's Velero is told of classes and images; says what was taken from where.
+///
+/// # Errors
+/// The cluster's; ConfigMaps that can not be meant.
+pub(super) async fn of_target(context: &Context) -> Result<Rewriting> {
+    let cluster = context.cluster().await?;
+    let found = rewriting::of_cluster(cluster, velero(context)).await?;
+    Ok(told(context, found))
+}
+
+fn velero(context: &Context) -> &str {
+    context.velero_namespace().unwrap_or("velero")
+}
+
+fn told(context: &Context, found: Found) -> Rewriting {
+    for told in &found.told {
+        context.ui.note(&format!("rewriting {told}"));
+    }
+    for warning in &found.warnings {
+        context.ui.warn(warning);
+    }
+    found.rewriting
 }
 
 /// `OLD=NEW`, in the order in which they are given.
