@@ -196,7 +196,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A DELETE with options that hold preconditions: carried out twice, it finds nothing the second time.
+    /// A DELETE with options that hold preconditions: sent twice, it hits no other object, but may find a conflict the second time, where
+    /// the object is still on its way.
     pub fn delete(path: &'a str, options: Bytes) -> Self {
         Self {
             method: Method::DELETE,

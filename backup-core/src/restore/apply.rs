@@ -109,7 +109,11 @@ impl Done {
 
     /// Says what was changed because it was asked for, where the object was made or changed.
     fn rewritten(mut self, wanted: &Shaped<'_>) -> Self {
-        if wanted.changes.is_empty() || !matches!(self.action, Action::Created | Action::Updated) {
+        let made = matches!(
+            self.action,
+            Action::Created | Action::Recreated | Action::Updated
+        );
+        if wanted.changes.is_empty() || !made {
             return self;
         }
         let changes = wanted.changes.join(", ");

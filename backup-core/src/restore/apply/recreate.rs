@@ -1,17 +1,20 @@
-//! `recreate`: an object that stands and differs is deleted and created anew, so that it becomes what the backup holds even in fields
-//! that no server lets change. Nothing may be lost by it, whenever this program, the store or the server dies:
+//! `recreate`: an object that stands and differs becomes what the backup holds even in fields that no server lets change. What the server
+//! takes as a change (asked with `dryRun=All`) is changed in place, as by `update`. Only what it calls invalid (422) is deleted and
+//! created anew. Nothing may be lost by it, whenever this program, the store or the server dies:
 //!
 //! 1. Only the kinds of [`RECREATED`] are ever deleted: those of which a server refuses some changes, and whose deletion takes nothing else along.
 //!    Everything else can be changed in place and is, as by `update`: a namespace, a definition, a claim or a volume would take data along; a
 //!    service its addresses and load balancer; a binding perhaps our own rights; what stands behind an object of a custom kind nobody here
 //!    knows. So is an object with finalizers, for somebody does something when it goes, and might not; one that a controller owns, for
-//!    that would make another at once; and a token, for somebody works with it. An object that does not differ is left alone.
+//!    that would make another at once; a token, for somebody works with it; a job that runs, for its pods would run on beside the new
+//!    ones; and a pod with volumes that go with it. An object that does not differ is left alone.
 //! 2. The create is rehearsed (`dryRun=All`) while the object stands. The server must have nothing against it but that the name is
 //!    taken; else the object is left as it is, and has failed.
 //! 3. The object is kept where the journal is, see [`super::super::kept`]. Only when that is durable, the delete is sent.
 //! 4. The delete names uid and resourceVersion, so that it hits what was looked at and nothing else, and orphans what the object owns: the garbage
 //!    collector takes its name off, and nobody goes with it. Where no garbage collector works the object would hang there for ever, so
-//!    the first one of a run goes alone; if it hangs, no other is deleted.
+//!    the first one of a run goes alone; if it hangs, no other is deleted. What the new one does not select any more is told. A delete
+//!    whose answer was lost is asked about: an object that is on its way was deleted.
 //! 5. When it is gone, the one of the backup is created. If the server refuses it now, the kept one is put back, and it has failed; if that
 //!    is refused too, it is told with its key, and tried again with everything else that failed.
 //!
@@ -25,14 +28,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::super::patience::{back_off, patiently};
 use super::super::rewrite::{MANAGER, Rewrite, Shaped};
-use super::super::target::Metadata;
-use super::super::{Action, DryRun};
+use super::super::target::{METADATA, Metadata};
+use super::super::{Action, DryRun, merge};
 use super::{Applier, Done, Job, Stop, manager};
 use crate::cluster::{ApiError, Call};
 use crate::error::{Error, Result};
@@ -96,10 +99,13 @@ fn stays(resource: &str, live: &[u8]) -> Result<Option<String>> {
         metadata: Meta,
         #[serde(default, rename = "type")]
         kind: String,
+        #[serde(default)]
+        spec: Value,
+        #[serde(default)]
+        status: Value,
     }
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
-    #[derive(Default)]
     struct Meta {
         finalizers: Option<Vec<String>>,
         owner_references: Option<Vec<Owner>>,
@@ -133,7 +139,78 @@ fn stays(resource: &str, live: &[u8]) -> Result<Option<String>> {
             "it is not deleted, because somebody may work with this token".to_owned(),
         ));
     }
+    if resource == "jobs.batch" && live.status["active"].as_u64().is_some_and(|n| n > 0) {
+        return Ok(Some(
+            "it is not deleted, because its pods run and would go on beside the new ones"
+                .to_owned(),
+        ));
+    }
+    if resource == "pods" {
+        let mut volumes = live.spec["volumes"].as_array().into_iter().flatten();
+        // What is in memory goes with any restart.
+        let volume = volumes.find(|volume| {
+            let empty = &volume["emptyDir"];
+            !volume["ephemeral"].is_null() || !(empty.is_null() || empty["medium"] == "Memory")
+        });
+        if let Some(volume) = volume {
+            return Ok(Some(format!(
+                "it is not deleted, because its volume {} would go with it",
+                volume["name"].as_str().unwrap_or_default()
+            )));
+        }
+    }
     Ok(None)
+}
+
+/// What a workload's pods are no longer owned by, when another one with another selector takes its place.
+fn orphans(job: &Job, live: &[u8], wanted: &[u8]) -> Option<String> {
+    // A job's selector is made of its uid, and one whose pods run stays.
+    let owned = match job.resource.name.as_str() {
+        "deployments.apps" => "replicasets,pods",
+        "daemonsets.apps" | "replicasets.apps" | "statefulsets.apps" | "replicationcontrollers" => {
+            "pods"
+        }
+        _ => return None,
+    };
+    let selector = |body: &[u8]| {
+        let mut body: Value = serde_json::from_slice(body).ok()?;
+        Some(body["spec"]["selector"].take())
+    };
+    let before = selector(live)?;
+    if before.is_null() || Some(&before) == selector(wanted).as_ref() {
+        return None;
+    }
+    let namespace = job.namespace.as_deref().unwrap_or_default();
+    Some(format!(
+        "its selector was another one, and what it selected may run on without an owner: kubectl get {owned} -n {namespace} -l '{}'",
+        written(&before)
+    ))
+}
+
+/// A selector as `kubectl -l` takes it.
+fn written(selector: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let structured = selector["matchLabels"].is_object() || selector["matchExpressions"].is_array();
+    let labels = if structured {
+        &selector["matchLabels"]
+    } else {
+        selector
+    };
+    let equal = labels.as_object().into_iter().flatten();
+    let equal = equal.map(|(key, value)| format!("{key}={}", text(value)));
+    let expressions = selector["matchExpressions"].as_array();
+    let other = expressions.into_iter().flatten().map(|expression| {
+        let key = text(&expression["key"]);
+        let values = expression["values"].as_array().into_iter().flatten();
+        let values = values.map(text).collect::<Vec<_>>().join(",");
+        match expression["operator"].as_str() {
+            Some("NotIn") => format!("{key} notin ({values})"),
+            Some("Exists") => key,
+            Some("DoesNotExist") => format!("!{key}"),
+            _ => format!("{key} in ({values})"),
+        }
+    });
+    equal.chain(other).collect::<Vec<_>>().join(",")
 }
 
 /// How long a deleted object may take to go.
@@ -161,8 +238,34 @@ fn failed(reason: impl Into<String>) -> Done {
 }
 
 impl Applier {
-    /// Deletes what stands and creates what the backup holds, or changes it in place.
+    /// Changes in place what can be; else deletes what stands and creates what the backup holds.
     pub(super) async fn recreate(
+        &self,
+        job: &Job,
+        rewrite: &Rewrite,
+        shaped: &Shaped<'_>,
+        wanted: &Shaped<'_>,
+        live: &[u8],
+    ) -> Result<Done, Stop> {
+        let done = self
+            .change_or_replace(job, rewrite, shaped, wanted, live)
+            .await?;
+        if done.action != Action::Recreated {
+            return Ok(done);
+        }
+        Ok(match orphans(job, live, &wanted.object.to_vec()) {
+            Some(told) => Done {
+                reason: match done.reason.as_str() {
+                    "" => told,
+                    reason => format!("{reason}; {told}"),
+                },
+                ..done.warn()
+            },
+            None => done,
+        })
+    }
+
+    async fn change_or_replace(
         &self,
         job: &Job,
         rewrite: &Rewrite,
@@ -187,7 +290,18 @@ impl Applier {
             };
         }
         if self.dry == Some(DryRun::Client) {
-            return Ok(Done::new(Action::Recreated, ""));
+            return Ok(Done::new(
+                Action::Recreated,
+                "unless the server lets it be changed in place",
+            ));
+        }
+        match self.try_patch(job, shaped, wanted).await {
+            Ok(()) => {
+                let uid = Uuid::parse_str(&metadata.uid).ok();
+                return self.update(job, shaped, wanted, uid).await;
+            }
+            Err(Stop::Api(e)) if e.code == 422 => {}
+            Err(stopped) => return Err(stopped),
         }
         match self.rehearse(job, wanted).await {
             Ok(()) => {}
@@ -229,6 +343,24 @@ impl Applier {
         done.map(Exchanged::done)
     }
 
+    /// Whether the server would take it as a change of what stands.
+    async fn try_patch(
+        &self,
+        job: &Job,
+        live: &Shaped<'_>,
+        wanted: &Shaped<'_>,
+    ) -> Result<(), Stop> {
+        let patch = Bytes::from(merge::diff(&live.object, &wanted.object)?.to_vec());
+        let path = job.target.object_path(job.namespace.as_deref(), &job.name);
+        let path = format!("{path}?fieldManager={MANAGER}&dryRun=All");
+        let call = Call {
+            accept: METADATA,
+            ..Call::merge_patch(&path, patch)
+        };
+        patiently(|| self.cluster.send(&call)).await?;
+        Ok(())
+    }
+
     /// Whether the server would take it, were the name free.
     async fn rehearse(&self, job: &Job, wanted: &Shaped<'_>) -> Result<(), Stop> {
         let query = format!(
@@ -261,6 +393,15 @@ impl Applier {
         patiently(|| self.cluster.send(&call)).await.map(drop)
     }
 
+    /// Whether the object of this uid was deleted, be it gone or on its way.
+    async fn is_going(&self, job: &Job, uid: &str) -> Result<bool, Stop> {
+        let Some(live) = self.find(job).await? else {
+            return Ok(true);
+        };
+        let live = Metadata::read(&live);
+        Ok(live.uid == uid && live.deletion_timestamp.is_some())
+    }
+
     /// Keeps it, deletes it, creates the other.
     async fn exchange(
         &self,
@@ -285,6 +426,8 @@ impl Applier {
         match self.remove(job, metadata).await {
             Ok(()) => {}
             Err(e) if e.is_not_found() => {}
+            // The answer to a delete may have been lost, and an object on its way has another revision.
+            Err(e) if e.is_conflict() && self.is_going(job, &metadata.uid).await? => {}
             Err(e) if e.is_conflict() => {
                 return Ok(Exchanged::Left(failed(
                     "left as it is, for somebody changed it meanwhile",
@@ -537,6 +680,21 @@ mod tests {
                 r#"{"metadata":{},"type":"kubernetes.io/service-account-token"}"#,
                 "token",
             ),
+            (
+                "jobs.batch",
+                r#"{"metadata":{},"status":{"active":1}}"#,
+                "pods run",
+            ),
+            (
+                "pods",
+                r#"{"metadata":{},"spec":{"volumes":[{"name":"m","emptyDir":{"medium":"Memory"}},{"name":"data","emptyDir":{}}]}}"#,
+                "volume data",
+            ),
+            (
+                "pods",
+                r#"{"metadata":{},"spec":{"volumes":[{"name":"claim","ephemeral":{}}]}}"#,
+                "volume claim",
+            ),
         ] {
             let told = stays(resource, live.as_bytes()).unwrap().unwrap();
             assert!(told.contains(why), "{told}");
@@ -544,6 +702,31 @@ mod tests {
         let owned = br#"{"metadata":{"ownerReferences":[{"kind":"ConfigMap","name":"p"}],"finalizers":null}}"#;
         assert_eq!(stays("secrets", owned).unwrap(), None);
         assert!(stays("secrets", b"{}").is_err());
+        for (resource, live) in [
+            (
+                "pods",
+                r#"{"metadata":{},"spec":{"volumes":[{"name":"m","emptyDir":{"medium":"Memory"}},{"name":"c","configMap":{}}]}}"#,
+            ),
+            (
+                "jobs.batch",
+                r#"{"metadata":{},"status":{"succeeded":1,"active":0}}"#,
+            ),
+        ] {
+            assert_eq!(stays(resource, live.as_bytes()).unwrap(), None, "{live}");
+        }
+    }
+
+    #[test]
+    fn a_selector_is_written_as_kubectl_takes_it() {
+        assert_eq!(
+            written(
+                &json!({"matchLabels": {"app": "web", "tier": ""}, "matchExpressions": [
+                {"key": "zone", "operator": "In", "values": ["a", "b"]}, {"key": "old", "operator": "DoesNotExist"},
+                {"key": "x", "operator": "NotIn", "values": ["y"]}, {"key": "set", "operator": "Exists"}]})
+            ),
+            "app=web,tier=,zone in (a,b),!old,x notin (y),set"
+        );
+        assert_eq!(written(&json!({"app": "web"})), "app=web");
     }
 
     #[test]

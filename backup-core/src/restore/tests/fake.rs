@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 
 /// What it serves: group and version, plural, kind, whether it lives in namespaces.
-const SERVED: [(&str, &str, &str, bool); 7] = [
+const SERVED: [(&str, &str, &str, bool); 8] = [
     ("v1", "configmaps", "ConfigMap", true),
     ("v1", "namespaces", "Namespace", false),
     (
@@ -22,6 +22,12 @@ const SERVED: [(&str, &str, &str, bool); 7] = [
     ),
     ("v1", "persistentvolumes", "PersistentVolume", false),
     ("v1", "pods", "Pod", true),
+    (
+        "v1",
+        "replicationcontrollers",
+        "ReplicationController",
+        true,
+    ),
     ("v1", "services", "Service", true),
     ("serving.knative.dev/v1", "services", "Service", true),
 ];
@@ -43,6 +49,8 @@ pub(super) struct State {
     pub(super) refuses_later: Option<&'static str>,
     /// Admission annotates new objects, and whoever writes a status writes annotations too.
     pub(super) annotates: bool,
+    /// The first delete marks the object as going, and nobody hears of it; it is gone after a look.
+    pub(super) loses_delete: bool,
     /// Credentials are good until the first delete.
     pub(super) expires: bool,
     made: u64,
@@ -77,7 +85,17 @@ impl Fake {
                     *left -= 1;
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
                 }
+                if state.loses_delete && verb == "DELETE" {
+                    state.loses_delete = false;
+                    let found = &mut state.objects.get_mut(&path).unwrap()["metadata"];
+                    found["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                    found["resourceVersion"] = "8".into();
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+                }
                 let (code, answer) = state.answer(&verb, &path, &body);
+                if verb == "GET" && !answer["metadata"]["deletionTimestamp"].is_null() {
+                    state.objects.remove(&path);
+                }
                 Ok(Response::builder()
                     .status(code)
                     .header("Retry-After", "0")
@@ -219,6 +237,14 @@ impl State {
                     self.objects.remove(path);
                 }
                 (200, json!({}))
+            }
+            "PATCH" | "TRY PATCH"
+                if self
+                    .objects
+                    .get(path)
+                    .is_some_and(|found| found["immutable"] == true) =>
+            {
+                refusal(422, "Invalid")
             }
             "TRY PATCH" if self.objects.contains_key(path) => (200, self.objects[path].clone()),
             "PATCH" => match self.objects.get_mut(path) {

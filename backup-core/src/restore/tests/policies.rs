@@ -9,7 +9,7 @@ const LIVE: &str = "/api/v1/namespaces/n/configmaps/x";
 const MAKES: &str = "POST /api/v1/namespaces/n/configmaps";
 
 fn live() -> Value {
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"from": "target"},
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"from": "target"}, "immutable": true,
         "metadata": {"name": "x", "namespace": "n", "uid": uid(77), "resourceVersion": "7", "labels": {"kept": "label"}}})
 }
 
@@ -59,6 +59,7 @@ async fn what_differs_is_kept_deleted_and_created_anew_and_once_is_enough() {
         asked(&saved, &changes),
         [
             MAKES,
+            &format!("TRY PATCH {LIVE}"),
             &format!("TRY {MAKES}"),
             &format!("DELETE {LIVE}"),
             MAKES
@@ -68,7 +69,7 @@ async fn what_differs_is_kept_deleted_and_created_anew_and_once_is_enough() {
     assert_eq!(
         kept,
         [
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"from": "target"},
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"from": "target"}, "immutable": true,
             "metadata": {"name": "x", "namespace": "n", "labels": {"kept": "label"}}})
         ]
     );
@@ -83,6 +84,7 @@ async fn what_is_the_same_is_not_deleted() {
     let saved = saved().await;
     let mut same = live();
     same["data"]["from"] = "backup".into();
+    same["immutable"] = Value::Null;
     same["metadata"]["labels"] = Value::Null;
     saved.target.put(LIVE, same.clone());
     let report = saved.restore(recreate).await.unwrap();
@@ -116,6 +118,67 @@ async fn what_somebody_changes_meanwhile_is_not_deleted() {
         report.errors
     );
     assert_eq!(saved.target.get(LIVE), live());
+}
+
+#[tokio::test]
+async fn what_can_be_changed_is_not_deleted() {
+    let saved = saved().await;
+    let mut mutable = live();
+    mutable["immutable"] = Value::Null;
+    saved.target.put(LIVE, mutable);
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts, [0, 1, 0, 0], "{:?}", report.errors);
+    let now = saved.target.get(LIVE);
+    assert_eq!(
+        (&now["data"]["from"], &now["metadata"]["uid"]),
+        (&json!("backup"), &json!(uid(77)))
+    );
+    assert!(asked(&saved, &["DELETE", "TRY DELETE"]).is_empty());
+    assert!(kept(&saved).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_delete_of_which_the_answer_was_lost_was_a_delete() {
+    let saved = saved().await;
+    saved.target.0.lock().unwrap().loses_delete = true;
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts, [0, 1, 0, 0], "{:?}", report.errors);
+    let now = saved.target.get(LIVE);
+    assert_eq!(now["data"]["from"], "backup");
+    assert!(now["metadata"]["deletionTimestamp"].is_null(), "{now}");
+    // Refused then, the one that stood is put back at once.
+    let saved = self::saved().await;
+    {
+        let mut state = saved.target.0.lock().unwrap();
+        state.loses_delete = true;
+        state.refuses_later = Some("\"from\":\"backup\"");
+    }
+    let report = saved.restore(recreate).await.unwrap();
+    assert!(report.errors[0].contains("put back"), "{:?}", report.errors);
+    assert_eq!(saved.target.get(LIVE)["data"]["from"], "target");
+}
+
+#[tokio::test]
+async fn pods_that_nobody_selects_any_more_are_told() {
+    let path = "/api/v1/namespaces/n/replicationcontrollers/web";
+    let body = json!({"spec": {"selector": {"app": "old"}}});
+    let saved = Saved::new(&[object("replicationcontrollers", 1, "n/web", body)]).await;
+    saved
+        .target
+        .put("/api/v1/namespaces/n", json!({"metadata": {"name": "n"}}));
+    saved.target.put(
+        path,
+        json!({"apiVersion": "v1", "kind": "ReplicationController", "immutable": true, "spec": {"selector": {"app": "new"}},
+            "metadata": {"name": "web", "namespace": "n", "uid": uid(77), "resourceVersion": "7"}}),
+    );
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts, [0, 1, 0, 0], "{:?}", report.errors);
+    assert!(
+        report.warnings[0].contains("kubectl get pods -n n -l 'app=new'"),
+        "{:?}",
+        report.warnings
+    );
+    assert_eq!(saved.target.get(path)["spec"]["selector"]["app"], "old");
 }
 
 #[tokio::test]
@@ -171,6 +234,7 @@ async fn what_is_missing_is_told_with_where_it_is_kept() {
 async fn what_would_take_more_along_is_changed_in_place() {
     let saved = saved().await;
     let mut held = live();
+    held["immutable"] = Value::Null;
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     saved.target.put(LIVE, held);
     let (steps, _) = saved.plan(DryRun::Client, recreate).await;

@@ -18,9 +18,10 @@ enum Existing {
     None,
     /// Make it as it was in the backup; fields added since are removed.
     Update,
-    /// Delete it where it differs and create the one of the backup. That is done with configmaps, secrets, pods, workloads and classes; what
-    /// would take more along (namespaces, definitions, claims, volumes, services, roles, custom objects), has finalizers or a
-    /// controller is updated instead. What it owns stays. What is deleted is kept beside the record of the restore.
+    /// As update, but what the server does not let change is deleted and created anew. That is done with configmaps, secrets, pods,
+    /// workloads and classes; what would take more along (namespaces, definitions, claims, volumes, services, roles, custom
+    /// objects, pods with volumes of their own), has finalizers or a controller, or is a job that runs, is only updated. What it
+    /// owns stays. What is deleted is kept beside the record of the restore.
     Recreate,
     /// Apply the fields of the backup (server-side apply); fields that others added stay.
     Apply,
