@@ -22,14 +22,11 @@ pub(super) const TUNED: [&str; 3] = [
     "--item-block-worker-count=4",
 ];
 
-/// 26,000 objects backed up, 2,600 restored.
-pub(super) fn objects(minio: &Minio, table: &mut Table) {
-    let cluster = Cluster::builder()
-        .controllers(Controllers::NAMESPACES)
-        .start();
-    let big = Load {
-        prefix: "load".to_owned(),
-        namespaces: 20,
+/// 1,300 objects a namespace: as many of each kind as the budgets say.
+pub(super) fn usual(prefix: &str, namespaces: usize) -> Load {
+    Load {
+        prefix: prefix.to_owned(),
+        namespaces,
         config_maps: 1000,
         config_map_bytes: 1024,
         secrets: 200,
@@ -37,13 +34,17 @@ pub(super) fn objects(minio: &Minio, table: &mut Table) {
         deployments: 100,
         half_random: true,
         ..Load::default()
-    };
+    }
+}
+
+/// 26,000 objects backed up, 2,600 restored.
+pub(super) fn objects(minio: &Minio, table: &mut Table) {
+    let cluster = Cluster::builder()
+        .controllers(Controllers::NAMESPACES)
+        .start();
+    let big = usual("load", 20);
     say(&format!("{:?} made", big.fill(&cluster.endpoint()).by_kind));
-    let small = Load {
-        prefix: "small".to_owned(),
-        namespaces: 2,
-        ..big.clone()
-    };
+    let small = usual("small", 2);
     let velero = Velero::start(&cluster, minio, BUCKET, "velero", &DEFAULTS, None);
 
     let mut peak = 0;
@@ -111,17 +112,10 @@ pub(super) fn objects(minio: &Minio, table: &mut Table) {
             "small-000,small-001",
         ])
         .ok();
-    velero
-        .cli(&[
-            "backup",
-            "create",
-            "small-theirs",
-            "--snapshot-volumes=false",
-            "--include-namespaces",
-            "small-000,small-001",
-            "--wait",
-        ])
-        .ok();
+    velero.back_up(
+        "small-theirs",
+        &["--include-namespaces", "small-000,small-001"],
+    );
     let mut peak = 0;
     let ours = times(RUNS, |run| {
         let (time, memory, _) = measured(
@@ -149,20 +143,7 @@ pub(super) fn objects(minio: &Minio, table: &mut Table) {
     let restore = |velero: &Velero<'_>, name: &str| {
         timed(|| {
             let mapping = format!("small-000:{name}-a,small-001:{name}-b");
-            drop(
-                velero
-                    .cli(&[
-                        "restore",
-                        "create",
-                        name,
-                        "--from-backup",
-                        "small-theirs",
-                        "--namespace-mappings",
-                        &mapping,
-                        "--wait",
-                    ])
-                    .ok(),
-            );
+            velero.restore(name, "small-theirs", &["--namespace-mappings", &mapping]);
         })
     };
     let theirs = restore(&velero, "velero-default");

@@ -8,32 +8,21 @@ use harness::store::Minio;
 use harness::velero::Velero;
 
 use super::memory::{measured, peak_of, peak_of_family};
-use super::objects::{DEFAULTS, TUNED, place_of, plugin};
+use super::objects::{DEFAULTS, TUNED, place_of, plugin, usual};
 use super::table::{AtLeast, Shown, Table};
 use super::{BUCKET, mebibytes, say, seconds, timed};
 
 /// 26,000 and 260,000 objects backed up, 260,000 restored into another cluster.
 pub(super) fn many_objects(minio: &Minio, table: &mut Table) {
     let cluster = cluster();
-    let load = |prefix: &str, namespaces| Load {
-        prefix: prefix.to_owned(),
-        namespaces,
-        config_maps: 1000,
-        config_map_bytes: 1024,
-        secrets: 200,
-        secret_bytes: 1024,
-        deployments: 100,
-        half_random: true,
-        ..Load::default()
-    };
     say(&format!(
         "{:?} made",
-        load("few", 20).fill(&cluster.endpoint()).by_kind
+        usual("few", 20).fill(&cluster.endpoint()).by_kind
     ));
     let (_, few, _) = measured(plugin(&cluster, minio).args(&["create", "few"]), peak_of);
     say(&format!(
         "{:?} made",
-        load("many", 180).fill(&cluster.endpoint()).by_kind
+        usual("many", 180).fill(&cluster.endpoint()).by_kind
     ));
     let (time, many, _) = measured(plugin(&cluster, minio).args(&["create", "many"]), peak_of);
     let velero = Velero::start(&cluster, minio, BUCKET, "velero", &DEFAULTS, None);
@@ -97,15 +86,9 @@ pub(super) fn many_objects(minio: &Minio, table: &mut Table) {
 pub(super) fn against_tuned(minio: &Minio, table: &mut Table) {
     let cluster = cluster();
     let load = Load {
-        prefix: "tuned".to_owned(),
-        namespaces: 5,
         config_maps: 1500,
-        config_map_bytes: 1024,
         secrets: 400,
-        secret_bytes: 1024,
-        deployments: 100,
-        half_random: true,
-        ..Load::default()
+        ..usual("tuned", 5)
     };
     say(&format!(
         "{:?} made",
@@ -123,29 +106,14 @@ pub(super) fn against_tuned(minio: &Minio, table: &mut Table) {
         .args(&["create", "ten", "--include-namespaces", &included])
         .ok();
     let velero = Velero::start(&cluster, minio, BUCKET, "velero", &TUNED, None);
-    let create = [
-        "backup",
-        "create",
-        "ten-theirs",
-        "--snapshot-volumes=false",
-        "--include-namespaces",
-        &included,
-        "--wait",
-    ];
-    velero.cli(&create).ok();
+    velero.back_up("ten-theirs", &["--include-namespaces", &included]);
     let mapping = into("theirs");
     let theirs = timed(|| {
-        let restore = [
-            "restore",
-            "create",
+        velero.restore(
             "ten-theirs",
-            "--from-backup",
             "ten-theirs",
-            "--namespace-mappings",
-            &mapping,
-            "--wait",
-        ];
-        velero.cli(&restore).ok();
+            &["--namespace-mappings", &mapping],
+        );
     });
     drop(velero);
     let mapping = into("ours");
