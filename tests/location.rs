@@ -7,7 +7,7 @@ use std::fs;
 
 use harness::cluster::Cluster;
 use harness::process::Folder;
-use harness::run::kubectl_backup;
+use harness::run::{etcd_launcher, kubectl_backup};
 use harness::store::Minio;
 
 use crate::place::{Place, on};
@@ -30,26 +30,6 @@ fn with_nothing_configured_backups_go_to_a_folder_of_the_users() {
     let folder = home.join(".local/share/kubectl-backup").join(&uid);
     assert!(folder.join("backups/b/velero-backup.json").exists());
     assert!(run(&["get"]).ok().stdout.contains('b'));
-    // So do those of a user who may see a namespace and nothing of the cluster.
-    cluster.kubectl(&[
-        "create",
-        "rolebinding",
-        "owner",
-        "-n",
-        &namespace,
-        "--clusterrole=admin",
-        "--user=owner-of-a-folder",
-    ]);
-    let owner = cluster.user("owner-of-a-folder", &[]);
-    let made = run(&["create", "own", "-n", &namespace])
-        .kubeconfig(&owner)
-        .run();
-    assert!([0, 3].contains(&made.code), "{}", made.stderr);
-    assert!(
-        made.stderr.contains("kubectl-backup/server-"),
-        "{}",
-        made.stderr
-    );
     // At 3 a.m. the cluster is gone; the backup is still found by its name.
     let nowhere = home.write(
         "nowhere",
@@ -65,6 +45,53 @@ fn with_nothing_configured_backups_go_to_a_folder_of_the_users() {
     );
     run(&["describe", "b"]).kubeconfig(&nowhere).ok();
     run(&["verify", "b"]).kubeconfig(&nowhere).ok();
+}
+
+#[test]
+fn who_sees_a_namespace_alone_gets_a_folder_and_is_told_where_locations_may_be_hidden() {
+    // A cluster of its own: what others bring into the shared one decides here.
+    let cluster = Cluster::start();
+    let namespace = cluster.create_namespace("own-folder");
+    let home = Folder::new("home");
+    cluster.kubectl(&[
+        "create",
+        "rolebinding",
+        "owner",
+        "-n",
+        &namespace,
+        "--clusterrole=admin",
+        "--user=owner-of-a-folder",
+    ]);
+    let owner = cluster.user("owner-of-a-folder", &[]);
+    let create = |name: &str| {
+        kubectl_backup(&["create", name, "-n", &namespace])
+            .home(home.path())
+            .kubeconfig(&owner)
+    };
+    let made = create("own").run();
+    assert!([0, 3].contains(&made.code), "{}", made.stderr);
+    assert!(
+        made.stderr.contains("kubectl-backup/server-"),
+        "{}",
+        made.stderr
+    );
+    // With Velero's kinds there may be a location that this user is not shown: a folder is no guess for it.
+    etcd_launcher(&["crds"])
+        .kubeconfig(cluster.kubeconfig())
+        .ok();
+    let refused = create("other").code(1);
+    assert!(
+        refused
+            .stderr
+            .contains("can not list BackupStorageLocations")
+            && refused.stderr.contains("--location"),
+        "{}",
+        refused.stderr
+    );
+    let folders = fs::read_dir(home.join(".local/share/kubectl-backup")).unwrap();
+    for folder in folders {
+        assert!(!folder.unwrap().path().join("backups/other").exists());
+    }
 }
 
 #[test]
