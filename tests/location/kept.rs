@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use harness::cluster::Cluster;
-use harness::run::Run;
+use harness::process::Folder;
+use harness::run::{Run, kubectl_backup};
 use harness::store::Minio;
 use http::Method;
 
@@ -23,6 +24,13 @@ fn configure(minio: &Minio, path: &str, body: &str) {
     );
 }
 
+fn says(run: &Run, words: &[&str]) {
+    let all = format!("{}\n{}", run.stdout, run.stderr);
+    for word in words {
+        assert!(all.contains(word), "{word} is missing in\n{all}");
+    }
+}
+
 #[test]
 fn a_bucket_that_keeps_what_is_removed_is_worked_with_and_never_called_empty() {
     let (cluster, minio) = (Cluster::shared(), Minio::shared());
@@ -34,12 +42,6 @@ fn a_bucket_that_keeps_what_is_removed_is_worked_with_and_never_called_empty() {
     let run = |bucket: &str, arguments: &[&str]| {
         let location = format!("s3://{bucket}/x?endpoint={}", minio.endpoint());
         on(cluster, &location, arguments).credentials_of(minio)
-    };
-    let says = |run: &Run, words: &[&str]| {
-        let all = format!("{}\n{}", run.stdout, run.stderr);
-        for word in words {
-            assert!(all.contains(word), "{word} is missing in\n{all}");
-        }
     };
 
     let checked = run(locked, &["location", "check"]).ok();
@@ -100,4 +102,60 @@ fn says_kept(listing: &str) {
         listing.contains(".tar.gz") && listing.contains("<DeleteMarker>"),
         "{listing}"
     );
+}
+
+/// A bucket whose objects are encrypted with a key that the caller brings: without it, not even a HEAD is answered.
+#[test]
+fn what_is_locked_is_kept_where_only_a_key_of_the_callers_opens_it() {
+    let (cluster, minio) = (Cluster::shared(), Minio::start_tls());
+    let namespace = cluster.create_namespace("kept-encrypted");
+    let bucket = minio.locked_bucket("encrypted");
+    configure(&minio, "/encrypted?object-lock=", RETENTION);
+    let home = Folder::new("home");
+    let key = home.write("key", "0123456789abcdef0123456789abcdef");
+    let config = format!(
+        "region=us-east-1,s3Url={},s3ForcePathStyle=true,customerKeyEncryptionFile={}",
+        minio.endpoint(),
+        key.display()
+    );
+    let run = |arguments: &[&str]| {
+        kubectl_backup(arguments)
+            .home(home.path())
+            .kubeconfig(cluster.kubeconfig())
+    };
+    run(&[
+        "location",
+        "create",
+        "locked",
+        "--default",
+        "--provider=aws",
+        "--bucket",
+        bucket,
+        "--config",
+        &config,
+        "--credentials-file",
+        minio.credentials_file().to_str().unwrap(),
+        "--cacert",
+        minio.ca_file().unwrap().to_str().unwrap(),
+    ])
+    .ok();
+    says(
+        &run(&["location", "check"]).ok(),
+        &["versions", "locked until"],
+    );
+    run(&["create", "short", "-n", &namespace, "--ttl", "1s"]).ok();
+    harness::wait_for("an expired backup", Duration::from_secs(30), || {
+        let told = run(&["prune", "--dry-run"]).ok();
+        told.stderr.contains("short kept").then_some(())
+    });
+    says(
+        &run(&["prune", "--yes"]).ok(),
+        &["short kept", "locked until"],
+    );
+    says(
+        &run(&["delete", "short", "--yes"]).code(1),
+        &["locked until", "--force"],
+    );
+    let left = run(&["get", "-o", "name"]).ok().stdout;
+    assert_eq!(left, "backup/short\n");
 }

@@ -40,7 +40,7 @@ pub async fn delete(store: &Store, name: &Name, host: &str) -> Result<()> {
 /// What the bucket keeps of a backup that is removed: its marker and its archive were written at its end and at its beginning.
 ///
 /// # Errors
-/// A name that is not allowed.
+/// The store's: then nobody knows.
 pub async fn kept(store: &Store, name: &Name) -> Result<Kept> {
     let keys = BackupKeys::new(name);
     let marker = store.kept(&keys.marker()).await?;
@@ -329,10 +329,19 @@ impl Work<'_> {
                     "restore {restore} has begun to read it and is not finished"
                 ));
             }
-            let kept = kept(store, name).await?;
-            // Its room is not freed by hiding it, and who locks backups wants to find them.
-            if kept.is_locked(theirs) {
-                return keep(format!("the bucket has it {kept}"));
+            match kept(store, name).await {
+                // Its room is not freed by hiding it, and who locks backups wants to find them.
+                Ok(kept) if kept.is_locked(theirs) => {
+                    return keep(format!("the bucket has it {kept}"));
+                }
+                Ok(_) => {}
+                Err(e) => {
+                    let why = format!(
+                        "{why}, and the bucket does not tell whether it is locked: {}",
+                        one_line(&e)
+                    );
+                    return Ok(Some(Pruned::Failed(name.clone(), why)));
+                }
             }
         }
         let outcome = |marker: bool| match (goes, marker) {

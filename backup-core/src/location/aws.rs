@@ -8,14 +8,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
-use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig, TagSet};
 use url::{Host, Url};
 
 use super::Credentials;
 use super::backend::Backend;
 use super::bucket::Bucket;
-use super::kept::Asker;
+use super::kept::Attentive;
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
 
@@ -78,6 +77,7 @@ pub(crate) fn open(
     let region = set("region")
         .or_else(|| from_environment(&["AWS_REGION", "AWS_DEFAULT_REGION"]))
         .unwrap_or("us-east-1");
+    let region = region_name(region)?;
 
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
@@ -125,17 +125,11 @@ pub(crate) fn open(
     }
 
     let reading = client(spec, credentials, endpoint.as_ref(), SILENCE)?;
-    let asking = ReqwestConnector::default()
-        .connect(&reading)
-        .map_err(unfit)?;
     let writing = client(spec, credentials, endpoint.as_ref(), SENDING)?;
-    let objects = Arc::new(build(builder.clone().with_client_options(reading))?);
+    let objects = builder.clone().with_client_options(reading);
+    let objects = Arc::new(build(objects.with_http_connector(Attentive::default()))?);
     let writes = Arc::new(build(builder.with_client_options(writing))?);
     Ok(Arc::new(Bucket {
-        kept: Some(Asker {
-            signer: objects.clone(),
-            client: asking,
-        }),
         objects,
         parts: writes.clone(),
         writes,
@@ -168,6 +162,18 @@ fn bucket_name(bucket: &str) -> Result<&str> {
         .hint("folders in the bucket go to objectStorage.prefix"));
     }
     Ok(bucket)
+}
+
+/// It becomes a part of AWS's own address: what could lead elsewhere is none.
+fn region_name(region: &str) -> Result<&str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if region.len() > 255 || !region.bytes().all(plain) {
+        return Err(
+            Error::invalid(format!("config.region {region:?} is not a region's name"))
+                .hint("it looks like us-east-1; a store's own address goes to config.s3Url"),
+        );
+    }
+    Ok(region)
 }
 
 fn endpoint(text: &str) -> Result<Url> {

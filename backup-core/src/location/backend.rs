@@ -95,7 +95,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Gives an upload up; fine where it is unknown.
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure>;
 
-    /// What would stay of an object that is removed; nothing where the store does not say.
+    /// What would stay of an object that is removed; nothing where there is none.
     async fn kept(&self, _key: &str) -> Result<Kept, Failure> {
         Ok(Kept::default())
     }

@@ -16,7 +16,7 @@ use object_store::{
 
 use super::backend::{Backend, Failure, Reading};
 use super::failure;
-use super::kept::{Asker, Kept};
+use super::kept::Kept;
 use super::store::{Created, Entry};
 use crate::error::Error;
 
@@ -32,8 +32,6 @@ pub(crate) struct Bucket {
     pub place: String,
     /// Tags of every object.
     pub tags: TagSet,
-    /// Asks for versions and locks, where there may be some.
-    pub kept: Option<Asker>,
 }
 
 impl Bucket {
@@ -214,10 +212,19 @@ impl Backend for Bucket {
 
     async fn kept(&self, key: &str) -> Result<Kept, Failure> {
         let path = self.path(key)?;
-        Ok(match &self.kept {
-            Some(asker) => asker.ask(&path).await,
-            None => Kept::default(),
-        })
+        let options = GetOptions {
+            head: true,
+            ..GetOptions::default()
+        };
+        match self.objects.get_opts(&path, options).await {
+            Ok(got) => Ok(got.extensions.get().copied().unwrap_or_default()),
+            Err(object_store::Error::NotFound { source, .. })
+                if !failure::names_missing_bucket(&*source) =>
+            {
+                Ok(Kept::default())
+            }
+            Err(e) => Err(self.failure(&format!("ask whether {key} is locked"), e)),
+        }
     }
 
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::Location;
 use super::backend::PART;
 use super::claim::{UploadId, abort};
+use super::kept::Kept;
 use crate::archive::write::Sink;
 use crate::error::{Error, Result};
 use crate::layout::{BACKUPS, PROBES};
@@ -21,7 +22,7 @@ pub(crate) const MOST_SECONDS: i64 = 300;
 #[derive(Clone, Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// `list`, `access`, `write`, `create-only write`, `read back`, `multipart upload`, `versions`, `delete`, `clock`
+    /// `list`, `access`, `write`, `create-only write`, `read back`, `multipart upload`, `object lock`, `versions`, `delete`, `clock`
     pub name: &'static str,
     /// Whether it worked.
     pub ok: bool,
@@ -98,7 +99,13 @@ pub async fn check(location: &Location, now: Timestamp) -> Vec<Step> {
             Err(e) => bad("multipart upload", &e),
         });
     }
-    let kept = store.kept(&key).await.unwrap_or_default();
+    let kept = store.kept(&key).await.unwrap_or_else(|e| {
+        steps.push(Step {
+            optional: true,
+            ..bad("object lock", &e)
+        });
+        Kept::default()
+    });
     if kept.versions {
         let locked = if kept.is_locked(now) {
             format!(", and each is {kept}: what this check wrote, too")

@@ -1,18 +1,16 @@
 //! What becomes of an object when it is removed: a bucket with versions hides it, and object lock keeps it until a date. The answer to a HEAD says so
-//! in headers that object_store has no word for, so this one request is made here, by a signed URL.
+//! in headers that object_store has no word for, so they are read where the answer comes in. A store leaves those of a lock out for who may not
+//! read them (s3:GetObjectRetention, s3:GetObjectLegalHold); that it keeps versions, it says to everybody.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderMap, Method, Request};
+use async_trait::async_trait;
+use http::{HeaderMap, Method};
 use jiff::Timestamp;
-use object_store::client::{HttpClient, HttpRequestBody};
-use object_store::path::Path;
-use object_store::signer::Signer;
-
-/// A question takes no longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
 
 /// What a bucket keeps of an object that is removed; nothing, as a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,34 +63,29 @@ impl fmt::Display for Kept {
     }
 }
 
-/// Asks a bucket.
+/// Makes clients that put what the answer to a HEAD says of this into the answer's extensions, from where object_store hands it on.
+#[derive(Debug, Default)]
+pub(crate) struct Attentive(ReqwestConnector);
+
 #[derive(Debug)]
-pub(crate) struct Asker {
-    /// Makes the URLs.
-    pub signer: Arc<dyn Signer>,
-    /// Sends the requests.
-    pub client: HttpClient,
+struct Client(HttpClient);
+
+impl HttpConnector for Attentive {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Client(self.0.connect(options)?)))
+    }
 }
 
-impl Asker {
-    /// What would be kept of an object; nothing where the store does not say.
-    pub(crate) async fn ask(&self, path: &Path) -> Kept {
-        tokio::time::timeout(PATIENCE, self.headers(path))
-            .await
-            .ok()
-            .flatten()
-            .map(|headers| Kept::of(&headers))
-            .unwrap_or_default()
-    }
-
-    async fn headers(&self, path: &Path) -> Option<HeaderMap> {
-        let signed = self.signer.signed_url(Method::HEAD, path, PATIENCE * 3);
-        let url = signed.await.ok()?;
-        let request = Request::builder().method(Method::HEAD).uri(url.as_str());
-        let request = request.body(HttpRequestBody::empty()).ok()?;
-        let answer = self.client.execute(request).await.ok()?;
-        let (head, _) = answer.into_parts();
-        head.status.is_success().then_some(head.headers)
+#[async_trait]
+impl HttpService for Client {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let asked = request.method() == Method::HEAD;
+        let mut answer = self.0.execute(request).await?;
+        if asked {
+            let kept = Kept::of(answer.headers());
+            answer.extensions_mut().insert(kept);
+        }
+        Ok(answer)
     }
 }
 

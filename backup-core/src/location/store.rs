@@ -130,7 +130,6 @@ impl Store {
             parts: objects,
             place: "memory".to_owned(),
             tags: object_store::TagSet::default(),
-            kept: None,
         };
         Self::new(Arc::new(bucket), "", false)
     }
@@ -358,10 +357,10 @@ impl Store {
         repeat(Patience::Quick, fence, || self.backend.delete(full)).await
     }
 
-    /// What would stay of an object that is removed; nothing where the store does not say.
+    /// What would stay of an object that is removed; nothing where there is none.
     ///
     /// # Errors
-    /// A key that is not allowed.
+    /// The store's: then nobody knows.
     pub async fn kept(&self, key: &str) -> Result<Kept> {
         self.read(key, |full| async move { self.backend.kept(&full).await })
             .await

@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use tokio::sync::{Notify, oneshot};
 
 use super::backend::{Backend, Failure, Reading};
+use super::kept::Kept;
 use super::store::{Created, Entry, Store};
 use crate::error::{Error, Kind};
 
@@ -213,6 +214,10 @@ impl Backend for Trial {
     async fn complete(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), Failure> {
         self.judge("complete", key, self.inner.complete(key, id, parts))
             .await
+    }
+
+    async fn kept(&self, key: &str) -> Result<Kept, Failure> {
+        self.judge("kept", key, self.inner.kept(key)).await
     }
 
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {

@@ -1,6 +1,10 @@
 //! `delete`: removes backups from their location.
 
-use backup_core::{Error, Kind, catalog};
+use backup_core::catalog::{self, Entry};
+use backup_core::location::Location;
+use backup_core::location::kept::Kept;
+use backup_core::name::Name;
+use backup_core::{Error, Kind};
 use clap::Args;
 
 use crate::context::Context;
@@ -18,7 +22,8 @@ Examples:
 ///
 /// Removes all files of the backups from their location. What a backup of Velero's holds elsewhere, such as volume
 /// snapshots, would stay behind: that is told, and needs --force. So does a backup that its bucket locks: it is hidden then,
-/// and its versions stay until the lock ends.
+/// and its versions stay until the lock ends. In a location that Velero uses, a backup of another cluster is deleted where
+/// the question that names that cluster is answered, or with --force.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -27,15 +32,24 @@ pub(crate) struct DeleteArgs {
     names: Vec<String>,
     #[command(flatten)]
     removal: RemovalArgs,
-    /// Delete even where something would stay behind elsewhere
+    /// Delete even where something would stay behind elsewhere, or where the backup may be another cluster's
     #[arg(long)]
     force: bool,
+}
+
+/// A backup that goes.
+struct Going {
+    name: Name,
+    /// Whose it is, where it is not known to be this cluster's and no guard says so.
+    other: Option<String>,
+    /// What its bucket keeps of it; nothing where it does not tell.
+    kept: Option<Kept>,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     let location = context.location_to_write().await?;
-    let mut names = Vec::new();
+    let mut found = Vec::new();
     for name in &args.names {
         let name = flags::known_name(name)?;
         // Nothing is deleted before every name was found.
@@ -49,57 +63,123 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             .hint("wait until `kubectl backup get` shows it finished; --force where that Velero is gone")
             .into());
         }
-        if !names.contains(&name) {
-            names.push(name);
+        if !found.iter().any(|other: &Entry| other.name == name) {
+            found.push(entry);
         }
     }
     context
         .guard(&location, "delete", args.removal.asks_nothing())
         .await?;
-    let mut kept = Vec::new();
-    for name in &names {
-        kept.push(catalog::kept(&location.store, name).await?);
-        let leaks = catalog::leaks(&location.store, name).await?;
-        for leak in &leaks {
-            context.ui.warn(&format!("backup/{name}: {leak}"));
-        }
-        if !leaks.is_empty() && !args.force {
-            return Err(Error::other(format!(
-                "backup {:?} holds data elsewhere that would stay behind",
-                name.as_str()
-            ))
-            .hint("let Velero delete it, or add --force and remove the rest by hand")
-            .into());
-        }
+    let mut going = Vec::new();
+    for entry in found {
+        let other = whose(context, &location, &entry).await?;
+        refuse_unasked(&args, &entry.name, other.as_deref())?;
+        refuse_leaks(context, &location, &args, &entry.name).await?;
+        let kept = kept(context, &location, &args, &entry.name).await?;
+        going.push(Going {
+            name: entry.name,
+            other,
+            kept,
+        });
     }
-    for (name, kept) in names.iter().zip(&kept) {
-        if kept.is_locked(context.now) && !args.force {
-            return Err(Error::new(
-                Kind::Forbidden,
-                format!("backup {:?} is {kept}: the bucket keeps it", name.as_str()),
-            )
-            .hint("delete it after that; --force hides it now, and all of its versions stay in the bucket")
-            .into());
-        }
-    }
-    let list = names
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let question = format!("delete {list} from {}?", locations::place(&location.spec));
+    let question = format!(
+        "delete {} from {}?",
+        list(&going),
+        locations::place(&location.spec)
+    );
     let agreed = args.removal.agreed(&context.ui, &question)?;
-    for (name, kept) in names.iter().zip(&kept) {
+    for Going { name, kept, .. } in &going {
         if agreed {
             catalog::delete(&location.store, name, &context.host()).await?;
         }
-        let how = match (kept.versions, kept.is_locked(context.now)) {
-            (false, false) => "deleted".to_owned(),
-            (_, false) => "hidden (the bucket keeps its versions)".to_owned(),
-            (_, true) => format!("hidden (the bucket keeps its versions, {kept})"),
+        let how = match kept {
+            Some(kept) if kept.is_locked(context.now) => {
+                format!("hidden (the bucket keeps its versions, {kept})")
+            }
+            Some(kept) if kept.versions => "hidden (the bucket keeps its versions)".to_owned(),
+            Some(_) | None => "deleted".to_owned(),
         };
         let title = format!("backup/{name}");
         args.removal.tell(&context.ui, &title, &how)?;
     }
     Ok(Exit::Done)
+}
+
+/// `a, b of cluster prod-eu`
+fn list(going: &[Going]) -> String {
+    let named = going.iter().map(|one| match &one.other {
+        Some(other) => format!("{} of {other}", one.name),
+        None => one.name.to_string(),
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// Whose a backup of ours is, where it is not known to be this cluster's: in a location that Velero uses no guard keeps clusters apart.
+async fn whose(context: &Context, location: &Location, entry: &Entry) -> Result<Option<String>> {
+    let Some(uid) = catalog::made_by(entry).filter(|_| location.shared_with_velero) else {
+        return Ok(None);
+    };
+    let own = context.identity().await?;
+    let label = || format!("cluster {}", context.made_by(entry, None));
+    Ok((own != Some(uid)).then(label))
+}
+
+/// Who is asked reads whose it is; who asked for no question may not know.
+fn refuse_unasked(args: &DeleteArgs, name: &Name, other: Option<&str>) -> Result<()> {
+    let Some(other) = other.filter(|_| args.removal.yes && !args.force) else {
+        return Ok(());
+    };
+    Err(Error::new(
+        Kind::Forbidden,
+        format!("backup {:?} is of {other}, and not known to be this cluster's", name.as_str()),
+    )
+    .hint("no guard keeps clusters apart in a location that Velero uses: delete it by its own cluster, or add --force")
+    .into())
+}
+
+async fn refuse_leaks(
+    context: &Context,
+    location: &Location,
+    args: &DeleteArgs,
+    name: &Name,
+) -> Result<()> {
+    let leaks = catalog::leaks(&location.store, name).await?;
+    for leak in &leaks {
+        context.ui.warn(&format!("backup/{name}: {leak}"));
+    }
+    if leaks.is_empty() || args.force {
+        return Ok(());
+    }
+    Err(Error::other(format!(
+        "backup {:?} holds data elsewhere that would stay behind",
+        name.as_str()
+    ))
+    .hint("let Velero delete it, or add --force and remove the rest by hand")
+    .into())
+}
+
+/// What the bucket keeps of it; what is locked, or may be, is hidden only where that is asked for.
+async fn kept(
+    context: &Context,
+    location: &Location,
+    args: &DeleteArgs,
+    name: &Name,
+) -> Result<Option<Kept>> {
+    match catalog::kept(&location.store, name).await {
+        Ok(kept) if kept.is_locked(context.now) && !args.force => Err(Error::new(
+            Kind::Forbidden,
+            format!("backup {:?} is {kept}: the bucket keeps it", name.as_str()),
+        )
+        .hint("delete it after that; --force hides it now, and all of its versions stay in the bucket")
+        .into()),
+        Ok(kept) => Ok(Some(kept)),
+        Err(_) if args.force => Ok(None),
+        Err(e) => Err(e
+            .context(format!(
+                "the bucket does not tell whether backup {:?} is locked",
+                name.as_str()
+            ))
+            .hint("--force deletes it all the same; where it is locked that hides it, and its versions stay")
+            .into()),
+    }
 }

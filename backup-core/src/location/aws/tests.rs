@@ -79,6 +79,7 @@ fn what_would_not_be_honoured_is_refused_by_its_name() {
         ("s3Url", "https://x?y", "s3Url"),
         ("s3ForcePathStyle", "yes please", "s3ForcePathStyle"),
         ("insecureSkipTLSVerify", "maybe", "insecureSkipTLSVerify"),
+        ("region", "x@elsewhere.example/#", "region"),
         ("signatureVersion", "2", "signatureVersion"),
         ("serverSideEncryption", "rot13", "serverSideEncryption"),
         (

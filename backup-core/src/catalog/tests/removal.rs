@@ -1,0 +1,465 @@
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::layout::RestoreKeys;
+use crate::location::Location;
+use crate::location::claim::{Claim, Purpose};
+use crate::location::trial::{Fate, Trial};
+
+fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
+    PruneOptions {
+        now,
+        host: "here",
+        dry_run,
+        keep: None,
+        schedule: None,
+        cluster: None,
+    }
+}
+
+async fn left(store: &Store, text: &str) -> Vec<String> {
+    let folder = BackupKeys::new(&name(text)).folder();
+    let found = store.entries(&folder, 100).await.unwrap();
+    found
+        .into_iter()
+        .map(|entry| entry.key[folder.len()..].to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn delete_removes_everything_and_only_that() {
+    let store = Store::in_memory();
+    write(&store, "one", None).await;
+    write(&store, "one-more", None).await;
+    delete(&store, &name("one"), "here").await.unwrap();
+    assert!(left(&store, "one").await.is_empty());
+    assert_eq!(left(&store, "one-more").await.len(), 5);
+    assert_eq!(
+        delete(&store, &name("one"), "here")
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
+    assert!(left(&store, "one").await.is_empty());
+    let claim = Claim::take(&store, &name("busy"), Purpose::Create, "here")
+        .await
+        .unwrap();
+    let error = delete(&store, &name("busy"), "here").await.unwrap_err();
+    assert!(error.to_string().contains("not complete"), "{error}");
+    claim.release().await;
+}
+
+#[tokio::test]
+async fn a_delete_that_died_at_any_step_is_finished_by_prune() {
+    // 5 files and the claim: fail at each removal in turn.
+    for dies_at in 0..6 {
+        let memory = Store::in_memory();
+        write(&memory, "one", None).await;
+        let removed = std::sync::atomic::AtomicUsize::new(0);
+        let trial = Trial::of(&memory).judged(move |verb, _| {
+            let dead = verb == "delete"
+                && removed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= dies_at;
+            if dead { Fate::Vanishes } else { Fate::Happens }
+        });
+        let failed = delete(&trial.store(), &name("one"), "here").await.is_err();
+        assert_eq!(failed, dies_at < 5);
+        let (found, _) = list(&memory).await.unwrap();
+        assert_eq!(
+            found.len(),
+            usize::from(dies_at == 0),
+            "the marker goes first"
+        );
+        assert!(
+            left(&memory, "one")
+                .await
+                .iter()
+                .any(|file| file.starts_with("claim-"))
+        );
+
+        let trial = Trial::of(&memory);
+        let mut location = Location::in_memory("x");
+        location.store = trial.store();
+        let now = Timestamp::now();
+        assert_eq!(
+            prune(&location, &at(now, false)).await.unwrap(),
+            [],
+            "not dead yet"
+        );
+        for file in left(&memory, "one").await {
+            trial.age(
+                &format!("backups/one/{file}"),
+                SignedDuration::from_mins(61),
+            );
+        }
+        let would = prune(&location, &at(now, true)).await.unwrap();
+        let did = prune(&location, &at(now, false)).await.unwrap();
+        assert_eq!(would, did);
+        let stands = usize::from(dies_at == 0) * 5;
+        assert_eq!(left(&memory, "one").await.len(), stands, "{dies_at}");
+        let expected = match dies_at {
+            0 => Pruned::StaleClaim(name("one")),
+            _ => Pruned::Stale(name("one")),
+        };
+        assert_eq!(did, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    let hour = SignedDuration::from_hours(1);
+    write(store, "expired", Some(now - hour)).await;
+    write(store, "later", Some(now + hour)).await;
+    write(store, "soon", Some(now + SignedDuration::from_secs(60))).await;
+    write(store, "never", None).await;
+    store
+        .put(
+            "backups/velero/velero-backup.json",
+            marker("velero", Some(now - hour)).into(),
+        )
+        .await
+        .unwrap();
+    // A run of ours died after its index, and Velero took the name.
+    let theirs = marker("taken", Some(now - hour)).replace("kubectl-backup/", "other/");
+    for (key, text) in [
+        (BackupKeys::new(&name("taken")).index(), "index"),
+        (BackupKeys::new(&name("taken")).marker(), theirs.as_str()),
+    ] {
+        store.put(&key, text.to_owned().into()).await.unwrap();
+    }
+    let would = prune(&location, &at(now, true)).await.unwrap();
+    assert_eq!(would, [Pruned::Expired(name("expired"))]);
+    assert_eq!(left(store, "expired").await.len(), 5);
+    // Expired by one clock only.
+    let early = now + SignedDuration::from_secs(120);
+    assert_eq!(prune(&location, &at(early, false)).await.unwrap(), would);
+    assert!(left(store, "expired").await.is_empty());
+    for text in ["later", "soon", "never", "velero", "taken"] {
+        assert!(!left(store, text).await.is_empty(), "{text}");
+    }
+    assert_eq!(prune(&location, &at(now, false)).await.unwrap(), []);
+    let error = prune(&location, &at(now + SignedDuration::from_secs(400), false))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("differ by"), "{error}");
+    assert!(store.entries("plugins/", 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
+    let memory = Store::in_memory();
+    let trial = Trial::of(&memory);
+    let mut location = Location::in_memory("x");
+    location.store = trial.store();
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    write(&location.store, "one", expired).await;
+    let header = format!(
+        r#"{{"format":"{}","backup":"one","optionsHash":"x","started":"{now}","spec":{{"backupName":"one"}}}}"#,
+        crate::restore::journal::FORMAT
+    );
+    let packed = zstd::encode_all(header.as_bytes(), 1).unwrap();
+    let journal = "restores/r/journal-000000.jsonl.zst";
+    memory.put(journal, packed.into()).await.unwrap();
+
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert!(
+        matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("restore r")),
+        "{done:?}"
+    );
+    // One that gave no sign of itself for a day keeps nothing, nor does a finished one.
+    trial.age(journal, SignedDuration::from_hours(25));
+    let would = prune(&location, &at(now, true)).await.unwrap();
+    assert_eq!(would, [Pruned::Expired(name("one"))]);
+    trial.age(journal, SignedDuration::ZERO);
+    let marker = RestoreKeys::new(&name("r")).marker();
+    memory.put(&marker, "{}".into()).await.unwrap();
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("one"))]);
+}
+
+/// A marker of a schedule's backup, so many days old.
+fn of_schedule(name: &str, schedule: &str, phase: &str, now: Timestamp, days: i64) -> String {
+    let started = now - SignedDuration::from_hours(24 * days);
+    format!(
+        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}","labels":{{"{SCHEDULE_NAME}":"{schedule}"}},"annotations":{{"kubectl-backup/version":"0.1.0"}}}},"status":{{"phase":"{phase}","startTimestamp":"{started}","expiration":"{}"}}}}"#,
+        started + SignedDuration::from_hours(24 * 5),
+    )
+}
+
+#[tokio::test]
+async fn of_each_schedule_as_many_stay_as_are_kept_and_the_newest_good_one_always() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    for (text, schedule, phase, days) in [
+        ("n9", "nightly", "Completed", 9),
+        ("n4", "nightly", "Completed", 4),
+        ("n3", "nightly", "PartiallyFailed", 3),
+        ("n2", "nightly", "Completed", 2),
+        ("n1", "nightly", "Completed", 1),
+        ("w8", "weekly", "Completed", 8),
+        ("w7", "weekly", "Completed", 7),
+        ("w1", "weekly", "PartiallyFailed", 1),
+    ] {
+        write(store, text, None).await;
+        let marker = of_schedule(text, schedule, phase, now, days);
+        let key = BackupKeys::new(&name(text)).marker();
+        store.put(&key, marker.into()).await.unwrap();
+    }
+    // Velero's own backups of that schedule neither count nor go.
+    let theirs = of_schedule("v0", "nightly", "Completed", now, 0).replace("kubectl-backup/", "x/");
+    let key = BackupKeys::new(&name("v0")).marker();
+    store.put(&key, theirs.into()).await.unwrap();
+    // A run is at work on this one.
+    store
+        .put(
+            "backups/n3/claim-0a.json",
+            r#"{"purpose":"delete","host":"x","uploads":[]}"#.into(),
+        )
+        .await
+        .unwrap();
+
+    let last = |text: &str| {
+        let why = "it is expired, and the newest good backup of schedule weekly".to_owned();
+        Pruned::Kept(name(text), why)
+    };
+    let expired = |text: &str| Pruned::Expired(name(text));
+    let beyond = |text: &str| Pruned::Beyond(name(text));
+    let keep = |keep, schedule, dry_run| PruneOptions {
+        keep,
+        schedule,
+        ..at(now, dry_run)
+    };
+    for (options, would) in [
+        (
+            keep(None, None, true),
+            vec![expired("n9"), last("w7"), expired("w8")],
+        ),
+        (
+            keep(Some(2), None, true),
+            vec![beyond("n4"), expired("n9"), last("w7"), expired("w8")],
+        ),
+        (
+            keep(Some(1), Some("weekly"), true),
+            vec![last("w7"), expired("w8")],
+        ),
+        (
+            keep(Some(0), Some("nightly"), true),
+            vec![beyond("n2"), beyond("n4"), expired("n9")],
+        ),
+        (keep(Some(1), Some("absent"), true), vec![]),
+    ] {
+        assert_eq!(
+            prune(&location, &options).await.unwrap(),
+            would,
+            "{options:?}"
+        );
+    }
+    let done = prune(&location, &keep(Some(2), Some("nightly"), false))
+        .await
+        .unwrap();
+    assert_eq!(done, [beyond("n4"), expired("n9")]);
+    for (text, stands) in [
+        ("n4", false),
+        ("n9", false),
+        ("n3", true),
+        ("n2", true),
+        ("n1", true),
+        ("w8", true),
+        ("v0", true),
+    ] {
+        assert_eq!(!left(store, text).await.is_empty(), stands, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    for (text, days) in [
+        ("n9", 9),
+        ("n8", 8),
+        ("n4", 4),
+        ("n3", 3),
+        ("n2", 2),
+        ("n1", 1),
+    ] {
+        write(store, text, None).await;
+        let marker = of_schedule(text, "nightly", "Completed", now, days);
+        let key = BackupKeys::new(&name(text)).marker();
+        store.put(&key, marker.into()).await.unwrap();
+    }
+    let lost = |text: &str| {
+        let why = "its archive or its index is not there, so that it does not count";
+        Pruned::Kept(name(text), why.to_owned())
+    };
+    let keys = |text: &str| BackupKeys::new(&name(text));
+    store.delete(&keys("n1").archive()).await.unwrap();
+    store.delete(&keys("n3").index()).await.unwrap();
+    let keep = PruneOptions {
+        keep: Some(2),
+        ..at(now, false)
+    };
+    let done = prune(&location, &keep).await.unwrap();
+    let expired = |text: &str| Pruned::Expired(name(text));
+    assert_eq!(done, [lost("n1"), lost("n3"), expired("n8"), expired("n9")]);
+    for text in ["n4", "n2"] {
+        assert_eq!(left(store, text).await.len(), 5, "{text}");
+    }
+    // The newest ones are lost, and those that are whole are expired.
+    let later = now + SignedDuration::from_hours(24 * 2);
+    let rows = remove::rows(store, &[name("n2"), name("n4"), name("n1")])
+        .await
+        .unwrap();
+    let (fates, _) = remove::fates(store, &rows, None, None, later)
+        .await
+        .unwrap();
+    assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Expired));
+    assert_eq!(fates.get(&name("n2")), None);
+    store.delete(&keys("n2").archive()).await.unwrap();
+    let (fates, _) = remove::fates(store, &rows, None, None, later)
+        .await
+        .unwrap();
+    assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Last));
+}
+
+#[tokio::test]
+async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() {
+    let mut location = Location::in_memory("x");
+    location.shared_with_velero = true;
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    for (text, uid) in [("ours", "a"), ("theirs", "b")] {
+        write(&location.store, text, expired).await;
+        let with = format!(r#"{{"{CLUSTER_UID}":"{uid}","kubectl-backup/v"#);
+        let marker = marker(text, expired).replace(r#"{"kubectl-backup/v"#, &with);
+        let key = BackupKeys::new(&name(text)).marker();
+        location.store.put(&key, marker.into()).await.unwrap();
+    }
+    let kept = |text: &str| {
+        let why = "it is expired, and not known to be this cluster's".to_owned();
+        Pruned::Kept(name(text), why)
+    };
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert_eq!(done, [kept("ours"), kept("theirs")]);
+    let known = PruneOptions {
+        cluster: Some("a"),
+        ..at(now, false)
+    };
+    let done = prune(&location, &known).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("ours")), kept("theirs")]);
+    assert_eq!(left(&location.store, "theirs").await.len(), 5);
+    // A guard said so before.
+    location.shared_with_velero = false;
+    let done = prune(&location, &known).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("theirs"))]);
+}
+
+#[tokio::test]
+async fn prune_removes_what_a_dead_create_left_and_not_what_is_no_file_of_ours() {
+    let memory = Store::in_memory();
+    let trial = Trial::of(&memory);
+    let mut location = Location::in_memory("x");
+    location.store = trial.store();
+    let keys = BackupKeys::new(&name("one"));
+    let claim = Claim::take(&location.store, &name("one"), Purpose::Create, "here")
+        .await
+        .unwrap();
+    claim.put(&keys.archive(), "half".into()).await.unwrap();
+    drop(claim);
+    memory
+        .put("backups/one/foreign.txt", "x".into())
+        .await
+        .unwrap();
+    let now = Timestamp::now();
+    for file in left(&memory, "one").await {
+        trial.age(
+            &format!("backups/one/{file}"),
+            SignedDuration::from_mins(30),
+        );
+    }
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert!(
+        matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("30 minutes")),
+        "{done:?}"
+    );
+    for file in left(&memory, "one").await {
+        trial.age(
+            &format!("backups/one/{file}"),
+            SignedDuration::from_mins(61),
+        );
+    }
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert!(
+        matches!(&done[..], [Pruned::Kept(_, why)] if why.contains("foreign.txt")),
+        "{done:?}"
+    );
+    assert_eq!(left(&memory, "one").await, ["foreign.txt"]);
+}
+
+#[tokio::test]
+async fn a_hostile_claim_makes_prune_abort_nothing_elsewhere() {
+    let memory = Store::in_memory();
+    let aborted = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = aborted.clone();
+    let trial = Trial::of(&memory).judged(move |verb, key| {
+        if verb == "abort" {
+            seen.lock().unwrap().push(key.to_owned());
+        }
+        Fate::Happens
+    });
+    let mut location = Location::in_memory("x");
+    location.store = trial.store();
+    let text = r#"{"run":"r","purpose":"create","uploads":[{"key":"backups/two/x","id":"1"},{"key":"backups/one/x","id":"../1"}]}"#;
+    memory
+        .put("backups/one/claim-r.json", text.into())
+        .await
+        .unwrap();
+    memory
+        .put("backups/two/claim-x.json", "not json".into())
+        .await
+        .unwrap();
+    for key in ["backups/one/claim-r.json", "backups/two/claim-x.json"] {
+        trial.age(key, SignedDuration::from_hours(2));
+    }
+    let done = prune(&location, &at(Timestamp::now(), false))
+        .await
+        .unwrap();
+    assert_eq!(
+        done,
+        [Pruned::Stale(name("one")), Pruned::Stale(name("two"))]
+    );
+    assert_eq!(*aborted.lock().unwrap(), ["backups/one/x"]);
+}
+
+#[tokio::test]
+async fn what_may_be_locked_is_not_pruned_and_the_others_are() {
+    let mut location = Location::in_memory("x");
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    for text in ["asked", "hidden"] {
+        write(&location.store, text, expired).await;
+    }
+    let archive = BackupKeys::new(&name("hidden")).archive();
+    let trial = Trial::of(&location.store).judged(move |verb, key| match verb {
+        "kept" if key == archive => Fate::Refused,
+        _ => Fate::Happens,
+    });
+    location.store = trial.store();
+    for dry_run in [true, false] {
+        let done = prune(&location, &at(now, dry_run)).await.unwrap();
+        let [Pruned::Expired(asked), Pruned::Failed(hidden, why)] = &done[..] else {
+            panic!("{done:?}")
+        };
+        assert_eq!((asked.as_str(), hidden.as_str()), ("asked", "hidden"));
+        assert!(why.contains("is refused"), "{why}");
+    }
+    assert!(left(&location.store, "asked").await.is_empty());
+    assert_eq!(left(&location.store, "hidden").await.len(), 5);
+    assert!(kept(&location.store, &name("hidden")).await.is_err());
+}
