@@ -2,6 +2,7 @@
 
 mod digests;
 mod keep;
+mod newest;
 mod remove;
 mod restores;
 
@@ -16,6 +17,7 @@ use crate::name::Name;
 use crate::records::{self, Data, Volume};
 
 pub use digests::{Digests, Verified, verify_files};
+pub use newest::{OfSchedule, made_by, of_schedule};
 pub(crate) use remove::store_time;
 pub use remove::{PruneOptions, Pruned, delete, kept, prune};
 pub use restores::{
@@ -82,23 +84,6 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
         start(a).cmp(&start(b)).then_with(|| a.name.cmp(&b.name))
     });
     Ok((found, warnings))
-}
-
-/// The newest backup of a schedule that is whole or, where these count too, partially failed; of backups sorted by their start.
-pub fn newest_of<'e>(
-    backups: &'e [Entry],
-    schedule: &str,
-    partially_failed: bool,
-) -> Option<&'e Entry> {
-    backups.iter().rev().find(|entry| {
-        let made_for = entry.backup.metadata.labels.get(SCHEDULE_NAME);
-        made_for.is_some_and(|name| name == schedule)
-            && match entry.backup.status.phase {
-                Phase::Completed => true,
-                Phase::PartiallyFailed => partially_failed,
-                _ => false,
-            }
-    })
 }
 
 /// A marker: nothing where there is none, `Corrupt` where it is none of this folder's.

@@ -21,10 +21,6 @@ Examples:
   kubectl backup get --location s3://backups/prod
   kubectl backup get --contexts prod-eu,prod-us";
 
-/// The annotations of our backups that name their cluster.
-pub(crate) const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
-const CONTEXT: &str = "kubectl-backup/context";
-
 /// List backups, or show one
 ///
 /// Needs no cluster: with a location it reads the bucket alone. With nothing configured it shows the backups of this
@@ -51,8 +47,7 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
         None => look(context, &args).await?,
         Some(many) => {
             let done = many.each(|member| look(&member.context, &args)).await;
-            let of = |done: &Result<_, Exit>| done.as_ref().err().copied().unwrap_or(Exit::Done);
-            exit = many::worst(done.iter().map(|(_, done)| of(done)));
+            exit = many::worst(done.iter().map(|(_, done)| many::exit_of(done)));
             let found = done.into_iter().filter_map(|(_, done)| done.ok());
             (found.flat_map(|(found, _)| found).collect(), true)
         }
@@ -60,7 +55,13 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     let listing = Listing {
         single: args.names.len() == 1 && found.iter().all(|(place, _)| place.member.is_none()),
         items: found,
-        title: |(_, entry)| format!("backup/{}", entry.name),
+        title: |(place, entry)| {
+            let title = format!("backup/{}", entry.name);
+            match &place.member {
+                Some(member) => many::titled(member, &title),
+                None => title,
+            }
+        },
         value: |(place, entry)| {
             let marker = marker(entry)?;
             Ok(match &place.member {
@@ -112,7 +113,10 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
     let wide = output.output == Format::Wide;
     let clusters: Vec<_> = found
         .iter()
-        .map(|(place, entry)| cluster(context, place, entry))
+        .map(|(place, entry)| match &place.member {
+            Some(member) => member.clone(),
+            None => context.made_by(entry, place.cluster.as_deref()),
+        })
         .collect();
     let several = clusters.windows(2).any(|pair| pair[0] != pair[1]);
     let with_cluster = wide || of_all || several;
@@ -160,20 +164,6 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
         table.push(row);
     }
     table
-}
-
-/// The cluster of a backup: the context it was last seen with, else the one it was made with, else its uid.
-fn cluster(context: &Context, place: &Place, entry: &Entry) -> String {
-    if let Some(member) = &place.member {
-        return member.clone();
-    }
-    let annotations = &entry.backup.metadata.annotations;
-    let uid = annotations.get(CLUSTER_UID).or(place.cluster.as_ref());
-    let label = uid.map(|uid| context.label(uid));
-    match (label, annotations.get(CONTEXT)) {
-        (Some(label), Some(made_with)) if Some(&label) == uid => made_with.clone(),
-        (label, _) => label.unwrap_or_default(),
-    }
 }
 
 /// Selectors in kubectl's writing.

@@ -2,7 +2,7 @@
 //! enough on the day the cluster is gone.
 
 use backup_core::api::Restore;
-use backup_core::catalog::{self, Entry};
+use backup_core::catalog::{self, Entry, OfSchedule};
 use backup_core::error::quoted;
 use backup_core::location::Location;
 use backup_core::name::Name;
@@ -11,6 +11,9 @@ use backup_core::{Error, Kind};
 use super::Context;
 use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, Choice};
+
+/// The annotation of our backups with the context that they were made with.
+const CONTEXT: &str = "kubectl-backup/context";
 
 /// A location that is read, and whose it is where that is known.
 #[derive(Clone, Debug)]
@@ -154,50 +157,131 @@ impl Context {
         self.only("backup", name, found).await
     }
 
-    /// The newest good backup of a schedule.
+    /// The newest good backup of a schedule: this cluster's where it has any, as [`catalog::of_schedule`] has it.
     ///
     /// # Errors
-    /// `NotFound`; a schedule that several clusters' folders have.
+    /// `NotFound`; a cluster that can not say which one it is; backups of several other clusters.
     pub(crate) async fn find_of_schedule(
         &self,
         schedule: &Name,
         partially_failed: bool,
     ) -> Result<(Place, Entry)> {
-        let mut places = self.every_place().await?;
-        if places.iter().any(|place| place.cluster.is_some())
-            && let Ok(Some(uid)) = self.identity_soon().await
-        {
-            // Schedules of many clusters have one name: another cluster's backup is taken only where its folder is named.
-            places.retain(|place| place.cluster.as_deref() == Some(uid));
-        }
-        let mut found = Vec::new();
-        for place in places {
-            let (entries, warnings) = catalog::list(&place.location.store).await?;
-            for warning in warnings {
-                self.ui.warn(&warning);
-            }
-            let newest = |partially| catalog::newest_of(&entries, schedule.as_str(), partially);
-            if newest(true).is_some() {
-                let good = newest(partially_failed).cloned();
-                found.push((place, good));
-            }
-        }
         let missing = Error::not_found(format!("schedule {schedule} has no completed backup"));
-        if found.is_empty() {
-            return Err(missing
-                .hint(format!(
-                    "see its backups: {} get -l {}={schedule}{}",
-                    self.program,
-                    catalog::SCHEDULE_NAME,
-                    self.flags_again()
-                ))
-                .into());
+        let Some(place) = self.place_of_schedules().await? else {
+            let hint = match self.folders_of_others()?.as_slice() {
+                [] => format!("this cluster has none: {} create", self.program),
+                others => format!("those of other clusters: {}", others.join(", ")),
+            };
+            return Err(missing.hint(hint).into());
+        };
+        let own = match &place.cluster {
+            Some(own) => Some(own.as_str()),
+            None => self.identity().await?,
+        };
+        let (entries, warnings) = catalog::list(&place.location.store).await?;
+        for warning in warnings {
+            self.ui.warn(&warning);
         }
-        let (place, good) = self.only("schedule", schedule, found).await?;
-        let good = good.ok_or_else(|| {
-            missing.hint("it has a partially failed one: --allow-partially-failed takes it")
-        })?;
-        Ok((place, good))
+        let of = |partially| catalog::of_schedule(&entries, schedule.as_str(), own, partially);
+        let label = |entry: &Entry| match (self.made_by(entry, None), catalog::made_by(entry)) {
+            (label, Some(uid)) if label == uid => format!("cluster {uid}"),
+            (label, Some(uid)) => format!("cluster {label} ({uid})"),
+            (_, None) => "a cluster that they do not name".to_owned(),
+        };
+        let newest = match of(partially_failed) {
+            OfSchedule::Nothing => {
+                return Err(missing
+                    .hint(format!(
+                        "see its backups: {} get -l {}={schedule}{}",
+                        self.program,
+                        catalog::SCHEDULE_NAME,
+                        self.flags_again()
+                    ))
+                    .into());
+            }
+            OfSchedule::Own { newest, beside } => {
+                if !beside.is_empty() {
+                    let others: Vec<_> = beside.into_iter().map(label).collect();
+                    self.ui.note(&format!(
+                        "schedule {schedule} has backups of {} there too; this cluster's own count",
+                        others.join(", ")
+                    ));
+                }
+                newest
+            }
+            OfSchedule::Other { newest, last } => {
+                self.ui.warn(&format!(
+                    "this cluster has no backup of schedule {schedule} there: they are of {}, or of this cluster before it was made anew",
+                    label(last)
+                ));
+                newest
+            }
+            OfSchedule::Several(others) => {
+                let named: Vec<_> = others
+                    .iter()
+                    .map(|entry| format!("--from-backup {} ({})", entry.name, label(entry)))
+                    .collect();
+                return Err(Error::invalid(format!(
+                    "this cluster has no backup of schedule {schedule} there, and several others have"
+                ))
+                .hint(format!("choose one by its name: {}", named.join(", ")))
+                .into());
+            }
+        };
+        let Some(newest) = newest.cloned() else {
+            let partially = match of(true) {
+                OfSchedule::Own { newest, .. } | OfSchedule::Other { newest, .. } => newest,
+                OfSchedule::Nothing | OfSchedule::Several(_) => None,
+            };
+            return Err(match partially {
+                Some(_) => {
+                    missing.hint("it has a partially failed one: --allow-partially-failed takes it")
+                }
+                None => missing,
+            }
+            .into());
+        };
+        Ok((place, newest))
+    }
+
+    /// Where a schedule's backups are looked for; with nothing configured that is this cluster's own folder, where there is one. A cluster that
+    /// can not be asked is an error here: another place has backups of other clusters under the same names.
+    async fn place_of_schedules(&self) -> Result<Option<Place>> {
+        let choice = self.choose(self.asked_location()).await?;
+        if choice != Choice::PerCluster {
+            return Ok(self.opened(choice).await?.pop());
+        }
+        let own = self.cluster_folder().await?;
+        let mut all = self.folders()?.into_iter();
+        Ok(all.find(|place| place.cluster.as_ref() == Some(&own)))
+    }
+
+    /// The folders of clusters on this machine, as `--location` takes them.
+    fn folders_of_others(&self) -> Result<Vec<String>> {
+        Ok(self
+            .folders()?
+            .iter()
+            .map(|place| self.choice(place))
+            .collect())
+    }
+
+    /// `--location file:///x (cluster prod)`
+    fn choice(&self, place: &Place) -> String {
+        let url = locations::place(&place.location.spec);
+        let uid = place.cluster.as_deref().unwrap_or_default();
+        format!("--location {} (cluster {})", quoted(&url), self.label(uid))
+    }
+
+    /// The cluster of a backup: the context it was last seen with, else the one it was made with, else its uid. `folder` is the cluster whose folder it
+    /// lies in.
+    pub(crate) fn made_by(&self, entry: &Entry, folder: Option<&str>) -> String {
+        let uid = catalog::made_by(entry).or(folder);
+        let label = uid.map(|uid| self.label(uid));
+        let made_with = entry.backup.metadata.annotations.get(CONTEXT);
+        match (label, made_with) {
+            (Some(label), Some(made_with)) if Some(label.as_str()) == uid => made_with.clone(),
+            (label, _) => label.unwrap_or_default(),
+        }
     }
 
     /// A restore by its name.
@@ -258,14 +342,7 @@ impl Context {
             return Ok(found.swap_remove(own));
         }
         if found.len() > 1 {
-            let places: Vec<_> = found
-                .iter()
-                .map(|(place, _)| {
-                    let url = locations::place(&place.location.spec);
-                    let uid = place.cluster.as_deref().unwrap_or_default();
-                    format!("--location {url} (cluster {})", self.label(uid))
-                })
-                .collect();
+            let places: Vec<_> = found.iter().map(|(place, _)| self.choice(place)).collect();
             return Err(Error::invalid(format!(
                 "{kind} {:?} is there for several clusters",
                 name.as_str()

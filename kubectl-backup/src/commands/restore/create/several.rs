@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use backup_core::Error;
+use backup_core::error::quoted;
 use backup_core::restore::DryRun;
+use backup_core::{Error, Kind, catalog};
 use serde_json::Value;
 
 use super::{CreateArgs, Meant, exit, look_up, restore, scope, show, target, tell};
-use crate::commands::get::CLUSTER_UID;
 use crate::context::Context;
 use crate::many::{self, Many, Member};
 use backup_cli::error::{Exit, Result};
@@ -30,7 +30,8 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
         super::options(&member.context, &of_member(args, member))?;
     }
     many.are_distinct().await?;
-    let found = many.each(|member| get_ready(args, member)).await;
+    let mut found = many.each(|member| get_ready(args, many, member)).await;
+    refuse_twice(&mut found);
     if let Some(dry) = args.dry_run.meant() {
         return plan(context, args, dry, found).await;
     }
@@ -83,19 +84,61 @@ fn of_member(args: &CreateArgs, member: &Member) -> CreateArgs {
     args
 }
 
-async fn get_ready(args: &CreateArgs, member: &Member) -> Result<Ready> {
+async fn get_ready(args: &CreateArgs, many: &Many, member: &Member) -> Result<Ready> {
     let args = of_member(args, member);
-    let meant = look_up(&member.context, &args).await?;
-    let made_of = meant.entry.backup.metadata.annotations.get(CLUSTER_UID);
-    let identity = member.context.identity().await?;
-    let other =
-        matches!((made_of, identity), (Some(made_of), Some(identity)) if made_of != identity);
+    let context = &member.context;
+    let meant = look_up(context, &args).await?;
+    let made_of = catalog::made_by(&meant.entry);
+    let identity = context.identity().await?;
+    // A folder of its own says whose the backups in it are. A place of several does not: one cluster's backup would go into all of them.
+    if !many.has_folders() && made_of.is_some() && made_of != identity {
+        let name = &meant.entry.name;
+        return Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "{} is of cluster {}, or of this one before it was made anew",
+                meant.source(),
+                context.made_by(&meant.entry, None)
+            ),
+        )
+        .hint(format!(
+            "where it is meant all the same, restore it by itself: {} restore create --from-backup {}{}",
+            context.program,
+            quoted(name.as_str()),
+            context.flags_again()
+        ))
+        .into());
+    }
     Ok(Ready {
-        target: target(&member.context).await?,
+        target: target(context).await?,
+        other: matches!((made_of, identity), (Some(made_of), Some(own)) if made_of != own),
         args,
         meant,
-        other,
     })
+}
+
+/// One backup goes into one cluster: which of them it is of, a backup of Velero's does not say.
+fn refuse_twice(found: &mut many::Done<'_, Ready>) {
+    let sources: Vec<_> = found
+        .iter()
+        .map(|(_, ready)| ready.as_ref().ok().map(|ready| ready.meant.source()))
+        .collect();
+    for (at, (member, ready)) in found.iter_mut().enumerate() {
+        let Some(source) = &sources[at] else { continue };
+        if sources
+            .iter()
+            .filter(|other| *other == &sources[at])
+            .count()
+            > 1
+        {
+            let error = Error::invalid(format!(
+                "{source} would go into several clusters, and it does not say of which it is"
+            ))
+            .hint("restore it by itself, into the cluster that is meant");
+            member.context.ui.error(&error.into());
+            *ready = Err(Exit::Failed);
+        }
+    }
 }
 
 /// Tells what goes where and what can not, and asks.
@@ -125,8 +168,10 @@ fn ask(context: &Context, args: &CreateArgs, found: &many::Done<'_, Ready>) -> R
     if into.is_empty() {
         return Ok(());
     }
+    let risk = args.policy.risk();
+    let risk = risk.map_or_else(String::new, |risk| format!("{risk}; "));
     let question = format!(
-        "restore into {}: {}?",
+        "{risk}restore into {}: {}?",
         counted(into.len() as u64, "cluster"),
         into.join(", ")
     );

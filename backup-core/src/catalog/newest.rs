@@ -1,0 +1,205 @@
+//! Which backup is meant where a schedule is named: its newest good one, and of this cluster. Schedules of many clusters have one name, and where
+//! their Veleros share a bucket their backups lie side by side: another cluster's is taken only where it is the only one that has any. Pure.
+//!
+//! A backup says whose it is by [`CLUSTER_UID`]. One that does not, as Velero's, counts as this cluster's as long as no other cluster has backups of
+//! the schedule beside it; where one has, it may be that one's, and counts as a stranger's.
+
+use std::collections::BTreeMap;
+
+use super::{CLUSTER_UID, Entry, SCHEDULE_NAME};
+use crate::api::Phase;
+
+/// The backups of a schedule, told apart by the clusters that made them.
+#[derive(Debug)]
+pub enum OfSchedule<'e> {
+    /// There are none.
+    Nothing,
+    /// This cluster has some.
+    Own {
+        /// The newest good one.
+        newest: Option<&'e Entry>,
+        /// The newest of each other cluster that has some.
+        beside: Vec<&'e Entry>,
+    },
+    /// One other cluster alone has some.
+    Other {
+        /// The newest good one.
+        newest: Option<&'e Entry>,
+        /// The newest, whatever became of it.
+        last: &'e Entry,
+    },
+    /// Several others have some: the newest of each.
+    Several(Vec<&'e Entry>),
+}
+
+/// Looks at backups that are sorted by their start; `own` is the uid of this cluster's kube-system. Good are completed ones and, where these count
+/// too, partially failed ones.
+pub fn of_schedule<'e>(
+    backups: &'e [Entry],
+    schedule: &str,
+    own: Option<&str>,
+    partially_failed: bool,
+) -> OfSchedule<'e> {
+    let is_of = |entry: &&Entry| {
+        let label = entry.backup.metadata.labels.get(SCHEDULE_NAME);
+        label.is_some_and(|name| name == schedule)
+    };
+    let all: Vec<_> = backups.iter().filter(is_of).collect();
+    if all.is_empty() {
+        return OfSchedule::Nothing;
+    }
+    let is_other = |entry: &&Entry| made_by(entry).is_some_and(|cluster| Some(cluster) != own);
+    if !all.iter().any(is_other) {
+        return OfSchedule::Own {
+            newest: good(&all, partially_failed),
+            beside: Vec::new(),
+        };
+    }
+    let mut groups: BTreeMap<Option<&str>, Vec<&Entry>> = BTreeMap::new();
+    for entry in all {
+        groups.entry(made_by(entry)).or_default().push(entry);
+    }
+    let mine = own.and_then(|own| groups.remove(&Some(own)));
+    let mut others: Vec<_> = groups
+        .values()
+        .filter_map(|group| group.last())
+        .copied()
+        .collect();
+    match (mine, others.as_slice()) {
+        (Some(mine), _) => OfSchedule::Own {
+            newest: good(&mine, partially_failed),
+            beside: others,
+        },
+        (None, [last]) => OfSchedule::Other {
+            newest: groups
+                .values()
+                .find_map(|group| good(group, partially_failed)),
+            last,
+        },
+        (None, _) => {
+            others.sort_by(|a, b| a.name.cmp(&b.name));
+            OfSchedule::Several(others)
+        }
+    }
+}
+
+/// The uid of the cluster that made a backup, where it says so.
+pub fn made_by(entry: &Entry) -> Option<&str> {
+    let uid = entry.backup.metadata.annotations.get(CLUSTER_UID);
+    uid.map(String::as_str).filter(|uid| !uid.is_empty())
+}
+
+fn good<'e>(group: &[&'e Entry], partially_failed: bool) -> Option<&'e Entry> {
+    let is_good = |entry: &&Entry| match entry.backup.status.phase {
+        Phase::Completed => true,
+        Phase::PartiallyFailed => partially_failed,
+        _ => false,
+    };
+    group.iter().rev().copied().find(is_good)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::api::Backup;
+
+    /// `name schedule cluster phase`, in the order of their starts; `-` is a cluster that is not said.
+    fn backups(rows: &[&str]) -> Vec<Entry> {
+        let entry = |(at, row): (usize, &&str)| {
+            let [name, schedule, cluster, phase] =
+                row.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            let mut backup = Backup::default();
+            let meta = &mut backup.metadata;
+            meta.labels
+                .insert(SCHEDULE_NAME.to_owned(), schedule.to_owned());
+            if cluster != "-" {
+                meta.annotations
+                    .insert(CLUSTER_UID.to_owned(), cluster.to_owned());
+            }
+            backup.status.phase = serde_json::from_value(phase.into()).unwrap();
+            backup.status.start_timestamp = jiff::Timestamp::from_second(at as i64).ok();
+            Entry {
+                name: name.parse().unwrap(),
+                backup,
+                raw: Bytes::new(),
+            }
+        };
+        rows.iter().enumerate().map(entry).collect()
+    }
+
+    /// Whose, the newest good one, and those beside it.
+    fn told(rows: &[&str], own: Option<&str>, partially: bool) -> String {
+        let names = |entries: &[&Entry]| -> String {
+            let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+            names.join(",")
+        };
+        let name = |entry: Option<&Entry>| entry.map_or("none".to_owned(), |e| e.name.to_string());
+        match of_schedule(&backups(rows), "nightly", own, partially) {
+            OfSchedule::Nothing => "nothing".to_owned(),
+            OfSchedule::Own { newest, beside } => {
+                format!("own {} beside {}", name(newest), names(&beside))
+            }
+            OfSchedule::Other { newest, last } => {
+                format!("other {} of {}", name(newest), last.name)
+            }
+            OfSchedule::Several(others) => format!("several {}", names(&others)),
+        }
+    }
+
+    #[test]
+    fn the_newest_backup_of_a_schedule_is_a_completed_one() {
+        let rows = [
+            "a nightly - Completed",
+            "b nightly - Completed",
+            "c nightly - PartiallyFailed",
+            "d nightly - InProgress",
+            "e nightly - Failed",
+            "f weekly - Completed",
+        ];
+        assert_eq!(told(&rows, Some("1"), false), "own b beside ");
+        assert_eq!(told(&rows, None, true), "own c beside ");
+        assert_eq!(told(&rows[2..], None, false), "own none beside ");
+        assert_eq!(told(&rows[5..], None, true), "nothing");
+    }
+
+    #[test]
+    fn another_clusters_newer_backup_is_never_taken_for_this_clusters_own() {
+        let rows = [
+            "a nightly 1 Completed",
+            "b nightly - Completed",
+            "c nightly 2 Completed",
+        ];
+        // What does not say whose it is may be the other one's.
+        assert_eq!(told(&rows, Some("1"), false), "own a beside b,c");
+        assert_eq!(told(&rows[..2], Some("1"), false), "own b beside ");
+        // Better none than another one's.
+        let failed = ["a nightly 1 Failed", "c nightly 2 Completed"];
+        assert_eq!(told(&failed, Some("1"), true), "own none beside c");
+    }
+
+    #[test]
+    fn another_clusters_is_taken_where_it_alone_has_some_and_none_of_several() {
+        let rows = [
+            "a nightly 2 Completed",
+            "b nightly 2 Failed",
+            "c nightly 3 Completed",
+            "d nightly - Completed",
+        ];
+        for own in [Some("1"), None] {
+            assert_eq!(told(&rows[..2], own, false), "other a of b");
+            assert_eq!(told(&rows[..3], own, false), "several b,c");
+            assert_eq!(told(&rows[2..], own, false), "several c,d");
+        }
+        assert_eq!(told(&rows[1..2], Some("1"), true), "other none of b");
+    }
+
+    #[test]
+    fn an_empty_uid_says_nothing() {
+        let mut entries = backups(&["a nightly 1 Completed"]);
+        let annotations = &mut entries[0].backup.metadata.annotations;
+        annotations.insert(CLUSTER_UID.to_owned(), String::new());
+        assert_eq!(made_by(&entries[0]), None);
+    }
+}
