@@ -1,5 +1,6 @@
 //! What a command is given: the terminal, the clock, the cluster when it is first needed, and the location that is meant.
 
+mod connecting;
 mod lookup;
 mod velero;
 
@@ -58,6 +59,7 @@ pub(crate) struct Context {
     pub(crate) member: Option<String>,
     stop: Arc<Stop>,
     global: GlobalArgs,
+    connecting: connecting::Connecting,
     cluster: OnceCell<Cluster>,
     identity: OnceCell<Option<String>>,
     objects: OnceCell<velero::Found>,
@@ -86,6 +88,7 @@ impl Context {
             program,
             member: None,
             global,
+            connecting: connecting::Connecting::default(),
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
             objects: OnceCell::new(),
@@ -96,6 +99,7 @@ impl Context {
     pub(crate) fn of_member(&self, name: &str, context: &str, location: Option<String>) -> Self {
         let mut global = self.global.clone();
         global.connection.context = Some(context.to_owned());
+        global.connection.is_one_of_several = true;
         global.location.location = location;
         Self {
             ui: Arc::new(self.ui.labelled(name)),
@@ -105,6 +109,7 @@ impl Context {
             member: Some(name.to_owned()),
             stop: Arc::clone(&self.stop),
             global,
+            connecting: connecting::Connecting::default(),
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
             objects: OnceCell::new(),
@@ -123,7 +128,8 @@ impl Context {
     pub(crate) async fn cluster(&self) -> Result<&Cluster> {
         self.cluster
             .get_or_try_init(|| async {
-                let (cluster, warning) = self.global.connection.cluster(self.now).await?;
+                let made = self.connecting.client(&self.global.connection, self.now);
+                let (cluster, warning) = made.await?;
                 if let Some(warning) = warning {
                     self.ui.warn(&warning);
                 }
@@ -133,6 +139,11 @@ impl Context {
                 })
             })
             .await
+    }
+
+    /// The address of the API server, once it is known.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.cluster.get().map(Cluster::server)
     }
 
     /// The kubeconfig that the flags and the environment name; an empty one where there is none.

@@ -6,6 +6,7 @@
 //! (`status.lastValidationTime`) is told, so that its user knows what to add.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
@@ -171,7 +172,7 @@ impl Context {
         let title = format!("location {:?} of namespace {namespace}", spec.metadata.name);
         let flags = self.location_args();
         reachable(&mut spec, &title).await?;
-        let own = flags.given_credentials();
+        let own = flags.credentials_file.as_deref();
         let cluster = self.cluster().await?;
         let credentials = object::credentials(cluster, &namespace, &mut spec, own.is_some())
             .await
@@ -184,22 +185,44 @@ impl Context {
                 };
                 e.context(format!("{title} can not be used")).hint(hint)
             })?;
-        let has_url = spec
-            .spec
-            .config
-            .get("s3Url")
-            .is_some_and(|url| !url.is_empty());
-        // What the environment's keys are for is not known to a store that an object of a cluster names.
-        if credentials.file.is_none() && own.is_none() && (has_url || !has_keys_in_environment()) {
-            return Err(Error::invalid(format!(
-                "{title} has no credentials of its own: those of Velero's machine can not be borrowed"
-            ))
-            .hint("give credentials of your own with --credentials-file")
-            .into());
-        }
-        let mut location = flags.open_with(&spec, own, credentials)?;
+        let url = spec.spec.config.get("s3Url");
+        let ambient = Ambient {
+            file: flags.credentials_file_of_environment.as_deref(),
+            has_keys: has_keys_in_environment(),
+        };
+        let file = match own {
+            None if credentials.file.is_none() => {
+                ambient.file_for(&title, url.is_some_and(|url| !url.is_empty()))?
+            }
+            own => own,
+        };
+        let mut location = flags.open_with(&spec, file, credentials)?;
         location.shared_with_velero = namespace != OURS;
         Ok(location)
+    }
+}
+
+/// What the environment has for locations: this user's own file of credentials, and keys.
+struct Ambient<'e> {
+    file: Option<&'e Path>,
+    has_keys: bool,
+}
+
+impl<'e> Ambient<'e> {
+    /// The file, where an object of a cluster has no credentials of its own; nothing where the environment's keys are meant. What the environment
+    /// has them for is not known to a store that an object names: they go to none but AWS itself.
+    fn file_for(&self, title: &str, has_url: bool) -> Result<Option<&'e Path>, Error> {
+        match (self.file, has_url) {
+            (Some(file), false) => Ok(Some(file)),
+            (None, false) if self.has_keys => Ok(None),
+            (file, _) => Err(Error::invalid(format!(
+                "{title} has no credentials of its own: those of Velero's machine can not be borrowed"
+            ))
+            .hint(match file {
+                Some(_) => "give credentials of your own with --credentials-file: its variable is not taken for an address that an object of a cluster names",
+                None => "give credentials of your own with --credentials-file",
+            })),
+        }
     }
 }
 
@@ -322,6 +345,21 @@ mod tests {
         ] {
             assert_eq!(is_hidden(found, forbidden), hidden, "{forbidden}");
         }
+    }
+
+    #[test]
+    fn the_environments_credentials_go_to_no_store_that_an_object_names() {
+        let file = Path::new("/keys");
+        let of = |file, has_keys, has_url| {
+            Ambient { file, has_keys }
+                .file_for("it", has_url)
+                .map_err(|e| e.hint_text().unwrap().contains("variable"))
+        };
+        assert_eq!(of(Some(file), true, false), Ok(Some(file)));
+        assert_eq!(of(None, true, false), Ok(None));
+        assert_eq!(of(None, false, false), Err(false));
+        assert_eq!(of(None, true, true), Err(false));
+        assert_eq!(of(Some(file), true, true), Err(true));
     }
 
     #[tokio::test]
