@@ -213,8 +213,51 @@ fn a_remembered_location_is_changed_and_forgotten_and_its_backups_stay() {
     assert_ne!(shown["items"][0]["spec"]["default"], true);
     assert_eq!(shown["items"][1]["spec"]["default"], true);
 
+    // What is only tried is refused where it would be, and changes nothing.
+    let before = run(&["location", "get", "-o", "yaml"]).ok().stdout;
+    let three = [
+        "location",
+        "create",
+        "three",
+        "--provider=local",
+        "--bucket=/three",
+    ];
+    for (arguments, says) in [
+        (&three[..], "three created"),
+        (&["location", "set", "one", "--default"], "one configured"),
+        (&["location", "delete", "one"], "one deleted"),
+    ] {
+        let dry = run(&[arguments, &["--dry-run"]].concat()).ok();
+        let told = format!("backupstoragelocation/{says} (dry run)\n");
+        assert_eq!(dry.stdout, told);
+    }
+    let after = run(&["location", "get", "-o", "yaml"]).ok().stdout;
+    assert_eq!(after, before);
+
     for (arguments, code, says) in [
         (&["location", "set", "one"][..], 2, "nothing to set"),
+        (
+            &[
+                "location",
+                "create",
+                "one",
+                "--provider=local",
+                "--bucket=/x",
+                "--dry-run",
+            ],
+            1,
+            "exists already",
+        ),
+        (
+            &["location", "set", "absent", "--default", "--dry-run=client"],
+            1,
+            "there are: one, two",
+        ),
+        (
+            &["location", "set", "one", "--default", "--dry-run=server"],
+            2,
+            "--dry-run",
+        ),
         (
             &["location", "set", "absent", "--default"],
             1,

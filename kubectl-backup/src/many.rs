@@ -17,7 +17,8 @@ use crate::context::Context;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations::{self, Choice};
 use backup_cli::output::{self, Format, OutputArgs, Table};
-use workspace::{Schedule, Workspace};
+pub(crate) use workspace::Schedule;
+use workspace::Workspace;
 
 /// Clusters that are worked on at a time: each takes the memory of a run of its own.
 const AT_A_TIME: usize = 4;
@@ -32,7 +33,7 @@ const CLUSTER: &str = "kubectl-backup/cluster";
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Several clusters")]
 pub(crate) struct ManyArgs {
-    /// Contexts of the kubeconfig: all of these clusters as one (comma list, can be repeated)
+    /// Contexts of the kubeconfig: all of these clusters as one (comma list, can be repeated); -o name prints CLUSTER/KIND/NAME then
     #[arg(
         long,
         value_name = "CONTEXT",
@@ -152,19 +153,10 @@ impl Many {
     /// Errors where two names are names of one cluster. One that does not answer is told later, by its own work.
     pub(crate) async fn are_distinct(&self) -> Result<()> {
         let asked = stream::iter(&self.members).map(|member| async move {
-            let uid = member
-                .context
-                .identity_soon()
-                .await
-                .ok()
-                .flatten()
-                .map(str::to_owned);
-            let server = member
-                .context
-                .cluster()
-                .await
-                .map(|cluster| cluster.server().to_owned());
-            (member.name.as_str(), uid, server.ok())
+            let uid = member.context.identity_soon().await;
+            let uid = uid.ok().flatten().map(str::to_owned);
+            let server = member.context.server().map(str::to_owned);
+            (member.name.as_str(), uid, server)
         });
         let answers: Vec<_> = asked.buffered(AT_A_TIME).collect().await;
         match twice(&answers) {
@@ -174,6 +166,11 @@ impl Many {
                     .hint("name it once; nothing was begun"),
             )),
         }
+    }
+
+    /// Whether each of them has a folder of its own in a location that they share.
+    pub(crate) fn has_folders(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Errors where the location that they share is one cluster's already: what lies at its root would be mixed with folders of others. Where
@@ -286,6 +283,11 @@ pub(crate) fn labelled(member: &str, mut object: Value) -> Value {
     object
 }
 
+/// `CLUSTER/KIND/NAME`, as -o name shows an object of one of several clusters: the last two parts are never ambiguous.
+pub(crate) fn titled(member: &str, title: &str) -> String {
+    format!("{member}/{title}")
+}
+
 /// Prints what was made in each of several clusters: a row of cells behind the cluster's name, and the objects.
 ///
 /// # Errors
@@ -305,13 +307,11 @@ pub(crate) fn print(
                 .filter_map(|(name, _, object)| Some(labelled(&name, object?)));
             output::print(ui, format, &output::objects(objects.collect(), false))
         }
-        Format::Name => rows
-            .iter()
-            .filter_map(|(.., object)| object.as_ref())
-            .try_for_each(|object| {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                ui.line(&format!("{kind}/{name}"))
-            }),
+        Format::Name => rows.iter().try_for_each(|(member, _, object)| {
+            let Some(object) = object else { return Ok(()) };
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            ui.line(&titled(member, &format!("{kind}/{name}")))
+        }),
         Format::Table | Format::Wide => {
             let titles: Vec<_> = std::iter::once("CLUSTER")
                 .chain(titles.iter().copied())
@@ -325,7 +325,73 @@ pub(crate) fn print(
     }
 }
 
+/// What is described of one of several clusters.
+pub(crate) struct Described {
+    /// For programs.
+    pub(crate) value: Value,
+    /// For people.
+    pub(crate) text: String,
+    /// `KIND/NAME`
+    pub(crate) title: String,
+}
+
+/// Prints descriptions of things of several clusters; the exit code is the worst of theirs.
+///
+/// # Errors
+/// When they can not be written.
+pub(crate) fn describe(
+    context: &Context,
+    format: Format,
+    done: Done<'_, Described>,
+) -> Result<Exit> {
+    let ui = &context.ui;
+    let exits = done.iter().map(|(_, done)| exit_of(done));
+    let exit = worst(exits.collect::<Vec<_>>());
+    let found = done
+        .into_iter()
+        .filter_map(|(member, done)| Some((member, done.ok()?)));
+    match format {
+        Format::Json | Format::Yaml => {
+            let values = found.map(|(member, one)| labelled(&member.name, one.value));
+            output::print(ui, format, &output::objects(values.collect(), false))?;
+        }
+        Format::Name => {
+            for (member, one) in found {
+                member.context.line(&one.title)?;
+            }
+        }
+        Format::Table | Format::Wide => {
+            let texts: Vec<_> = found.map(|(_, one)| one.text).collect();
+            if !texts.is_empty() {
+                ui.line(&texts.join("\n\n\n"))?;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// The exit code of one of them.
+pub(crate) fn exit_of<T>(done: &Result<T, Exit>) -> Exit {
+    done.as_ref().err().copied().unwrap_or(Exit::Done)
+}
+
 impl Context {
+    /// A line of a result that begins with `KIND/NAME`: of one of several clusters, it says which.
+    ///
+    /// # Errors
+    /// As [`Ui::line`](backup_cli::ui::Ui::line).
+    pub(crate) fn line(&self, text: &str) -> Result<()> {
+        self.ui.line(&self.titled(text))
+    }
+
+    /// The same, not printed.
+    pub(crate) fn titled(&self, text: &str) -> String {
+        match &self.member {
+            Some(member) => titled(member, text),
+            None => text.to_owned(),
+        }
+    }
+
     /// The location that is asked for where the client's own file or a URL says where it is; nothing where each cluster is asked for its own.
     fn own_location(
         &self,

@@ -115,6 +115,38 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
         &["Velero's"],
     );
 
+    // Velero deletes what is expired, whatever `prune` promises; whose a backup is that no guard keeps, somebody has to read.
+    let label = "velero.io/schedule-name=daily";
+    let daily = ["create", "daily", "-n", &namespace, "--labels", label];
+    told(run(&daily), 0, &["warning: Velero", "--ttl never"]);
+    let key = "p/backups/daily/velero-backup.json";
+    let uid = &cluster.get_raw("/api/v1/namespaces/kube-system")["metadata"]["uid"];
+    let marker = String::from_utf8(plain.get(bucket, key).to_vec()).unwrap();
+    plain.put(
+        bucket,
+        key,
+        marker.replace(uid.as_str().unwrap(), "another-uid"),
+    );
+    let delete = ["delete", "daily", "--yes"];
+    told(run(&delete), 1, &["is of cluster", "--force"]);
+    let dry = told(run(&["delete", "daily", "--dry-run"]), 0, &[]).stdout;
+    assert!(dry.contains("backup/daily"), "{dry}");
+    assert!(plain.try_get(bucket, key).is_some());
+    let newest = [
+        "restore",
+        "create",
+        "--from-schedule",
+        "daily",
+        "--dry-run=client",
+    ];
+    told(
+        run(&newest),
+        0,
+        &["warning: this cluster has no backup of schedule daily"],
+    );
+    told(run(&[&delete[..], &["--force"]].concat()), 0, &[]);
+    assert!(plain.try_get(bucket, key).is_none());
+
     let table = told(run(&["location", "get"]), 0, &[]).stdout;
     let row = table
         .lines()
@@ -228,6 +260,20 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
         &[],
     );
     assert!(given.stdout.contains("theirs"), "{}", given.stdout);
+    // The variable is this user's for a place of his own: Velero's Secret comes before it, and it goes to no address that an object names.
+    let wrong = home.write(
+        "wrong",
+        "[default]\naws_access_key_id=a\naws_secret_access_key=b\n",
+    );
+    let wrong = wrong.to_str().unwrap();
+    let variable = "KUBECTL_BACKUP_CREDENTIALS_FILE";
+    told(run(&["get"]).env(variable, wrong), 0, &[]);
+    told(
+        run(&["get"]).env(variable, file).kubeconfig(&looks),
+        1,
+        &missing,
+    );
+    told(run(&["get", "--credentials-file", wrong]), 1, &[]);
     let blind = cluster.user("sees-nothing", &[]);
     told(
         run(&["get"]).kubeconfig(&blind),

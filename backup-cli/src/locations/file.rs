@@ -63,6 +63,17 @@ pub fn change<T>(
     Ok(done)
 }
 
+/// What a change would come to; nothing is written.
+///
+/// # Errors
+/// What `change` refuses, and when the file can not be read.
+pub fn consider<T>(
+    path: &Path,
+    change: impl FnOnce(&mut Vec<BackupStorageLocation>) -> Result<T>,
+) -> Result<T> {
+    change(&mut read(path)?.locations)
+}
+
 /// Replaces the file: written beside it, synced, renamed.
 fn write(path: &Path, locations: &[BackupStorageLocation]) -> Result<()> {
     let mut text = String::new();
@@ -172,7 +183,13 @@ mod tests {
             }
         });
         assert_eq!(read(&path).unwrap().locations.len(), 16);
-        // A change that is refused changes nothing.
+        // A change that is only considered, or refused, changes nothing.
+        let considered = consider(&path, |all| {
+            all.clear();
+            Ok(all.len())
+        });
+        assert_eq!(considered.unwrap(), 0);
+        assert_eq!(read(&path).unwrap().locations.len(), 16);
         let refused = change(&path, |all| {
             all.clear();
             Err::<(), _>(Error::invalid("no").into())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::api::{Backup, BackupSpec, Phase};
 use backup_core::backup::{self, BackupOptions, BackupReport};
+use backup_core::catalog::SCHEDULE_NAME;
 use backup_core::{Kind, name::Name};
 use clap::Args;
 
@@ -37,6 +38,9 @@ Examples:
 pub(crate) struct CreateArgs {
     /// Name of the backup [default: backup-<time>, or <schedule>-<time>]
     name: Option<String>,
+    /// What a generated name begins with, where a workspace says it.
+    #[arg(skip)]
+    stem: Option<String>,
     /// Which objects.
     #[command(flatten)]
     filter: FilterArgs,
@@ -172,6 +176,11 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         cluster.server(),
         locations::place_and_endpoint(&location.spec)
     ));
+    if location.shared_with_velero
+        && let Some(warning) = short_lived(&options)
+    {
+        ui.warn(&warning);
+    }
     let began = Instant::now();
     let cancel = context.cancel("nothing half-written stays");
     let bar = ui.progress();
@@ -194,6 +203,16 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         took,
         pruned,
     })
+}
+
+/// What `prune` promises of a schedule's newest backup, Velero does not: it deletes whatever is expired.
+fn short_lived(options: &BackupOptions) -> Option<String> {
+    let schedule = options.labels.get(SCHEDULE_NAME)?;
+    let end = options.expires?;
+    Some(format!(
+        "Velero, whose location this is, deletes this backup at {end:.0}, even where it is the newest good one of schedule {schedule}: \
+         --ttl never keeps it"
+    ))
 }
 
 fn exit(made: &Made) -> Exit {
@@ -241,11 +260,8 @@ fn scope(args: &CreateArgs, options: &BackupOptions) -> String {
 }
 
 fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
-    let stem = args
-        .asked
-        .from_schedule
-        .as_ref()
-        .map_or("backup", Name::as_str);
+    let schedule = args.asked.from_schedule.as_ref().map(Name::as_str);
+    let stem = schedule.or(args.stem.as_deref()).unwrap_or("backup");
     let name = match &args.name {
         Some(name) => flags::new_name(name)?,
         None => flags::new_name(&flags::generated_name(stem, context.now))?,

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::commands::get::marker;
 use crate::context::{Context, Place};
 use crate::flags;
-use crate::many::{self, Many, ManyArgs};
+use crate::many::{self, Described, ManyArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Description, Document, Format};
@@ -83,7 +83,17 @@ struct Known {
 pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
     let name = flags::known_name(&args.name)?;
     if let Some(many) = args.many.resolve(context)? {
-        return several(context, &args, &many).await;
+        let done = many.each(|member| async {
+            let shown = look(&member.context, &args).await?;
+            Ok(Described {
+                value: serde_json::to_value(document(&shown)).map_err(|e| {
+                    Error::other("the description can not be written as JSON").because(e)
+                })?,
+                text: shown.text.render(),
+                title: format!("backup/{}", shown.known.name),
+            })
+        });
+        return many::describe(context, args.output, done.await);
     }
     match look(context, &args).await {
         Ok(shown) if matches!(args.output, Format::Table | Format::Wide) => {
@@ -97,35 +107,6 @@ pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
         Err(e) => return Err(e),
     }
     Ok(Exit::Done)
-}
-
-/// A backup of each of several clusters.
-async fn several(context: &Context, args: &DescribeArgs, many: &Many) -> Result<Exit> {
-    let ui = &context.ui;
-    let (mut values, mut exits, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-    for (member, done) in many.each(|member| look(&member.context, args)).await {
-        exits.push(done.as_ref().err().copied().unwrap_or(Exit::Done));
-        let Ok(shown) = done else { continue };
-        match args.output {
-            Format::Table | Format::Wide => texts.push(shown.text.render()),
-            Format::Name => texts.push(format!("backup/{}", shown.known.name)),
-            Format::Json | Format::Yaml => {
-                let value = serde_json::to_value(document(&shown)).map_err(|e| {
-                    Error::other("the description can not be written as JSON").because(e)
-                })?;
-                values.push(many::labelled(&member.name, value));
-            }
-        }
-    }
-    match args.output {
-        Format::Json | Format::Yaml => {
-            output::print(ui, args.output, &output::objects(values, false))?;
-        }
-        Format::Name => texts.iter().try_for_each(|text| ui.line(text))?,
-        Format::Table | Format::Wide if texts.is_empty() => {}
-        Format::Table | Format::Wide => ui.line(&texts.join("\n\n\n"))?,
-    }
-    Ok(many::worst(exits))
 }
 
 /// A backup, for programs and for people.

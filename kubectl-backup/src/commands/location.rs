@@ -10,10 +10,12 @@ mod set;
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
 use backup_core::location::Location;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::context::Context;
+use crate::flags::DryRun;
 use backup_cli::error::{Exit, Result};
+use backup_cli::locations::file;
 
 /// What to do about locations.
 #[derive(Clone, Debug, Subcommand)]
@@ -24,6 +26,39 @@ pub(crate) enum LocationCommand {
     Set(set::SetArgs),
     Delete(delete::DeleteArgs),
     Adopt(adopt::AdoptArgs),
+}
+
+/// For commands that change the client's file.
+#[derive(Clone, Debug, Args)]
+struct ChangeArgs {
+    /// Only tell what would be done
+    #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
+    dry_run: DryRun,
+}
+
+impl ChangeArgs {
+    fn is_dry(&self) -> bool {
+        self.dry_run != DryRun::None
+    }
+
+    /// Changes the file, or finds out whether that could be done.
+    fn change(
+        &self,
+        context: &Context,
+        change: impl FnOnce(&mut Vec<BackupStorageLocation>) -> Result<()>,
+    ) -> Result<()> {
+        let path = context.paths.locations();
+        match self.dry_run {
+            DryRun::None => file::change(&path, change),
+            DryRun::Client => file::consider(&path, change),
+        }
+    }
+
+    fn tell(&self, context: &Context, name: &str, verb: &str) -> Result<()> {
+        let dry = if self.is_dry() { " (dry run)" } else { "" };
+        let line = format!("backupstoragelocation/{name} {verb}{dry}");
+        context.ui.line(&line)
+    }
 }
 
 /// Runs one of them.

@@ -1,5 +1,7 @@
 //! `prune`: removes what is expired, what is too much of a schedule, and what dead runs left.
 
+use std::collections::BTreeMap;
+
 use backup_core::catalog::{self, PruneOptions, Pruned};
 use backup_core::location::Location;
 use backup_core::name::Name;
@@ -7,6 +9,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::flags::RemovalArgs;
+use crate::many::{self, Many, ManyArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::counted;
@@ -15,7 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl backup prune --dry-run
   kubectl backup prune --yes
-  kubectl backup prune --keep 7 --schedule nightly --yes";
+  kubectl backup prune --keep 7 --schedule nightly --yes
+  kubectl backup prune --workspace production --yes";
 
 /// Remove expired backups and what runs that died left behind
 ///
@@ -35,74 +39,145 @@ pub(crate) struct PruneArgs {
     schedule: Option<Name>,
     #[command(flatten)]
     removal: RemovalArgs,
+    #[command(flatten)]
+    many: ManyArgs,
+}
+
+/// What would be pruned in a location.
+struct Would {
+    location: Location,
+    all: Vec<Pruned>,
+}
+
+impl Would {
+    /// How many would go.
+    fn goes(&self) -> usize {
+        let stays = |one: &&Pruned| matches!(one, Pruned::Kept(..) | Pruned::Failed(..));
+        self.all.iter().filter(|one| !stays(one)).count()
+    }
+
+    /// `3 items from s3://backups/prod`
+    fn sum(&self) -> String {
+        let place = locations::place(&self.location.spec);
+        format!("{} from {place}", counted(self.goes() as u64, "item"))
+    }
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
-    let ui = &context.ui;
+    if let Some(many) = args.many.resolve(context)? {
+        return several(context, &args, &many).await;
+    }
+    let would = look(context, &args).await?;
+    if would.goes() > 0 && !args.removal.is_dry() {
+        let question = format!("remove {}?", would.sum());
+        context.ui.confirm(args.removal.yes, &question)?;
+    }
+    prune(context, &args, &would).await
+}
+
+/// In the locations of several clusters; one question for all.
+async fn several(context: &Context, args: &PruneArgs, many: &Many) -> Result<Exit> {
+    many.are_distinct().await?;
+    let found = many.each(|member| look(&member.context, args)).await;
+    let sums: Vec<_> = found
+        .iter()
+        .filter_map(|(member, would)| Some((member, would.as_ref().ok()?)))
+        .filter(|(_, would)| would.goes() > 0)
+        .map(|(member, would)| format!("{} ({})", would.sum(), member.name))
+        .collect();
+    if !sums.is_empty() && !args.removal.is_dry() {
+        let question = format!("remove {}?", sums.join(", "));
+        context.ui.confirm(args.removal.yes, &question)?;
+    }
+    let found: BTreeMap<_, _> = found
+        .iter()
+        .map(|(member, would)| (&member.name, would))
+        .collect();
+    let found = &found;
+    let done = many.each(|member| async move {
+        match found.get(&member.name) {
+            Some(Ok(would)) => prune(&member.context, args, would).await,
+            // Why was told when it was looked at.
+            Some(Err(exit)) => Ok(*exit),
+            None => Ok(Exit::Failed),
+        }
+    });
+    let done = done.await.into_iter();
+    Ok(many::worst(
+        done.map(|(_, done)| done.unwrap_or_else(|exit| exit)),
+    ))
+}
+
+async fn look(context: &Context, args: &PruneArgs) -> Result<Would> {
     let location = context.location_to_write().await?;
     context
         .guard(&location, "prune", args.removal.asks_nothing())
         .await?;
-    let host = context.host();
-    let cluster = context.identity().await?;
-    let options = |dry_run| PruneOptions {
+    let all = attempt(context, args, &location, true).await?;
+    let would = Would { location, all };
+    if would.goes() > 0 && !args.removal.yes && !args.removal.is_dry() && !args.removal.names_only()
+    {
+        for one in &would.all {
+            told(context, &args.removal, one, "would be pruned")?;
+        }
+    }
+    Ok(would)
+}
+
+async fn attempt(
+    context: &Context,
+    args: &PruneArgs,
+    location: &Location,
+    dry_run: bool,
+) -> Result<Vec<Pruned>> {
+    let options = PruneOptions {
         now: context.now,
-        host: &host,
+        host: &context.host(),
         dry_run,
         keep: args.keep.map(|keep| keep as usize),
         schedule: args.schedule.as_ref().map(Name::as_str),
-        cluster,
+        cluster: context.identity().await?,
     };
-    let would = catalog::prune(&location, &options(true)).await?;
-    let goes = would
-        .iter()
-        .filter(|one| !matches!(one, Pruned::Kept(..) | Pruned::Failed(..)))
-        .count();
-    if args.removal.is_dry() || goes == 0 {
-        for one in &would {
+    Ok(catalog::prune(location, &options).await?)
+}
+
+/// Does it where that is asked, and tells what became of all.
+async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exit> {
+    let Would { location, all } = would;
+    if args.removal.is_dry() || would.goes() == 0 {
+        for one in all {
             told(context, &args.removal, one, "would be pruned")?;
         }
-        if goes == 0 {
-            ui.note(&format!(
+        if would.goes() == 0 {
+            context.ui.note(&format!(
                 "nothing to prune in {}",
                 locations::place(&location.spec)
             ));
         }
-        return Ok(exit(&would));
+        return Ok(exit(all));
     }
-    if !args.removal.yes && !args.removal.names_only() {
-        for one in &would {
-            told(context, &args.removal, one, "would be pruned")?;
-        }
-    }
-    let question = format!(
-        "remove {} from {}?",
-        counted(goes as u64, "item"),
-        locations::place(&location.spec)
-    );
-    ui.confirm(args.removal.yes, &question)?;
-    let kept = keeps_versions(&location, &would).await?;
-    let done = catalog::prune(&location, &options(false)).await?;
+    let kept = keeps_versions(location, all).await;
+    let done = attempt(context, args, location, false).await?;
     for one in &done {
         told(context, &args.removal, one, "pruned")?;
     }
     if kept {
-        ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
+        context.ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
     }
     Ok(exit(&done))
 }
 
 /// Whether what is pruned is hidden only; what holds of one backup of a bucket holds of all.
-async fn keeps_versions(location: &Location, would: &[Pruned]) -> Result<bool> {
+async fn keeps_versions(location: &Location, would: &[Pruned]) -> bool {
     let expired = would.iter().find_map(|one| match one {
         Pruned::Expired(name) | Pruned::Beyond(name) => Some(name),
         _ => None,
     });
-    Ok(match expired {
-        Some(name) => catalog::kept(&location.store, name).await?.versions,
-        None => false,
-    })
+    let Some(name) = expired else { return false };
+    // Whether it may be removed was asked of each.
+    let kept = catalog::kept(&location.store, name).await;
+    kept.is_ok_and(|kept| kept.versions)
 }
 
 /// What was kept for a reason is no failure; what could not be removed is: who runs this every night hears of it by the exit code alone.
@@ -120,7 +195,7 @@ fn told(context: &Context, removal: &RemovalArgs, one: &Pruned, verb: &str) -> R
         Pruned::Expired(name) | Pruned::Beyond(name) | Pruned::Stale(name)
             if removal.names_only() =>
         {
-            context.ui.line(&format!("backup/{name}"))
+            context.line(&format!("backup/{name}"))
         }
         Pruned::StaleClaim(_) if removal.names_only() => Ok(()),
         _ => tell(context, one, verb),
@@ -138,7 +213,7 @@ fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
             context.ui.say(&text);
             Ok(())
         }
-        _ => context.ui.line(&text),
+        _ => context.line(&text),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{CreateArgs, exit, make, planned, summary};
 use crate::context::Context;
 use crate::flags::{self, DryRun};
-use crate::many::{self, Many, Member};
+use crate::many::{self, Many, Member, Schedule};
 use backup_cli::error::{Exit, Result};
 
 const TITLES: [&str; 5] = ["NAME", "STATUS", "ERRORS", "WARNINGS", "STORAGE-LOCATION"];
@@ -15,7 +15,7 @@ const TITLES: [&str; 5] = ["NAME", "STATUS", "ERRORS", "WARNINGS", "STORAGE-LOCA
 /// Runs the command.
 pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Result<Exit> {
     // A mistake of the command line is one before anything is begun.
-    let named = |member: &Member| of_member(args, many, member, context);
+    let named = |member: &Member| of_member(args, many.schedule.as_ref(), &member.namespaces);
     let all: Vec<CreateArgs> = many.members.iter().map(named).collect();
     for (member, args) in many.members.iter().zip(&all) {
         super::options(&member.context, args)?;
@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
     let mut exits = Vec::new();
     if args.dry_run == DryRun::Client {
         let done = many.each(|member| {
-            let args = of_member(args, many, member, context);
+            let args = of_member(args, many.schedule.as_ref(), &member.namespaces);
             async move { planned(&member.context, &args).await }
         });
         for (member, done) in done.await {
@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
         }
     } else {
         let done = many.each(|member| {
-            let args = of_member(args, many, member, context);
+            let args = of_member(args, many.schedule.as_ref(), &member.namespaces);
             async move {
                 let made = make(&member.context, &args).await?;
                 summary::tell(&member.context, &made.report, made.took);
@@ -81,17 +81,70 @@ fn row(member: &Member, backup: Option<&Backup>, otherwise: &str) -> Result<Row>
 }
 
 /// What is asked of one of them: the workspace says what the command line does not.
-fn of_member(args: &CreateArgs, many: &Many, member: &Member, context: &Context) -> CreateArgs {
+fn of_member(args: &CreateArgs, schedule: Option<&Schedule>, namespaces: &[String]) -> CreateArgs {
     let mut args = args.clone();
-    args.filter.default_namespaces(&member.namespaces);
-    if let Some(schedule) = &many.schedule {
-        args.labels
-            .push(format!("{SCHEDULE_NAME}={}", schedule.name));
+    args.filter.default_namespaces(namespaces);
+    if let Some(schedule) = schedule {
+        // Labels that can not be read are refused with the others.
+        let labels = flags::pairs("--labels", '=', &args.labels).unwrap_or_default();
+        if !labels.contains_key(SCHEDULE_NAME) {
+            args.labels
+                .push(format!("{SCHEDULE_NAME}={}", schedule.name));
+        }
         if args.ttl.is_none() && args.expires.is_none() {
             args.ttl.clone_from(&schedule.ttl);
         }
-        let name = || flags::generated_name(&schedule.name, context.now);
-        args.name.get_or_insert_with(name);
+        args.stem = Some(schedule.name.clone());
     }
     args
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CreateArgs,
+    }
+
+    #[test]
+    fn a_workspaces_schedule_names_backups_and_the_command_line_wins() {
+        let schedule = Schedule {
+            name: "nightly".to_owned(),
+            ttl: Some("30d".to_owned()),
+        };
+        let of = |line: &[&str]| {
+            let args = Line::parse_from([&["x"], line].concat()).args;
+            of_member(&args, Some(&schedule), &["shop".to_owned()])
+        };
+        let label = |args: &CreateArgs| {
+            flags::pairs("--labels", '=', &args.labels).unwrap()[SCHEDULE_NAME].clone()
+        };
+        let plain = of(&[]);
+        // A name that was generated is not one that was given: where it is taken, another one is tried.
+        assert_eq!(
+            (plain.name.as_deref(), plain.stem.as_deref()),
+            (None, Some("nightly"))
+        );
+        assert_eq!(
+            (label(&plain).as_str(), plain.ttl.as_deref()),
+            ("nightly", Some("30d"))
+        );
+        let own = of(&[
+            "mine",
+            "--labels",
+            "a=b,velero.io/schedule-name=weekly",
+            "--ttl",
+            "never",
+        ]);
+        assert_eq!(own.name.as_deref(), Some("mine"));
+        assert_eq!(
+            (label(&own).as_str(), own.ttl.as_deref()),
+            ("weekly", Some("never"))
+        );
+    }
 }

@@ -8,10 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 
+use super::ChangeArgs;
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::locations::{self, CREDENTIALS_FILE, file};
+use backup_cli::locations::{self, CREDENTIALS_FILE};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,13 +73,15 @@ pub(crate) struct CreateArgs {
     /// Use it where no location is named
     #[arg(long)]
     default: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     flags::new_name(&args.name)?;
     let location = location(context, &args)?;
-    file::change(&context.paths.locations(), |all| {
+    args.change.change(context, |all| {
         if all
             .iter()
             .any(|location| location.metadata.name == args.name)
@@ -100,8 +103,11 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         all.push(location);
         Ok(())
     })?;
+    args.change.tell(context, &args.name, "created")?;
     let ui = &context.ui;
-    ui.line(&format!("backupstoragelocation/{} created", args.name))?;
+    if args.change.is_dry() {
+        return Ok(Exit::Done);
+    }
     if !args.default {
         ui.note(&format!(
             "it is not the default: name it with --location {}",

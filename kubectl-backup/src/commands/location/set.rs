@@ -2,11 +2,11 @@
 
 use clap::Args;
 
+use super::ChangeArgs;
 use super::create::{Mode, secure};
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::locations::file;
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
 
@@ -33,6 +33,8 @@ pub(crate) struct SetArgs {
     /// Whether to use it where no location is named
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     default: Option<bool>,
+    #[command(flatten)]
+    change: ChangeArgs,
 }
 
 /// Runs the command.
@@ -45,12 +47,9 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
                 .hint("name what to change: --default, --access-mode, --config, --credentials-file or --cacert"),
         ));
     }
-    file::change(&context.paths.locations(), |all| {
-        change(context, &args, all)
-    })?;
-    context
-        .ui
-        .line(&format!("backupstoragelocation/{} configured", args.name))?;
+    args.change
+        .change(context, |all| change(context, &args, all))?;
+    args.change.tell(context, &args.name, "configured")?;
     Ok(Exit::Done)
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct CreateArgs {
         conflicts_with = "from_schedule"
     )]
     from_backup: Option<String>,
-    /// Restore the newest completed backup of this schedule
+    /// Restore the newest completed backup of this schedule: this cluster's own, or where it has none those of the one other cluster that has some there
     #[arg(long, value_name = "SCHEDULE")]
     from_schedule: Option<String>,
     /// With --from-schedule: take a partially failed backup too, where it is newer

@@ -1,17 +1,22 @@
 //! `restore delete`: removes the records of restores.
 
+use std::collections::BTreeMap;
+
 use backup_core::api::Phase;
+use backup_core::name::Name;
 use backup_core::{Error, catalog};
 use clap::Args;
 
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::flags::{self, RemovalArgs};
+use crate::many::{self, ManyArgs};
 use backup_cli::error::{Exit, Result};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup restore delete nightly-20261121020000
-  kubectl backup restore delete nightly-20261121020000 web-20261120020000 --yes";
+  kubectl backup restore delete nightly-20261121020000 web-20261120020000 --yes
+  kubectl backup restore delete nightly-20261121020000 --workspace production --yes";
 
 /// Delete the records of restores
 ///
@@ -28,12 +33,61 @@ pub(crate) struct DeleteArgs {
     /// Delete the record of a restore that is not finished too
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    many: ManyArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
-    let mut found = Vec::new();
-    // Nothing is deleted before every name was found.
+    let Some(many) = args.many.resolve(context)? else {
+        let found = find(context, &args).await?;
+        let question = format!("delete the records of {}?", list(&found));
+        let agreed = args.removal.agreed(&context.ui, &question)?;
+        delete(context, &args, &found, agreed).await?;
+        return Ok(Exit::Done);
+    };
+    let found = many.each(|member| find(&member.context, &args)).await;
+    let mut parts = Vec::new();
+    for (member, found) in &found {
+        if let Ok(found) = found {
+            parts.push(format!("{} of {}", list(found), member.name));
+        }
+    }
+    if !parts.is_empty() {
+        let question = format!("delete the records of {}?", parts.join(", and "));
+        args.removal.agreed(&context.ui, &question)?;
+    }
+    let found: BTreeMap<_, _> = found
+        .iter()
+        .map(|(member, found)| (&member.name, found))
+        .collect();
+    let (found, args, agreed) = (&found, &args, !args.removal.is_dry());
+    let done = many.each(|member| async move {
+        match found.get(&member.name) {
+            Some(Ok(found)) => delete(&member.context, args, found, agreed).await,
+            // Why was told when it was looked for.
+            Some(Err(_)) | None => Ok(()),
+        }
+    });
+    let exits = done.await.into_iter().map(|(member, done)| {
+        let looked = found
+            .get(&member.name)
+            .and_then(|found| found.as_ref().err());
+        looked.copied().unwrap_or(many::exit_of(&done))
+    });
+    Ok(many::worst(exits))
+}
+
+type Found = Vec<(Name, Place)>;
+
+fn list(found: &Found) -> String {
+    let names: Vec<_> = found.iter().map(|(name, _)| name.to_string()).collect();
+    names.join(", ")
+}
+
+/// Nothing is deleted before every name was found.
+async fn find(context: &Context, args: &DeleteArgs) -> Result<Found> {
+    let mut found: Found = Vec::new();
     for name in &args.names {
         let name = flags::known_name(name)?;
         let (place, restore) = context.find_restore(&name).await?;
@@ -59,15 +113,16 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             found.push((name, place));
         }
     }
-    let list: Vec<_> = found.iter().map(|(name, _)| name.to_string()).collect();
-    let question = format!("delete the records of {}?", list.join(", "));
-    let agreed = args.removal.agreed(&context.ui, &question)?;
-    for (name, place) in &found {
+    Ok(found)
+}
+
+async fn delete(context: &Context, args: &DeleteArgs, found: &Found, agreed: bool) -> Result<()> {
+    for (name, place) in found {
         if agreed {
             catalog::delete_restore(&place.location.store, name).await?;
         }
-        let title = format!("restore/{name}");
+        let title = context.titled(&format!("restore/{name}"));
         args.removal.tell(&context.ui, &title, "deleted")?;
     }
-    Ok(Exit::Done)
+    Ok(())
 }

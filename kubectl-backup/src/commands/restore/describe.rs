@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use backup_core::Error;
 use backup_core::api::Restore;
 use backup_core::layout::RestoreKeys;
 use backup_core::records::{self, Results};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::commands::describe::sections;
 use crate::context::Context;
 use crate::flags;
+use crate::many::{self, Described, ManyArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Description, Document, Format, joined};
@@ -20,7 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   kubectl backup restore describe nightly-20261121020000
   kubectl backup restore describe nightly-20261121020000 --details
-  kubectl backup restore describe nightly-20261121020000 -o yaml";
+  kubectl backup restore describe nightly-20261121020000 -o yaml
+  kubectl backup restore describe nightly-20261121020000 --workspace production";
 
 /// Show everything about one restore
 #[derive(Clone, Debug, Args)]
@@ -34,6 +37,14 @@ pub(crate) struct DescribeArgs {
     /// How the result is printed; wide is as --details
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+    #[command(flatten)]
+    many: ManyArgs,
+}
+
+impl DescribeArgs {
+    fn details(&self) -> bool {
+        self.details || self.output == Format::Wide
+    }
 }
 
 /// All that is known of a restore.
@@ -43,6 +54,9 @@ struct Known {
     name: String,
     /// Where it is recorded.
     url: String,
+    /// Its name among several clusters that are meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
     restore: Restore,
     results: Results,
     /// `<apiVersion>/<Kind>` to `ns/name(outcome)`s, where it is asked for.
@@ -52,32 +66,52 @@ struct Known {
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DescribeArgs) -> Result<Exit> {
+    flags::known_name(&args.name)?;
+    if let Some(many) = args.many.resolve(context)? {
+        let done = many.each(|member| async {
+            let known = look(&member.context, &args).await?;
+            Ok(Described {
+                value: serde_json::to_value(document(&known)).map_err(|e| {
+                    Error::other("the description can not be written as JSON").because(e)
+                })?,
+                text: text(&known, args.details()).render(),
+                title: format!("restore/{}", known.name),
+            })
+        });
+        return many::describe(context, args.output, done.await);
+    }
+    let known = look(context, &args).await?;
+    match args.output {
+        Format::Table | Format::Wide => {
+            context.ui.line(&text(&known, args.details()).render())?;
+        }
+        Format::Name => context.ui.line(&format!("restore/{}", known.name))?,
+        format => output::print(&context.ui, format, &document(&known))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn document(known: &Known) -> Document<'_, &Known> {
+    Document::new("RestoreDescription", known)
+}
+
+async fn look(context: &Context, args: &DescribeArgs) -> Result<Known> {
     let name = flags::known_name(&args.name)?;
     let (place, restore) = context.find_restore(&name).await?;
     let store = &place.location.store;
     let keys = RestoreKeys::new(&name);
-    let details = args.details || args.output == Format::Wide;
-    let known = Known {
+    Ok(Known {
         name: name.to_string(),
         url: locations::place(&place.location.spec),
+        cluster: place.member.clone(),
         restore,
         results: records::results(store, &keys.results()).await?,
-        resource_list: if details {
+        resource_list: if args.details() {
             records::resource_list(store, &keys.resource_list()).await?
         } else {
             BTreeMap::new()
         },
-    };
-    match args.output {
-        Format::Table | Format::Wide => context.ui.line(&text(&known, details).render())?,
-        Format::Name => context.ui.line(&format!("restore/{name}"))?,
-        format => output::print(
-            &context.ui,
-            format,
-            &Document::new("RestoreDescription", &known),
-        )?,
-    }
-    Ok(Exit::Done)
+    })
 }
 
 fn text(known: &Known, details: bool) -> Description {
@@ -87,6 +121,9 @@ fn text(known: &Known, details: bool) -> Description {
     text.field(0, "Name", &restore.metadata.name);
     text.map("Labels", &restore.metadata.labels);
     text.map("Annotations", &restore.metadata.annotations);
+    if let Some(cluster) = &known.cluster {
+        text.field(0, "Cluster", cluster);
+    }
     text.gap();
     text.field(0, "Phase", status.phase.to_string());
     if let Some(reason) = &status.failure_reason {

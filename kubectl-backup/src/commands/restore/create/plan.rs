@@ -38,7 +38,7 @@ pub(super) async fn show(
                 steps.push(step);
                 Ok(())
             }
-            Format::Name => ui.line(&format!("{}/{}", step.kind, step.name)),
+            Format::Name => context.line(&format!("{}/{}", step.kind, step.name)),
             Format::Table | Format::Wide => {
                 let action = would(step.action).to_owned();
                 table.row([

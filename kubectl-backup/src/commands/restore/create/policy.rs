@@ -62,22 +62,35 @@ impl PolicyArgs {
         })
     }
 
-    /// Asks before anything is changed, where there is something to ask.
+    /// What is done to objects that the backup does not say.
+    pub(super) fn risk(&self) -> Option<&'static str> {
+        (self.existing_resource_policy == Existing::Recreate)
+            .then_some("objects that differ are deleted and created anew")
+    }
+
+    /// Asks before anything is changed, where there is something to ask. Of several clusters that was done before the work began; what one of them
+    /// lacks is known only in its midst, and a question there would hold the others.
     ///
     /// # Errors
     /// Where the answer is no, and where there is nobody to ask and no --yes.
     pub(super) fn ask(&self, context: &Context, target: &str, lacks: &[Lack]) -> Result<()> {
         tell(context, lacks);
-        let mut questions = Vec::new();
-        if !lacks.is_empty() {
-            questions.push(format!(
-                "the target lacks {}",
-                counted(lacks.len() as u64, "thing")
-            ));
+        let lacked = (!lacks.is_empty()).then(|| {
+            let lacks = counted(lacks.len() as u64, "thing");
+            format!("the target lacks {lacks}")
+        });
+        if let Some(member) = &context.member {
+            return match lacked {
+                Some(lacked) if !self.yes => Err(Error::invalid(format!(
+                    "{lacked}: nothing is restored into {member}, for no question is asked while others are at work"
+                ))
+                .hint("see what it lacks with --dry-run=client; add --yes to go ahead, or restore into it by itself")
+                .into()),
+                _ => Ok(()),
+            };
         }
-        if self.existing_resource_policy == Existing::Recreate {
-            questions.push("objects that differ are deleted and created anew".to_owned());
-        }
+        let mut questions = Vec::from_iter(lacked);
+        questions.extend(self.risk().map(str::to_owned));
         if questions.is_empty() {
             return Ok(());
         }
