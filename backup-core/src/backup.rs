@@ -345,7 +345,7 @@ impl Work<'_> {
         );
         let plan = plan::plan(gathered, options.single_namespace);
         let archive = claim.upload(&claim.keys().archive()).await?;
-        let index = claim.upload(&claim.keys().index()).await?;
+        let index = claim.upload(&claim.keys().index()).await?.slim();
         Apply {
             cluster: self.cluster,
             gathered: Arc::clone(gathered),

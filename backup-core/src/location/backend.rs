@@ -14,6 +14,9 @@ use crate::error::Error;
 /// All parts of an upload but the last have this size: some stores want them equal.
 pub(crate) const PART: usize = 8 << 20;
 
+/// The same for what trickles beside a larger upload; S3 takes no smaller ones.
+pub(crate) const SMALL_PART: usize = 5 << 20;
+
 /// Why an operation did not succeed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -80,12 +83,13 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Begins an upload; the id is enough to abort it from another process.
     async fn begin(&self, key: &str) -> Result<String, Failure>;
 
-    /// Sends a part, counted from 0.
+    /// Sends a part, counted from 0, which begins at this byte of the object.
     async fn part(
         &self,
         key: &str,
         id: &str,
         number: usize,
+        at: u64,
         bytes: Bytes,
     ) -> Result<String, Failure>;
 

@@ -187,6 +187,7 @@ impl Backend for Bucket {
         key: &str,
         id: &str,
         number: usize,
+        _at: u64,
         bytes: Bytes,
     ) -> Result<String, Failure> {
         let path = self.path(key)?;

@@ -223,7 +223,7 @@ async fn upload(location: &Location, key: &str) -> Result<String> {
     }
     let full = store.full(key)?;
     let begun = store.backend.begin(&full).await.map_err(|f| f.error)?;
-    let sent = store.backend.part(&full, &begun, 0, part).await;
+    let sent = store.backend.part(&full, &begun, 0, 0, part).await;
     let aborted = abort(
         store,
         &UploadId {

@@ -18,7 +18,7 @@ use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Credentials;
-use super::backend::{Backend, Failure, PART, Reading};
+use super::backend::{Backend, Failure, Reading};
 use super::store::{Created, Entry};
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Kind, Result};
@@ -428,7 +428,8 @@ impl Backend for Folder {
         &self,
         key: &str,
         id: &str,
-        number: usize,
+        _number: usize,
+        at: u64,
         bytes: Bytes,
     ) -> Result<String, Failure> {
         let staged = self.staged(key, id)?;
@@ -437,7 +438,7 @@ impl Backend for Folder {
                 .write(true)
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(staged)?
-                .write_all_at(&bytes, (number * PART) as u64)
+                .write_all_at(&bytes, at)
         })
         .await?;
         Ok(String::new())

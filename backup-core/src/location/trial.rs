@@ -205,9 +205,10 @@ impl Backend for Trial {
         key: &str,
         id: &str,
         number: usize,
+        at: u64,
         bytes: Bytes,
     ) -> Result<String, Failure> {
-        self.judge("part", key, self.inner.part(key, id, number, bytes))
+        self.judge("part", key, self.inner.part(key, id, number, at, bytes))
             .await
     }
 

@@ -1,4 +1,4 @@
-//! A large object on its way into a store, in bounded memory: at most one part being filled and three being sent.
+//! A large object on its way into a store, in bounded memory: at most one part being filled and two being sent.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
-use super::backend::{Failure, PART};
+use super::backend::{Failure, PART, SMALL_PART};
 use super::claim::{Lease, UploadId};
 use super::store::{Patience, Store, repeat};
 use crate::archive::write::Sink;
@@ -31,7 +31,7 @@ pub struct Uploaded {
     pub sha256: String,
 }
 
-/// An object on its way into a store: parts of 8 MiB, three in flight; one PUT where it is smaller. Dropped without `finish` or `abort` it
+/// An object on its way into a store: parts of 8 MiB, two in flight; one PUT where it is smaller. Dropped without `finish` or `abort` it
 /// leaves an upload that the claim names and `prune` removes.
 pub struct Upload {
     store: Store,
@@ -40,6 +40,9 @@ pub struct Upload {
     lease: Option<Arc<Lease>>,
     digest: digest::Context,
     bytes: u64,
+    /// Size of a part, and how many are sent at a time.
+    part: usize,
+    in_flight: usize,
     buffer: BytesMut,
     id: Option<String>,
     parts: Vec<Option<String>>,
@@ -83,12 +86,22 @@ impl Upload {
             lease,
             digest: digest::Context::new(&digest::SHA256),
             bytes: 0,
+            part: PART,
+            in_flight: IN_FLIGHT,
             buffer: BytesMut::new(),
             id: None,
             parts: Vec::new(),
             sending: JoinSet::new(),
             failed: false,
         })
+    }
+
+    /// For what grows slowly beside a larger upload, as the index does beside its archive: smaller parts, one in flight. Nothing may have
+    /// been written yet.
+    pub(crate) fn slim(mut self) -> Self {
+        self.part = SMALL_PART;
+        self.in_flight = 1;
+        self
     }
 
     fn alive(&self) -> Result<()> {
@@ -98,15 +111,15 @@ impl Upload {
     async fn take(&mut self, mut bytes: Bytes) -> Result<()> {
         self.digest.update(&bytes);
         self.bytes += bytes.len() as u64;
-        while self.buffer.len() + bytes.len() >= PART {
-            let piece = bytes.split_to(PART - self.buffer.len());
+        while self.buffer.len() + bytes.len() >= self.part {
+            let piece = bytes.split_to(self.part - self.buffer.len());
             self.buffer.extend_from_slice(&piece);
             let part = std::mem::take(&mut self.buffer).freeze();
             self.send(part).await?;
         }
-        if self.buffer.capacity() < PART && self.buffer.len() + bytes.len() > SMALL {
+        if self.buffer.capacity() < self.part && self.buffer.len() + bytes.len() > SMALL {
             // Growing step by step would copy it several times, and hold twice as much.
-            self.buffer.reserve(PART - self.buffer.len());
+            self.buffer.reserve(self.part - self.buffer.len());
         }
         self.buffer.extend_from_slice(&bytes);
         Ok(())
@@ -118,20 +131,21 @@ impl Upload {
             return Err(Error::other(format!(
                 "{} is larger than {} GiB, the most that fits one object",
                 self.key,
-                (MOST_PARTS * PART) >> 30
+                (MOST_PARTS * self.part) >> 30
             ))
             .hint("split the backup, for example by namespaces"));
         }
         let id = self.begin().await?;
-        while self.sending.len() >= IN_FLIGHT {
+        while self.sending.len() >= self.in_flight {
             self.landed().await?;
         }
         self.alive()?;
         self.parts.push(None);
         let (store, full) = (self.store.clone(), self.full.clone());
+        let at = (number * self.part) as u64;
         self.sending.spawn(async move {
             repeat(Patience::Long, None, || {
-                store.backend.part(&full, &id, number, bytes.clone())
+                store.backend.part(&full, &id, number, at, bytes.clone())
             })
             .await
             .map(|part| (number, part))

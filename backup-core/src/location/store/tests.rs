@@ -88,9 +88,14 @@ async fn suite(store: &Store) {
     assert_eq!(store.folders("backups/").await.unwrap(), ["a", "b"]);
 
     // Uploads.
-    for size in [0, 5, PART - 1, PART, PART + 1, 3 * PART + 17] {
+    let usual = [0, 5, PART - 1, PART, PART + 1, 3 * PART + 17].map(|size| (size, false));
+    let slim = [SMALL_PART, 3 * SMALL_PART + 17].map(|size| (size, true));
+    for (size, is_slim) in usual.into_iter().chain(slim) {
         let bytes: Vec<u8> = (0..size).map(|i| (i / 7) as u8).collect();
         let mut upload = store.upload("backups/a/up").unwrap();
+        if is_slim {
+            upload = upload.slim();
+        }
         for chunk in bytes.chunks(1_000_003) {
             upload.write(Bytes::copy_from_slice(chunk)).await.unwrap();
         }
@@ -140,7 +145,7 @@ async fn suite(store: &Store) {
     assert!(store.folders("backups/").await.unwrap().is_empty());
 }
 
-use crate::location::backend::PART;
+use crate::location::backend::{PART, SMALL_PART};
 
 #[tokio::test]
 async fn memory_and_folders_hold_objects_alike() {
