@@ -25,6 +25,11 @@ pub(super) fn many_objects(minio: &Minio, table: &mut Table) {
         usual("many", 180).fill(&cluster.endpoint()).by_kind
     ));
     let (time, many, _) = measured(plugin(&cluster, minio).args(&["create", "many"]), peak_of);
+    say(&format!(
+        "peaks: {} of 26,000, {} of 260,000",
+        mebibytes(few),
+        mebibytes(many)
+    ));
     let velero = Velero::start(&cluster, minio, BUCKET, "velero", &DEFAULTS, None);
     let theirs = timed(|| {
         let create = [
