@@ -8,5 +8,6 @@ mod parts;
 mod policies;
 mod rewrites;
 mod schedules;
+mod versions;
 mod volumes;
 pub(crate) mod whole;

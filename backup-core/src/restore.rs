@@ -19,6 +19,7 @@ pub mod rewriting;
 mod target;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod volumes;
 mod waves;
 
@@ -250,12 +251,14 @@ pub async fn plan(
         earlier: None,
         progress,
     };
-    let source = open(location, &options.backup, &options.spool_dir, progress).await?;
+    let served = serves(cluster, progress).await?;
+    let spool = &options.spool_dir;
+    let source = open(location, &options.backup, spool, &served, progress).await?;
     let goal = Goal::Tell { dry, show };
     let (ended, mut warnings) = match source {
-        Opened::Ours(archive) => run.go(&archive, goal).await?,
+        Opened::Ours(archive) => run.go(&archive, served, goal).await?,
         Opened::Foreign(archive, warnings) => {
-            let (ended, mut more) = run.go(&archive, goal).await?;
+            let (ended, mut more) = run.go(&archive, served, goal).await?;
             more.extend(warnings);
             (ended, more)
         }
@@ -302,7 +305,9 @@ pub async fn restore(
     if let Some(mappings) = options.rewriting.mappings().filter(|_| resumed) {
         progress.step(&format!("as when it began: {mappings}"));
     }
-    let source = open(location, &options.backup, &options.spool_dir, progress).await?;
+    let served = serves(cluster, progress).await?;
+    let spool = &options.spool_dir;
+    let source = open(location, &options.backup, spool, &served, progress).await?;
     let header = Header {
         format: journal::FORMAT.to_owned(),
         backup: options.backup.to_string(),
@@ -323,9 +328,9 @@ pub async fn restore(
         consent: &mut |lacks| consent(lacks),
     };
     let (mut ended, mut warnings) = match source {
-        Opened::Ours(archive) => run.go(&archive, goal).await?,
+        Opened::Ours(archive) => run.go(&archive, served, goal).await?,
         Opened::Foreign(archive, warnings) => {
-            let (ended, mut more) = run.go(&archive, goal).await?;
+            let (ended, mut more) = run.go(&archive, served, goal).await?;
             more.extend(warnings);
             (ended, more)
         }
@@ -414,10 +419,17 @@ enum Opened {
     Foreign(Archive<Spooled>, Vec<String>),
 }
 
+async fn serves(cluster: &Cluster, progress: &dyn Progress) -> Result<Served> {
+    progress.step("looking at the target");
+    discovery::discover(cluster).await
+}
+
+/// Opens a backup. Of objects that are in it in several versions it takes those that suit what is `served` best.
 async fn open(
     location: &Location,
     backup: &Name,
     spool_dir: &Path,
+    served: &Served,
     progress: &dyn Progress,
 ) -> Result<Opened> {
     let keys = BackupKeys::new(backup);
@@ -436,9 +448,10 @@ async fn open(
         Err(e) if e.kind() != Kind::NotFound => Err(e),
         _ => {
             progress.step("rewriting the archive of another tool for reading");
-            let (archive, report) = spool::spool(&archive, spool_dir, progress)
-                .await
-                .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
+            let (archive, report) =
+                spool::spool(&archive, spool_dir, versions::rank(served), progress)
+                    .await
+                    .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
             Ok(Opened::Foreign(archive, report.warnings))
         }
     }
@@ -504,10 +517,9 @@ impl Run<'_> {
     async fn go<S: Source>(
         &self,
         archive: &Archive<S>,
+        served: Served,
         goal: Goal<'_>,
     ) -> Result<(Ended, Vec<String>)> {
-        self.progress.step("looking at the target");
-        let served: Served = discovery::discover(self.cluster).await?;
         let (filter, unknown) =
             gather::bind(&self.options.filter, archive.index.resources(), &served);
         let filter = &filter;
@@ -530,7 +542,7 @@ impl Run<'_> {
         }
         let rewriting = &self.options.rewriting;
         let (prepared, more) =
-            rewriting::prepare(self.cluster, rewriting, archive, filter, &survey, &served).await?;
+            rewriting::prepare(self.cluster, rewriting, archive, &survey, &served).await?;
         warnings.extend(more);
         let rewrite = Rewrite {
             backup: rewrite::label_value(self.options.backup.as_str()),
@@ -540,6 +552,14 @@ impl Run<'_> {
             kept_volumes: survey.kept_volumes.clone(),
             rewriting: Arc::new(rewriting.clone()),
             prepared: Arc::new(prepared),
+            missing_classes: rewriting::missing_classes(
+                self.cluster,
+                rewriting,
+                archive,
+                filter,
+                &survey,
+            )
+            .await?,
         };
         let look = Look {
             cluster: self.cluster,
@@ -549,6 +569,13 @@ impl Run<'_> {
             served: &served,
             rewrite: &rewrite,
             existing: self.options.existing,
+            tries: !matches!(
+                goal,
+                Goal::Tell {
+                    dry: DryRun::Client,
+                    ..
+                }
+            ),
         };
         let found = look.run().await?;
         warnings.extend(found.notes);

@@ -16,7 +16,7 @@ fn gz(text: &str) -> Vec<u8> {
 }
 
 /// Format 1.0: no `metadata/version`, one copy of each object, and a marker that knows no format version.
-fn write(place: &Place, objects: &[(String, Value)], sides: &[(&str, Value)]) {
+pub(super) fn write(place: &Place, objects: &[(String, Value)], sides: &[(&str, Value)]) {
     let folder = place.folder.join("backups/old");
     fs::create_dir_all(&folder).unwrap();
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));

@@ -571,6 +571,12 @@ spec: {{type: NodePort, selector: {{app: web}}, ports: [{{port: 80}}]}}
         "/apis/apps/v1/namespaces/{namespace}/statefulsets/db"
     ));
 
+    // What stands needs nothing any more.
+    let standing = "persistentvolumeclaims,statefulsets,ingresses";
+    let again = place.run(&FROM).args(&["--include-resources", standing]);
+    let again = again.ok().stderr;
+    assert!(!again.contains("the target lacks"), "{again}");
+
     // Nothing lacking, nothing asked; and whose rights do not reach is told which.
     let name = format!("restorer-of-{namespace}");
     let user = cluster.user(&name, &[]);

@@ -19,7 +19,7 @@ pub(super) enum Copy<'a> {
     /// `resources/<resource>/<version>-preferredversion/..`
     Preferred(&'a str),
     /// `resources/<resource>/<version>/..`
-    Other,
+    Other(&'a str),
 }
 
 /// A path of an object, taken apart.
@@ -63,7 +63,7 @@ impl<'a> ObjectPath<'a> {
 fn version_copy(version: &str) -> Copy<'_> {
     version
         .strip_suffix("-preferredversion")
-        .map_or(Copy::Other, Copy::Preferred)
+        .map_or(Copy::Other(version), Copy::Preferred)
 }
 
 /// `ns/name`, or `name`: the key of an object within its resource.

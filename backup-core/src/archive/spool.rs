@@ -61,8 +61,19 @@ pub struct SpoolReport {
     pub warnings: Vec<String>,
 }
 
+/// How well a version of a resource suits the reader, 0 not at all: resource, version, and whether the backup preferred it.
+pub trait Rank: Fn(&str, &str, bool) -> u8 + Send + 'static {}
+
+impl<F: Fn(&str, &str, bool) -> u8 + Send + 'static> Rank for F {}
+
+/// The [`Rank`] of who takes every object in the version that the backup preferred.
+pub fn as_stored(_: &str, _: &str, _: bool) -> u8 {
+    0
+}
+
 /// Streams `archive` to its end into unlinked 0600 files in `folder` (made when absent; free space is checked against
-/// a multiple of the archive's length first) and opens it.
+/// a multiple of the archive's length first) and opens it. Of an object that is there in several versions the one counts that suits `rank` best,
+/// of equal ones the preferred.
 ///
 /// # Errors
 /// `Corrupt` for a truncated stream, something that is not gzip or tar, names that leave their folder, absolute names, links, entries
@@ -70,6 +81,7 @@ pub struct SpoolReport {
 pub async fn spool(
     archive: &dyn Source,
     folder: &Path,
+    rank: impl Rank,
     progress: &dyn Progress,
 ) -> Result<(Archive<Spooled>, SpoolReport)> {
     progress.step("reading the archive to its end");
@@ -79,7 +91,7 @@ pub async fn spool(
 
     let (chunks, feed) = feed();
     let (sender, mut pages) = mpsc::channel(2);
-    let reading = tokio::task::spawn_blocking(move || Reader::new(sender).read(feed));
+    let reading = tokio::task::spawn_blocking(move || Reader::new(sender, rank).read(feed));
     let mut stream = archive.stream().await?;
     let send = async move {
         while let Some(chunk) = stream.next().await {
@@ -188,11 +200,19 @@ impl Warnings {
     }
 }
 
+/// A copy of an object that was taken.
+#[derive(Clone, Copy)]
+struct Seen {
+    rank: u8,
+    /// It is of the plain path.
+    plain: bool,
+}
+
 /// What is known of a resource type.
 #[derive(Default)]
 struct Type {
-    /// The version whose folder ends in `-preferredversion`.
-    preferred: Option<String>,
+    /// The version of the bodies that were taken, and how well it suits.
+    version: Option<(u8, String)>,
     /// Known from the first body.
     resource: Option<Arc<ApiResource>>,
     page: Vec<Item>,
@@ -200,15 +220,35 @@ struct Type {
 }
 
 /// The synchronous side: gunzip, tar, checks, packing.
-struct Reader {
+struct Reader<R> {
     pages: mpsc::Sender<Packed>,
+    rank: R,
     keys: Keys,
-    /// Whether the body of a key is of the plain path.
-    seen: HashMap<u128, bool>,
+    /// What was taken for a key.
+    seen: HashMap<u128, Seen>,
     repeated: HashMap<u128, u64>,
     types: BTreeMap<String, Type>,
     held: usize,
     warnings: Warnings,
+}
+
+/// An object of the archive.
+struct Body {
+    bytes: Bytes,
+    facts: Facts,
+}
+
+impl Body {
+    fn read(entry: &Entry, entries: &mut Entries<Gunzip>) -> Result<Self> {
+        let bytes: Bytes = entries.body()?.into();
+        let facts = Facts::read(&bytes).map_err(|e| bad(entry, "is no object").because(e))?;
+        Ok(Self { bytes, facts })
+    }
+
+    fn version(&self) -> &str {
+        let version = &self.facts.api_version;
+        version.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 /// What the synchronous side learnt.
@@ -228,9 +268,9 @@ impl Read {
                 Some(ResourceRow {
                     resource: name.clone(),
                     version: about
-                        .preferred
-                        .clone()
-                        .unwrap_or_else(|| resource.version.clone()),
+                        .version
+                        .as_ref()
+                        .map_or_else(|| resource.version.clone(), |(_, version)| version.clone()),
                     kind: resource.kind.clone(),
                     namespaced: resource.namespaced,
                     outcome: Outcome::Saved,
@@ -241,10 +281,11 @@ impl Read {
     }
 }
 
-impl Reader {
-    fn new(pages: mpsc::Sender<Packed>) -> Self {
+impl<R: Rank> Reader<R> {
+    fn new(pages: mpsc::Sender<Packed>, rank: R) -> Self {
         Self {
             pages,
+            rank,
             keys: Keys([RandomState::new(), RandomState::new()]),
             seen: HashMap::new(),
             repeated: HashMap::new(),
@@ -292,41 +333,66 @@ impl Reader {
         }
         let hash = self.keys.hash(place.resource, place.namespace, place.name);
         let known = self.seen.get(&hash).copied();
-        match (place.copy, known) {
-            (Copy::Other, _) => return Ok(()),
-            (Copy::Preferred(version), _) => {
-                if let Some(about) = self.types.get_mut(place.resource)
-                    && about.preferred.is_none()
-                {
-                    about.preferred = Some(version.to_owned());
-                }
-                if known.is_some() {
+        let (body, rank) = match place.copy {
+            Copy::Other(version) => {
+                let rank = (self.rank)(place.resource, version, false);
+                if rank == 0 || known.is_some_and(|known| known.rank >= rank) {
                     return Ok(());
                 }
+                self.note_version(place.resource, rank, version);
+                (Body::read(entry, entries)?, rank)
             }
-            (Copy::Plain, Some(plain)) => {
-                if plain {
+            Copy::Preferred(version) => {
+                let rank = (self.rank)(place.resource, version, true);
+                self.note_version(place.resource, rank, version);
+                if known.is_some_and(|known| known.rank >= rank) {
+                    return Ok(());
+                }
+                (Body::read(entry, entries)?, rank)
+            }
+            // Its version is only in the body.
+            Copy::Plain => {
+                let body = Body::read(entry, entries)?;
+                let rank = (self.rank)(place.resource, body.version(), true);
+                if known.is_some_and(|known| known.rank > rank) {
+                    return Ok(());
+                }
+                if rank > 0 {
+                    self.note_version(place.resource, rank, body.version());
+                }
+                if known.is_some_and(|known| known.plain) {
                     self.warnings.push(format!(
                         "{:?} comes twice in the archive; the last one counts",
                         entry.path
                     ));
                 }
-                *self.repeated.entry(hash).or_default() += 1;
+                (body, rank)
             }
-            (Copy::Plain, None) => {}
+        };
+        if known.is_some() {
+            *self.repeated.entry(hash).or_default() += 1;
         }
-        self.seen.insert(hash, place.copy == Copy::Plain);
+        let plain = place.copy == Copy::Plain;
+        self.seen.insert(hash, Seen { rank, plain });
         if self.seen.len() > MOST_OBJECTS {
             return Err(Error::corrupt(format!(
                 "archive has more than {MOST_OBJECTS} objects"
             )));
         }
-        let body = entries.body()?;
-        self.object(entry, &place, body.into())
+        self.object(entry, &place, body)
     }
 
-    fn object(&mut self, entry: &Entry, place: &ObjectPath<'_>, body: Bytes) -> Result<()> {
-        let facts = Facts::read(&body).map_err(|e| bad(entry, "is no object").because(e))?;
+    /// The first of the versions that suit best is the resource's.
+    fn note_version(&mut self, resource: &str, rank: u8, version: &str) {
+        if let Some(about) = self.types.get_mut(resource)
+            && about.version.as_ref().is_none_or(|(best, _)| *best < rank)
+        {
+            about.version = Some((rank, version.to_owned()));
+        }
+    }
+
+    fn object(&mut self, entry: &Entry, place: &ObjectPath<'_>, body: Body) -> Result<()> {
+        let Body { bytes, facts } = body;
         if facts.name != place.name || facts.namespace != place.namespace.unwrap_or_default() {
             self.warnings.push(format!(
                 "{:?} in the archive holds an object of another name, {:?}",
@@ -350,13 +416,13 @@ impl Reader {
                 ..ApiResource::default()
             })
         });
-        let size = body.len();
+        let size = bytes.len();
         about.held += size;
         self.held += size;
         about.page.push(Item {
             namespace: place.namespace.map(str::to_owned),
             name: place.name.to_owned(),
-            body,
+            body: bytes,
             facts,
         });
         if about.held >= PAGE || about.page.len() >= 4096 {

@@ -30,6 +30,7 @@ use crate::discovery::ApiResource;
 use crate::error::{Error, Kind, Result};
 use crate::raw::RawObject;
 
+pub(super) use claims::Promise;
 pub(super) use notices::Notices;
 pub(super) use recreate::{Deletions, is_recreated};
 

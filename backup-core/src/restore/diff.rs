@@ -162,7 +162,8 @@ pub async fn diff(
         scope: Filter::of(&backup.spec),
         progress,
     };
-    let mut compared = match open(location, &options.backup, &options.spool_dir, progress).await? {
+    let (spool, any) = (&options.spool_dir, Served::default());
+    let mut compared = match open(location, &options.backup, spool, &any, progress).await? {
         Opened::Ours(archive) => run.with(&archive, other, show).await?,
         Opened::Foreign(archive, more) => {
             warnings.extend(more);
@@ -212,7 +213,15 @@ impl Run<'_> {
             Other::Backup(location, name) => {
                 let scope = Filter::of(&spec(location, name).await?.spec);
                 let served = Served::default();
-                match open(location, name, &self.options.spool_dir, self.progress).await? {
+                match open(
+                    location,
+                    name,
+                    &self.options.spool_dir,
+                    &served,
+                    self.progress,
+                )
+                .await?
+                {
                     Opened::Ours(other) => {
                         let saved = Saved::new(&other, name, scope);
                         self.compare(archive, &saved, &served, show).await

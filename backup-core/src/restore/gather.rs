@@ -16,7 +16,7 @@ use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 
-const VOLUMES: &str = "persistentvolumes";
+pub(super) const VOLUMES: &str = "persistentvolumes";
 pub(super) const CLAIMS: &str = "persistentvolumeclaims";
 const PRIORITIES: &str = "priorityclasses.scheduling.k8s.io";
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::versions;
 use crate::discovery::{ApiResource, Served};
 
 /// Names of one sort that are told apart; what comes after is not looked at. So many also are named of one lack.
@@ -25,6 +26,13 @@ pub struct Lack {
     pub name: String,
     /// For what it is needed, and what is there instead.
     pub reason: String,
+}
+
+impl Lack {
+    /// Whether single objects need it, which may stand already.
+    fn is_of_objects(&self) -> bool {
+        self.kind.ends_with("Class") || self.kind == "NodePort"
+    }
 }
 
 impl std::fmt::Display for Lack {
@@ -83,6 +91,8 @@ impl Wanted {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Needs {
     storage: Wanted,
+    /// Classes that a mapping names and nobody has.
+    mapped: Wanted,
     /// Claims that name no class: the target's default one.
     default_storage: Option<Need>,
     ingress: Wanted,
@@ -146,6 +156,8 @@ pub(super) struct Kind<'k> {
     pub(super) count: u64,
     /// Its definition comes along.
     pub(super) defined: bool,
+    /// A definition that comes along changes the one that stands.
+    pub(super) redefined: bool,
 }
 
 /// Names of classes that come along.
@@ -163,7 +175,7 @@ impl Needs {
         let spec = &body["spec"];
         match resource {
             "persistentvolumes" => {
-                if let Some(class) = spec["storageClassName"].as_str()
+                if let Some(class) = class(body)
                     && class.len() <= LONGEST
                     && self.of_volumes.len() < MOST
                 {
@@ -197,6 +209,25 @@ impl Needs {
         }
     }
 
+    /// Learns from one object that is not made, because a mapping gives it one of the classes that are `missing`.
+    pub(super) fn mapped(
+        &mut self,
+        resource: &str,
+        object: &str,
+        body: &Value,
+        missing: &BTreeSet<String>,
+    ) {
+        let templates = body["spec"]["volumeClaimTemplates"].as_array();
+        let classes = templates
+            .into_iter()
+            .flatten()
+            .chain([body])
+            .filter_map(class);
+        for class in classes.filter(|class| missing.contains(*class)) {
+            self.mapped.add(class, &format!("{resource} {object}"));
+        }
+    }
+
     fn claim(&mut self, claim: &Value, object: &str) {
         let spec = &claim["spec"];
         // Bound to a volume by its name, it is not asked for its class.
@@ -206,11 +237,7 @@ impl Needs {
         {
             return;
         }
-        let annotations = &claim["metadata"]["annotations"];
-        let class = spec["storageClassName"]
-            .as_str()
-            .or_else(|| annotations["volume.beta.kubernetes.io/storage-class"].as_str());
-        match class {
+        match class(claim) {
             Some("") => {}
             Some(class) => self.storage.add(class, object),
             None => {
@@ -270,6 +297,14 @@ impl Needs {
     }
 }
 
+/// The storage class of a claim or volume.
+fn class(body: &Value) -> Option<&str> {
+    let annotations = &body["metadata"]["annotations"];
+    body["spec"]["storageClassName"]
+        .as_str()
+        .or_else(|| annotations["volume.beta.kubernetes.io/storage-class"].as_str())
+}
+
 /// The node ports that a service's spec fixes.
 pub(super) fn node_ports(spec: &Value) -> impl Iterator<Item = u16> {
     let ports = spec["ports"].as_array().into_iter().flatten();
@@ -292,6 +327,13 @@ pub(super) fn decide(
     let mut found = Found::default();
     for kind in kinds {
         found.lacks.extend(unserved(kind, served));
+    }
+    for (name, need) in &needs.mapped.0 {
+        found.lacks.push(Lack {
+            kind: "StorageClass".to_owned(),
+            name: name.clone(),
+            reason: format!("a mapping of storage classes names it; {need}"),
+        });
     }
     let none = BTreeSet::new();
     for (sort, resource, wanted, there) in [
@@ -363,13 +405,12 @@ pub(super) fn decide(
 
 fn unserved(kind: &Kind<'_>, served: &Served) -> Option<Lack> {
     let api = kind.api;
-    let versions: Vec<&str> = served
-        .all
-        .iter()
-        .filter(|other| other.group == api.group && other.plural == api.plural)
-        .map(|other| other.version.as_str())
-        .collect();
-    if versions.contains(&api.version.as_str()) || (versions.is_empty() && kind.defined) {
+    if versions::target(api, served).is_some() {
+        return None;
+    }
+    let versions = versions::served(api, served);
+    let versions: Vec<&str> = versions.map(|other| other.version.as_str()).collect();
+    if kind.defined && (versions.is_empty() || kind.redefined) {
         return None;
     }
     let objects = match kind.count {
@@ -533,6 +574,7 @@ mod tests {
                 api: &api,
                 count: 2,
                 defined,
+                redefined: false,
             };
             unserved(&kind, &served).map(|lack| lack.to_string())
         };

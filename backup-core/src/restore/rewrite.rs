@@ -9,7 +9,7 @@ pub(super) mod modifiers;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::rewriting::{Prepared, Rewriting};
+use super::versions;
 use crate::error::Result;
 use crate::raw::RawObject;
 
@@ -74,6 +75,8 @@ pub(super) struct Rewrite {
     pub(super) rewriting: Arc<Rewriting>,
     /// What is known for that.
     pub(super) prepared: Arc<Prepared>,
+    /// New storage classes that will not be there: what would be of one is not made.
+    pub(super) missing_classes: BTreeSet<String>,
 }
 
 /// An object without what a server sets.
@@ -156,10 +159,13 @@ impl Rewrite {
             }
             self.map(metadata, "namespace", side)
         })?;
-        let changes = match side {
-            Side::Backup => self.change(resource, &namespace, &name, &mut object)?,
-            Side::Live => Vec::new(),
-        };
+        let mut changes = Vec::new();
+        if side == Side::Backup {
+            if let Some(version) = self.prepared.moved.get(resource) {
+                changes.extend(versions::send_as(resource, &mut object, version)?);
+            }
+            changes.extend(self.change(resource, &namespace, &name, &mut object)?);
+        }
         if late && !namespace.is_empty() {
             edit(&mut object, "metadata", |metadata| {
                 // Wherever a modifier would have it.
@@ -206,7 +212,7 @@ impl Rewrite {
             modifiers,
             ..
         } = &*self.rewriting;
-        let missing = &self.prepared.missing_classes;
+        let missing = &self.missing_classes;
         let mut changes = Vec::new();
         changes.extend(mapping::classes(
             resource,

@@ -12,16 +12,17 @@
 //! for the name of the restore: one that was begun goes on only when they say the same. The two ConfigMaps are asked once, when a restore begins,
 //! for it may bring such ConfigMaps itself; it goes on with the mappings that the journal's header holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::gather::{self, Survey};
+use super::gather::{self, Resource, Survey};
 use super::plan;
 use super::rewrite::modifiers::{Document, Modifiers, Schemas};
+use super::versions;
 use crate::api::RestoreSpec;
 use crate::archive::read::{Archive, Source};
 use crate::cluster::{ApiError, Cluster};
@@ -533,12 +534,12 @@ pub(crate) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T> {
 /// What rewriting needs to know of the target and of the backup.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// New storage classes that will not be there.
-    pub(super) missing_classes: BTreeSet<String>,
     /// Resources whose status comes back, unless an object says otherwise.
     pub(super) status: HashSet<String>,
     /// How kinds are merged.
     pub(super) schemas: Schemas,
+    /// Resources that are sent in another version than the archive's, as `apiVersion`.
+    pub(super) moved: HashMap<String, String>,
 }
 
 /// Asks the target what the rewrites need. Beside it, what the user should know.
@@ -549,18 +550,20 @@ pub(super) async fn prepare<S: Source>(
     cluster: &Cluster,
     rewriting: &Rewriting,
     archive: &Archive<S>,
-    filter: &Filter,
     survey: &Survey,
     served: &Served,
 ) -> Result<(Prepared, Vec<String>)> {
     let mut prepared = Prepared::default();
     let mut warnings = Vec::new();
-    if survey
-        .resources
-        .iter()
-        .any(|r| CLASSED.contains(&r.name.as_str()))
-    {
-        prepared.missing_classes = missing(cluster, rewriting, archive, filter, survey).await?;
+    let targets = survey.resources.iter();
+    let targets: Vec<_> = targets
+        .filter_map(|r| Some((r, versions::target(&r.api, served)?)))
+        .collect();
+    for (resource, target) in &targets {
+        if target.version != resource.api.version {
+            let moved = (resource.name.clone(), target.api_version());
+            prepared.moved.extend([moved]);
+        }
     }
     if let Some(status) = &rewriting.status {
         let (bound, unknown) = gather::bind(&status.filter(), archive.index.resources(), served);
@@ -575,13 +578,9 @@ pub(super) async fn prepare<S: Source>(
         prepared.status = wanted.map(|r| r.name.clone()).collect();
     }
     if let Some(modifiers) = &rewriting.modifiers {
-        let versions: BTreeSet<String> = survey
-            .resources
-            .iter()
-            .filter(|r| modifiers.needs_schema(&r.name))
-            .map(|r| r.row.api_version())
-            .filter(|version| served.all.iter().any(|api| api.api_version() == *version))
-            .collect();
+        let needing = targets.iter();
+        let needing = needing.filter(|(r, _)| modifiers.needs_schema(&r.name));
+        let versions: BTreeSet<String> = needing.map(|(_, api)| api.api_version()).collect();
         for version in versions {
             let document = schema(cluster, &version).await?;
             prepared.schemas.insert(&version, document);
@@ -591,15 +590,19 @@ pub(super) async fn prepare<S: Source>(
 }
 
 /// New storage classes that the target does not have and this restore does not bring.
-async fn missing<S: Source>(
+///
+/// # Errors
+/// The archive's; why the server is not reached.
+pub(super) async fn missing_classes<S: Source>(
     cluster: &Cluster,
     rewriting: &Rewriting,
     archive: &Archive<S>,
     filter: &Filter,
     survey: &Survey,
 ) -> Result<BTreeSet<String>> {
+    let classed = |r: &Arc<Resource>| CLASSED.contains(&r.name.as_str());
     let mut wanted: BTreeSet<&String> = rewriting.storage_classes.values().collect();
-    if wanted.is_empty() {
+    if wanted.is_empty() || !survey.resources.iter().any(classed) {
         return Ok(BTreeSet::new());
     }
     if let Some(classes) = survey.resources.iter().find(|r| r.name == CLASSES) {

@@ -1,7 +1,7 @@
 //! What the target has: names and marks of existing objects by metadata-only lists, one object by a GET.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::patience::patiently;
 use super::rewrite::{ANNOTATION_UID, LABEL_RESTORE, UNFINISHED};
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
+use crate::error::{Error, Result as Outcome};
 
 /// `Accept` of a list of metadata alone.
 const LIST: &str =
@@ -21,6 +22,8 @@ pub(super) const METADATA: &str =
     "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// Objects per page: metadata is small.
 const PAGE: usize = 1000;
+/// Up to so many namespaces are listed one by one.
+const FEW_NAMESPACES: usize = 8;
 
 /// An object of the target, small.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +111,36 @@ impl Metadata {
             .get(ANNOTATION_UID)
             .map(String::as_str)
     }
+}
+
+/// What the target has of a resource: everywhere, or in these namespaces where they are few or the list of all is refused. Nothing where it
+/// may not be listed.
+///
+/// # Errors
+/// That the server is gone, or does not know us.
+pub(super) async fn look_in(
+    cluster: &Cluster,
+    api: &ApiResource,
+    namespaces: &BTreeSet<String>,
+    restore: &str,
+) -> Outcome<Option<Seens>> {
+    let mut seens = Seens::default();
+    if !api.namespaced || namespaces.len() > FEW_NAMESPACES {
+        match look(cluster, api, None, restore, &mut seens).await {
+            Ok(()) => return Ok(Some(seens)),
+            Err(e) if e.code == 0 || e.code == 401 => return Err(Error::from(e)),
+            Err(_) if !api.namespaced => return Ok(None),
+            Err(_) => {}
+        }
+    }
+    for namespace in namespaces {
+        match look(cluster, api, Some(namespace), restore, &mut seens).await {
+            Ok(()) => {}
+            Err(e) if e.code == 0 || e.code == 401 => return Err(Error::from(e)),
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(seens))
 }
 
 /// Lists a resource's objects, in one namespace or everywhere.

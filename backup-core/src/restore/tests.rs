@@ -2,6 +2,7 @@
 
 mod fake;
 mod foreign;
+mod lacks;
 mod policies;
 mod promises;
 mod rewrites;

@@ -19,7 +19,7 @@ use super::gather::{self, Resource, Survey};
 use super::journal::Journal;
 use super::report::Record;
 use super::target::{self, Seens};
-use super::{Action, Step, order};
+use super::{Action, Step, order, versions};
 use crate::archive::read::{Archive, Object, Source};
 use crate::archive::row::Row;
 use crate::discovery::{ApiResource, Served};
@@ -31,8 +31,6 @@ use crate::progress::Progress;
 const BYTES: usize = 24 << 20;
 /// Up to so many objects of a resource are just created, instead of listing what is there.
 const FEW: u64 = 50;
-/// Up to so many namespaces are listed one by one.
-const FEW_NAMESPACES: usize = 8;
 /// Kinds without which a server refuses others.
 const AWAITED: [&str; 5] = [
     "serviceaccounts",
@@ -215,26 +213,7 @@ impl<S: Source> Waves<'_, S> {
                     let Some(target) = target else {
                         return Ok(None);
                     };
-                    let mut seens = Seens::default();
-                    let everywhere = !target.namespaced || namespaces.len() > FEW_NAMESPACES;
-                    if everywhere {
-                        match target::look(&cluster, &target, None, &restore, &mut seens).await {
-                            Ok(()) => return Ok(Some(seens)),
-                            Err(e) if e.code == 0 || e.code == 401 => return Err(Error::from(e)),
-                            Err(_) if !target.namespaced => return Ok(None),
-                            Err(_) => {}
-                        }
-                    }
-                    for namespace in &namespaces {
-                        match target::look(&cluster, &target, Some(namespace), &restore, &mut seens)
-                            .await
-                        {
-                            Ok(()) => {}
-                            Err(e) if e.code == 0 || e.code == 401 => return Err(Error::from(e)),
-                            Err(_) => return Ok(None),
-                        }
-                    }
-                    Ok(Some(seens))
+                    target::look_in(&cluster, &target, &namespaces, &restore).await
                 }
             })
             .collect();
@@ -244,28 +223,15 @@ impl<S: Source> Waves<'_, S> {
             .await
     }
 
-    /// The target's resource, where it serves the version that the archive holds.
+    /// The target's resource to which objects are sent, where it serves a version that fits.
     fn target(&self, resource: &Resource) -> Option<Arc<ApiResource>> {
-        self.served
-            .all
-            .iter()
-            .find(|api| {
-                api.group == resource.api.group
-                    && api.plural == resource.api.plural
-                    && api.version == resource.api.version
-            })
-            .cloned()
+        versions::target(&resource.api, &self.served).cloned()
     }
 
     /// Why objects of a resource can not be made in the target; nothing where a definition of this restore will serve it.
     fn unserved(&self, resource: &Resource) -> Option<String> {
-        let versions: Vec<&str> = self
-            .served
-            .all
-            .iter()
-            .filter(|api| api.group == resource.api.group && api.plural == resource.api.plural)
-            .map(|api| api.version.as_str())
-            .collect();
+        let served = versions::served(&resource.api, &self.served);
+        let versions: Vec<&str> = served.map(|api| api.version.as_str()).collect();
         if self.applier.is_dry() && self.state.definitions.contains(&resource.name) {
             return None;
         }
@@ -493,7 +459,8 @@ impl<S: Source> Waves<'_, S> {
                 }
             }
         }
-        if ticket.resource.name == order::CRDS && (done.mine || self.applier.is_dry()) {
+        let changed = done.mine || (self.applier.is_dry() && done.action == Action::Updated);
+        if ticket.resource.name == order::CRDS && changed {
             self.state.definitions.insert(ticket.name.clone());
         }
         if done.again

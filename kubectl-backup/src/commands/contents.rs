@@ -84,9 +84,14 @@ pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
         return show(context, &args, &archive).await;
     }
     let bar = context.ui.progress();
-    let (archive, report) = spool::spool(&archive, &args.spool.folder(context), &bar)
-        .await
-        .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
+    let (archive, report) = spool::spool(
+        &archive,
+        &args.spool.folder(context),
+        spool::as_stored,
+        &bar,
+    )
+    .await
+    .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
     drop(bar);
     for warning in report.warnings {
         context.ui.warn(&warning);

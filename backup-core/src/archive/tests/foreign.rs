@@ -48,7 +48,7 @@ fn a_foreign_archive_gives_the_same_objects() {
             verify(&archive, None, &Silent).await.unwrap().problems,
             Vec::<String>::new()
         );
-        let (opened, report) = spool(&archive, &folder.path().join("new"), &Silent)
+        let (opened, report) = spool(&archive, &folder.path().join("new"), as_stored, &Silent)
             .await
             .unwrap();
         assert!(report.warnings.is_empty(), "{report:?}");
@@ -103,7 +103,9 @@ fn of_an_object_that_comes_twice_the_last_one_counts_and_format_1_0_is_read() {
             .file("something/else", b"x")
             .file(&path("twice"), &last);
         let archive = foreign.finish();
-        let (opened, report) = spool(&archive, folder.path(), &Silent).await.unwrap();
+        let (opened, report) = spool(&archive, folder.path(), as_stored, &Silent)
+            .await
+            .unwrap();
         assert_eq!(report.warnings.len(), 2, "{report:?}");
         assert!(report.warnings[0].contains("ns/twice.json"), "{report:?}");
         let all = everything(&opened).await;
@@ -115,6 +117,57 @@ fn of_an_object_that_comes_twice_the_last_one_counts_and_format_1_0_is_read() {
             (3, 3)
         );
         assert_eq!(opened.index.resources()[0].version, "v1");
+    });
+}
+
+#[test]
+fn of_several_versions_of_an_object_the_one_that_suits_best_is_taken_in_whatever_order_they_come() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let body = |version: &str| {
+            let api = ApiResource {
+                group: "a".into(),
+                version: version.into(),
+                ..(*config_maps()).clone()
+            };
+            item(&api, Some("ns"), "one", 0).body
+        };
+        let files = [
+            ("", "v3"),
+            ("v3-preferredversion/", "v3"),
+            ("v2/", "v2"),
+            ("v1/", "v1"),
+        ];
+        let rank = |good: &'static [&'static str]| {
+            move |_: &str, version: &str, preferred: bool| {
+                let place = good.iter().position(|other| *other == version);
+                place.map_or(0, |place| if preferred { 9 } else { 8 - place as u8 })
+            }
+        };
+        for turn in 0..files.len() {
+            let mut foreign = Foreign::new();
+            for at in 0..files.len() {
+                let (folder, version) = files[(at + turn) % files.len()];
+                let path = format!("resources/configmaps.a/{folder}namespaces/ns/one.json");
+                foreign.file(&path, &body(version));
+            }
+            let archive = foreign.finish();
+            for (good, taken) in [
+                (&[][..], "v3"),
+                (&["v1", "v2", "v3"], "v3"),
+                (&["v2"], "v2"),
+                (&["v1", "v2"], "v1"),
+            ] {
+                let spooled = spool(&archive, folder.path(), rank(good), &Silent).await;
+                let (opened, report) = spooled.unwrap();
+                assert!(report.warnings.is_empty(), "{report:?}");
+                let all = everything(&opened).await;
+                let (row, said) = (&opened.index.resources()[0], format!("{turn} {good:?}"));
+                assert_eq!((all.len(), row.count), (1, 1), "{said}");
+                assert_eq!(all[0].3, body(taken), "{said}");
+                assert_eq!(row.version, taken, "{said}");
+            }
+        }
     });
 }
 
@@ -238,7 +291,7 @@ fn hostile_archives_are_refused_with_a_sentence() {
             ("truncated", good.slice(..5)),
         ];
         for (number, (want, archive)) in cases.into_iter().enumerate() {
-            let Err(error) = spool(&archive, folder.path(), &Silent).await else {
+            let Err(error) = spool(&archive, folder.path(), as_stored, &Silent).await else {
                 panic!("{number} {want}: accepted");
             };
             assert_eq!(error.kind(), Kind::Corrupt, "{number} {want}: {error}");
@@ -250,7 +303,11 @@ fn hostile_archives_are_refused_with_a_sentence() {
             );
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(spool(&good, folder.path(), &Silent).await.is_ok());
+        assert!(
+            spool(&good, folder.path(), as_stored, &Silent)
+                .await
+                .is_ok()
+        );
     });
 }
 
@@ -270,7 +327,9 @@ fn a_million_tiny_entries_take_seconds_and_little_memory() {
         }
         gzip.write_all(&[0; 1024]).unwrap();
         let archive = Bytes::from(gzip.finish().unwrap());
-        let (opened, _) = spool(&archive, folder.path(), &Silent).await.unwrap();
+        let (opened, _) = spool(&archive, folder.path(), as_stored, &Silent)
+            .await
+            .unwrap();
         assert_eq!(opened.index.objects(), 0);
     });
 }

@@ -112,9 +112,8 @@ impl Walk {
             crc32: crc32fast::hash(body),
             length: body.len() as u32,
         };
-        let twin = (place.copy != Copy::Other)
-            .then(|| self.twins.remove(&hash))
-            .flatten();
+        let other = matches!(place.copy, Copy::Other(_));
+        let twin = (!other).then(|| self.twins.remove(&hash)).flatten();
         match twin {
             Some(twin) if twin.crc32 == this.crc32 && twin.length == this.length => {}
             Some(_) => {
@@ -124,7 +123,7 @@ impl Walk {
             }
             None => self.decode(entry, &place, body),
         }
-        if twin.is_none() && place.copy != Copy::Other {
+        if twin.is_none() && !other {
             self.twins.insert(hash, this);
         }
         match place.copy {
@@ -142,7 +141,7 @@ impl Walk {
                     ));
                 }
             }
-            Copy::Other => {
+            Copy::Other(_) => {
                 if self.expected.is_some() {
                     self.findings.push(format!(
                         "archive entry {:?} is not in the index",

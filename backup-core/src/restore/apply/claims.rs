@@ -35,7 +35,7 @@ impl Applier {
         };
         let mut warning = None;
         let keeps = match self.volume(name).await {
-            Ok(Some(live)) => match Promise::of(&live, job) {
+            Ok(Some(live)) => match promise(&live, job) {
                 Promise::Kept => true,
                 Promise::Released if self.is_dry() => true,
                 Promise::Released => {
@@ -82,7 +82,7 @@ impl Applier {
             let Some(live) = self.volume(name).await? else {
                 return Ok(None);
             };
-            if !matches!(Promise::of(&live, job), Promise::Released) {
+            if !matches!(promise(&live, job), Promise::Released) {
                 return Ok(None);
             }
             let mut patch: Value = serde_json::from_str(FREED).unwrap_or_default();
@@ -106,7 +106,7 @@ impl Applier {
 }
 
 /// What a volume of the target says of a claim.
-enum Promise {
+pub(in super::super) enum Promise {
     /// It is free, promised to the claim of that name, or bound to it.
     Kept,
     /// It was bound to a claim of that name that is gone.
@@ -116,15 +116,14 @@ enum Promise {
 }
 
 impl Promise {
-    fn of(live: &Value, job: &Job) -> Self {
+    /// What this live volume says of the claim of this namespace and name.
+    pub(in super::super) fn of(live: &Value, namespace: Option<&str>, name: &str) -> Self {
         let spec = &live["spec"];
         let claim = &spec["claimRef"];
         if claim.is_null() {
             return Self::Kept;
         }
-        if claim["namespace"].as_str() != job.namespace.as_deref()
-            || claim["name"].as_str() != Some(&job.name)
-        {
+        if claim["namespace"].as_str() != namespace || claim["name"].as_str() != Some(name) {
             return Self::Other;
         }
         if live["status"]["phase"] != "Released" || claim["uid"].as_str().is_none_or(str::is_empty)
@@ -137,6 +136,10 @@ impl Promise {
             Self::Released
         }
     }
+}
+
+fn promise(live: &Value, job: &Job) -> Promise {
+    Promise::of(live, job.namespace.as_deref(), &job.name)
 }
 
 fn volumes() -> ApiResource {

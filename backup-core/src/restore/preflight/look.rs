@@ -1,21 +1,24 @@
 //! Gathers what [`super::decide`] decides by: one pass over the few kinds of the archive that name something else, and a few lists of the target,
-//! only of what is asked for. Changes nothing: the one POST besides questions about rights is a trial (`dryRun=All`) of a node
-//! port that no range has, to which the server answers with its range.
+//! only of what is asked for. Where a class or a port lacks then, a second pass leaves out what stands and is left as it is. Changes nothing:
+//! the one POST besides questions about rights is a trial (`dryRun=All`) of a node port that no range has, to which the server answers
+//! with its range; a dry run by the client alone does without.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
+use super::super::apply::{self, Promise};
 use super::super::bodies::Bodies;
 use super::super::gather::{self, Resource, Survey};
 use super::super::rewrite::{Rewrite, Side};
 use super::super::target::{self, Seens};
-use super::super::{ExistingPolicy, apply, order, plan};
+use super::super::{ExistingPolicy, order, plan, versions};
 use super::{
     Brought, Found, Has, INGRESS, Kind, Lack, Needs, PRIORITY, RUNTIME, STORAGE, Services,
 };
-use crate::archive::read::{Archive, Source};
+use crate::archive::read::{Archive, Object, Source};
+use crate::archive::row::Row;
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::{ApiResource, Served};
 use crate::error::{self, Error, Result};
@@ -56,6 +59,16 @@ pub(in super::super) struct Look<'l, S> {
     pub(in super::super) served: &'l Served,
     pub(in super::super) rewrite: &'l Rewrite,
     pub(in super::super) existing: ExistingPolicy,
+    /// Whether the server may be asked to try something.
+    pub(in super::super) tries: bool,
+}
+
+/// What the target has of what the archive holds, as far as that needs nothing any more.
+struct Standing {
+    /// By resource.
+    objects: BTreeMap<String, Seens>,
+    /// Volumes that no claim is bound to at the moment, as far as their promises go.
+    volumes: HashMap<String, Value>,
 }
 
 impl<S: Source> Look<'_, S> {
@@ -64,7 +77,7 @@ impl<S: Source> Look<'_, S> {
     /// # Errors
     /// The archive's; of the target, that it is not reached.
     pub(in super::super) async fn run(&self) -> Result<Found> {
-        let needs = self.needs().await?;
+        let needs = self.needs(None).await?;
         let mut brought = Brought::new();
         for resource in needs.classes() {
             brought.insert(resource, self.names(resource).await?);
@@ -79,9 +92,15 @@ impl<S: Source> Look<'_, S> {
                 api: &resource.api,
                 count: resource.count,
                 defined: defined.contains(&resource.name),
+                redefined: self.existing != ExistingPolicy::None,
             })
             .collect();
         let mut found = super::decide(&needs, &has, &brought, &kinds, self.served);
+        if found.lacks.iter().any(Lack::is_of_objects) {
+            let standing = self.standing().await?;
+            let needs = self.needs(Some(&standing)).await?;
+            found = super::decide(&needs, &has, &brought, &kinds, self.served);
+        }
         self.rights(&mut found).await?;
         Ok(found)
     }
@@ -98,16 +117,24 @@ impl<S: Source> Look<'_, S> {
         Ok(names)
     }
 
-    async fn needs(&self) -> Result<Needs> {
+    /// What the wanted objects need; without those that stand, where that is known.
+    async fn needs(&self, standing: Option<&Standing>) -> Result<Needs> {
         let mut needs = Needs::default();
+        let open = Rewrite {
+            missing_classes: BTreeSet::new(),
+            ..self.rewrite.clone()
+        };
         let naming = self.survey.resources.iter();
         for resource in naming.filter(|r| NAMING.contains(&r.name.as_str())) {
             for frame in &resource.frames {
-                let rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                let mut rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+                if let Some(standing) = standing {
+                    rows.retain(|row| self.counts(resource, row, standing));
+                }
                 let mut bodies = Bodies::new(self.archive, rows);
                 while let Some((row, object)) = bodies.next().await {
                     let learned = object.and_then(|object| {
-                        self.learn(&mut needs, resource, row.namespace.as_deref(), &object.body)
+                        self.learn(&mut needs, &open, resource, &row, &object, standing)
                     });
                     match learned {
                         // Named when it should be created.
@@ -121,24 +148,89 @@ impl<S: Source> Look<'_, S> {
         Ok(needs)
     }
 
+    /// What the target has of the kinds that name something else. What may not be listed is not known to stand.
+    async fn standing(&self) -> Result<Standing> {
+        let mut objects = BTreeMap::new();
+        for resource in &self.survey.resources {
+            let Some(api) = self.target(resource).filter(|_| is_left(&resource.name)) else {
+                continue;
+            };
+            let namespaces = resource.namespaces.iter();
+            let namespaces = namespaces.map(|n| self.rewrite.namespace(n).to_owned());
+            let restore = &self.rewrite.restore;
+            let seens = target::look_in(self.cluster, api, &namespaces.collect(), restore).await?;
+            objects.extend(seens.map(|seens| (resource.name.clone(), seens)));
+        }
+        let mut volumes = HashMap::new();
+        self.each("persistentvolumes", |volume| {
+            let (spec, phase) = (&volume["spec"], &volume["status"]["phase"]);
+            if let Some(name) = volume["metadata"]["name"].as_str().filter(|_| *phase != "Bound") {
+                let promise = json!({
+                    "spec": {"claimRef": spec["claimRef"], "persistentVolumeReclaimPolicy": spec["persistentVolumeReclaimPolicy"]},
+                    "status": {"phase": phase},
+                });
+                volumes.insert(name.to_owned(), promise);
+            }
+        })
+        .await?;
+        Ok(Standing { objects, volumes })
+    }
+
+    /// Whether an object may need anything: a claim that stands never gets another class, and others are left as they are unless something
+    /// else was asked for or this restore made them.
+    fn counts(&self, resource: &Resource, row: &Row, standing: &Standing) -> bool {
+        let here = row.namespace.as_deref().map(|n| self.rewrite.namespace(n));
+        let seens = standing.objects.get(&resource.name);
+        let Some(seen) = seens.and_then(|seens| seens.get(here, &row.name)) else {
+            return true;
+        };
+        resource.name != gather::CLAIMS
+            && self.existing != ExistingPolicy::None
+            && !seen.is_made_from(&row.uid)
+    }
+
     fn learn(
         &self,
         needs: &mut Needs,
+        open: &Rewrite,
         resource: &Resource,
-        namespace: Option<&str>,
-        body: &[u8],
+        row: &Row,
+        object: &Object,
+        standing: Option<&Standing>,
     ) -> Result<()> {
-        if plan::left_out(&resource.name, body, &self.survey.volumes)?.is_some() {
+        let (name, body) = (&resource.name, &object.body);
+        if plan::left_out(name, body, &self.survey.volumes)?.is_some() {
             return Ok(());
         }
-        let shaped = self.rewrite.shape(&resource.name, body, Side::Backup)?;
-        let object = match namespace {
-            Some(namespace) => format!("{}/{}", self.rewrite.namespace(namespace), shaped.name),
+        let unreadable = |e| Error::corrupt("not a Kubernetes object").because(e);
+        let here = row.namespace.as_deref().map(|n| self.rewrite.namespace(n));
+        let (shaped, refused) = match self.rewrite.shape(name, body, Side::Backup) {
+            Err(e) if e.kind() == error::Kind::Invalid => {
+                (open.shape(name, body, Side::Backup)?, true)
+            }
+            shaped => (shaped?, false),
+        };
+        let path = match here {
+            Some(namespace) => format!("{namespace}/{}", shaped.name),
             None => shaped.name.clone(),
         };
-        let body: Value = serde_json::from_slice(&shaped.object.to_vec())
-            .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
-        needs.learn(&resource.name, &object, &body);
+        let body: Value = serde_json::from_slice(&shaped.object.to_vec()).map_err(unreadable)?;
+        if refused {
+            needs.mapped(name, &path, &body, &self.rewrite.missing_classes);
+            return Ok(());
+        }
+        if let Some(standing) = standing.filter(|_| *name == gather::CLAIMS) {
+            let claim: Value = serde_json::from_slice(&object.body).map_err(unreadable)?;
+            let volume = claim["spec"]["volumeName"].as_str().unwrap_or_default();
+            let live = standing.volumes.get(volume);
+            // It is bound to it by its name, and is not asked for its class.
+            if let Some(Promise::Kept | Promise::Released) =
+                live.map(|live| Promise::of(live, here, &row.name))
+            {
+                return Ok(());
+            }
+        }
+        needs.learn(name, &path, &body);
         Ok(())
     }
 
@@ -172,7 +264,7 @@ impl<S: Source> Look<'_, S> {
                 .await?;
             has.services = known.then_some(services);
         }
-        if needs.has_ports() {
+        if self.tries && needs.has_ports() {
             has.range = self.range().await?;
         }
         Ok(has)
@@ -274,16 +366,7 @@ impl<S: Source> Look<'_, S> {
     }
 
     fn target(&self, resource: &Resource) -> Option<&ApiResource> {
-        let api = &resource.api;
-        self.served
-            .all
-            .iter()
-            .map(AsRef::as_ref)
-            .find(|other: &&ApiResource| {
-                other.group == api.group
-                    && other.plural == api.plural
-                    && other.version == api.version
-            })
+        versions::target(&resource.api, self.served).map(AsRef::as_ref)
     }
 
     /// Those of the questions to which the answer is no.
@@ -398,6 +481,11 @@ type Question<'q> = (
     &'static str,
     Option<String>,
 );
+
+/// Whether objects of this kind need nothing where they stand and are left alone. What a volume says of its class counts all the same.
+fn is_left(resource: &str) -> bool {
+    NAMING.contains(&resource) && resource != gather::VOLUMES
+}
 
 /// What a restore does with objects of a resource.
 fn verbs(resource: &str, existing: ExistingPolicy) -> Vec<&'static str> {

@@ -142,7 +142,7 @@ impl State {
         {
             return refusal(*code, reason);
         }
-        let lists = |version: &str| {
+        let served = |version: &str| {
             let resources: Vec<Value> = SERVED
                 .iter()
                 .filter(|(v, ..)| *v == version)
@@ -172,8 +172,8 @@ impl State {
                     {"name": "serving.knative.dev", "versions": [{"version": "v1"}]}]}),
                 );
             }
-            "/api/v1" => return lists("v1"),
-            "/apis/serving.knative.dev/v1" => return lists("serving.knative.dev/v1"),
+            "/api/v1" => return served("v1"),
+            "/apis/serving.knative.dev/v1" => return served("serving.knative.dev/v1"),
             _ => {}
         }
         let segments = path.trim_start_matches('/').split('/').collect::<Vec<_>>();
@@ -191,7 +191,7 @@ impl State {
                 let items: Vec<&Value> = self
                     .objects
                     .iter()
-                    .filter(|(key, _)| key.rsplit_once('/').is_some_and(|(to, _)| to == path))
+                    .filter(|(key, _)| key.rsplit_once('/').is_some_and(|(to, _)| lists(to, path)))
                     .map(|(_, object)| object)
                     .collect();
                 (200, json!({"items": items, "metadata": {}}))
@@ -275,6 +275,15 @@ impl State {
             other => panic!("{other} {path}"),
         }
     }
+}
+
+/// Whether a list of `path` shows what is in `folder`: the same, or every namespace's.
+fn lists(folder: &str, path: &str) -> bool {
+    let everywhere = folder.split_once("/namespaces/").and_then(|(root, rest)| {
+        let (_, plural) = rest.split_once('/')?;
+        Some(format!("{root}/{plural}"))
+    });
+    folder == path || everywhere.is_some_and(|everywhere| everywhere == path)
 }
 
 fn merge(target: &mut Value, patch: &Value) {

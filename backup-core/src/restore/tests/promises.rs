@@ -7,10 +7,10 @@ use super::super::*;
 use super::fake::Fake;
 use super::whole::{Saved, api, object, uid};
 
-const CLAIM: &str = "/api/v1/namespaces/n/persistentvolumeclaims/data";
-const VOLUME: &str = "/api/v1/persistentvolumes/pv";
+pub(super) const CLAIM: &str = "/api/v1/namespaces/n/persistentvolumeclaims/data";
+pub(super) const VOLUME: &str = "/api/v1/persistentvolumes/pv";
 
-fn kept(policy: &str) -> Value {
+pub(super) fn kept(policy: &str) -> Value {
     json!({"metadata": {"name": "pv", "resourceVersion": "7"}, "status": {"phase": "Released"}, "spec": {
         "persistentVolumeReclaimPolicy": policy,
         "claimRef": {"namespace": "n", "name": "data", "uid": "old", "resourceVersion": "3"}}})

@@ -113,7 +113,7 @@ impl Saved {
         self.location.store.put(key, packed).await.unwrap();
     }
 
-    fn options(&self) -> RestoreOptions {
+    pub(super) fn options(&self) -> RestoreOptions {
         super::options(self.folder.path())
     }
 
