@@ -176,6 +176,11 @@ impl RestoreKeys {
         self.file(&format!("journal-{number:06}.jsonl.zst"))
     }
 
+    /// Where the objects are kept that a restore deleted, with its slash.
+    pub fn all_kept(&self) -> String {
+        self.file("kept/")
+    }
+
     /// Where the objects of one place in the target are kept that a restore deleted, with its slash; `place` is a digest.
     pub fn kept_folder(&self, place: &str) -> String {
         self.file(&format!("kept/{place}/"))

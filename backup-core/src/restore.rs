@@ -605,7 +605,12 @@ impl Run<'_> {
             existing: self.options.existing,
             dry,
             kept,
-            deletions: Deletions::new(self.earlier.is_some_and(|earlier| !earlier.whole)),
+            deletions: Deletions::new(
+                journal
+                    .as_ref()
+                    .filter(|_| self.earlier.is_some_and(|earlier| !earlier.whole))
+                    .map(|journal| (journal.place.clone(), journal.keys.clone())),
+            ),
             volumes: survey.volumes.clone(),
             notices: Notices::default(),
         };

@@ -154,7 +154,14 @@ fn what_can_not_be_changed_is_recreated_when_asked_and_takes_nothing_along() {
     assert_eq!(["fixed", "held", "same"].map(of), after, "twice is once");
     let record = place.run(&["restore", "describe", "r"]).ok().stdout;
     assert!(record.contains("recreate"), "{record}");
-    place.run(&["restore", "delete", "r", "--yes"]).ok();
+    let originals = "with 1 original of what it recreated";
+    let asked = place.run(&["restore", "delete", "r"]).code(2).stderr;
+    assert!(asked.contains(originals), "{asked}");
+    let shown = place.run(&["restore", "delete", "r", "--dry-run"]).ok();
+    assert!(shown.stdout.contains(originals), "{}", shown.stdout);
+    assert!(kept.exists());
+    let gone = place.run(&["restore", "delete", "r", "--yes"]).ok();
+    assert!(gone.stdout.contains(originals), "{}", gone.stdout);
     assert!(!kept.exists());
     release(&place, &namespace);
 }

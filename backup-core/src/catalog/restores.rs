@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{near, read_all};
@@ -17,8 +17,8 @@ use crate::restore::journal::Header;
 /// A restore at work writes its journal every few seconds; an interrupted one is expected to go on within this.
 const QUIET: SignedDuration = SignedDuration::from_hours(24);
 
-/// No restore has more files.
-const MOST_FILES: usize = 100_000;
+/// Files that are deleted before the next are listed.
+const A_TIME: usize = 1000;
 
 /// A record is a few kilobytes.
 const LARGEST_RECORD: u64 = 4 << 20;
@@ -79,17 +79,35 @@ pub async fn get_restore(store: &Store, name: &Name) -> Result<Restore> {
     })
 }
 
-/// Removes a restore's record. What tells that it is there goes last, so that a run that dies halfway can be repeated.
+/// How many objects a restore keeps that it deleted to create them anew: the only copies.
+///
+/// # Errors
+/// The store's.
+pub async fn kept_by_restore(store: &Store, name: &Name) -> Result<u64> {
+    let kept = store.list(&RestoreKeys::new(name).all_kept());
+    kept.try_fold(0, |count, _| async move { Ok(count + 1) })
+        .await
+}
+
+/// Removes a restore's record, with what it keeps. What tells that it is there goes last, so that a run that dies halfway can be repeated.
 ///
 /// # Errors
 /// The store's.
 pub async fn delete_restore(store: &Store, name: &Name) -> Result<()> {
     let keys = RestoreKeys::new(name);
-    let mut files = store.entries(&keys.folder(), MOST_FILES).await?;
-    let (marker, first) = (keys.marker(), keys.journal(0));
-    files.sort_by_key(|file| (file.key == marker, file.key == first));
-    for file in files {
-        store.delete(&file.key).await?;
+    let last = [keys.journal(0), keys.marker()];
+    loop {
+        let files = store.list(&keys.folder()).map_ok(|file| file.key);
+        let files = files.try_filter(|key| std::future::ready(!last.contains(key)));
+        let some: Vec<String> = files.take(A_TIME).try_collect().await?;
+        if some.is_empty() {
+            break;
+        }
+        let deletes = stream::iter(some).map(|key| async move { store.delete(&key).await });
+        deletes.buffer_unordered(8).try_collect::<()>().await?;
+    }
+    for key in &last {
+        store.delete(key).await?;
     }
     Ok(())
 }
@@ -107,8 +125,16 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
     {
         return Ok(Some(restore));
     }
-    let files = store.entries(&keys.folder(), MOST_FILES).await?;
-    let Some(oldest) = files.iter().map(|file| file.modified).min() else {
+    // One that recreates keeps a file for each object.
+    let (mut oldest, mut results, mut journal) = (None::<Timestamp>, false, false);
+    let mut files = store.list(&keys.folder());
+    while let Some(file) = files.next().await {
+        let file = file?;
+        oldest = Some(oldest.map_or(file.modified, |oldest| oldest.min(file.modified)));
+        results |= file.key == keys.results();
+        journal |= file.key == keys.journal(0);
+    }
+    let Some(oldest) = oldest else {
         return Ok(None);
     };
     let mut restore = Restore {
@@ -120,9 +146,7 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
     restore.status.start_timestamp = Some(oldest);
     // Velero keeps its records in the cluster: of its restores the bucket shows results only, which it writes at the end.
     // One of ours that has a journal and no record is not finished, however far it came.
-    let has = |key: &str| files.iter().any(|file| file.key == key);
-    let ended = has(&keys.results()) && !has(&keys.journal(0));
-    restore.status.phase = if ended {
+    restore.status.phase = if results && !journal {
         Phase::Other(UNKNOWN.to_owned())
     } else {
         Phase::InProgress

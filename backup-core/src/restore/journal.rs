@@ -1,11 +1,12 @@
 //! What a restore leaves of itself while it works: segments `restores/<name>/journal-NNNNNN.jsonl.zst`, the first of which tells what it is. The target
 //! is the truth about what was restored; the journal tells which restore is unfinished, of which options, and what was done when.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
@@ -24,8 +25,12 @@ pub const FORMAT: &str = "kubectl-backup.journal/1";
 pub const ANNOTATION_OPTIONS: &str = "kubectl-backup/options-hash";
 /// Annotation of the finished record with what was done with objects that existed, in our words: Velero's spec has two of them.
 pub const ANNOTATION_POLICY: &str = "kubectl-backup/existing-resource-policy";
-/// No segment that is read is larger, packed or not.
+/// No segment that is read is larger, packed; the first is not larger as it is.
 const LARGEST: u64 = 1 << 20;
+/// So much of a segment's text is read.
+const LARGEST_TEXT: u64 = 16 << 20;
+/// Restores that are looked at at a time.
+const AT_A_TIME: usize = 16;
 /// How old what is not yet written may become.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -51,12 +56,9 @@ impl Header {
     /// # Errors
     /// `Corrupt`, when that is no journal, or one of a format we do not know.
     pub fn read(segment: &[u8]) -> Result<Self> {
-        use std::io::Read as _;
         let bad = || Error::corrupt("the first segment is no journal of a restore that we know");
         let mut text = String::new();
-        zstd::Decoder::new(segment)
-            .and_then(|d| d.take(LARGEST).read_to_string(&mut text))
-            .map_err(|e| bad().because(e))?;
+        unpack(segment, LARGEST, &mut text).map_err(|e| bad().because(e))?;
         let header: Self = serde_json::from_str(text.lines().next().unwrap_or_default())
             .map_err(|e| bad().because(e))?;
         if header.format != FORMAT {
@@ -176,6 +178,26 @@ impl Place {
         }
     }
 
+    /// The restores that have a folder here. What lies in the folders is not looked at: one that recreates may hold very many files.
+    async fn names(&self) -> Result<Vec<Name>> {
+        let folders = match self {
+            Self::Store(store) => store.folders(RESTORES).await?,
+            Self::Folder(folder) => {
+                let mut folders = Vec::new();
+                if let Ok(mut entries) = tokio::fs::read_dir(folder.join(RESTORES)).await {
+                    while let Ok(Some(entry)) = entries.next_entry().await {
+                        folders.push(entry.file_name().to_string_lossy().into_owned());
+                    }
+                }
+                folders
+            }
+        };
+        Ok(folders
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect())
+    }
+
     /// What is known of the restore of this name.
     ///
     /// # Errors
@@ -259,24 +281,15 @@ pub(super) async fn earlier(places: &[Place], name: &Name) -> Result<Option<Earl
 pub(super) async fn unfinished(places: &[Place], options_hash: &str) -> Result<Option<Earlier>> {
     let mut newest: Option<Earlier> = None;
     for place in places {
-        let keys = place.list(RESTORES).await?;
-        for key in keys
-            .iter()
-            .filter(|key| key.ends_with("/journal-000000.jsonl.zst"))
-        {
-            let Some(name) = key
-                .strip_prefix(RESTORES)
-                .and_then(|rest| rest.split('/').next()?.parse::<Name>().ok())
-            else {
-                continue;
-            };
-            if keys.contains(&RestoreKeys::new(&name).marker()) {
-                continue;
-            }
-            let Ok(Some(earlier)) = place.earlier(&name).await else {
-                continue;
-            };
-            if earlier.options_hash == options_hash
+        let names = place.names().await?;
+        let all = names
+            .into_iter()
+            .map(|name| async move { place.earlier(&name).await });
+        let mut all = stream::iter(all).buffer_unordered(AT_A_TIME);
+        while let Some(earlier) = all.next().await {
+            if let Ok(Some(earlier)) = earlier
+                && earlier.finished.is_none()
+                && earlier.options_hash == options_hash
                 && newest.as_ref().is_none_or(|n| n.started < earlier.started)
             {
                 newest = Some(earlier);
@@ -293,6 +306,41 @@ pub(super) fn taken_just_now(name: &Name) -> Error {
         format!("another restore took the name {name} just now"),
     )
     .hint("give the command again")
+}
+
+/// A line about something kept.
+#[derive(Serialize, Deserialize)]
+struct Settled {
+    settled: String,
+}
+
+/// What a journal says is settled. A segment that can not be read says nothing: then more is put back, and nothing is lost.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn settled(place: &Place, keys: &RestoreKeys) -> Result<HashSet<String>> {
+    let mut found = HashSet::new();
+    for number in 1.. {
+        let segment = match place.find_within(&keys.journal(number), LARGEST).await {
+            Err(e) if e.kind() == Kind::Corrupt => continue,
+            segment => segment?,
+        };
+        let Some(segment) = segment else { break };
+        let mut text = String::new();
+        if unpack(&segment, LARGEST_TEXT, &mut text).is_err() {
+            continue;
+        }
+        let lines = text.lines().filter(|line| line.contains("\"settled\""));
+        let lines = lines.filter_map(|line| serde_json::from_str::<Settled>(line).ok());
+        found.extend(lines.map(|line| line.settled));
+    }
+    Ok(found)
+}
+
+/// A segment's text, at most so many bytes.
+fn unpack(segment: &[u8], most: u64, text: &mut String) -> std::io::Result<usize> {
+    use std::io::Read as _;
+    zstd::Decoder::new(segment).and_then(|d| d.take(most).read_to_string(text))
 }
 
 /// The journal of the run at work.
@@ -362,6 +410,14 @@ impl Journal {
     /// Never in practice.
     pub(super) fn note(&mut self, step: &Step) -> Result<()> {
         self.line(step)
+    }
+
+    /// Notes that what was kept as `key` is owed to nobody: another object, or the same one, is in its place.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(super) fn settle(&mut self, key: String) -> Result<()> {
+        self.line(&Settled { settled: key })
     }
 
     fn line(&mut self, value: &impl Serialize) -> Result<()> {

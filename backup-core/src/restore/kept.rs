@@ -69,13 +69,21 @@ impl Kept {
         }
     }
 
+    /// The key of what was deleted last of this place.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn newest_key(&self, job: &Job) -> Result<Option<String>> {
+        let folder = self.keys.kept_folder(&digest(job));
+        Ok(self.place.list(&folder).await?.into_iter().max())
+    }
+
     /// What was deleted last of this place, and its key.
     ///
     /// # Errors
     /// The store's; `Corrupt`, when it is no object.
     pub(super) async fn newest(&self, job: &Job) -> Result<Option<(String, Bytes)>> {
-        let folder = self.keys.kept_folder(&digest(job));
-        let Some(key) = self.place.list(&folder).await?.into_iter().max() else {
+        let Some(key) = self.newest_key(job).await? else {
             return Ok(None);
         };
         let Some(packed) = self.place.find_within(&key, LARGEST_FILE).await? else {

@@ -528,6 +528,9 @@ impl<S: Source> Waves<'_, S> {
             self.record.fail(step.namespace.as_deref(), text)?;
         }
         if let Some(journal) = &mut self.journal {
+            for key in self.applier.deletions.take_settled() {
+                journal.settle(key)?;
+            }
             if step.action != Action::Skipped {
                 journal.note(&step)?;
             }

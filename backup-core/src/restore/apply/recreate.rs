@@ -20,18 +20,20 @@
 //!
 //! Killed before 4, nothing has happened. Killed later, the same command finds nothing there and creates the object, or finds it
 //! going and waits; refused, it puts back what was kept, if the restore is unfinished or ended with something missing. Killed after 5, the object
-//! bears this restore's mark and is left alone. What is under way when the user interrupts is brought to its end.
+//! bears this restore's mark and is left alone. The journal says what is settled, a new object or the old one in its place: whoever removes that
+//! one afterwards means it, and nothing is put back. What is under way when the user interrupts is brought to its end.
 
 use std::collections::HashSet;
-use std::sync::{Mutex as Plain, PoisonError};
+use std::sync::{Mutex as Plain, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;
 
+use super::super::journal::{self, Place};
 use super::super::patience::{back_off, patiently};
 use super::super::rewrite::{MANAGER, Rewrite, Shaped};
 use super::super::target::{METADATA, Metadata};
@@ -39,6 +41,7 @@ use super::super::{Action, DryRun, merge};
 use super::{Applier, Done, Job, Stop, manager};
 use crate::cluster::{ApiError, Call};
 use crate::error::{Error, Result};
+use crate::layout::RestoreKeys;
 
 /// How long an object may take to go; a pod besides as long as it may take to end.
 pub(super) const GOING: Duration = Duration::from_secs(120);
@@ -70,8 +73,12 @@ pub(in super::super) struct Deletions {
     passage: Mutex<Passage>,
     /// Deleted, and neither created nor put back.
     missing: Plain<HashSet<(String, Option<String>, String)>>,
-    /// Whether an earlier run of this restore may have left some.
-    earlier: bool,
+    /// Keys of what was kept for places that are taken again, until the journal has them.
+    settled: Plain<Vec<String>>,
+    /// The journal, where an earlier run of this restore may have left some missing.
+    earlier: Option<(Place, RestoreKeys)>,
+    /// What its journal says is settled, once that was asked.
+    before: OnceCell<HashSet<String>>,
 }
 
 /// Whether objects go when they are deleted.
@@ -435,7 +442,7 @@ impl Applier {
             }
             Err(e) => return Err(e.into()),
         }
-        self.deletions.note(job, true);
+        self.deletions.deleted(job);
         if !self.gone(job, &metadata.uid, patience(live)).await? {
             let done = failed(format!(
                 "it was deleted and does not go; the same command creates the other one when it is gone. It is kept as {}",
@@ -467,7 +474,7 @@ impl Applier {
                 return Ok(Exchanged::Done(done));
             }
         };
-        self.deletions.note(job, false);
+        self.deletions.settle(job, &key);
         Ok(Exchanged::Done(match made {
             Some(metadata) => Done {
                 action: Action::Recreated,
@@ -487,17 +494,28 @@ impl Applier {
         wanted: &Shaped<'_>,
         refused: ApiError,
     ) -> Result<Done, Stop> {
-        if self.kept.is_none() || !(self.deletions.earlier || self.deletions.is_missing(job)) {
+        let Some(kept) = &self.kept else {
+            return Err(refused.into());
+        };
+        let missing = self.deletions.is_missing(job);
+        if !missing && self.deletions.earlier.is_none() {
             return Err(refused.into());
         }
         match Stop::from(refused.clone()) {
             Stop::Api(_) => {}
             fatal => return Err(fatal),
         }
-        match self.find(job).await {
-            Ok(None) => self.put_back(job, wanted, refused).await,
-            _ => Err(refused.into()),
+        if !matches!(self.find(job).await, Ok(None)) {
+            return Err(refused.into());
         }
+        // What an earlier run brought back went since, and not by this restore. Where that can not be told, it is owed.
+        if !missing
+            && let Ok(Some(key)) = kept.newest_key(job).await
+            && self.deletions.was_settled(&key).await.unwrap_or(false)
+        {
+            return Err(refused.into());
+        }
+        self.put_back(job, wanted, refused).await
     }
 
     /// Puts back what was kept, because the other was refused. Where that is refused too, both are tried in turn for a while: a quota is
@@ -529,7 +547,7 @@ impl Applier {
                 let query = self.query(manager(wanted));
                 match self.post(job, &query, anew.clone(), &mut false).await {
                     Ok(made) => {
-                        self.deletions.note(job, false);
+                        self.deletions.settle(job, &key);
                         return Ok(Done {
                             action: Action::Recreated,
                             ..self.made(job, wanted, &Metadata::read(&made)).await
@@ -546,13 +564,13 @@ impl Applier {
                 .await
             {
                 Ok(_) => {
-                    self.deletions.note(job, false);
+                    self.deletions.settle(job, &key);
                     return Ok(failed(format!(
                         "the one of the backup was refused, and the one that stood was put back: {refused}"
                     )));
                 }
                 Err(e) if e.is_already_exists() => {
-                    self.deletions.note(job, false);
+                    self.deletions.settle(job, &key);
                     return Err(refused.into());
                 }
                 Err(e) => match Stop::from(e) {
@@ -605,36 +623,50 @@ fn orphaning(live: &[u8]) -> bool {
 }
 
 impl Deletions {
-    /// None yet.
-    pub(in super::super) fn new(earlier: bool) -> Self {
+    /// None yet. `earlier` is the journal of this restore, where an earlier run of it did not end well.
+    pub(in super::super) fn new(earlier: Option<(Place, RestoreKeys)>) -> Self {
         Self {
             earlier,
             ..Self::default()
         }
     }
 
-    fn note(&self, job: &Job, missing: bool) {
-        let key = (
-            job.resource.name.clone(),
-            job.namespace.clone(),
-            job.name.clone(),
-        );
-        let mut set = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        if missing {
-            set.insert(key);
-        } else {
-            set.remove(&key);
-        }
+    fn deleted(&self, job: &Job) {
+        lock(&self.missing).insert(place(job));
+    }
+
+    /// Its place is taken again: what is kept as `key` is owed to nobody any more.
+    fn settle(&self, job: &Job, key: &str) {
+        lock(&self.missing).remove(&place(job));
+        lock(&self.settled).push(key.to_owned());
     }
 
     fn is_missing(&self, job: &Job) -> bool {
-        let set = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        set.contains(&(
-            job.resource.name.clone(),
-            job.namespace.clone(),
-            job.name.clone(),
-        ))
+        lock(&self.missing).contains(&place(job))
     }
+
+    /// What was settled since the last time, for the journal.
+    pub(in super::super) fn take_settled(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.settled))
+    }
+
+    /// Whether an earlier run saw the place taken again for which this is kept.
+    async fn was_settled(&self, key: &str) -> Result<bool> {
+        let Some((journal, keys)) = &self.earlier else {
+            return Ok(false);
+        };
+        let read = || journal::settled(journal, keys);
+        Ok(self.before.get_or_try_init(read).await?.contains(key))
+    }
+}
+
+fn place(job: &Job) -> (String, Option<String>, String) {
+    let (namespace, name) = (job.namespace.clone(), job.name.clone());
+    (job.resource.name.clone(), namespace, name)
+}
+
+fn lock<T>(of: &Plain<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

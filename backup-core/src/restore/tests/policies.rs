@@ -15,11 +15,13 @@ fn live() -> Value {
 
 async fn saved() -> Saved {
     let body = json!({"data": {"from": "backup"}});
-    let saved = Saved::new(&[object("configmaps", 1, "n/x", body)]).await;
+    with_live(Saved::new(&[object("configmaps", 1, "n/x", body)]).await)
+}
+
+fn with_live(saved: Saved) -> Saved {
+    let namespace = json!({"metadata": {"name": "n"}});
     saved.target.put(LIVE, live());
-    saved
-        .target
-        .put("/api/v1/namespaces/n", json!({"metadata": {"name": "n"}}));
+    saved.target.put("/api/v1/namespaces/n", namespace);
     saved
 }
 
@@ -212,6 +214,38 @@ async fn killed_after_the_delete_the_same_restore_creates_it_or_puts_it_back() {
         let from = if refused { "target" } else { "backup" };
         assert_eq!(saved.target.get(LIVE)["data"]["from"], from);
         assert_eq!(report.counts[3], u64::from(refused), "{:?}", report.errors);
+    }
+}
+
+#[tokio::test]
+async fn what_was_brought_back_and_removed_since_is_not_brought_back_once_more() {
+    for put_back in [false, true] {
+        let objects = [
+            object("configmaps", 1, "n/x", json!({"data": {"from": "backup"}})),
+            object("configmaps", 2, "n/y", json!({"data": {"refuse": "me"}})),
+        ];
+        let saved = with_live(Saved::new(&objects).await);
+        {
+            let mut state = saved.target.0.lock().unwrap();
+            state.refuses_text = Some("\"refuse\":\"me\"");
+            state.refuses_later = put_back.then_some("\"from\":\"backup\"");
+        }
+        saved.restore(recreate).await.unwrap();
+        let from = if put_back { "target" } else { "backup" };
+        assert_eq!(saved.target.get(LIVE)["data"]["from"], from);
+        {
+            let mut state = saved.target.0.lock().unwrap();
+            state.objects.remove(LIVE).unwrap();
+            state.refuses_text = Some("\"from\":\"backup\"");
+        }
+        let report = saved.restore(recreate).await.unwrap();
+        assert!(report.resumed);
+        assert!(
+            !report.errors[0].contains("put back"),
+            "{:?}",
+            report.errors
+        );
+        assert!(saved.target.get(LIVE).is_null(), "{put_back}");
     }
 }
 

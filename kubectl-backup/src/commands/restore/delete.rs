@@ -11,6 +11,7 @@ use crate::context::{Context, Place};
 use crate::flags::{self, RemovalArgs};
 use crate::many::{self, ManyArgs};
 use backup_cli::error::{Exit, Result};
+use backup_cli::output::counted;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,8 +21,9 @@ Examples:
 
 /// Delete the records of restores
 ///
-/// What they restored stays in the cluster, and their backups stay as well. A restore that is not finished goes on by its record, so that
-/// needs --force; its backup is no longer kept from `delete` and `prune` then. So does what Velero left of a restore.
+/// What they restored stays in the cluster, and their backups stay as well. The originals of what a restore deleted to create it anew
+/// (--existing-resource-policy=recreate) are kept in its record and go with it; they are counted before it is asked. A restore that is
+/// not finished goes on by its record, so that needs --force; its backup is no longer kept from `delete` and `prune` then. So does what Velero left of a restore.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -78,11 +80,23 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     Ok(many::worst(exits))
 }
 
-type Found = Vec<(Name, Place)>;
+/// A restore, where its record is, and how many originals it keeps.
+type Found = Vec<(Name, Place, u64)>;
 
 fn list(found: &Found) -> String {
-    let names: Vec<_> = found.iter().map(|(name, _)| name.to_string()).collect();
+    let names = found.iter();
+    let names: Vec<_> = names
+        .map(|(name, _, kept)| format!("{name}{}", originals(*kept)))
+        .collect();
     names.join(", ")
+}
+
+/// ` (with 3 originals of what it recreated)`
+fn originals(kept: u64) -> String {
+    match kept {
+        0 => String::new(),
+        kept => format!(" (with {} of what it recreated)", counted(kept, "original")),
+    }
 }
 
 /// Nothing is deleted before every name was found.
@@ -107,22 +121,24 @@ async fn find(context: &Context, args: &DeleteArgs) -> Result<Found> {
             .hint("repeat its `restore create` to finish it, or add --force")
             .into());
         }
-        if !found.iter().any(|(other, _)| *other == name) {
+        if !found.iter().any(|(other, ..)| *other == name) {
             let agreed = args.removal.asks_nothing();
             context.guard(&place.location, "delete", agreed).await?;
-            found.push((name, place));
+            let kept = catalog::kept_by_restore(&place.location.store, &name).await?;
+            found.push((name, place, kept));
         }
     }
     Ok(found)
 }
 
 async fn delete(context: &Context, args: &DeleteArgs, found: &Found, agreed: bool) -> Result<()> {
-    for (name, place) in found {
+    for (name, place, kept) in found {
         if agreed {
             catalog::delete_restore(&place.location.store, name).await?;
         }
         let title = context.titled(&format!("restore/{name}"));
-        args.removal.tell(&context.ui, &title, "deleted")?;
+        let verb = format!("deleted{}", originals(*kept));
+        args.removal.tell(&context.ui, &title, &verb)?;
     }
     Ok(())
 }
