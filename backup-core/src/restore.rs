@@ -537,8 +537,23 @@ impl Run<'_> {
         gather::refuse_shared(archive, filter, &survey, mappings).await?;
         warnings.extend(survey.warnings.iter().cloned());
         if survey.total() == 0 || filter.names_only(&unknown) {
-            let resources = archive.index.resources();
-            return Err(nothing(&self.options.backup, resources, warnings));
+            // As a selector that matches nothing is to kubectl and to Velero: what is named and is not there is a mistake, this is none.
+            let any = Filter {
+                selectors: Vec::new(),
+                ..filter.clone()
+            };
+            let volumes = (*survey.volumes).clone();
+            let chosen = !filter.selectors.is_empty()
+                && !filter.names_only(&unknown)
+                && Survey::take(archive, &any, &served, volumes).await?.total() > 0;
+            let backup = &self.options.backup;
+            if !chosen {
+                let resources = archive.index.resources();
+                return Err(nothing(backup, resources, warnings));
+            }
+            warnings.push(format!(
+                "nothing of backup {backup} has the labels that were asked for: nothing is restored"
+            ));
         }
         let rewriting = &self.options.rewriting;
         let (prepared, more) =

@@ -191,6 +191,14 @@ fn kinds_labels_and_single_objects_can_be_chosen() {
             && !names(&place, &single, "configmaps").contains("settings")
     );
     assert!(names(&place, &single, "services").is_empty());
+    // A selector that matches nothing is no mistake.
+    let selector = ["restore", "create", "--from-backup", "b", "-l", "app=none"];
+    let none = place.run(&selector).ok();
+    assert!(
+        none.stderr.contains("has the labels that were asked for"),
+        "{}",
+        none.stderr
+    );
     let without = restore("without", &["--exclude-resources", "secrets"]);
     assert!(
         names(&place, &without, "secrets").is_empty()

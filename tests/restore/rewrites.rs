@@ -269,6 +269,16 @@ fn what_was_asked_for_is_changed_and_what_can_not_be_changed_is_not_made() {
         spec["storageClassMapping"]["old"],
         format!("{namespace}-fast")
     );
+    let described = place.run(&["restore", "describe", "r2"]).ok().stdout;
+    let words = described.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        &format!("old={namespace}-fast"),
+        "Image mappings: docker.io/library/=quay.io/",
+        "Resource modifiers: of a file",
+        "Status restored: Included: services Excluded: <none>",
+    ] {
+        assert!(words.contains(part), "{part}: {described}");
+    }
     let get = |path: &str| cluster.get_raw(&format!("/{path}"));
     let web = get(&format!(
         "apis/apps/v1/namespaces/{namespace}-other/deployments/web"

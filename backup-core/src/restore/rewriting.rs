@@ -190,6 +190,39 @@ impl Rewriting {
     }
 }
 
+/// What the record of a restore says of its rewrites.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Old storage class to new.
+    pub storage_classes: BTreeMap<String, String>,
+    /// Part of an image's name, and what stood in its place.
+    pub images: Vec<(String, String)>,
+    /// The ConfigMap of the resource modifiers; empty for those of a file.
+    pub modifiers: Option<String>,
+    /// Kinds whose status came back, and kinds whose did not.
+    pub status: Option<[Vec<String>; 2]>,
+}
+
+/// Reads what a restore's spec says of rewrites. A record is anybody's who may write the bucket: what is not as it should be is passed over.
+pub fn recorded(spec: &RestoreSpec) -> Recorded {
+    fn read<T: DeserializeOwned + Default>(value: Option<&Value>) -> T {
+        value
+            .and_then(|value| serde_json::from_value(value.clone()).ok())
+            .unwrap_or_default()
+    }
+    let of = |key: &str| spec.rest.get(key);
+    let by_digest = of("resourceModifierDigest").is_some();
+    let modifiers = of("resourceModifier").map(|reference| read(reference.get("name")));
+    Recorded {
+        storage_classes: read(of("storageClassMapping")),
+        images: read(of("imageMapping")),
+        modifiers: modifiers.or(by_digest.then(String::new)),
+        status: of("restoreStatus").map(|status| {
+            ["includedResources", "excludedResources"].map(|key| read(status.get(key)))
+        }),
+    }
+}
+
 impl StatusKinds {
     fn filter(&self) -> Filter {
         Filter {

@@ -196,6 +196,31 @@ async fn two_namespaces_are_never_restored_as_one() {
     assert_eq!(swapped["data"]["from"], "a");
 }
 
+#[tokio::test]
+async fn a_selector_that_matches_nothing_is_a_warning_and_a_name_that_is_not_there_an_error() {
+    let saved = Saved::new(&[object("configmaps", 1, "n/x", json!({}))]).await;
+    let choose = |options: &mut RestoreOptions| {
+        options.filter.selectors = vec![crate::filter::Selector::parse("app=none").unwrap()];
+    };
+    let report = saved.restore(choose).await.unwrap();
+    assert_eq!(report.counts, [0; 4]);
+    assert_eq!(report.restore.status.phase, Phase::Completed);
+    assert!(
+        report.warnings[0].contains("has the labels"),
+        "{:?}",
+        report.warnings
+    );
+    assert!(saved.target.0.lock().unwrap().objects.is_empty());
+    let (steps, planned) = saved.plan(DryRun::Client, choose).await;
+    assert!(steps.is_empty() && planned.warnings[0].contains("has the labels"));
+    let other = Saved::new(&[object("configmaps", 1, "n/x", json!({}))]).await;
+    let refused = other.restore(|options| {
+        choose(options);
+        options.filter.namespaces = vec!["none".into()];
+    });
+    assert_eq!(refused.await.unwrap_err().kind(), Kind::NotFound);
+}
+
 fn claim(number: u64, name: &str, volume: &str) -> (Arc<ApiResource>, Item) {
     let rest = json!({"spec": {"volumeName": volume}});
     object("persistentvolumeclaims", number, &format!("n/{name}"), rest)

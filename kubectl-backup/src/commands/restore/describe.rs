@@ -7,6 +7,7 @@ use backup_core::api::Restore;
 use backup_core::layout::RestoreKeys;
 use backup_core::records::{self, Results};
 use backup_core::restore::journal::ANNOTATION_POLICY;
+use backup_core::restore::rewriting::{self, Recorded};
 use clap::Args;
 use serde::Serialize;
 
@@ -195,8 +196,35 @@ fn text(known: &Known, details: bool) -> Description {
         None => "auto",
     };
     text.field(0, "Preserve Service NodePorts", ports);
+    rewrites(&mut text, &rewriting::recorded(spec));
     if details {
         sections::objects(&mut text, "Resource List", &known.resource_list);
     }
     text
+}
+
+/// What was changed on the way, where anything was asked for.
+fn rewrites(text: &mut Description, recorded: &Recorded) {
+    let pair = |(old, new): (&String, &String)| format!("{old}={new}");
+    let classes: Vec<_> = recorded.storage_classes.iter().map(pair).collect();
+    let images = recorded.images.iter().map(|(old, new)| (old, new));
+    let images: Vec<_> = images.map(pair).collect();
+    for (title, mappings) in [
+        ("Storage class mappings", classes),
+        ("Image mappings", images),
+    ] {
+        if !mappings.is_empty() {
+            text.field(0, title, mappings.join(", "));
+        }
+    }
+    if let Some(map) = &recorded.modifiers {
+        let of = match map.as_str() {
+            "" => "of a file".to_owned(),
+            map => format!("ConfigMap {map}"),
+        };
+        text.field(0, "Resource modifiers", of);
+    }
+    if let Some([included, excluded]) = &recorded.status {
+        sections::scope(text, "Status restored", included, excluded, "*");
+    }
 }
