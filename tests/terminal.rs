@@ -96,6 +96,47 @@ fn in_a_terminal_there_are_colours_a_bar_a_question_and_a_way_out() {
     assert!(screen.contains("backup/one deleted"), "{screen}");
     assert!(place.files("one").is_empty());
 
+    // The same before a restore that deletes or lacks something, and nothing was begun where nobody agreed.
+    cluster.apply(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: fixed, namespace: {namespace}}}\nimmutable: true\ndata: {{a: old}}\n"));
+    place.run(&["create", "kept", "-n", &namespace]).ok();
+    cluster.kubectl(&["-n", &namespace, "delete", "configmap", "fixed"]);
+    cluster.apply(&format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: fixed, namespace: {namespace}}}\nimmutable: true\ndata: {{a: new}}\n"));
+    let fixed = || {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/fixed");
+        cluster.get_raw(&path)["data"]["a"].take()
+    };
+    let recreate = "kubectl-backup restore create --from-backup kept --include-resources configmaps --existing-resource-policy recreate";
+    let question = || {
+        terminal.begin(recreate);
+        let screen = terminal.wait_for("[y/N]");
+        assert!(screen.contains("deleted and created anew"), "{screen}");
+    };
+    question();
+    terminal.line("n");
+    let screen = terminal.ended(1);
+    assert!(screen.contains("nothing was changed"), "{screen}");
+    question();
+    terminal.press("C-c");
+    terminal.ended(130);
+    assert_eq!(fixed(), "new");
+    assert!(!place.folder.join("restores").exists());
+    question();
+    terminal.line("y");
+    let screen = terminal.ended(0);
+    assert!(screen.contains("1 updated"), "{screen}");
+    assert_eq!(fixed(), "old");
+    // It holds the only copy of what it deleted.
+    terminal
+        .begin("kubectl-backup restore delete $(kubectl-backup restore get -o name | cut -d/ -f2)");
+    let screen = terminal.wait_for("[y/N]");
+    let words = screen.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("with 1 original of what it recreated"),
+        "{screen}"
+    );
+    terminal.line("y");
+    terminal.ended(0);
+
     // A bar where it takes longer, and nothing is left of it.
     let create = "kubectl-backup create -n $NS --kubeconfig $SLOW";
     terminal.begin(&format!("stty -a > $OUT/before; {create} two"));

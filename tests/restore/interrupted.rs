@@ -132,6 +132,81 @@ fn killed_in_the_middle_of_the_creates() {
 }
 
 #[test]
+fn killed_between_a_create_and_the_write_of_its_status() {
+    for after in [false, true] {
+        let place = Place::new();
+        let cluster = place.cluster;
+        let namespace = cluster.create_namespace("killed-status");
+        cluster.apply(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: {namespace}}}\nspec: {{type: LoadBalancer, ports: [{{port: 80}}]}}\n"));
+        let status = r#"{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.7"}]}}}"#;
+        let patch = [
+            "patch",
+            "service",
+            "web",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            status,
+        ];
+        cluster.kubectl(&[&["-n", &namespace], &patch[..]].concat());
+        place.run(&["create", "b", "-n", &namespace]).ok();
+        let copy = format!("{namespace}-copy");
+        let mapping = format!("{namespace}:{copy}");
+        let restore = || {
+            let of = [
+                "restore",
+                "create",
+                "--from-backup",
+                "b",
+                "--include-resources",
+                "services",
+            ];
+            place.run(&of).args(&[
+                "--namespace-mappings",
+                &mapping,
+                "--status-include-resources",
+                "services",
+            ])
+        };
+        let slot = Arc::new(PidSlot::default());
+        let proxy = Proxy::start(&cluster.endpoint());
+        let action = if after {
+            Action::KillAfterForward(Arc::clone(&slot))
+        } else {
+            Action::Kill(Arc::clone(&slot))
+        };
+        proxy.nth(1, Match::method("PUT").and_path("/status"), action);
+        let through = cluster.token_kubeconfig(&proxy.url());
+        let running = restore().kubeconfig(&through).spawn();
+        running.killed_by(&slot);
+        let killed = running.wait(Duration::from_secs(60));
+        assert_ne!(killed.code, 0, "{}", killed.stderr);
+        proxy.clear_rules();
+        let web = || cluster.get_raw(&format!("/api/v1/namespaces/{copy}/services/web"));
+        let had = web();
+        assert_eq!(
+            had["status"]["loadBalancer"]["ingress"].is_null(),
+            !after,
+            "{had}"
+        );
+
+        let went_on = restore().ok();
+        assert!(went_on.stderr.contains("goes on"), "{}", went_on.stderr);
+        let web = web();
+        assert_eq!(
+            web["metadata"]["uid"], had["metadata"]["uid"],
+            "it is the same one"
+        );
+        assert_eq!(
+            web["status"]["loadBalancer"]["ingress"][0]["ip"],
+            "192.0.2.7"
+        );
+        let managers = web["metadata"]["managedFields"].to_string();
+        assert!(!managers.contains("unfinished"), "{managers}");
+    }
+}
+
+#[test]
 fn killed_while_owners_are_rewired() {
     killed_at(
         "owner patch",

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) annotates: bool,
     /// The first delete marks the object as going, and nobody hears of it; it is gone after a look.
     pub(super) loses_delete: bool,
+    /// What is deleted waits for a garbage collector that never comes.
+    pub(super) hangs: bool,
     /// Credentials are good until the first delete.
     pub(super) expires: bool,
     made: u64,
@@ -93,7 +95,8 @@ impl Fake {
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
                 }
                 let (code, answer) = state.answer(&verb, &path, &body);
-                if verb == "GET" && !answer["metadata"]["deletionTimestamp"].is_null() {
+                let going = !answer["metadata"]["deletionTimestamp"].is_null();
+                if verb == "GET" && going && !state.hangs {
                     state.objects.remove(&path);
                 }
                 Ok(Response::builder()
@@ -233,7 +236,11 @@ impl State {
                     return refusal(409, "Conflict");
                 }
                 assert_eq!(options["propagationPolicy"], "Orphan");
-                if verb == "DELETE" {
+                if verb == "DELETE" && self.hangs {
+                    let found = &mut self.objects.get_mut(path).unwrap()["metadata"];
+                    found["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                    found["finalizers"] = json!(["orphan"]);
+                } else if verb == "DELETE" {
                     self.objects.remove(path);
                 }
                 (200, json!({}))

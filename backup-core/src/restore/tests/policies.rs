@@ -160,6 +160,39 @@ async fn a_delete_of_which_the_answer_was_lost_was_a_delete() {
     assert_eq!(saved.target.get(LIVE)["data"]["from"], "target");
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_no_garbage_collector_takes_owners_away_one_object_is_deleted_and_no_other() {
+    let body = || json!({"data": {"from": "backup"}});
+    let objects = [
+        object("configmaps", 1, "n/x", body()),
+        object("configmaps", 2, "n/y", body()),
+    ];
+    let saved = with_live(Saved::new(&objects).await);
+    let mut other = live();
+    other["metadata"]["name"] = "y".into();
+    let path = "/api/v1/namespaces/n/configmaps/y";
+    saved.target.put(path, other.clone());
+    saved.target.0.lock().unwrap().hangs = true;
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts[3], 2);
+    assert_eq!(asked(&saved, &["DELETE"]), [format!("DELETE {LIVE}")]);
+    assert_eq!(saved.target.get(path), other);
+    let told = report.errors.join("\n");
+    assert!(
+        told.contains("left as it is, for configmaps x was deleted and does not go"),
+        "{told}"
+    );
+    assert_eq!(kept(&saved).await.len(), 1);
+    // When it is gone, the same command goes on.
+    {
+        let mut state = saved.target.0.lock().unwrap();
+        state.hangs = false;
+        state.objects.remove(LIVE);
+    }
+    let report = saved.restore(recreate).await.unwrap();
+    assert_eq!(report.counts, [1, 1, 0, 0], "{:?}", report.errors);
+}
+
 #[tokio::test]
 async fn pods_that_nobody_selects_any_more_are_told() {
     let path = "/api/v1/namespaces/n/replicationcontrollers/web";
