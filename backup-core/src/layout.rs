@@ -145,7 +145,7 @@ impl BackupKeys {
     }
 }
 
-/// The keys of one restore.
+/// The keys of one restore. Velero looks for no restores in a bucket: it reads its files there by the name of a Restore object in its cluster.
 #[derive(Clone, Debug)]
 pub struct RestoreKeys {
     name: Name,
