@@ -5,6 +5,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use harness::process::Folder;
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -16,8 +17,8 @@ fn gz(text: &str) -> Vec<u8> {
 }
 
 /// Format 1.0: no `metadata/version`, one copy of each object, and a marker that knows no format version.
-pub(super) fn write(place: &Place, objects: &[(String, Value)], sides: &[(&str, Value)]) {
-    let folder = place.folder.join("backups/old");
+pub(super) fn write(location: &Folder, objects: &[(String, Value)], sides: &[(&str, Value)]) {
+    let folder = location.join("backups/old");
     fs::create_dir_all(&folder).unwrap();
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, object) in objects {
@@ -102,7 +103,7 @@ fn a_velero_backup_of_format_1_0_comes_back_and_its_volumes_are_named() {
             "status": {"snapshotHandle": "handle-1"}}]),
         ),
     ];
-    write(&place, &objects, &sides);
+    write(&place.folder, &objects, &sides);
 
     let csi = "as a CSI snapshot (CSISnapshot by disk.example.com, snapshot handle-1)";
     let copied = "as a copy of its files (PodVolumeBackup by restic, snapshot r-data, in s3:store/restic/older)";

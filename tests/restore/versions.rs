@@ -2,10 +2,25 @@
 
 use std::time::Duration;
 
+use harness::cluster::{Cluster, Controllers};
+use harness::process::Folder;
 use serde_json::{Value, json};
 
 use super::foreign::write;
-use crate::place::Place;
+use crate::place::{Archive, on};
+
+/// A cluster of its own, for others would see kinds and versions come and go.
+struct Own {
+    cluster: Cluster,
+    folder: Folder,
+}
+
+impl Own {
+    fn run(&self, arguments: &[&str]) -> harness::run::Backup {
+        let location = format!("file://{}", self.folder.path().display());
+        on(&self.cluster, &location, arguments)
+    }
+}
 
 /// A definition with these versions, of which the first is stored and `hidden` is not served.
 fn definition(group: &str, versions: &[&str], hidden: &str) -> String {
@@ -23,7 +38,7 @@ fn definition(group: &str, versions: &[&str], hidden: &str) -> String {
 }
 
 /// Waits until discovery shows just these versions, the preferred one first.
-fn await_versions(place: &Place, group: &str, versions: &[&str]) {
+fn await_versions(place: &Own, group: &str, versions: &[&str]) {
     harness::wait_for("the versions", Duration::from_secs(60), || {
         let answer = place.cluster.client().get(&format!("/apis/{group}"));
         let answer: Value = serde_json::from_slice(&answer.unwrap().body).unwrap_or_default();
@@ -35,22 +50,32 @@ fn await_versions(place: &Place, group: &str, versions: &[&str]) {
 
 fn gadget(group: &str, version: &str, namespace: &str, name: &str) -> Value {
     json!({"apiVersion": format!("{group}/{version}"), "kind": "Gadget", "spec": {"of": version},
-        "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}")}})
+        "metadata": {"name": name, "namespace": namespace}})
 }
 
 #[test]
 fn objects_come_back_in_any_version_that_both_know_and_the_others_are_said_before() {
-    let place = Place::new();
+    let place = Own {
+        cluster: Cluster::builder().controllers(Controllers::None).start(),
+        folder: Folder::new("location"),
+    };
+    ours(&place);
+    theirs(&place);
+}
+
+/// A backup of ours, into a target that serves other versions.
+fn ours(place: &Own) {
     let namespace = place.cluster.create_namespace("versions");
     let group = format!("{namespace}.example.com");
     let path = format!("/apis/{group}/v3/namespaces/{namespace}/gadgets/one");
     place.cluster.apply(&definition(&group, &["v1", "v2"], ""));
-    await_versions(&place, &group, &["v2", "v1"]);
+    await_versions(place, &group, &["v2", "v1"]);
     place
         .cluster
         .apply(&gadget(&group, "v1", &namespace, "one").to_string());
     place.run(&["create", "b", "-n", &namespace]).ok();
-    let saved = place.archive("b");
+    let archive = place.folder.join("backups/b/b.tar.gz");
+    let saved = Archive::of(&std::fs::read(archive).unwrap());
     let saved = saved.object(&format!("gadgets.{group}"), &namespace, "one");
     assert_eq!(saved["apiVersion"], format!("{group}/v2"));
 
@@ -58,7 +83,7 @@ fn objects_come_back_in_any_version_that_both_know_and_the_others_are_said_befor
     place
         .cluster
         .apply(&definition(&group, &["v1", "v2", "v3"], ""));
-    await_versions(&place, &group, &["v3", "v2", "v1"]);
+    await_versions(place, &group, &["v3", "v2", "v1"]);
     let delete = || {
         let kind = format!("gadgets.{group}");
         place
@@ -82,7 +107,7 @@ fn objects_come_back_in_any_version_that_both_know_and_the_others_are_said_befor
     place
         .cluster
         .apply(&definition(&group, &["v1", "v2", "v3"], "v2"));
-    await_versions(&place, &group, &["v3", "v1"]);
+    await_versions(place, &group, &["v3", "v1"]);
     let lack = format!(
         "the target lacks Version v2 of gadgets.{group}: the target serves v3, v1; needed by 1 object"
     );
@@ -101,13 +126,12 @@ fn objects_come_back_in_any_version_that_both_know_and_the_others_are_said_befor
     assert_eq!(missing.status, 404);
 }
 
-#[test]
-fn a_velero_backup_of_several_versions_and_of_versions_that_are_gone_comes_back() {
-    let place = Place::new();
+/// A backup of Velero's with several versions of an object, and with versions that servers have dropped.
+fn theirs(place: &Own) {
     let namespace = place.cluster.create_namespace("old-versions");
     let group = format!("{namespace}.example.com");
     place.cluster.apply(&definition(&group, &["v1"], ""));
-    await_versions(&place, &group, &["v1"]);
+    await_versions(place, &group, &["v1"]);
     let mut objects: Vec<(String, Value)> = [
         ("", "v3"),
         ("v3-preferredversion/", "v3"),
@@ -117,7 +141,9 @@ fn a_velero_backup_of_several_versions_and_of_versions_that_are_gone_comes_back(
     .into_iter()
     .map(|(folder, version)| {
         let path = format!("resources/gadgets.{group}/{folder}namespaces/{namespace}/one.json");
-        (path, gadget(&group, version, &namespace, "one"))
+        let mut body = gadget(&group, version, &namespace, "one");
+        body["metadata"]["uid"] = "uid-one".into();
+        (path, body)
     })
     .collect();
     let pods = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "localhost/none:1"}]}});
@@ -166,7 +192,7 @@ fn a_velero_backup_of_several_versions_and_of_versions_that_are_gone_comes_back(
             body,
         ));
     }
-    write(&place, &objects, &[]);
+    write(&place.folder, &objects, &[]);
     place.run(&["verify", "old"]).ok();
 
     let restore = ["restore", "create", "r", "--from-backup", "old"];
