@@ -5,6 +5,7 @@ mod as_kubectl;
 mod backup;
 mod bad_input;
 mod completion;
+mod controller;
 mod diff;
 mod doctor;
 mod etcd;

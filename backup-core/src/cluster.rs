@@ -226,6 +226,16 @@ impl<'a> Call<'a> {
     }
 }
 
+/// The path of a page of a list: the first one where the token is empty.
+pub(crate) fn page(path: &str, limit: usize, token: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(format!("{path}?"));
+    query.append_pair("limit", &limit.to_string());
+    if !token.is_empty() {
+        query.append_pair("continue", token);
+    }
+    query.finish()
+}
+
 impl Cluster {
     /// The server this client talks to. The client must not retry by itself (`Config::default_retry = false`).
     /// `context` and `server` are for messages.
@@ -246,6 +256,11 @@ impl Cluster {
     pub fn watched(mut self, watcher: Watcher) -> Self {
         self.watcher = Some(watcher);
         self
+    }
+
+    /// The client itself, for what is no request with one answer.
+    pub(crate) fn client(&self) -> &kube::Client {
+        &self.client
     }
 
     /// The kubeconfig context's name.

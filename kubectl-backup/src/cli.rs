@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use owo_colors::OwoColorize;
 
 use crate::commands::{
-    completion, contents, create, delete, describe, diff, doctor, download, etcd, get, location,
-    logs, prune, restore, verify, version,
+    completion, contents, controller, create, delete, describe, diff, doctor, download, etcd, get,
+    location, logs, prune, restore, verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -115,6 +115,7 @@ pub(crate) enum Command {
     Location(location::LocationCommand),
     Doctor(doctor::DoctorArgs),
     Etcd(etcd::EtcdArgs),
+    Controller(controller::ControllerArgs),
     /// Complete this plugin's command line in your shell
     #[command(subcommand)]
     Completion(completion::CompletionCommand),
@@ -151,7 +152,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("Keep the place tidy", &["delete", "prune", "location"]),
-    ("This plugin", &["doctor", "completion", "version"]),
+    (
+        "This plugin",
+        &["controller", "doctor", "completion", "version"],
+    ),
 ];
 
 /// The command with its own first page; nothing else of it changes.

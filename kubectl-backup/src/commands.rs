@@ -2,6 +2,7 @@
 
 pub(crate) mod completion;
 pub(crate) mod contents;
+pub(crate) mod controller;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
@@ -40,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Completion(command) => completion::run(&context, command),
         Command::Doctor(args) => doctor::run(&context, args).await,
         Command::Etcd(args) => etcd::run(&context, args).await,
+        Command::Controller(args) => controller::run(&context, args).await,
         Command::Version(args) => version::run(&context, args).await,
     };
     ended.unwrap_or_else(|error| {

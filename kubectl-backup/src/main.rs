@@ -5,6 +5,7 @@ mod commands;
 mod completion;
 mod connection;
 mod context;
+mod controller;
 mod flags;
 mod many;
 mod plugin;

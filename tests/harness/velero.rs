@@ -71,16 +71,7 @@ impl<'a> Velero<'a> {
     /// restores.
     fn install(&self) {
         static DEFINITIONS: OnceLock<String> = OnceLock::new();
-        let definitions = DEFINITIONS.get_or_init(|| {
-            let arguments = ["install", "--crds-only", "--dry-run", "-o", "yaml"];
-            Output::of(
-                Command::new(tools::path("velero"))
-                    .args(arguments)
-                    .env("HOME", self.folder.path()),
-            )
-            .ok()
-            .stdout
-        });
+        let definitions = DEFINITIONS.get_or_init(|| definitions(&self.folder).to_string());
         self.cluster.apply(definitions);
         let mut client = self.cluster.client();
         crate::wait_for("Velero's definitions", READY, || {
@@ -191,19 +182,12 @@ spec:
 
     /// The `velero` command, whatever comes of it.
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(tools::path("velero"));
-        command
-            .args(arguments)
-            .arg("--kubeconfig")
-            .arg(self.cluster.kubeconfig())
-            .args(
-                self.features
-                    .map(|features| format!("--features={features}")),
-            )
-            .env_clear()
-            .env("HOME", self.folder.path())
-            .current_dir(self.folder.path());
-        Output::of(&mut command)
+        let features = self
+            .features
+            .map(|features| format!("--features={features}"));
+        let flags = features.as_deref().into_iter();
+        let arguments: Vec<&str> = arguments.iter().copied().chain(flags).collect();
+        cli(self.cluster, &self.folder, &arguments)
     }
 
     /// Backs up with these further arguments, waits, and fails the test unless the phase is Completed.
@@ -281,6 +265,31 @@ spec:
             answer.text()
         );
     }
+}
+
+/// The `velero` command against whoever serves its kinds in a cluster, whatever comes of it.
+pub fn cli(cluster: &Cluster, home: &Folder, arguments: &[&str]) -> Output {
+    let mut command = Command::new(tools::path("velero"));
+    command
+        .args(arguments)
+        .arg("--kubeconfig")
+        .arg(cluster.kubeconfig())
+        .env_clear()
+        .env("HOME", home.path())
+        .current_dir(home.path());
+    Output::of(&mut command)
+}
+
+/// The definitions that `velero install` brings, as it prints them.
+pub fn definitions(home: &Folder) -> Value {
+    let arguments = ["install", "--crds-only", "--dry-run", "-o", "json"];
+    Output::of(
+        Command::new(tools::path("velero"))
+            .args(arguments)
+            .env("HOME", home.path()),
+    )
+    .ok()
+    .json()
 }
 
 fn location(client: &mut Client) -> Option<Value> {

@@ -1,10 +1,10 @@
-//! The CustomResourceDefinitions that the launcher needs: those of our kinds, derived from the Rust types, and Velero's BackupStorageLocation, which
-//! is brought only where it is absent. Pure: nothing is applied here.
+//! The CustomResourceDefinitions that launcher and controller need: those of our kinds, derived from the Rust types, and Velero's, which are
+//! brought only where they are absent. Pure: nothing is applied here.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
-use serde_json::{Value, json};
 
+use super::hosted::{CRD_GENERATION, CRD_LABEL};
 use super::{EtcdBackupConfig, EtcdRestore, HostedCluster};
 use crate::error::{Error, Result};
 
@@ -17,101 +17,45 @@ pub fn ours() -> Vec<CustomResourceDefinition> {
     ]
 }
 
-/// Velero's BackupStorageLocation, written from its documentation: what we read is described, everything else is let through, so that a Velero that
-/// is installed later can work with it. As Velero's own it has no status subresource.
+/// Velero's kinds as `velero install --crds-only` of 1.18.3 brings them, one a line, without descriptions, labels and annotations.
+const VELERO: &str = include_str!("velero.json");
+
+/// The CRDs of all kinds of Velero's, marked as ours; each is brought only where it is absent. As Velero's own they have no status subresource. They lack
+/// Velero's label, by which `velero uninstall` finds what it removes.
 ///
 /// # Errors
-/// None in practice: the definition is fixed.
+/// None in practice: the definitions are fixed.
+pub fn velero() -> Result<Vec<CustomResourceDefinition>> {
+    let mut crds: Vec<CustomResourceDefinition> = serde_json::from_str(VELERO).map_err(|e| {
+        Error::other("the definitions of Velero's kinds can not be read").because(e)
+    })?;
+    for crd in &mut crds {
+        crd.metadata.labels = Some([(CRD_LABEL.to_owned(), CRD_GENERATION.to_string())].into());
+    }
+    Ok(crds)
+}
+
+/// The one of BackupStorageLocation alone.
+///
+/// # Errors
+/// As [`velero`].
 pub fn storage_location() -> Result<CustomResourceDefinition> {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    let column =
-        |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
-    let spec = json!({
-        "type": "object",
-        "description": "Where it is and how it is reached",
-        "x-kubernetes-preserve-unknown-fields": true,
-        "required": ["provider", "objectStorage"],
-        "properties": {
-            "provider": text("aws, gcp, azure or local"),
-            "objectStorage": {
-                "type": "object",
-                "description": "Bucket, folder and CA",
-                "x-kubernetes-preserve-unknown-fields": true,
-                "required": ["bucket"],
-                "properties": {
-                    "bucket": text("The bucket"),
-                    "prefix": text("The folder in it"),
-                    "caCert": {"type": "string", "format": "byte", "description": "A CA to trust, PEM"},
-                },
-            },
-            "config": {
-                "type": "object",
-                "description": "The provider's settings, such as region, s3Url, s3ForcePathStyle, publicUrl",
-                "additionalProperties": {"type": "string"},
-            },
-            "credential": {
-                "type": "object",
-                "description": "The key of a Secret in the same namespace that has the credentials",
-                "x-kubernetes-preserve-unknown-fields": true,
-                "required": ["key"],
-                "properties": {"name": text("The Secret"), "key": text("The key in it")},
-            },
-            "default": {"type": "boolean", "description": "Whether it is used where none is named"},
-            "accessMode": {
-                "type": "string",
-                "description": "Whether anything may be written",
-                "enum": ["ReadWrite", "ReadOnly"],
-            },
-        },
-    });
-    let crd: Value = json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "backupstoragelocations.velero.io", "labels": {"kubectl-backup/crd": "1"}},
-        "spec": {
-            "group": "velero.io",
-            "scope": "Namespaced",
-            "names": {
-                "kind": "BackupStorageLocation",
-                "listKind": "BackupStorageLocationList",
-                "plural": "backupstoragelocations",
-                "singular": "backupstoragelocation",
-                "shortNames": ["bsl"],
-            },
-            "versions": [{
-                "name": "v1",
-                "served": true,
-                "storage": true,
-                "additionalPrinterColumns": [
-                    column("Phase", "string", ".status.phase"),
-                    column("Last Validated", "date", ".status.lastValidationTime"),
-                    column("Age", "date", ".metadata.creationTimestamp"),
-                    column("Default", "boolean", ".spec.default"),
-                ],
-                "schema": {"openAPIV3Schema": {
-                    "type": "object",
-                    "description": "BackupStorageLocation is a place for backups and snapshots",
-                    "properties": {
-                        "spec": spec,
-                        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                    },
-                }},
-            }],
-        },
-    });
-    serde_json::from_value(crd).map_err(|e| {
-        Error::other("the definition of BackupStorageLocation can not be made").because(e)
-    })
+    let mut crds = velero()?.into_iter();
+    crds.find(|crd| crd.spec.names.kind == "BackupStorageLocation")
+        .ok_or_else(|| Error::other("there is no definition of BackupStorageLocation"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::hosted::{CRD_GENERATION, CRD_LABEL, Ownership, ownership};
+    use serde_json::Value;
+
+    use super::super::hosted::{Ownership, ownership};
     use super::*;
 
     fn all() -> Vec<CustomResourceDefinition> {
         let mut all = ours();
-        all.push(storage_location().unwrap());
+        all.extend(velero().unwrap());
+        assert_eq!(all.len(), 3 + 13);
         all
     }
 

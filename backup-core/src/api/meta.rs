@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for GoDuration {
         }
         let negative = text.starts_with('-');
         let parsed = humantime::parse_duration(text.trim_start_matches('-'))
-            .map_err(serde::de::Error::custom)?;
+            .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))?;
         Ok(Self(if negative { Duration::ZERO } else { parsed }))
     }
 }

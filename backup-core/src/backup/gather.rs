@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::BackupOptions;
 use super::policies::Policies;
-use crate::cluster::{ApiError, Cluster, ServerVersion};
+use crate::cluster::{ApiError, Cluster, ServerVersion, page};
 use crate::discovery::{self, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
@@ -223,12 +223,7 @@ async fn list_small<T: for<'de> Deserialize<'de>>(
     let mut all = Vec::new();
     let mut token = String::new();
     loop {
-        let mut query = url::form_urlencoded::Serializer::new(format!("{path}?"));
-        query.append_pair("limit", "500");
-        if !token.is_empty() {
-            query.append_pair("continue", &token);
-        }
-        let body = match cluster.get(&query.finish()).await {
+        let body = match cluster.get(&page(path, 500, &token)).await {
             // What was seen before is as good as what the newer revision shows: only names are kept.
             Err(e) if e.is_expired() && e.continue_token.is_some() => {
                 token = e.continue_token.unwrap_or_default();

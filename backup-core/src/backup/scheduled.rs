@@ -52,12 +52,7 @@ impl BackupOptions {
     /// `Invalid`, for a template that can not be meant.
     pub fn follow(&mut self, schedule: &Schedule) -> Result<()> {
         let template = &schedule.spec.template;
-        self.filter = Filter {
-            skip_noise: self.filter.skip_noise,
-            ..Filter::of(template)
-        };
-        self.single_namespace = false;
-        self.snapshot_volumes = self.snapshot_volumes.or(template.snapshot_volumes);
+        self.ask(template);
         let own = template.rest.get("metadata").unwrap_or(&Value::Null);
         let meta = &schedule.metadata;
         merge(&mut self.labels, &own["labels"], &meta.labels);
@@ -71,14 +66,24 @@ impl BackupOptions {
             .remove("kubectl.kubernetes.io/last-applied-configuration");
         self.labels
             .insert(SCHEDULE_NAME.to_owned(), meta.name.clone());
-        self.template = BackupSpec {
-            hooks: template.hooks.clone(),
-            rest: template.rest.clone(),
-            ..BackupSpec::default()
-        };
         self.filter
             .validate()
             .map_err(|e| e.context(format!("schedule {} can not be followed", meta.name)))
+    }
+
+    /// Takes what a Backup's spec asks for, but for its time to live, its location and its policies.
+    pub fn ask(&mut self, spec: &BackupSpec) {
+        self.filter = Filter {
+            skip_noise: self.filter.skip_noise,
+            ..Filter::of(spec)
+        };
+        self.single_namespace = false;
+        self.snapshot_volumes = self.snapshot_volumes.or(spec.snapshot_volumes);
+        self.template = BackupSpec {
+            hooks: spec.hooks.clone(),
+            rest: spec.rest.clone(),
+            ..BackupSpec::default()
+        };
     }
 }
 
@@ -103,7 +108,28 @@ fn merge(
 impl Schedule {
     /// When a backup of it that is made now expires; nothing where Velero's default is meant.
     pub fn expires(&self, now: Timestamp) -> Option<Timestamp> {
-        let ttl = self.spec.template.ttl.filter(|ttl| !ttl.0.is_zero())?;
+        self.spec.template.expires(now)
+    }
+
+    /// The ConfigMap with its resource policies.
+    ///
+    /// # Errors
+    /// `Invalid`, for a reference to something else.
+    pub fn policies(&self) -> Result<Option<Name>> {
+        let policies = self.spec.template.policies();
+        policies.map_err(|e| {
+            e.context(format!(
+                "schedule {} can not be followed",
+                self.metadata.name
+            ))
+        })
+    }
+}
+
+impl BackupSpec {
+    /// When a backup that is made now expires; nothing where Velero's default is meant.
+    pub fn expires(&self, now: Timestamp) -> Option<Timestamp> {
+        let ttl = self.ttl.filter(|ttl| !ttl.0.is_zero())?;
         now.checked_add(ttl.0).ok()
     }
 
@@ -112,7 +138,7 @@ impl Schedule {
     /// # Errors
     /// `Invalid`, for a reference to something else.
     pub fn policies(&self) -> Result<Option<Name>> {
-        let Some(reference) = self.spec.template.rest.get("resourcePolicy") else {
+        let Some(reference) = self.rest.get("resourcePolicy") else {
             return Ok(None);
         };
         if reference.is_null() {
@@ -121,8 +147,7 @@ impl Schedule {
         let text = |key: &str| reference[key].as_str().unwrap_or_default();
         if !text("kind").eq_ignore_ascii_case("configmap") {
             return Err(Error::invalid(format!(
-                "schedule {} has resource policies in a {:?}, and only a ConfigMap can hold them",
-                self.metadata.name,
+                "resource policies stand in a {:?}, and only a ConfigMap can hold them",
                 text("kind")
             )));
         }

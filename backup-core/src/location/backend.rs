@@ -2,6 +2,7 @@
 //! [`Store`](super::Store)'s; what one of them means for a user is said in [`Failure`].
 
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -102,6 +103,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// What would stay of an object that is removed; nothing where there is none.
     async fn kept(&self, _key: &str) -> Result<Kept, Failure> {
         Ok(Kept::default())
+    }
+
+    /// An address by which anybody may read an object for so long; nothing where the store has no such thing.
+    async fn signed(&self, _key: &str, _for: Duration) -> Result<Option<String>, Failure> {
+        Ok(None)
     }
 
     /// Removes what died writers left directly in a folder and what no listing shows.

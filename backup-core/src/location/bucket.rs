@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
+use http::Method;
 use jiff::Timestamp;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -226,6 +228,17 @@ impl Backend for Bucket {
             }
             Err(e) => Err(self.failure(&format!("ask whether {key} is locked"), e)),
         }
+    }
+
+    async fn signed(&self, key: &str, lasts: Duration) -> Result<Option<String>, Failure> {
+        let path = self.path(key)?;
+        let Some(asker) = &self.kept else {
+            return Ok(None);
+        };
+        let signed = asker.signer.signed_url(Method::GET, &path, lasts).await;
+        signed
+            .map(|url| Some(url.into()))
+            .map_err(|e| self.failure(&format!("sign an address of {key}"), e))
     }
 
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {

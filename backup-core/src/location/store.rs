@@ -419,6 +419,26 @@ impl Store {
         Ok(found)
     }
 
+    /// The names of the folders at the top of the location.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn top_folders(&self) -> Result<Vec<String>> {
+        repeat(Patience::Quick, None, || self.backend.folders(&self.prefix))
+            .await
+            .map_err(|failure| failure.error)
+    }
+
+    /// An address by which whoever knows it may read the object for so long; nothing where the store has no such thing.
+    ///
+    /// # Errors
+    /// When the key is not allowed, or the credentials can not be had.
+    pub async fn signed(&self, key: &str, lasts: Duration) -> Result<Option<String>> {
+        let full = self.full(key)?;
+        let signed = self.backend.signed(&full, lasts).await;
+        signed.map_err(|failure| failure.error)
+    }
+
     /// Begins a large object that belongs to no backup; see [`Claim::upload`](super::claim::Claim::upload) for those that do.
     ///
     /// # Errors

@@ -2,30 +2,23 @@
 //! overwritten.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output;
 use backup_cli::ui::Ui;
 use backup_core::api::crds;
-use backup_core::api::hosted::{CRD_GENERATION, Ownership, ownership};
-use backup_core::cluster::{Call, Cluster};
+use backup_core::api::hosted::{CRD_GENERATION, Ownership};
+use backup_core::cluster::Cluster;
+use backup_core::definitions::{self, Seen};
 use backup_core::{Error, Kind};
 use clap::Args;
-use http::Method;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tokio::time::Instant;
 
 const EXAMPLES: &str = "\
 Examples:
   etcd-launcher crds
   etcd-launcher crds --dry-run > crds.yaml";
-
-const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-
-/// The server's answer to a kind it can not serve yet comes within a second or so.
-const SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What our writes are known by.
 const MANAGER: &str = "etcd-launcher";
@@ -61,11 +54,11 @@ pub(crate) async fn run(ui: &Ui, args: CrdsArgs) -> Result<Exit> {
     let mut wanted = Vec::new();
     // Everything is looked at before anything is changed.
     for crd in ours {
-        let seen = look(&cluster, &crd).await?;
+        let seen = definitions::look(&cluster, &crd).await?;
         refuse(&seen)?;
         wanted.push((crd, seen));
     }
-    let seen = look(&cluster, &location).await?;
+    let seen = definitions::look(&cluster, &location).await?;
     match seen.whose {
         None | Some(Ownership::Ours(_)) => {
             refuse(&seen)?;
@@ -79,11 +72,11 @@ pub(crate) async fn run(ui: &Ui, args: CrdsArgs) -> Result<Exit> {
         }
     }
     for (crd, seen) in &wanted {
-        let done = apply(&cluster, crd, seen).await?;
+        let done = definitions::apply(&cluster, crd, seen, MANAGER).await?;
         ui.line(&format!("customresourcedefinition/{} {done}", seen.name))?;
     }
     for (_, seen) in &wanted {
-        wait(&cluster, &seen.name).await?;
+        definitions::wait(&cluster, &seen.name).await?;
     }
     Ok(Exit::Done)
 }
@@ -135,43 +128,6 @@ fn client(mut config: kube::Config) -> Result<Cluster> {
     Ok(Cluster::new(client, "current", server))
 }
 
-/// What the cluster has under a definition's name.
-struct Seen {
-    name: String,
-    /// Nothing, where it is absent.
-    whose: Option<Ownership>,
-    version: String,
-}
-
-async fn look(cluster: &Cluster, crd: &CustomResourceDefinition) -> Result<Seen> {
-    let name = crd.metadata.name.clone().unwrap_or_default();
-    let found = match cluster.get(&format!("{PATH}/{name}")).await {
-        Ok(body) => read(&name, &body)?,
-        Err(e) if e.is_not_found() => {
-            return Ok(Seen {
-                name,
-                whose: None,
-                version: String::new(),
-            });
-        }
-        Err(e) => return Err(doing(e, "look at", &name).into()),
-    };
-    Ok(Seen {
-        whose: Some(ownership(&found)),
-        version: found.metadata.resource_version.unwrap_or_default(),
-        name,
-    })
-}
-
-fn doing(e: backup_core::cluster::ApiError, what: &str, name: &str) -> Error {
-    Error::from(e).context(format!("can not {what} the definition {name}"))
-}
-
-fn read(name: &str, body: &[u8]) -> Result<CustomResourceDefinition, Error> {
-    serde_json::from_slice(body)
-        .map_err(|e| Error::other(format!("the definition {name} can not be read")).because(e))
-}
-
 /// Only what is ours may be written over, and only by a program that knows it.
 fn refuse(seen: &Seen) -> Result<(), Error> {
     let name = &seen.name;
@@ -193,84 +149,6 @@ fn refuse(seen: &Seen) -> Result<(), Error> {
             format!("the definition {name} is here already and is not ours; nothing was changed"),
         )
         .hint(format!("see who brought it: kubectl get crd {name} -o yaml --show-managed-fields"))),
-    }
-}
-
-/// Server-side apply. What was looked at may not have changed since, and what was absent may not have come: then nothing is written.
-async fn apply(
-    cluster: &Cluster,
-    crd: &CustomResourceDefinition,
-    seen: &Seen,
-) -> Result<&'static str> {
-    let name = &seen.name;
-    let mut crd = crd.clone();
-    let mut path = format!("{PATH}/{name}?fieldManager={MANAGER}");
-    if seen.whose.is_some() {
-        crd.metadata.resource_version = Some(seen.version.clone());
-        path.push_str("&force=true");
-    }
-    let body = serde_json::to_vec(&crd).map_err(|e| {
-        Error::other(format!("the definition {name} can not be written")).because(e)
-    })?;
-    let call = Call {
-        method: Method::PATCH,
-        content_type: "application/apply-patch+yaml",
-        body: body.into(),
-        // With the version that was seen, a second one changes nothing.
-        repeatable: true,
-        ..Call::get(&path)
-    };
-    let answer = match cluster.send(&call).await {
-        Ok(answer) => answer,
-        Err(e) if e.is_conflict() => {
-            return Err(Error::new(
-                Kind::AlreadyExists,
-                format!("the definition {name} was changed by somebody else right now"),
-            )
-            .because(Error::from(e))
-            .hint("give the same command again")
-            .into());
-        }
-        Err(e) => return Err(doing(e, "apply", name).into()),
-    };
-    let written = read(name, &answer)?.metadata.resource_version;
-    Ok(match seen.whose {
-        None => "created",
-        Some(_) if written.as_ref() == Some(&seen.version) => "unchanged",
-        Some(_) => "configured",
-    })
-}
-
-/// Until the server serves the kind.
-async fn wait(cluster: &Cluster, name: &str) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        let found = cluster.get(&format!("{PATH}/{name}")).await;
-        let found = read(name, &found.map_err(|e| doing(e, "look at", name))?)?;
-        let conditions = found.status.and_then(|status| status.conditions);
-        let holds = |kind: &str, status: &str| {
-            let all = conditions.iter().flatten();
-            all.into_iter()
-                .find(|c| c.type_ == kind && c.status == status)
-        };
-        if holds("Established", "True").is_some() {
-            return Ok(());
-        }
-        if let Some(refused) = holds("NamesAccepted", "False") {
-            let why = refused.message.clone().unwrap_or_default();
-            return Err(
-                Error::other(format!("the kind of {name} can not be served: {why}")).into(),
-            );
-        }
-        if started.elapsed() > SERVED_WITHIN {
-            return Err(Error::other(format!(
-                "the definition {name} is there, but its kind is not served after {} s",
-                SERVED_WITHIN.as_secs()
-            ))
-            .hint("see its conditions: kubectl describe crd")
-            .into());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

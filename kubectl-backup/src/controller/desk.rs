@@ -1,0 +1,273 @@
+//! What every kind works with: the API server, the copies of all objects, who is at work on which of them, and the clock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use backup_cli::locations::LocationArgs;
+use backup_cli::ui::Ui;
+use backup_core::cluster::Cluster;
+use backup_core::error::Result;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::locations::Checked;
+use super::objects::{Objects, name, uid};
+
+/// Pieces of small work at a time: backups and restores are counted apart.
+const SMALL: usize = 16;
+
+/// After work that failed, its object is left alone for so long, doubled each time.
+const PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Gives the time.
+pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How the controller was started.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The namespace that is served.
+    pub(crate) namespace: String,
+    /// Backups at a time.
+    pub(crate) concurrent_backups: usize,
+    /// Between two checks of a location that does not say it.
+    pub(crate) validation_frequency: SignedDuration,
+    /// How locations that objects name are opened.
+    pub(crate) locations: LocationArgs,
+}
+
+/// A piece of work on an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A few requests.
+    Small,
+    /// A backup is made.
+    Backup,
+}
+
+struct Doing {
+    work: Work,
+    stop: watch::Sender<bool>,
+}
+
+/// What every kind works with.
+pub(crate) struct Desk {
+    pub(crate) ui: Arc<Ui>,
+    pub(crate) cluster: Cluster,
+    pub(crate) settings: Settings,
+    /// The machine's name, for claims.
+    pub(crate) host: String,
+    /// An id of this process.
+    pub(crate) run: String,
+    clock: Clock,
+    pub(crate) locations: Objects,
+    pub(crate) backups: Objects,
+    pub(crate) downloads: Objects,
+    /// What is known of the locations' last checks, by uid.
+    pub(crate) checked: Mutex<BTreeMap<String, Checked>>,
+    changed: Arc<Notify>,
+    busy: Mutex<BTreeMap<String, Doing>>,
+    failures: Mutex<BTreeMap<String, (Instant, Duration)>>,
+    small: Semaphore,
+}
+
+impl Desk {
+    /// Begins to copy the objects.
+    pub(crate) fn new(
+        ui: Arc<Ui>,
+        cluster: Cluster,
+        settings: Settings,
+        host: String,
+        clock: Clock,
+    ) -> Self {
+        let changed = Arc::new(Notify::new());
+        let objects =
+            |kind, plural| Objects::start(&cluster, &settings.namespace, kind, plural, &changed);
+        Self {
+            locations: objects("BackupStorageLocation", "backupstoragelocations"),
+            backups: objects("Backup", "backups"),
+            downloads: objects("DownloadRequest", "downloadrequests"),
+            ui,
+            cluster,
+            settings,
+            host,
+            run: uuid(),
+            clock,
+            checked: Mutex::default(),
+            changed,
+            busy: Mutex::default(),
+            failures: Mutex::default(),
+            small: Semaphore::new(SMALL),
+        }
+    }
+
+    /// The kinds that are served.
+    fn kinds(&self) -> [&Objects; 3] {
+        [&self.locations, &self.backups, &self.downloads]
+    }
+
+    /// Whether all objects were read once: nothing is decided before.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.kinds().iter().all(|kind| kind.mirror().is_whole())
+    }
+
+    /// Why objects can not be read at the moment.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.kinds().iter().find_map(|kind| kind.mirror().failed())
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Ends when something changed.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// How many pieces of such work there are.
+    pub(crate) fn count(&self, work: Work) -> usize {
+        let busy = self.busy();
+        busy.values().filter(|doing| doing.work == work).count()
+    }
+
+    /// The uids of objects with such work.
+    pub(crate) fn all_with(&self, work: Work) -> Vec<String> {
+        let busy = self.busy();
+        let with = busy.iter().filter(|(_, doing)| doing.work == work);
+        with.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// Whether nothing is done, and nothing failed a moment ago, on this object.
+    pub(crate) fn is_free(&self, object: &Value) -> bool {
+        let uid = uid(object);
+        let failures = self
+            .failures
+            .lock()
+            .expect("nobody panics while holding it");
+        !self.busy().contains_key(uid)
+            && failures
+                .get(uid)
+                .is_none_or(|(until, _)| *until <= Instant::now())
+    }
+
+    /// Asks the work on an object to stop.
+    pub(crate) fn stop(&self, uid: &str) {
+        if let Some(doing) = self.busy().get(uid) {
+            doing.stop.send_replace(true);
+        }
+    }
+
+    /// Asks all work to stop.
+    pub(crate) fn stop_all(&self) {
+        for doing in self.busy().values() {
+            doing.stop.send_replace(true);
+        }
+    }
+
+    /// Whether nothing is at work.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.busy().is_empty()
+    }
+
+    /// Works on an object that is free, on a task of its own. What fails is told, and tried again after a while.
+    pub(crate) fn begin<F, Fut>(self: &Arc<Self>, object: &Arc<Value>, work: Work, task: F)
+    where
+        F: FnOnce(Arc<Self>, Arc<Value>, watch::Receiver<bool>) -> Fut,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        let uid = uid(object).to_owned();
+        let (stop, stopped) = watch::channel(false);
+        if self
+            .busy()
+            .insert(uid.clone(), Doing { work, stop })
+            .is_some()
+        {
+            // Nobody begins two: `is_free` was asked.
+            debug_assert!(false, "two pieces of work on one object");
+        }
+        let at = Busy {
+            desk: Arc::clone(self),
+            uid: uid.clone(),
+        };
+        let name = name(object).to_owned();
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let future = task(Arc::clone(self), Arc::clone(object), stopped);
+        tokio::spawn(async move {
+            let desk = &at.desk;
+            let ended = match work {
+                Work::Small => {
+                    let _permit = desk.small.acquire().await;
+                    future.await
+                }
+                Work::Backup => future.await,
+            };
+            match ended {
+                Ok(()) => {
+                    desk.failures().remove(&at.uid);
+                }
+                Err(e) => {
+                    desk.ui.warn(&format!("{kind} {name}: {}", e.sentence()));
+                    let mut failures = desk.failures();
+                    let pause = failures
+                        .get(&at.uid)
+                        .map_or(PAUSE, |(_, last)| (*last * 2).min(LONGEST_PAUSE));
+                    failures.insert(at.uid.clone(), (Instant::now() + pause, pause));
+                }
+            }
+        });
+    }
+
+    /// Forgets what is known of objects that are gone.
+    pub(crate) fn forget(&self, is_there: impl Fn(&str) -> bool) {
+        self.failures().retain(|uid, _| is_there(uid));
+        self.checked
+            .lock()
+            .expect("nobody panics while holding it")
+            .retain(|uid, _| is_there(uid));
+    }
+
+    /// The uids of all objects.
+    pub(crate) fn uids(&self) -> std::collections::BTreeSet<String> {
+        let all = self
+            .kinds()
+            .into_iter()
+            .flat_map(|kind| kind.mirror().all());
+        all.map(|object| uid(&object).to_owned()).collect()
+    }
+
+    fn busy(&self) -> MutexGuard<'_, BTreeMap<String, Doing>> {
+        self.busy.lock().expect("nobody panics while holding it")
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, (Instant, Duration)>> {
+        self.failures
+            .lock()
+            .expect("nobody panics while holding it")
+    }
+}
+
+/// Work on an object; it ends with this, even by a panic.
+struct Busy {
+    desk: Arc<Desk>,
+    uid: String,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.desk.busy().remove(&self.uid);
+        self.desk.changed.notify_one();
+    }
+}
+
+fn uuid() -> String {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let mut random = [0_u64; 2];
+    for part in &mut random {
+        *part = std::hash::RandomState::new().build_hasher().finish();
+    }
+    format!("{:016x}{:016x}", random[0], random[1])
+}
