@@ -130,6 +130,7 @@ pub(crate) fn open(
     let objects = Arc::new(build(objects.with_http_connector(Attentive::default()))?);
     let writes = Arc::new(build(builder.with_client_options(writing))?);
     Ok(Arc::new(Bucket {
+        signer: Some(objects.clone()),
         objects,
         parts: writes.clone(),
         writes,

@@ -11,6 +11,7 @@ use http::Method;
 use jiff::Timestamp;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
+use object_store::signer::Signer;
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
     PutOptions, PutPayload, TagSet,
@@ -34,6 +35,8 @@ pub(crate) struct Bucket {
     pub place: String,
     /// Tags of every object.
     pub tags: TagSet,
+    /// Signs addresses, where the store knows such.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 impl Bucket {
@@ -232,10 +235,10 @@ impl Backend for Bucket {
 
     async fn signed(&self, key: &str, lasts: Duration) -> Result<Option<String>, Failure> {
         let path = self.path(key)?;
-        let Some(asker) = &self.kept else {
+        let Some(signer) = &self.signer else {
             return Ok(None);
         };
-        let signed = asker.signer.signed_url(Method::GET, &path, lasts).await;
+        let signed = signer.signed_url(Method::GET, &path, lasts).await;
         signed
             .map(|url| Some(url.into()))
             .map_err(|e| self.failure(&format!("sign an address of {key}"), e))

@@ -130,6 +130,7 @@ impl Store {
             parts: objects,
             place: "memory".to_owned(),
             tags: object_store::TagSet::default(),
+            signer: None,
         };
         Self::new(Arc::new(bucket), "", false)
     }
