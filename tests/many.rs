@@ -22,7 +22,7 @@ spec:
 ";
 
 /// A kubeconfig whose one context, cluster and user have this name.
-fn renamed(kubeconfig: &Path, name: &str) -> String {
+pub(crate) fn renamed(kubeconfig: &Path, name: &str) -> String {
     let text = fs::read_to_string(kubeconfig).unwrap();
     text.replace("name: test", &format!("name: {name}"))
         .replace(

@@ -1,11 +1,15 @@
 //! A cluster whose Velero has locations already: they are used as they stand, with nothing configured here.
 
+use std::time::Duration;
+
 use harness::cluster::{Cluster, Controllers};
 use harness::process::Folder;
 use harness::run::{Backup, kubectl_backup};
 use harness::store::Minio;
 use harness::velero::Velero;
 use serde_json::json;
+
+use crate::many::renamed;
 
 /// The keys of a store as Velero's installation has them, and more locations, one of them with all of its Secrets.
 fn install(cluster: &Cluster, plain: &Minio, secure: &Minio) {
@@ -50,6 +54,64 @@ metadata: {name: looks, namespace: velero}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: looks}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: looks-only}]
 ";
+
+/// A second cluster, whose Velero has the same bucket: each cluster's own backups are meant, though the other one's are newer.
+fn share(one: &Cluster, velero: &Velero<'_>, plain: &Minio, secure: &Minio, bucket: &str) {
+    let two = Cluster::builder()
+        .controllers(Controllers::NAMESPACES)
+        .start();
+    let second = Velero::start(&two, plain, bucket, "p", &[], None);
+    install(&two, plain, secure);
+    let hourly = "velero.io/schedule-name=hourly";
+    let flags = ["--include-namespaces", "default", "--labels", hourly];
+    velero.back_up("of-one", &flags);
+    second.back_up("of-two", &flags);
+    velero.sync("of-two");
+    second.sync("of-one");
+    let home = Folder::new("home");
+    let files = [(one, "one"), (&two, "two")].map(|(cluster, name)| {
+        let content = renamed(cluster.kubeconfig(), name);
+        home.write(format!("{name}.kubeconfig"), content)
+    });
+    let kubeconfig = std::env::join_paths(&files).unwrap();
+    let restore = |arguments: &[&str]| {
+        kubectl_backup(&[&["restore", "create", "--dry-run=client"], arguments].concat())
+            .home(home.path())
+            .env("KUBECONFIG", &kubeconfig)
+    };
+    let newest = |context: &str| {
+        let run = restore(&["--from-schedule", "hourly", "--context", context]).ok();
+        run.stderr
+    };
+    for name in ["one", "two"] {
+        let told = newest(name);
+        assert!(told.contains(&format!("is of-{name} of")), "{told}");
+        assert!(told.contains("own count"), "{told}");
+    }
+    let many = ["--from-backup", "of-two", "--contexts", "one,two"];
+    let refused = restore(&many).code(1).stderr;
+    assert!(
+        refused.contains("one: error") && refused.contains("is of another cluster"),
+        "{refused}"
+    );
+    assert!(!refused.contains("two: error"), "{refused}");
+    second
+        .cli(&["backup", "delete", "of-two", "--confirm"])
+        .ok();
+    let gone = || {
+        plain
+            .try_get(bucket, "p/backups/of-two/velero-backup.json")
+            .is_none()
+    };
+    harness::wait_for("the deletion", Duration::from_secs(120), || {
+        gone().then_some(())
+    });
+    let told = newest("two");
+    assert!(
+        told.contains("warning: this cluster has no backup") && told.contains("is of-one of"),
+        "{told}"
+    );
+}
 
 #[test]
 fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
@@ -146,6 +208,8 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
     );
     told(run(&[&delete[..], &["--force"]].concat()), 0, &[]);
     assert!(plain.try_get(bucket, key).is_none());
+
+    share(&cluster, &velero, plain, &secure, bucket);
 
     let table = told(run(&["location", "get"]), 0, &[]).stdout;
     let row = table

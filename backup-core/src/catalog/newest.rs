@@ -1,12 +1,13 @@
 //! Which backup is meant where a schedule is named: its newest good one, and of this cluster. Schedules of many clusters have one name, and where
 //! their Veleros share a bucket their backups lie side by side: another cluster's is taken only where it is the only one that has any. Pure.
 //!
-//! A backup says whose it is by [`CLUSTER_UID`]. One that does not, as Velero's, counts as this cluster's as long as no other cluster has backups of
-//! the schedule beside it; where one has, it may be that one's, and counts as a stranger's.
+//! A backup of ours says whose it is by [`CLUSTER_UID`]. One of Velero's does not; but the Velero that made it has it as an object with the uid that the
+//! marker carries, and one that found it in the bucket has given its object another one. Where neither tells, as with no Velero there, it counts as
+//! this cluster's as long as no other cluster has backups of the schedule beside it; where one has, it may be that one's, and counts as a stranger's.
 
 use std::collections::BTreeMap;
 
-use super::{CLUSTER_UID, Entry, SCHEDULE_NAME};
+use super::{CLUSTER_UID, Entry, SCHEDULE_NAME, names_us};
 use crate::api::Phase;
 
 /// The backups of a schedule, told apart by the clusters that made them.
@@ -32,12 +33,51 @@ pub enum OfSchedule<'e> {
     Several(Vec<&'e Entry>),
 }
 
-/// Looks at backups that are sorted by their start; `own` is the uid of this cluster's kube-system. Good are completed ones and, where these count
-/// too, partially failed ones.
+/// What is known of this cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Here {
+    /// The uid of its kube-system.
+    pub cluster: Option<String>,
+    /// The uids of the Backups that its Velero has, by their names.
+    pub velero: BTreeMap<String, String>,
+}
+
+/// Who made a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Maker<'e> {
+    /// This cluster.
+    This,
+    /// Another one, or this one before it was made anew; its uid, where that is known.
+    Another(Option<&'e str>),
+    /// Nobody knows.
+    Unsaid,
+}
+
+impl Here {
+    /// Who made it.
+    pub fn maker<'e>(&self, entry: &'e Entry) -> Maker<'e> {
+        if let Some(uid) = made_by(entry) {
+            return match self.cluster.as_deref() == Some(uid) {
+                true => Maker::This,
+                false => Maker::Another(Some(uid)),
+            };
+        }
+        let object = self.velero.get(entry.name.as_str());
+        match (object, &entry.backup.metadata.uid) {
+            (Some(object), Some(uid)) if !names_us(&entry.backup) => match object == uid {
+                true => Maker::This,
+                false => Maker::Another(None),
+            },
+            _ => Maker::Unsaid,
+        }
+    }
+}
+
+/// Looks at backups that are sorted by their start. Good are completed ones and, where these count too, partially failed ones.
 pub fn of_schedule<'e>(
     backups: &'e [Entry],
     schedule: &str,
-    own: Option<&str>,
+    here: &Here,
     partially_failed: bool,
 ) -> OfSchedule<'e> {
     let is_of = |entry: &&Entry| {
@@ -48,23 +88,23 @@ pub fn of_schedule<'e>(
     if all.is_empty() {
         return OfSchedule::Nothing;
     }
-    let is_other = |entry: &&Entry| made_by(entry).is_some_and(|cluster| Some(cluster) != own);
-    if !all.iter().any(is_other) {
+    let mut groups: BTreeMap<Maker<'_>, Vec<&Entry>> = BTreeMap::new();
+    for entry in &all {
+        groups.entry(here.maker(entry)).or_default().push(entry);
+    }
+    if !groups
+        .keys()
+        .any(|maker| matches!(maker, Maker::Another(_)))
+    {
         return OfSchedule::Own {
             newest: good(&all, partially_failed),
             beside: Vec::new(),
         };
     }
-    let mut groups: BTreeMap<Option<&str>, Vec<&Entry>> = BTreeMap::new();
-    for entry in all {
-        groups.entry(made_by(entry)).or_default().push(entry);
-    }
-    let mine = own.and_then(|own| groups.remove(&Some(own)));
-    let mut others: Vec<_> = groups
-        .values()
-        .filter_map(|group| group.last())
-        .copied()
-        .collect();
+    let mine = groups.remove(&Maker::This);
+    let last = |group: &Vec<&'e Entry>| group.last().copied();
+    let mut others: Vec<_> = groups.values().filter_map(last).collect();
+    others.sort_by(|a, b| a.name.cmp(&b.name));
     match (mine, others.as_slice()) {
         (Some(mine), _) => OfSchedule::Own {
             newest: good(&mine, partially_failed),
@@ -76,14 +116,11 @@ pub fn of_schedule<'e>(
                 .find_map(|group| good(group, partially_failed)),
             last,
         },
-        (None, _) => {
-            others.sort_by(|a, b| a.name.cmp(&b.name));
-            OfSchedule::Several(others)
-        }
+        (None, _) => OfSchedule::Several(others),
     }
 }
 
-/// The uid of the cluster that made a backup, where it says so.
+/// The uid of the cluster that made a backup of ours, where it says so.
 pub fn made_by(entry: &Entry) -> Option<&str> {
     let uid = entry.backup.metadata.annotations.get(CLUSTER_UID);
     uid.map(String::as_str).filter(|uid| !uid.is_empty())
@@ -118,6 +155,7 @@ mod tests {
                 meta.annotations
                     .insert(CLUSTER_UID.to_owned(), cluster.to_owned());
             }
+            backup.metadata.uid = Some(format!("uid of {name}"));
             backup.status.phase = serde_json::from_value(phase.into()).unwrap();
             backup.status.start_timestamp = jiff::Timestamp::from_second(at as i64).ok();
             Entry {
@@ -136,7 +174,14 @@ mod tests {
             names.join(",")
         };
         let name = |entry: Option<&Entry>| entry.map_or("none".to_owned(), |e| e.name.to_string());
-        match of_schedule(&backups(rows), "nightly", own, partially) {
+        let here = Here {
+            cluster: own.map(str::to_owned),
+            velero: BTreeMap::from([
+                ("made-here".to_owned(), "uid of made-here".to_owned()),
+                ("found".to_owned(), "another uid".to_owned()),
+            ]),
+        };
+        match of_schedule(&backups(rows), "nightly", &here, partially) {
             OfSchedule::Nothing => "nothing".to_owned(),
             OfSchedule::Own { newest, beside } => {
                 format!("own {} beside {}", name(newest), names(&beside))
@@ -193,6 +238,25 @@ mod tests {
             assert_eq!(told(&rows[2..], own, false), "several c,d");
         }
         assert_eq!(told(&rows[1..2], Some("1"), true), "other none of b");
+    }
+
+    #[test]
+    fn veleros_objects_tell_whose_a_backup_of_veleros_is() {
+        let rows = [
+            "made-here nightly - Completed",
+            "found nightly - Completed",
+            "gone nightly - Completed",
+        ];
+        assert_eq!(
+            told(&rows, Some("1"), false),
+            "own made-here beside found,gone"
+        );
+        assert_eq!(told(&rows[1..2], Some("1"), false), "other found of found");
+        assert_eq!(told(&rows[1..], Some("1"), false), "several found,gone");
+        assert_eq!(told(&rows[2..], Some("1"), false), "own gone beside ");
+        // What we wrote says so itself: Velero only found it.
+        let ours = ["found nightly 1 Completed"];
+        assert_eq!(told(&ours, Some("1"), false), "own found beside ");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! BackupStorageLocations as objects of a cluster: listing them, and reading the Secrets they name. Reads the API server and writes nothing. Which
+//! BackupStorageLocations as objects of a cluster: listing them, reading the Secrets they name, and which Backups lie beside them. Reads the API server and writes nothing. Which
 //! of them is meant, and how its store is reached from where the caller runs, are the caller's. What a Secret holds goes into [`Credentials`] and
 //! into the spec's `caCert`, and into no message.
 //!
@@ -43,11 +43,35 @@ pub(crate) async fn bodies(
     cluster: &Cluster,
     namespace: Option<&str>,
 ) -> Result<Vec<(String, Value)>, ApiError> {
-    let body = cluster.get_bounded(&path(namespace), LARGEST).await?;
-    let list: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let items = list["items"].as_array().cloned().unwrap_or_default();
+    let items = items(cluster, &path(namespace)).await?;
     let named = |item: Value| Some((item["metadata"]["name"].as_str()?.to_owned(), item));
     Ok(items.into_iter().filter_map(named).collect())
+}
+
+async fn items(cluster: &Cluster, path: &str) -> Result<Vec<Value>, ApiError> {
+    let body = cluster.get_bounded(path, LARGEST).await?;
+    let mut list: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Ok(match list["items"].take() {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    })
+}
+
+/// The uids of the Backups that the Velero of a namespace has, by their names.
+///
+/// # Errors
+/// The API server's.
+pub async fn backups(
+    cluster: &Cluster,
+    namespace: &str,
+) -> Result<BTreeMap<String, String>, ApiError> {
+    let path = format!("/apis/velero.io/v1/namespaces/{namespace}/backups");
+    let of = |item: Value| {
+        let text = |key: &str| item["metadata"][key].as_str().map(str::to_owned);
+        Some((text("name")?, text("uid")?))
+    };
+    let items = items(cluster, &path).await?;
+    Ok(items.into_iter().filter_map(of).collect())
 }
 
 /// The locations of a namespace, or of all; one that is no location is passed over.

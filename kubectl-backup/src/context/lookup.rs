@@ -1,10 +1,12 @@
 //! Finds backups and restores by name. With nothing configured every cluster's folder is looked through, so that a name is
 //! enough on the day the cluster is gone.
 
+use std::collections::BTreeMap;
+
 use backup_core::api::Restore;
-use backup_core::catalog::{self, Entry, OfSchedule};
+use backup_core::catalog::{self, Entry, Here, OfSchedule};
 use backup_core::error::quoted;
-use backup_core::location::Location;
+use backup_core::location::{Location, object};
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
 
@@ -174,19 +176,16 @@ impl Context {
             };
             return Err(missing.hint(hint).into());
         };
-        let own = match &place.cluster {
-            Some(own) => Some(own.as_str()),
-            None => self.identity().await?,
-        };
+        let here = self.here(&place).await?;
         let (entries, warnings) = catalog::list(&place.location.store).await?;
         for warning in warnings {
             self.ui.warn(&warning);
         }
-        let of = |partially| catalog::of_schedule(&entries, schedule.as_str(), own, partially);
+        let of = |partially| catalog::of_schedule(&entries, schedule.as_str(), &here, partially);
         let label = |entry: &Entry| match (self.made_by(entry, None), catalog::made_by(entry)) {
             (label, Some(uid)) if label == uid => format!("cluster {uid}"),
             (label, Some(uid)) => format!("cluster {label} ({uid})"),
-            (_, None) => "a cluster that they do not name".to_owned(),
+            (_, None) => "a cluster that is not named".to_owned(),
         };
         let newest = match of(partially_failed) {
             OfSchedule::Nothing => {
@@ -242,6 +241,27 @@ impl Context {
             .into());
         };
         Ok((place, newest))
+    }
+
+    /// What tells the backups in a place that are this cluster's own from others. Who may not ask its Velero does not learn what that knows.
+    ///
+    /// # Errors
+    /// When the cluster is not reached.
+    pub(crate) async fn here(&self, place: &Place) -> Result<Here> {
+        let cluster = match &place.cluster {
+            Some(own) => Some(own.clone()),
+            None => self.identity().await?.map(str::to_owned),
+        };
+        let location = &place.location;
+        let namespace = location.spec.metadata.namespace.as_deref();
+        let velero = match namespace.filter(|_| location.shared_with_velero) {
+            Some(namespace) => object::backups(self.cluster().await?, namespace).await,
+            None => Ok(BTreeMap::new()),
+        };
+        Ok(Here {
+            cluster,
+            velero: velero.unwrap_or_default(),
+        })
     }
 
     /// Where a schedule's backups are looked for; with nothing configured that is this cluster's own folder, where there is one. A cluster that

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use backup_core::catalog::Maker;
 use backup_core::error::quoted;
 use backup_core::restore::DryRun;
-use backup_core::{Error, Kind, catalog};
+use backup_core::{Error, Kind};
 use serde_json::Value;
 
 use super::{CreateArgs, Meant, exit, look_up, restore, scope, show, target, tell};
@@ -88,30 +89,35 @@ async fn get_ready(args: &CreateArgs, many: &Many, member: &Member) -> Result<Re
     let args = of_member(args, member);
     let context = &member.context;
     let meant = look_up(context, &args).await?;
-    let made_of = catalog::made_by(&meant.entry);
-    let identity = context.identity().await?;
+    let here = context.here(&meant.place).await?;
+    let another = match here.maker(&meant.entry) {
+        Maker::Another(uid) => Some(uid),
+        Maker::This | Maker::Unsaid => None,
+    };
     // A folder of its own says whose the backups in it are. A place of several does not: one cluster's backup would go into all of them.
-    if !many.has_folders() && made_of.is_some() && made_of != identity {
-        let name = &meant.entry.name;
+    if let Some(uid) = another.filter(|_| !many.has_folders()) {
+        let cluster = match uid {
+            Some(_) => format!("cluster {}", context.made_by(&meant.entry, None)),
+            None => "another cluster".to_owned(),
+        };
         return Err(Error::new(
             Kind::Invalid,
             format!(
-                "{} is of cluster {}, or of this one before it was made anew",
-                meant.source(),
-                context.made_by(&meant.entry, None)
+                "{} is of {cluster}, or of this one before it was made anew",
+                meant.source()
             ),
         )
         .hint(format!(
             "where it is meant all the same, restore it by itself: {} restore create --from-backup {}{}",
             context.program,
-            quoted(name.as_str()),
+            quoted(meant.entry.name.as_str()),
             context.flags_again()
         ))
         .into());
     }
     Ok(Ready {
         target: target(context).await?,
-        other: matches!((made_of, identity), (Some(made_of), Some(own)) if made_of != own),
+        other: another.is_some() && here.cluster.is_some(),
         args,
         meant,
     })
