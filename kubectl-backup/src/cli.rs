@@ -44,7 +44,7 @@ pub(crate) struct GlobalArgs {
     /// Where backups live.
     #[command(flatten)]
     pub(crate) location: LocationArgs,
-    /// Namespace of the cluster's Velero: of its schedules and policies, of the rewrites that restores take, and of its locations, used where you have none of your own [default: velero; for locations else where one works]
+    /// Namespace of the cluster's Velero: of its schedules and policies, of the rewrites that restores take, and of its locations, used where you have none of your own; no other one is looked in [default: velero; for locations kubectl-backup, then velero]
     #[arg(
         long,
         global = true,

@@ -224,6 +224,11 @@ impl Context {
         namespace.or(self.global.velero_namespace_of_velero.as_deref())
     }
 
+    /// Where the cluster's Velero has its schedules, resource policies and ConfigMaps.
+    pub(crate) fn velero(&self) -> &str {
+        self.velero_namespace().unwrap_or("velero")
+    }
+
     /// The locations of the cluster's Velero; nothing where it has none.
     async fn objects(&self) -> Result<&velero::Found> {
         self.objects

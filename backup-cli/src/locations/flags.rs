@@ -25,7 +25,7 @@ pub struct LocationArgs {
         hide_env_values = true
     )]
     pub location: Option<String>,
-    /// File with the location's credentials, in Velero's format [env: KUBECTL_BACKUP_CREDENTIALS_FILE=]
+    /// File with the location's credentials, in Velero's format; for a location of the cluster's Velero its Secret comes before the variable, which goes to no address that such a location names [env: KUBECTL_BACKUP_CREDENTIALS_FILE=]
     // Not clap's own `env`, here and below: a location that is remembered keeps what its flags say, and not what a variable says of all.
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub credentials_file: Option<PathBuf>,

@@ -449,7 +449,7 @@ impl Policies {
                 return Err(Error::not_found(format!(
                     "{title} with resource policies is not there"
                 ))
-                .hint("Velero keeps them in its own namespace"));
+                .hint("Velero keeps them in its own namespace: --velero-namespace names it"));
             }
             Err(e) => return Err(Error::from(e).context(format!("{title} can not be read"))),
         };

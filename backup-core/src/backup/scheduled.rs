@@ -29,7 +29,7 @@ pub async fn schedule(cluster: &Cluster, namespace: &str, name: &Name) -> Result
                 "schedule {name} is not in namespace {namespace} of this cluster"
             ))
             .hint(format!(
-                "Velero's schedules are meant: `kubectl -n {namespace} get schedules.velero.io`"
+                "Velero's schedules are meant: `kubectl -n {namespace} get schedules.velero.io`; --velero-namespace names another namespace"
             )));
         }
         Err(e) => {

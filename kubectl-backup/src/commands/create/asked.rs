@@ -46,13 +46,13 @@ const FILTERS: [&str; 16] = [
 /// A schedule to follow, resource policies, ordered resources.
 #[derive(Clone, Debug, Args)]
 pub(super) struct AskedArgs {
-    /// Make the backup of this schedule of Velero's: its template says what is saved
+    /// Make the backup of this schedule of Velero's, of the namespace velero or --velero-namespace: its template says what is saved
     #[arg(long, value_name = "SCHEDULE", value_parser = Name::foreign, conflicts_with_all = FILTERS)]
     pub(super) from_schedule: Option<Name>,
     /// Then prune the schedule's backups so that the N newest good ones stay
     #[arg(long, value_name = "N", requires = "from_schedule", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
-    /// ConfigMap in Velero's namespace with resource policies: which volumes need not be saved, and kinds to take or leave
+    /// ConfigMap in the namespace velero or --velero-namespace with resource policies: which volumes need not be saved, and kinds to take or leave
     #[arg(long, value_name = "NAME", value_parser = Name::foreign, help_heading = "Which objects", conflicts_with = "resource_policies_file")]
     resource_policies_configmap: Option<Name>,
     /// File with resource policies, or with the ConfigMap that holds them
@@ -80,7 +80,7 @@ pub(super) async fn resolve(
     let schedule = match &args.asked.from_schedule {
         Some(name) => {
             let cluster = context.cluster().await?;
-            Some(backup::schedule(cluster, velero(context), name).await?)
+            Some(backup::schedule(cluster, context.velero(), name).await?)
         }
         None => None,
     };
@@ -134,7 +134,7 @@ impl AskedArgs {
         }
         if let Some(name) = config_map {
             let cluster = context.cluster().await?;
-            let policies = Policies::read(cluster, velero(context), &name).await?;
+            let policies = Policies::read(cluster, context.velero(), &name).await?;
             options.policies = Some(Arc::new(policies));
         }
         if let Some(path) = &self.resource_policies_file {
@@ -174,11 +174,6 @@ impl AskedArgs {
         }
         Ok(prune::exit(&done))
     }
-}
-
-/// Where Velero has its objects.
-fn velero(context: &Context) -> &str {
-    context.velero_namespace().unwrap_or("velero")
 }
 
 fn read(path: &std::path::Path) -> Result<String, Error> {

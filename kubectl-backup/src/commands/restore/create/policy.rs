@@ -110,3 +110,43 @@ pub(super) fn tell(context: &Context, lacks: &[Lack]) {
             .say(&format!("the target lacks {} more", lacks.len() - MOST));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        global: crate::cli::GlobalArgs,
+        #[command(flatten)]
+        policy: PolicyArgs,
+    }
+
+    #[test]
+    fn nobody_is_asked_about_one_of_several_while_the_others_are_at_work() {
+        let lacks = [Lack {
+            kind: "StorageClass".to_owned(),
+            name: "fast".to_owned(),
+            reason: "2 claims want it".to_owned(),
+        }];
+        let ask = |line: &[&str], lacks: &[Lack]| {
+            let line = Line::parse_from([&["x", "--quiet"], line].concat());
+            let context = Context::new(line.global, "x".to_owned());
+            let member = context.of_member("eu", "prod-eu", None);
+            line.policy.ask(&member, "context \"prod-eu\"", lacks)
+        };
+        let refused = ask(&[], &lacks).unwrap_err();
+        assert!(refused.error().to_string().contains("1 thing"));
+        assert!(refused.error().hint_text().unwrap().contains("--yes"));
+        assert!(ask(&["--yes"], &lacks).is_ok());
+        // What is asked about all of them was asked before the work began.
+        let recreate = ["--existing-resource-policy=recreate"];
+        assert!(ask(&recreate, &[]).is_ok());
+        assert!(ask(&recreate, &lacks).is_err());
+        let risk = |line: &[&str]| Line::parse_from([&["x"], line].concat()).policy.risk();
+        assert!(risk(&recreate).is_some() && risk(&[]).is_none());
+    }
+}

@@ -20,7 +20,7 @@ pub(super) struct RewritingArgs {
     /// Parts of image names to replace, OLD=NEW, such as docker.io/=mirror.example.com/; the first that fits counts (comma list, can be repeated)
     #[arg(long, value_name = "OLD=NEW")]
     image_mappings: Vec<String>,
-    /// ConfigMap with Velero's resource modifiers, in the namespace of the target's Velero, as its ConfigMaps for storage classes and images, which count too
+    /// ConfigMap with Velero's resource modifiers, in the target's namespace velero or --velero-namespace, as its ConfigMaps for storage classes and images, which count too
     #[arg(long, value_name = "NAME")]
     resource_modifier_configmap: Option<String>,
     /// File with Velero's ConfigMaps for storage classes, images or resource modifiers, or with the modifiers alone (can be repeated)
@@ -89,7 +89,7 @@ impl RewritingArgs {
         let mut given = self.given()?;
         if let Some(name) = &self.resource_modifier_configmap {
             let cluster = context.cluster().await?;
-            let found = rewriting::modifiers_of_cluster(cluster, velero(context), name);
+            let found = rewriting::modifiers_of_cluster(cluster, context.velero(), name);
             given = given.over(found.await?);
         }
         Ok(told(context, given))
@@ -102,12 +102,8 @@ impl RewritingArgs {
 /// The cluster's; ConfigMaps that can not be meant.
 pub(super) async fn of_target(context: &Context) -> Result<Rewriting> {
     let cluster = context.cluster().await?;
-    let found = rewriting::of_cluster(cluster, velero(context)).await?;
+    let found = rewriting::of_cluster(cluster, context.velero()).await?;
     Ok(told(context, found))
-}
-
-fn velero(context: &Context) -> &str {
-    context.velero_namespace().unwrap_or("velero")
 }
 
 fn told(context: &Context, found: Found) -> Rewriting {
