@@ -1,0 +1,82 @@
+//! What a run has deleted, and what of it is owed: see the page of [`super`].
+
+use std::collections::HashSet;
+use std::sync::{Mutex as Plain, MutexGuard, PoisonError};
+
+use tokio::sync::{Mutex, OnceCell};
+
+use super::super::super::journal::{self, Place};
+use super::super::Job;
+use crate::error::Result;
+use crate::layout::RestoreKeys;
+
+/// What a run has deleted.
+#[derive(Debug, Default)]
+pub(in crate::restore) struct Deletions {
+    pub(super) passage: Mutex<Passage>,
+    /// Deleted, and neither created nor put back.
+    missing: Plain<HashSet<(String, Option<String>, String)>>,
+    /// Keys of what was kept for places that are taken again, until the journal has them.
+    settled: Plain<Vec<String>>,
+    /// The journal, where an earlier run of this restore may have left some missing.
+    pub(super) earlier: Option<(Place, RestoreKeys)>,
+    /// What its journal says is settled, once that was asked.
+    before: OnceCell<HashSet<String>>,
+}
+
+/// Whether objects go when they are deleted.
+#[derive(Debug, Default)]
+pub(super) enum Passage {
+    #[default]
+    Untried,
+    Open,
+    /// This one hangs.
+    Blocked(String),
+}
+
+impl Deletions {
+    /// None yet. `earlier` is the journal of this restore, where an earlier run of it did not end well.
+    pub(in crate::restore) fn new(earlier: Option<(Place, RestoreKeys)>) -> Self {
+        Self {
+            earlier,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn deleted(&self, job: &Job) {
+        lock(&self.missing).insert(place(job));
+    }
+
+    /// Its place is taken again: what is kept as `key` is owed to nobody any more.
+    pub(super) fn settle(&self, job: &Job, key: &str) {
+        lock(&self.missing).remove(&place(job));
+        lock(&self.settled).push(key.to_owned());
+    }
+
+    pub(super) fn is_missing(&self, job: &Job) -> bool {
+        lock(&self.missing).contains(&place(job))
+    }
+
+    /// What was settled since the last time, for the journal.
+    pub(in crate::restore) fn take_settled(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.settled))
+    }
+
+    /// Whether an earlier run saw the place taken again for which this is kept.
+    pub(super) async fn was_settled(&self, key: &str) -> Result<bool> {
+        let Some((journal, keys)) = &self.earlier else {
+            return Ok(false);
+        };
+        let read = || journal::settled(journal, keys);
+        Ok(self.before.get_or_try_init(read).await?.contains(key))
+    }
+}
+
+fn place(job: &Job) -> (String, Option<String>, String) {
+    let (namespace, name) = (job.namespace.clone(), job.name.clone());
+    (job.resource.name.clone(), namespace, name)
+}
+
+fn lock<T>(of: &Plain<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
