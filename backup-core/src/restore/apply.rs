@@ -1,7 +1,9 @@
 //! Brings one object into the target: creates it, or does what the policy says with the one that stands there. Asked only to tell (`dry`), it
 //! reads the same and changes nothing; asked to try, it sends everything with `dryRun=All`.
 
+mod accounts;
 mod claims;
+mod creation;
 mod fields;
 mod notices;
 mod recreate;
@@ -9,7 +11,6 @@ mod status;
 mod trial;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -17,10 +18,8 @@ use uuid::Uuid;
 
 use super::gather::Resource;
 use super::kept::Kept;
-use super::patience::{Absence, patiently};
-use super::rewrite::{
-    LABEL_BACKUP, LABEL_RESTORE, MANAGER, Managers, Rewrite, Shaped, Side, UNFINISHED,
-};
+use super::patience::patiently;
+use super::rewrite::{LABEL_BACKUP, LABEL_RESTORE, MANAGER, Rewrite, Shaped, Side};
 use super::target::{self, METADATA, Metadata, Seen};
 use super::volumes::Volumes;
 use super::{Action, DryRun, ExistingPolicy, merge, order, plan};
@@ -28,14 +27,11 @@ use crate::archive::read::Object;
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
 use crate::error::{Error, Kind, Result};
-use crate::raw::RawObject;
 
 pub(super) use claims::Promise;
+use creation::manager;
 pub(super) use notices::Notices;
 pub(super) use recreate::{Deletions, is_recreated};
-
-/// How long a namespace may take to go.
-const TERMINATING: Duration = Duration::from_secs(600);
 
 /// What is known of the target's object of that name.
 #[derive(Clone, Copy, Debug)]
@@ -293,142 +289,6 @@ impl Applier {
         format!("?fieldManager={manager}{trial}")
     }
 
-    /// Sends a new object, as long as the server is away. `lost` is whether an answer may have been: nobody knows whether that one was
-    /// carried out. Asked again, the server says AlreadyExists then, and the object tells whose it is.
-    async fn post(
-        &self,
-        job: &Job,
-        query: &str,
-        body: Bytes,
-        lost: &mut bool,
-    ) -> Result<Bytes, ApiError> {
-        let path = format!("{}{query}", job.target.path(job.namespace.as_deref()));
-        let mut absence = Absence::default();
-        loop {
-            let call = Call {
-                accept: METADATA,
-                ..Call::post(&path, body.clone())
-            };
-            match self.cluster.send(&call).await {
-                Err(error) if absence.passes(&error).await => *lost = true,
-                answer => return answer,
-            }
-        }
-    }
-
-    /// What an object is that was just made.
-    async fn made(&self, job: &Job, wanted: &Shaped<'_>, metadata: &Metadata) -> Done {
-        if self.is_dry() {
-            return Done::new(Action::Created, "");
-        }
-        let uid = Uuid::parse_str(&metadata.uid).ok();
-        self.complete(job, wanted, metadata).await.uid(uid)
-    }
-
-    async fn create(
-        &self,
-        job: &Job,
-        rewrite: &Rewrite,
-        wanted: &Shaped<'_>,
-    ) -> Result<Done, Stop> {
-        let query = self.query(manager(wanted));
-        let body = Bytes::from(wanted.object.to_vec());
-        let mut lost = false;
-        loop {
-            let error = match self.post(job, &query, body.clone(), &mut lost).await {
-                Ok(made) => return Ok(self.made(job, wanted, &Metadata::read(&made)).await),
-                Err(error) => error,
-            };
-            // Admission is asked before the server looks whether the name is taken.
-            let may_stand = error.is_already_exists()
-                || (matches!(job.known, Known::Unasked) && matches!(error.code, 403 | 422));
-            if !may_stand {
-                return Err(error.into());
-            }
-            let live = match self.find(job).await {
-                Ok(Some(live)) => live,
-                Ok(None) => return Err(error.into()),
-                Err(e) if e.is_forbidden() && job.resource.name == order::NAMESPACES => {
-                    // Who may work in one namespace only: its objects will tell.
-                    return Ok(Done::new(
-                        Action::Skipped,
-                        "it may not be read and is taken for granted",
-                    ));
-                }
-                Err(e) => return Err(e.into()),
-            };
-            let metadata = Metadata::read(&live);
-            if lost && metadata.is_of(&rewrite.restore, &wanted.uid) {
-                return Ok(self.made(job, wanted, &metadata).await);
-            }
-            let patience = if job.resource.name == order::NAMESPACES {
-                TERMINATING
-            } else if self.kept.is_some() {
-                // An earlier run may have deleted it.
-                recreate::GOING
-            } else {
-                Duration::ZERO
-            };
-            if metadata.deletion_timestamp.is_some()
-                && !self.is_dry()
-                && self.gone(job, &metadata.uid, patience).await?
-            {
-                continue;
-            }
-            return self.stands(job, rewrite, wanted, &live).await;
-        }
-    }
-
-    /// Waits until an object that is being deleted is gone.
-    async fn gone(&self, job: &Job, uid: &str, patience: Duration) -> Result<bool, Stop> {
-        let until = tokio::time::Instant::now() + patience;
-        let mut pause = Duration::from_millis(20);
-        while tokio::time::Instant::now() < until {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
-            match self.find(job).await? {
-                Some(live) if Metadata::read(&live).uid == uid => {}
-                _ => return Ok(true),
-            }
-        }
-        Ok(false)
-    }
-
-    /// What a create leaves to do: the status, and last, for it marks the object as finished, who managed the fields.
-    async fn complete(&self, job: &Job, wanted: &Shaped<'_>, made: &Metadata) -> Done {
-        let status = self.give_status(job, wanted, made).await;
-        let done = self.give_managers(job, wanted).await;
-        match status {
-            Ok(()) => done,
-            Err(e) => {
-                let reason = match done.reason.as_str() {
-                    "" => format!("created, but its status was not restored: {e}"),
-                    reason => format!("{reason}; nor was its status: {e}"),
-                };
-                Done {
-                    reason,
-                    ..done.warn()
-                }
-            }
-        }
-    }
-
-    /// Where several managed the fields, a create could not tell.
-    async fn give_managers(&self, job: &Job, wanted: &Shaped<'_>) -> Done {
-        let created = Done::new(Action::Created, "");
-        let Managers::Several(entries) = &wanted.managers else {
-            return created;
-        };
-        let patch = format!("{{\"metadata\":{{\"managedFields\":{entries}}}}}");
-        match self.patch(job, patch.into_bytes()).await {
-            Ok(_) => created,
-            Err(e) => Done {
-                reason: format!("created, but its managed fields were not restored: {e}"),
-                ..created.warn()
-            },
-        }
-    }
-
     async fn patch(&self, job: &Job, patch: Vec<u8>) -> Result<Bytes, ApiError> {
         let path = self.object_path(job, MANAGER);
         let call = Call {
@@ -531,75 +391,10 @@ impl Applier {
     fn labels(&self) -> Value {
         json!({LABEL_BACKUP: self.rewrite.backup, LABEL_RESTORE: self.rewrite.restore})
     }
-
-    /// Service accounts are made by the cluster before anybody restores them, so they are always merged: secrets, pull secrets, and the labels and
-    /// annotations that are missing.
-    async fn join_account(
-        &self,
-        job: &Job,
-        live: &Shaped<'_>,
-        wanted: &Shaped<'_>,
-        uid: Option<Uuid>,
-    ) -> Result<Done, Stop> {
-        let patch = join_account(&live.object, &wanted.object)?;
-        if patch.is_empty() {
-            return Ok(Done::new(Action::Skipped, "it exists and lacks nothing").uid(uid));
-        }
-        if self.sends() {
-            self.patch(job, patch.to_vec()).await?;
-        }
-        Ok(Done::new(Action::Updated, "secrets, labels and annotations it lacked").uid(uid))
-    }
-}
-
-/// In whose name an object is created: with several managers in nobody's, until they are given back.
-fn manager<'s>(wanted: &'s Shaped<'_>) -> &'s str {
-    match &wanted.managers {
-        Managers::One(manager) => manager,
-        Managers::Several(_) => UNFINISHED,
-    }
 }
 
 fn restored_before(uid: Option<Uuid>) -> Done {
     Done::new(Action::Skipped, "this restore made it in an earlier run")
         .uid(uid)
         .mine()
-}
-
-/// What a live service account lacks of the backup's, as a merge patch.
-fn join_account(live: &RawObject<'_>, wanted: &RawObject<'_>) -> Result<RawObject<'static>> {
-    use serde_json::Map;
-    let mut patch = RawObject::default();
-    for key in ["secrets", "imagePullSecrets"] {
-        let mut have: Vec<Value> = live.read(key)?.unwrap_or_default();
-        let before = have.len();
-        for item in wanted.read::<Vec<Value>>(key)?.unwrap_or_default() {
-            if !have.iter().any(|other| other["name"] == item["name"]) {
-                have.push(item);
-            }
-        }
-        if have.len() > before {
-            patch.set(key, &have)?;
-        }
-    }
-    let have: Map<String, Value> = live.read("metadata")?.unwrap_or_default();
-    let want: Map<String, Value> = wanted.read("metadata")?.unwrap_or_default();
-    let mut metadata = Map::new();
-    for key in ["labels", "annotations"] {
-        let lacking: Map<String, Value> = want
-            .get(key)
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| have.get(key).is_none_or(|h| h.get(name.as_str()).is_none()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        if !lacking.is_empty() {
-            metadata.insert(key.to_owned(), Value::Object(lacking));
-        }
-    }
-    if !metadata.is_empty() {
-        patch.set("metadata", &metadata)?;
-    }
-    Ok(patch)
 }
