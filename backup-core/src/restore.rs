@@ -3,11 +3,13 @@
 mod apply;
 mod bodies;
 pub mod diff;
+mod finish;
 mod gather;
 pub mod journal;
 mod kept;
 mod merge;
 mod naming;
+mod open;
 mod order;
 mod owners;
 mod patience;
@@ -16,6 +18,7 @@ mod preflight;
 mod report;
 mod rewrite;
 pub mod rewriting;
+mod run;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -24,50 +27,27 @@ mod volumes;
 mod waves;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::api::{
-    API_VERSION, AccessMode, Backup, Meta, Phase, Progress as ApiProgress, Restore, RestoreStatus,
-};
-use crate::archive::read::{Archive, Source};
-use crate::archive::row::ResourceRow;
-use crate::archive::spool::{self, Spooled};
-use crate::catalog::names_us;
+use crate::api::Restore;
 use crate::cluster::Cluster;
-use crate::discovery::{self, Served};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::layout::{BackupKeys, RestoreKeys};
-use crate::location::store::StoreSource;
-use crate::location::{Location, Store};
+use crate::location::Location;
 use crate::name::Name;
 use crate::progress::Progress;
 
-use apply::{Applier, Deletions, Notices};
-use gather::Survey;
-#[cfg(test)]
-use journal::Place;
-use journal::{Earlier, Header, Journal};
-use kept::Kept;
+use finish::finish;
+use journal::{Earlier, Header};
 pub use naming::decide_name;
-#[cfg(test)]
-use naming::{choose_name, hash_of};
 use naming::{fresh_name, options_hash, other_options, places, spec};
+use open::{Opened, open, serves};
 pub use preflight::Lack;
-use preflight::look::Look;
-use report::Record;
-use rewrite::Rewrite;
 use rewriting::Rewriting;
-use volumes::Volumes;
-use waves::{State, Waves};
-
-/// No marker is larger.
-const MARKER: u64 = 4 << 20;
+use run::{Goal, Run};
 
 /// What to do with an object that exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -210,20 +190,6 @@ pub struct Planned {
 
 /// Asked before anything is changed, with what the target lacks. Gives back by what the restore is stopped; an error ends it.
 pub type Consent<'c> = dyn FnMut(&[Lack]) -> Result<watch::Receiver<bool>> + Send + 'c;
-
-/// What a run is for.
-enum Goal<'g> {
-    /// To restore.
-    Restore {
-        header: &'g Header,
-        consent: &'g mut Consent<'g>,
-    },
-    /// To tell what a restore would do.
-    Tell {
-        dry: DryRun,
-        show: &'g mut (dyn FnMut(Step) + Send),
-    },
-}
 
 /// Shows what a restore would do, object by object, without changing anything.
 ///
@@ -384,369 +350,4 @@ impl RestoreOptions {
             ..self.clone()
         })
     }
-}
-
-/// Some names, and how many more.
-fn listed(names: &[String]) -> String {
-    const MOST: usize = 20;
-    let mut text = names[..names.len().min(MOST)].join(", ");
-    if names.len() > MOST {
-        text.push_str(&format!(" and {} more", names.len() - MOST));
-    }
-    text
-}
-
-/// A restore that would do nothing at all is a mistake in its filters, or in the backup.
-fn nothing(backup: &Name, resources: &[ResourceRow], warnings: Vec<String>) -> Error {
-    if resources.iter().all(|row| row.count == 0) {
-        return Error::not_found(format!("backup {backup} holds no object")).hint(format!(
-            "`kubectl backup describe {backup}` tells what was saved and why not"
-        ));
-    }
-    let mut what = format!("nothing in backup {backup} is what was asked for");
-    for warning in warnings {
-        what.push_str("; ");
-        what.push_str(&warning);
-    }
-    Error::not_found(what).hint(format!(
-        "`kubectl backup contents {backup}` lists what it holds"
-    ))
-}
-
-/// The backup, ready to be read object by object.
-enum Opened {
-    Ours(Archive<StoreSource>),
-    Foreign(Archive<Spooled>, Vec<String>),
-}
-
-async fn serves(cluster: &Cluster, progress: &dyn Progress) -> Result<Served> {
-    progress.step("looking at the target");
-    discovery::discover(cluster).await
-}
-
-/// Opens a backup. Of objects that are in it in several versions it takes those that suit what is `served` best.
-async fn open(
-    location: &Location,
-    backup: &Name,
-    spool_dir: &Path,
-    served: &Served,
-    progress: &dyn Progress,
-) -> Result<Opened> {
-    let keys = BackupKeys::new(backup);
-    let store = &location.store;
-    let marker = marker(store, backup).await?;
-    // An index beside another tool's marker is what a dead run of ours left.
-    let foreign = serde_json::from_slice::<Backup>(&marker).is_ok_and(|backup| !names_us(&backup));
-    let archive = store.source(keys.archive());
-    match store.head(&keys.index()).await {
-        Ok(_) if !foreign => {
-            progress.step("reading the index");
-            Ok(Opened::Ours(
-                Archive::open(archive, store.source(keys.index())).await?,
-            ))
-        }
-        Err(e) if e.kind() != Kind::NotFound => Err(e),
-        _ => {
-            progress.step("rewriting the archive of another tool for reading");
-            let (archive, report) =
-                spool::spool(&archive, spool_dir, versions::rank(served), progress)
-                    .await
-                    .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
-            Ok(Opened::Foreign(archive, report.warnings))
-        }
-    }
-}
-
-async fn marker(store: &Store, backup: &Name) -> Result<Bytes> {
-    let keys = BackupKeys::new(backup);
-    store.find(&keys.marker(), MARKER).await?.ok_or_else(|| {
-        Error::not_found(format!("backup {backup} not found in this location"))
-            .hint("`kubectl backup get` lists what is there")
-    })
-}
-
-/// Begins the journal in the location or, where that takes no writes, in the user's own folder.
-async fn begin(
-    location: &Location,
-    name: &Name,
-    options: &RestoreOptions,
-    header: &Header,
-    resumed: bool,
-) -> Result<(Journal, Option<String>)> {
-    let [store, folder] = places(&location.store, options);
-    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
-        return Ok((Journal::open(folder, name, header, resumed).await?, None));
-    }
-    match Journal::open(store, name, header, resumed).await {
-        Ok(journal) => Ok((journal, None)),
-        Err(e) if matches!(e.kind(), Kind::Forbidden | Kind::Unauthorized) => {
-            let why = format!(
-                "the location takes no writes, so the record of this restore is in {}: {e}",
-                options.state_dir.display()
-            );
-            Ok((
-                Journal::open(folder, name, header, resumed).await?,
-                Some(why),
-            ))
-        }
-        Err(e) => Err(e),
-    }
-}
-
-/// One run over an archive.
-struct Run<'r> {
-    cluster: &'r Cluster,
-    location: &'r Location,
-    options: &'r RestoreOptions,
-    name: &'r Name,
-    /// The same restore, where it was begun before.
-    earlier: Option<&'r Earlier>,
-    progress: &'r dyn Progress,
-}
-
-/// How a run ended.
-struct Ended {
-    record: Record,
-    journal: Option<Journal>,
-    lacks: Vec<Lack>,
-    result: Result<()>,
-}
-
-impl Run<'_> {
-    /// Restores, or tells what it would do. Gives back warnings about the whole.
-    async fn go<S: Source>(
-        &self,
-        archive: &Archive<S>,
-        served: Served,
-        goal: Goal<'_>,
-    ) -> Result<(Ended, Vec<String>)> {
-        let (filter, unknown) =
-            gather::bind(&self.options.filter, archive.index.resources(), &served);
-        let filter = &filter;
-        let mut warnings: Vec<String> = unknown
-            .iter()
-            .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
-            .collect();
-        let store = &self.location.store;
-        warnings.extend(unfinished_backup(
-            &marker(store, &self.options.backup).await?,
-        ));
-        let volumes = Volumes::read(store, &self.options.backup).await?;
-        let survey = Survey::take(archive, filter, &served, volumes).await?;
-        let mappings = &self.options.namespace_mappings;
-        gather::refuse_shared(archive, filter, &survey, mappings).await?;
-        warnings.extend(survey.warnings.iter().cloned());
-        if survey.total() == 0 || filter.names_only(&unknown) {
-            // As a selector that matches nothing is to kubectl and to Velero: what is named and is not there is a mistake, this is none.
-            let any = Filter {
-                selectors: Vec::new(),
-                ..filter.clone()
-            };
-            let volumes = (*survey.volumes).clone();
-            let chosen = !filter.selectors.is_empty()
-                && !filter.names_only(&unknown)
-                && Survey::take(archive, &any, &served, volumes).await?.total() > 0;
-            let backup = &self.options.backup;
-            if !chosen {
-                let resources = archive.index.resources();
-                return Err(nothing(backup, resources, warnings));
-            }
-            warnings.push(format!(
-                "nothing of backup {backup} has the labels that were asked for: nothing is restored"
-            ));
-        }
-        let rewriting = &self.options.rewriting;
-        let (prepared, more) =
-            rewriting::prepare(self.cluster, rewriting, archive, &survey, &served).await?;
-        warnings.extend(more);
-        let rewrite = Rewrite {
-            backup: rewrite::label_value(self.options.backup.as_str()),
-            restore: rewrite::label_value(self.name.as_str()),
-            mappings: self.options.namespace_mappings.clone(),
-            preserve_node_ports: self.options.preserve_node_ports,
-            kept_volumes: survey.kept_volumes.clone(),
-            rewriting: Arc::new(rewriting.clone()),
-            prepared: Arc::new(prepared),
-            missing_classes: rewriting::missing_classes(
-                self.cluster,
-                rewriting,
-                archive,
-                filter,
-                &survey,
-            )
-            .await?,
-        };
-        let look = Look {
-            cluster: self.cluster,
-            archive,
-            filter,
-            survey: &survey,
-            served: &served,
-            rewrite: &rewrite,
-            existing: self.options.existing,
-            tries: !matches!(
-                goal,
-                Goal::Tell {
-                    dry: DryRun::Client,
-                    ..
-                }
-            ),
-        };
-        let found = look.run().await?;
-        warnings.extend(found.notes);
-        // Nothing is written before all of that is known to be sound.
-        let resumed = self.earlier.is_some();
-        let (journal, cancel, dry, show) = match goal {
-            Goal::Restore { header, consent } => {
-                let cancel = consent(&found.lacks)?;
-                let begun = begin(self.location, self.name, self.options, header, resumed);
-                let (journal, trouble) = begun.await?;
-                warnings.extend(trouble);
-                (Some(journal), Some(cancel), None, None)
-            }
-            Goal::Tell { dry, show } => (None, None, Some(dry), Some(show)),
-        };
-        self.progress.expect(survey.total());
-        let kept = journal
-            .as_ref()
-            .filter(|_| self.options.existing == ExistingPolicy::Recreate)
-            .map(|journal| Kept {
-                place: journal.place.clone(),
-                keys: journal.keys.clone(),
-            });
-        let applier = Applier {
-            cluster: self.cluster.clone(),
-            rewrite,
-            existing: self.options.existing,
-            dry,
-            kept,
-            deletions: Deletions::new(
-                journal
-                    .as_ref()
-                    .filter(|_| self.earlier.is_some_and(|earlier| !earlier.whole))
-                    .map(|journal| (journal.place.clone(), journal.keys.clone())),
-            ),
-            volumes: survey.volumes.clone(),
-            notices: Notices::default(),
-        };
-        let mut waves = Waves {
-            archive,
-            applier: Arc::new(applier),
-            filter,
-            survey: &survey,
-            served,
-            record: Record::new(),
-            journal,
-            progress: self.progress,
-            show: show.map(|show| show as &mut (dyn FnMut(Step) + Send)),
-            cancel,
-            concurrency: self.options.concurrency,
-            resumed,
-            data_wanted: self.options.restore_volumes != Some(false),
-            state: State::default(),
-        };
-        if waves.data_wanted {
-            for unread in &survey.volumes.unread {
-                waves.record.fail(None, unread.clone())?;
-            }
-        }
-        let result = waves.run().await;
-        warnings.extend(waves.applier.notices.sentences());
-        let empty = &waves.state.empty_claims;
-        if waves.data_wanted && !empty.is_empty() {
-            warnings.push(format!(
-                "volumes come back empty, for their data is not in the backup: {}",
-                listed(empty)
-            ));
-        }
-        let ended = Ended {
-            record: waves.record,
-            journal: waves.journal,
-            lacks: found.lacks,
-            result,
-        };
-        Ok((ended, warnings))
-    }
-}
-
-/// What a backup's marker says of how it ended, unless that was well.
-fn unfinished_backup(marker: &[u8]) -> Option<String> {
-    let backup: Backup = serde_json::from_slice(marker).ok()?;
-    (backup.status.phase != Phase::Completed).then(|| {
-        format!(
-            "backup {} is {}: not everything that it was to hold is in it",
-            backup.metadata.name, backup.status.phase
-        )
-    })
-}
-
-/// Writes the side files and, last, the record.
-async fn finish(
-    journal: &Journal,
-    record: Record,
-    name: &Name,
-    header: &Header,
-    policy: &str,
-    resumed: bool,
-) -> Result<RestoreReport> {
-    let keys = RestoreKeys::new(name);
-    let counts = record.counts();
-    let ((errors, error_texts), (warnings, warning_texts)) = (record.errors(), record.warnings());
-    let restore = Restore {
-        api_version: API_VERSION.to_owned(),
-        kind: "Restore".to_owned(),
-        metadata: Meta {
-            name: name.to_string(),
-            creation_timestamp: Some(whole_seconds(header.started)),
-            annotations: BTreeMap::from([
-                (
-                    journal::ANNOTATION_OPTIONS.to_owned(),
-                    header.options_hash.clone(),
-                ),
-                (journal::ANNOTATION_POLICY.to_owned(), policy.to_owned()),
-            ]),
-            ..Meta::default()
-        },
-        spec: header.spec.clone(),
-        status: RestoreStatus {
-            phase: if errors == 0 {
-                Phase::Completed
-            } else {
-                Phase::PartiallyFailed
-            },
-            start_timestamp: Some(whole_seconds(header.started)),
-            completion_timestamp: Some(whole_seconds(Timestamp::now())),
-            progress: Some(ApiProgress {
-                total_items: counts.iter().sum(),
-                items_restored: Some(counts[0] + counts[1] + counts[2]),
-                ..ApiProgress::default()
-            }),
-            warnings,
-            errors,
-            ..RestoreStatus::default()
-        },
-    };
-    let place = &journal.place;
-    place.put(&keys.results(), record.results()?).await?;
-    place
-        .put(&keys.resource_list(), record.resource_list()?)
-        .await?;
-    for key in [keys.item_operations(), keys.volume_info()] {
-        place.put(&key, report::gzip(b"[]")?).await?;
-    }
-    place.put(&keys.logs(), record.into_log()?).await?;
-    let marker = serde_json::to_vec_pretty(&restore)
-        .map_err(|e| Error::other("the record can not be written as JSON").because(e))?;
-    place.put(&keys.marker(), marker.into()).await?;
-    Ok(RestoreReport {
-        restore,
-        counts,
-        errors: error_texts,
-        warnings: warning_texts,
-        resumed,
-    })
-}
-
-fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::journal::{self, Earlier, Place};
-use super::{ExistingPolicy, RestoreOptions, marker, rewrite};
+use super::open::marker;
+use super::{ExistingPolicy, RestoreOptions, rewrite};
 use crate::api::{LabelSelector, RestoreSpec};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};

@@ -6,6 +6,7 @@ mod lacks;
 mod policies;
 mod promises;
 mod rewrites;
+mod volumes;
 mod whole;
 
 use std::collections::VecDeque;
@@ -15,12 +16,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use kube::client::Body;
 
-use super::apply::{Applier, Done, Job, Known};
+use super::apply::{Applier, Deletions, Done, Job, Known, Notices};
 use super::gather::Resource;
+use super::journal::{Journal, Place};
+use super::naming::{choose_name, hash_of};
+use super::rewrite::Rewrite;
 use super::*;
 use crate::archive::read::Object;
 use crate::archive::row::Row;
 use crate::discovery::ApiResource;
+use crate::error::Kind;
 
 /// An API server that gives its answers in turn and remembers what it was asked.
 fn server(answers: &[(u16, &str)]) -> (Cluster, Arc<Mutex<Vec<String>>>) {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -9,6 +10,8 @@ use serde_json::{Value, json};
 use super::super::*;
 use super::fake::Fake;
 use super::whole::object;
+use crate::api::Phase;
+use crate::layout::BackupKeys;
 use crate::location::Location;
 
 /// An archive of format 1.0: no version, and one copy of each object.

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::owners::{Child, Owners};
-use super::super::*;
 use super::fake::Fake;
 use super::whole::{Saved, api, object, uid};
+use crate::discovery::Served;
 
 pub(super) const CLAIM: &str = "/api/v1/namespaces/n/persistentvolumeclaims/data";
 pub(super) const VOLUME: &str = "/api/v1/persistentvolumes/pv";

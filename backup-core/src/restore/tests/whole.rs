@@ -6,12 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::super::journal::Place;
 use super::super::*;
 use super::fake::Fake;
+use crate::api::Phase;
 use crate::archive::pack::{self, Item};
+use crate::archive::read::Archive;
 use crate::archive::row::{Outcome, ResourceRow};
 use crate::archive::write::ArchiveWriter;
 use crate::discovery::ApiResource;
+use crate::error::Kind;
+use crate::layout::BackupKeys;
 use crate::location::Location;
 
 pub(super) struct Saved {
@@ -108,7 +113,7 @@ impl Saved {
         }
     }
 
-    async fn side(&self, key: &str, list: Value) {
+    pub(super) async fn side(&self, key: &str, list: Value) {
         let packed = report::gzip(list.to_string().as_bytes()).unwrap();
         self.location.store.put(key, packed).await.unwrap();
     }
@@ -156,7 +161,7 @@ impl Saved {
     }
 }
 
-fn mappings(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(super) fn mappings(list: &[(&str, &str)]) -> BTreeMap<String, String> {
     let pairs = list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
     pairs.collect()
 }
@@ -219,121 +224,6 @@ async fn a_selector_that_matches_nothing_is_a_warning_and_a_name_that_is_not_the
         options.filter.namespaces = vec!["none".into()];
     });
     assert_eq!(refused.await.unwrap_err().kind(), Kind::NotFound);
-}
-
-fn claim(number: u64, name: &str, volume: &str) -> (Arc<ApiResource>, Item) {
-    let rest = json!({"spec": {"volumeName": volume}});
-    object("persistentvolumeclaims", number, &format!("n/{name}"), rest)
-}
-
-fn volume(number: u64, name: &str, claim: &str, policy: &str) -> (Arc<ApiResource>, Item) {
-    let rest = json!({"spec": {"persistentVolumeReclaimPolicy": policy, "csi": {"volumeHandle": "disk"},
-        "claimRef": {"namespace": "n", "name": claim, "uid": "old"}}});
-    object("persistentvolumes", number, name, rest)
-}
-
-#[tokio::test]
-async fn data_of_volumes_that_does_not_come_back_is_an_error_and_its_disks_are_left_alone() {
-    let saved = Saved::new(&[
-        claim(1, "native", "pv-native"),
-        claim(2, "files", "pv-files"),
-        claim(3, "none", "pv-none"),
-        claim(4, "plain", "pv-plain"),
-        volume(11, "pv-native", "native", "Retain"),
-        volume(12, "pv-files", "files", "Retain"),
-        volume(13, "pv-none", "none", "Delete"),
-        volume(14, "pv-plain", "plain", "Retain"),
-        object("pods", 5, "n/p", json!({})),
-    ])
-    .await;
-    let keys = BackupKeys::new(&"b".parse().unwrap());
-    saved
-        .side(&keys.volume_info(), json!([
-            {"pvcName": "native", "pvcNamespace": "n", "pvName": "pv-native", "backupMethod": "NativeSnapshot", "result": "succeeded"},
-            {"pvcName": "none", "pvcNamespace": "n", "pvName": "pv-none", "skipped": true}]))
-        .await;
-    saved
-        .side(&keys.pod_volume_backups(), json!([
-            {"metadata": {"annotations": {"velero.io/pvc-name": "files"}}, "spec": {"pod": {"namespace": "n", "name": "p"}, "volume": "v"},
-             "status": {"phase": "Completed", "snapshotID": "s"}},
-            {"metadata": {}, "spec": {"pod": {"namespace": "n", "name": "p"}, "volume": "scratch"}, "status": {"phase": "Completed", "snapshotID": "s"}}]))
-        .await;
-    let report = saved.restore(|_| {}).await.unwrap();
-    assert_eq!(report.restore.status.phase, Phase::PartiallyFailed);
-    let errors = report.errors.join("\n");
-    assert_eq!(report.errors.len(), 3, "{errors}");
-    for part in [
-        "n/native: its data is in the backup as a snapshot",
-        "n/files: its data is in the backup as a copy",
-        "n/p: the data of its volume \"scratch\"",
-    ] {
-        assert!(errors.contains(part), "{part}: {errors}");
-    }
-    for (volume, stands) in [
-        ("pv-native", false),
-        ("pv-files", false),
-        ("pv-none", false),
-        ("pv-plain", true),
-    ] {
-        let made = saved
-            .target
-            .get(&format!("/api/v1/persistentvolumes/{volume}"));
-        assert_eq!(!made.is_null(), stands, "{volume}");
-    }
-    let native = saved
-        .target
-        .get("/api/v1/namespaces/n/persistentvolumeclaims/native");
-    assert!(
-        native["spec"]["volumeName"].is_null(),
-        "it is provisioned anew"
-    );
-    // Again: what this restore made before is as empty as it was.
-    assert_eq!(saved.restore(|_| {}).await.unwrap().errors.len(), 3);
-}
-
-#[tokio::test]
-async fn who_wants_no_data_of_volumes_gets_no_error() {
-    let saved = Saved::new(&[claim(1, "moved", "pv")]).await;
-    let keys = BackupKeys::new(&"b".parse().unwrap());
-    saved
-        .side(&keys.volume_info(), json!([{"pvcName": "moved", "pvcNamespace": "n", "backupMethod": "CSISnapshot", "snapshotDataMoved": true}]))
-        .await;
-    let report = saved
-        .restore(|o| o.restore_volumes = Some(false))
-        .await
-        .unwrap();
-    assert_eq!(
-        report.restore.status.phase,
-        Phase::Completed,
-        "{:?}",
-        report.errors
-    );
-    saved
-        .location
-        .store
-        .put(&keys.volume_info(), "no gzip".into())
-        .await
-        .unwrap();
-    saved.target.0.lock().unwrap().objects.clear();
-    let mut options = saved.options();
-    options.backup = "b".parse().unwrap();
-    let (_keep, cancel) = watch::channel(false);
-    let name = "other".parse().unwrap();
-    let report = restore(
-        &saved.target.cluster(),
-        &saved.location,
-        &name,
-        &options,
-        &mut |_| Ok(cancel.clone()),
-        &crate::progress::Silent,
-    )
-    .await;
-    let report = report.unwrap();
-    assert!(
-        report.errors[0].contains("can not be told"),
-        "{:?}",
-        report.errors
-    );
 }
 
 #[tokio::test]
@@ -419,185 +309,6 @@ async fn what_is_asked_for_and_not_done_is_told_once_a_kind() {
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
-}
-
-#[tokio::test]
-async fn what_was_asked_for_is_changed_and_an_object_that_can_not_be_is_not_made() {
-    let saved = Saved::new(&[
-        object(
-            "persistentvolumeclaims",
-            1,
-            "n/a",
-            json!({"spec": {"storageClassName": "slow"}}),
-        ),
-        object(
-            "persistentvolumeclaims",
-            2,
-            "n/b",
-            json!({"spec": {"storageClassName": "old"}}),
-        ),
-        object(
-            "pods",
-            3,
-            "n/p",
-            json!({"spec": {"containers": [{"image": "docker.io/x"}]}}),
-        ),
-        object("configmaps", 4, "n/good", json!({"data": {"k": "v"}})),
-        object("configmaps", 5, "n/bad", json!({})),
-    ])
-    .await;
-    saved.target.put(
-        "/apis/storage.k8s.io/v1/storageclasses/fast",
-        json!({"metadata": {"name": "fast"}}),
-    );
-    let rules = "version: v1
-resourceModifierRules:
-- conditions: {groupResource: configmaps, namespaces: [n]}
-  patches: [{operation: replace, path: /data/k, value: w}, {operation: replace, path: /metadata/namespace, value: x}]
-";
-    let modifiers = Arc::new(rewriting::ResourceModifiers::parse(rules).unwrap());
-    let ask = |options: &mut RestoreOptions| {
-        options.namespace_mappings = mappings(&[("n", "m")]);
-        options.rewriting = rewriting::Rewriting {
-            storage_classes: mappings(&[("slow", "fast"), ("old", "gone")]),
-            images: vec![("docker.io".into(), "mirror".into())],
-            modifiers: Some(modifiers.clone()),
-            ..rewriting::Rewriting::default()
-        };
-    };
-    let report = saved.restore(ask).await.unwrap();
-    assert_eq!(report.counts, [4, 0, 0, 2], "{:?}", report.errors);
-    let errors = report.errors.join("\n");
-    for part in [
-        "m/bad: resource modifiers can not be applied: rule 1: there is no /data/k",
-        "m/b: storage class old is mapped to gone, which the target does not have",
-    ] {
-        assert!(errors.contains(part), "{part}: {errors}");
-    }
-    let made = |path: &str| saved.target.get(&format!("/api/v1/namespaces/m/{path}"));
-    assert_eq!(
-        made("persistentvolumeclaims/a")["spec"]["storageClassName"],
-        "fast"
-    );
-    assert_eq!(made("pods/p")["spec"]["containers"][0]["image"], "mirror/x");
-    let good = made("configmaps/good");
-    assert_eq!(
-        (&good["data"]["k"], &good["metadata"]["namespace"]),
-        (&json!("w"), &json!("m"))
-    );
-    assert!(made("configmaps/bad").is_null());
-    // The rewrites count for whose restore it is.
-    let other = saved.restore(|options| {
-        options.name = Some("r".parse().unwrap());
-        options.namespace_mappings = mappings(&[("n", "m")]);
-    });
-    let other = other.await;
-    assert!(other.unwrap_err().to_string().contains("had other options"));
-    let report = saved.restore(ask).await.unwrap();
-    assert_eq!(report.counts, [0, 0, 3, 2]);
-}
-
-#[tokio::test]
-async fn a_restore_that_goes_on_keeps_the_mappings_of_the_target_with_which_it_began() {
-    let claim = |number, name: &str| {
-        let spec = json!({"spec": {"storageClassName": "slow"}});
-        object("persistentvolumeclaims", number, &format!("n/{name}"), spec)
-    };
-    let saved = Saved::new(&[claim(1, "a"), claim(2, "b")]).await;
-    for class in ["fast", "other"] {
-        saved.target.put(
-            &format!("/apis/storage.k8s.io/v1/storageclasses/{class}"),
-            json!({"metadata": {"name": class}}),
-        );
-    }
-    let path = |name: &str| format!("/api/v1/namespaces/n/persistentvolumeclaims/{name}");
-    let class = |name: &str| saved.target.get(&path(name))["spec"]["storageClassName"].clone();
-    let says = |classes: &[(&str, &str)], images: &[&str]| rewriting::Rewriting {
-        storage_classes: mappings(classes),
-        images: images
-            .iter()
-            .map(|image| ((*image).into(), "new".into()))
-            .collect(),
-        ..rewriting::Rewriting::default()
-    };
-    let given = says(&[("mine", "own")], &["x"]);
-    let first = saved.restore(|options| {
-        options.rewriting = given.clone();
-        options.of_target = says(&[("slow", "fast")], &["y"]);
-    });
-    let first = first.await.unwrap();
-    assert_eq!((class("a"), class("b")), (json!("fast"), json!("fast")));
-    // Since then the ConfigMaps have gone, or say something else.
-    for now in [says(&[], &[]), says(&[("slow", "other")], &["z"])] {
-        saved.target.0.lock().unwrap().objects.remove(&path("b"));
-        let again = saved.restore(|options| {
-            options.rewriting = given.clone();
-            options.of_target = now;
-        });
-        let again = again.await.unwrap();
-        assert!(again.resumed);
-        assert_eq!(class("b"), "fast");
-        assert_eq!(again.restore.spec, first.restore.spec);
-    }
-    let want = json!({"mine": "own", "slow": "fast"});
-    assert_eq!(first.restore.spec.rest["storageClassMapping"], want);
-    let want = json!([["x", "new"], ["y", "new"]]);
-    assert_eq!(first.restore.spec.rest["imageMapping"], want);
-}
-
-#[tokio::test]
-async fn a_status_comes_back_where_the_kind_or_the_object_asks_for_it() {
-    let status = || json!({"phase": "Bound", "n": {"x": 1e2}});
-    let annotated = |said: &str| json!({"metadata": {"annotations": {"velero.io/restore-status": said}}, "status": status()});
-    let saved = Saved::new(&[
-        object("services", 1, "n/plain", json!({"status": status()})),
-        object("services", 2, "n/not", annotated(" False ")),
-        object("services", 3, "n/odd", annotated("maybe")),
-        object("services", 4, "n/none", json!({})),
-        object("configmaps", 5, "n/said", annotated("TRUE")),
-        object("configmaps", 6, "n/plain", json!({"status": status()})),
-        object("pods", 7, "n/refused", annotated("true")),
-        object("namespaces", 8, "n", annotated("true")),
-    ])
-    .await;
-    {
-        let mut target = saved.target.0.lock().unwrap();
-        target.conflicts = 3;
-        target.annotates = true;
-        target.refuses = vec![("PUT", "pods/refused/status", 404, "NotFound")];
-    }
-    let report = saved
-        .restore(|options| {
-            options.rewriting.status = Some(rewriting::StatusKinds {
-                included: vec!["svc".into(), "services".into()],
-                excluded: Vec::new(),
-            });
-        })
-        .await
-        .unwrap();
-    assert!(report.errors.is_empty(), "{:?}", report.errors);
-    let warned = report.warnings.join("\n");
-    assert!(
-        warned.contains("n/refused: created, but its status was not restored"),
-        "{warned}"
-    );
-    let of =
-        |path: &str| saved.target.get(&format!("/api/v1/namespaces/n/{path}"))["status"].clone();
-    for path in ["services/plain", "services/odd", "configmaps/said"] {
-        assert_eq!(of(path), status(), "{path}");
-        let live = saved.target.get(&format!("/api/v1/namespaces/n/{path}"));
-        let annotations = &live["metadata"]["annotations"];
-        assert_eq!(annotations["admission"], "was here", "{path}");
-    }
-    for path in [
-        "services/not",
-        "services/none",
-        "configmaps/plain",
-        "pods/refused",
-    ] {
-        assert!(of(path).is_null(), "{path}");
-    }
-    assert!(saved.target.get("/api/v1/namespaces/n")["status"].is_null());
 }
 
 #[tokio::test]

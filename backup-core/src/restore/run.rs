@@ -1,0 +1,282 @@
+//! One run over an archive: looks, asks, and restores or tells what it would do.
+
+use std::sync::Arc;
+
+use super::apply::{Applier, Deletions, Notices};
+use super::gather::{self, Survey};
+use super::journal::{Earlier, Header, Journal};
+use super::kept::Kept;
+use super::naming::places;
+use super::open::marker;
+use super::preflight::look::Look;
+use super::report::Record;
+use super::rewrite::{self, Rewrite};
+use super::volumes::Volumes;
+use super::waves::{State, Waves};
+use super::{Consent, DryRun, ExistingPolicy, Lack, RestoreOptions, Step, rewriting};
+use crate::api::{AccessMode, Backup, Phase};
+use crate::archive::read::{Archive, Source};
+use crate::archive::row::ResourceRow;
+use crate::cluster::Cluster;
+use crate::discovery::Served;
+use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
+use crate::location::Location;
+use crate::name::Name;
+use crate::progress::Progress;
+
+/// What a run is for.
+pub(super) enum Goal<'g> {
+    /// To restore.
+    Restore {
+        header: &'g Header,
+        consent: &'g mut Consent<'g>,
+    },
+    /// To tell what a restore would do.
+    Tell {
+        dry: DryRun,
+        show: &'g mut (dyn FnMut(Step) + Send),
+    },
+}
+
+/// One run over an archive.
+pub(super) struct Run<'r> {
+    pub(super) cluster: &'r Cluster,
+    pub(super) location: &'r Location,
+    pub(super) options: &'r RestoreOptions,
+    pub(super) name: &'r Name,
+    /// The same restore, where it was begun before.
+    pub(super) earlier: Option<&'r Earlier>,
+    pub(super) progress: &'r dyn Progress,
+}
+
+/// How a run ended.
+pub(super) struct Ended {
+    pub(super) record: Record,
+    pub(super) journal: Option<Journal>,
+    pub(super) lacks: Vec<Lack>,
+    pub(super) result: Result<()>,
+}
+
+impl Run<'_> {
+    /// Restores, or tells what it would do. Gives back warnings about the whole.
+    pub(super) async fn go<S: Source>(
+        &self,
+        archive: &Archive<S>,
+        served: Served,
+        goal: Goal<'_>,
+    ) -> Result<(Ended, Vec<String>)> {
+        let (filter, unknown) =
+            gather::bind(&self.options.filter, archive.index.resources(), &served);
+        let filter = &filter;
+        let mut warnings: Vec<String> = unknown
+            .iter()
+            .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
+            .collect();
+        let store = &self.location.store;
+        warnings.extend(unfinished_backup(
+            &marker(store, &self.options.backup).await?,
+        ));
+        let volumes = Volumes::read(store, &self.options.backup).await?;
+        let survey = Survey::take(archive, filter, &served, volumes).await?;
+        let mappings = &self.options.namespace_mappings;
+        gather::refuse_shared(archive, filter, &survey, mappings).await?;
+        warnings.extend(survey.warnings.iter().cloned());
+        if survey.total() == 0 || filter.names_only(&unknown) {
+            // As a selector that matches nothing is to kubectl and to Velero: what is named and is not there is a mistake, this is none.
+            let any = Filter {
+                selectors: Vec::new(),
+                ..filter.clone()
+            };
+            let volumes = (*survey.volumes).clone();
+            let chosen = !filter.selectors.is_empty()
+                && !filter.names_only(&unknown)
+                && Survey::take(archive, &any, &served, volumes).await?.total() > 0;
+            let backup = &self.options.backup;
+            if !chosen {
+                let resources = archive.index.resources();
+                return Err(nothing(backup, resources, warnings));
+            }
+            warnings.push(format!(
+                "nothing of backup {backup} has the labels that were asked for: nothing is restored"
+            ));
+        }
+        let rewriting = &self.options.rewriting;
+        let (prepared, more) =
+            rewriting::prepare(self.cluster, rewriting, archive, &survey, &served).await?;
+        warnings.extend(more);
+        let rewrite = Rewrite {
+            backup: rewrite::label_value(self.options.backup.as_str()),
+            restore: rewrite::label_value(self.name.as_str()),
+            mappings: self.options.namespace_mappings.clone(),
+            preserve_node_ports: self.options.preserve_node_ports,
+            kept_volumes: survey.kept_volumes.clone(),
+            rewriting: Arc::new(rewriting.clone()),
+            prepared: Arc::new(prepared),
+            missing_classes: rewriting::missing_classes(
+                self.cluster,
+                rewriting,
+                archive,
+                filter,
+                &survey,
+            )
+            .await?,
+        };
+        let look = Look {
+            cluster: self.cluster,
+            archive,
+            filter,
+            survey: &survey,
+            served: &served,
+            rewrite: &rewrite,
+            existing: self.options.existing,
+            tries: !matches!(
+                goal,
+                Goal::Tell {
+                    dry: DryRun::Client,
+                    ..
+                }
+            ),
+        };
+        let found = look.run().await?;
+        warnings.extend(found.notes);
+        // Nothing is written before all of that is known to be sound.
+        let resumed = self.earlier.is_some();
+        let (journal, cancel, dry, show) = match goal {
+            Goal::Restore { header, consent } => {
+                let cancel = consent(&found.lacks)?;
+                let begun = begin(self.location, self.name, self.options, header, resumed);
+                let (journal, trouble) = begun.await?;
+                warnings.extend(trouble);
+                (Some(journal), Some(cancel), None, None)
+            }
+            Goal::Tell { dry, show } => (None, None, Some(dry), Some(show)),
+        };
+        self.progress.expect(survey.total());
+        let kept = journal
+            .as_ref()
+            .filter(|_| self.options.existing == ExistingPolicy::Recreate)
+            .map(|journal| Kept {
+                place: journal.place.clone(),
+                keys: journal.keys.clone(),
+            });
+        let applier = Applier {
+            cluster: self.cluster.clone(),
+            rewrite,
+            existing: self.options.existing,
+            dry,
+            kept,
+            deletions: Deletions::new(
+                journal
+                    .as_ref()
+                    .filter(|_| self.earlier.is_some_and(|earlier| !earlier.whole))
+                    .map(|journal| (journal.place.clone(), journal.keys.clone())),
+            ),
+            volumes: survey.volumes.clone(),
+            notices: Notices::default(),
+        };
+        let mut waves = Waves {
+            archive,
+            applier: Arc::new(applier),
+            filter,
+            survey: &survey,
+            served,
+            record: Record::new(),
+            journal,
+            progress: self.progress,
+            show: show.map(|show| show as &mut (dyn FnMut(Step) + Send)),
+            cancel,
+            concurrency: self.options.concurrency,
+            resumed,
+            data_wanted: self.options.restore_volumes != Some(false),
+            state: State::default(),
+        };
+        if waves.data_wanted {
+            for unread in &survey.volumes.unread {
+                waves.record.fail(None, unread.clone())?;
+            }
+        }
+        let result = waves.run().await;
+        warnings.extend(waves.applier.notices.sentences());
+        let empty = &waves.state.empty_claims;
+        if waves.data_wanted && !empty.is_empty() {
+            warnings.push(format!(
+                "volumes come back empty, for their data is not in the backup: {}",
+                listed(empty)
+            ));
+        }
+        let ended = Ended {
+            record: waves.record,
+            journal: waves.journal,
+            lacks: found.lacks,
+            result,
+        };
+        Ok((ended, warnings))
+    }
+}
+
+/// Begins the journal in the location or, where that takes no writes, in the user's own folder.
+async fn begin(
+    location: &Location,
+    name: &Name,
+    options: &RestoreOptions,
+    header: &Header,
+    resumed: bool,
+) -> Result<(Journal, Option<String>)> {
+    let [store, folder] = places(&location.store, options);
+    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+        return Ok((Journal::open(folder, name, header, resumed).await?, None));
+    }
+    match Journal::open(store, name, header, resumed).await {
+        Ok(journal) => Ok((journal, None)),
+        Err(e) if matches!(e.kind(), Kind::Forbidden | Kind::Unauthorized) => {
+            let why = format!(
+                "the location takes no writes, so the record of this restore is in {}: {e}",
+                options.state_dir.display()
+            );
+            Ok((
+                Journal::open(folder, name, header, resumed).await?,
+                Some(why),
+            ))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// What a backup's marker says of how it ended, unless that was well.
+fn unfinished_backup(marker: &[u8]) -> Option<String> {
+    let backup: Backup = serde_json::from_slice(marker).ok()?;
+    (backup.status.phase != Phase::Completed).then(|| {
+        format!(
+            "backup {} is {}: not everything that it was to hold is in it",
+            backup.metadata.name, backup.status.phase
+        )
+    })
+}
+
+/// A restore that would do nothing at all is a mistake in its filters, or in the backup.
+fn nothing(backup: &Name, resources: &[ResourceRow], warnings: Vec<String>) -> Error {
+    if resources.iter().all(|row| row.count == 0) {
+        return Error::not_found(format!("backup {backup} holds no object")).hint(format!(
+            "`kubectl backup describe {backup}` tells what was saved and why not"
+        ));
+    }
+    let mut what = format!("nothing in backup {backup} is what was asked for");
+    for warning in warnings {
+        what.push_str("; ");
+        what.push_str(&warning);
+    }
+    Error::not_found(what).hint(format!(
+        "`kubectl backup contents {backup}` lists what it holds"
+    ))
+}
+
+/// Some names, and how many more.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let mut text = names[..names.len().min(MOST)].join(", ");
+    if names.len() > MOST {
+        text.push_str(&format!(" and {} more", names.len() - MOST));
+    }
+    text
+}
