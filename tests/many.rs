@@ -75,6 +75,11 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {{name: where, namespace: many-shop}}
 data: {{cluster: {name}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: shop, namespace: many-shop}}
+spec: {{ingressClassName: absent-class, defaultBackend: {{service: {{name: shop, port: {{number: 80}}}}}}}}
 "
     ));
 }
@@ -221,8 +226,9 @@ fn several_clusters_are_backed_up_looked_at_and_restored_as_one() {
     ])
     .ok();
 
-    // What goes where is told, and nothing is done before somebody says yes.
+    // What goes where and what is lacking there is told, and nothing is done before somebody says yes.
     for cluster in [eu, &us] {
+        cluster.kubectl(&["delete", "ingress", "shop", "-n", "many-shop"]);
         cluster.kubectl(&["delete", "configmap", "where", "-n", "many-shop"]);
     }
     let restore = ["restore", "create", "r", "--from-backup", "second"];
@@ -231,7 +237,8 @@ fn several_clusters_are_backed_up_looked_at_and_restored_as_one() {
         &asked,
         &[
             "europe: namespace many-shop of backup second",
-            "us: ",
+            "us: the target lacks IngressClass absent-class",
+            "the targets lack 2 things; restore into 2 clusters",
             "--yes",
             "context \"us\"",
         ],

@@ -88,6 +88,16 @@ fn share(one: &Cluster, velero: &Velero<'_>, plain: &Minio, secure: &Minio, buck
         assert!(told.contains(&format!("is of-{name} of")), "{told}");
         assert!(told.contains("own count"), "{told}");
     }
+    let listed = kubectl_backup(&["get", "--contexts", "one,two", "-o", "name"])
+        .home(home.path())
+        .env("KUBECONFIG", &kubeconfig)
+        .ok();
+    let listed: Vec<_> = listed.stdout.lines().collect();
+    for (name, other) in [("one", "two"), ("two", "one")] {
+        let line = |of: &str| format!("{name}/backup/of-{of}");
+        assert!(listed.contains(&line(name).as_str()), "{listed:?}");
+        assert!(!listed.contains(&line(other).as_str()), "{listed:?}");
+    }
     let many = ["--from-backup", "of-two", "--contexts", "one,two"];
     let refused = restore(&many).code(1).stderr;
     assert!(
@@ -191,7 +201,12 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
     );
     let delete = ["delete", "daily", "--yes"];
     told(run(&delete), 1, &["is of cluster", "--force"]);
-    let dry = told(run(&["delete", "daily", "--dry-run"]), 0, &[]).stdout;
+    let dry = told(
+        run(&["delete", "daily", "--dry-run"]),
+        0,
+        &["is of cluster"],
+    )
+    .stdout;
     assert!(dry.contains("backup/daily"), "{dry}");
     assert!(plain.try_get(bucket, key).is_some());
     let newest = [

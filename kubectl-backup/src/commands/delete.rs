@@ -74,6 +74,11 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     for entry in found {
         let other = whose(context, &location, &entry).await?;
         refuse_unasked(&args, &entry.name, other.as_deref())?;
+        if let Some(other) = other.as_ref().filter(|_| args.removal.is_dry()) {
+            context
+                .ui
+                .warn(&format!("backup/{} is of {other}", entry.name));
+        }
         refuse_leaks(context, &location, &args, &entry.name).await?;
         let kept = kept(context, &location, &args, &entry.name).await?;
         going.push(Going {

@@ -1,7 +1,7 @@
 //! `get`: a row per backup.
 
 use backup_core::api::LabelSelector;
-use backup_core::catalog::{self, Entry};
+use backup_core::catalog::{self, Entry, Maker};
 use backup_core::{Error, Kind};
 use clap::Args;
 
@@ -44,9 +44,11 @@ pub(crate) struct GetArgs {
 pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     let mut exit = Exit::Done;
     let (found, of_all) = match args.many.resolve(context)? {
-        None => look(context, &args).await?,
+        None => look(context, &args, false).await?,
         Some(many) => {
-            let done = many.each(|member| look(&member.context, &args)).await;
+            let mixed = !many.has_folders();
+            let looked = many.each(|member| look(&member.context, &args, mixed));
+            let done = looked.await;
             exit = many::worst(done.iter().map(|(_, done)| many::exit_of(done)));
             let found = done.into_iter().filter_map(|(_, done)| done.ok());
             (found.flat_map(|(found, _)| found).collect(), true)
@@ -77,17 +79,24 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
     Ok(exit)
 }
 
-/// What is asked for of one cluster, and whether that is of all clusters.
-async fn look(context: &Context, args: &GetArgs) -> Result<(Vec<(Place, Entry)>, bool)> {
+/// What is asked for of one cluster, and whether that is of all clusters. Where backups of several may be `mixed`, others' are not shown as this one's.
+async fn look(
+    context: &Context,
+    args: &GetArgs,
+    mixed: bool,
+) -> Result<(Vec<(Place, Entry)>, bool)> {
     let mut found = Vec::new();
     let mut of_all = args.all_clusters;
     if args.names.is_empty() {
         let (places, all) = context.places(args.all_clusters).await?;
         of_all = all;
         for place in places {
-            let (entries, warnings) = catalog::list(&place.location.store).await?;
+            let (mut entries, warnings) = catalog::list(&place.location.store).await?;
             for warning in warnings {
                 context.ui.warn(&warning);
+            }
+            if mixed {
+                leave_out_others(context, &place, &mut entries).await?;
             }
             found.extend(entries.into_iter().map(|entry| (place.clone(), entry)));
         }
@@ -96,6 +105,26 @@ async fn look(context: &Context, args: &GetArgs) -> Result<(Vec<(Place, Entry)>,
         found.push(context.find_backup(&flags::known_name(name)?).await?);
     }
     Ok((found, of_all))
+}
+
+async fn leave_out_others(
+    context: &Context,
+    place: &Place,
+    entries: &mut Vec<Entry>,
+) -> Result<()> {
+    let here = context.here(place).await?;
+    let all = entries.len();
+    entries.retain(|entry| !matches!(here.maker(entry), Maker::Another(_)));
+    let others = all - entries.len();
+    if others > 0 {
+        context.ui.note(&format!(
+            "{} of other clusters there not shown: {} get{} shows all",
+            output::counted(others as u64, "backup"),
+            context.program,
+            context.flags_again()
+        ));
+    }
+    Ok(())
 }
 
 /// The marker with every field another tool wrote.

@@ -210,6 +210,29 @@ async fn show(
     .await
 }
 
+/// What the target lacks. Up to where somebody is asked a restore only looks.
+async fn lacks(context: &Context, meant: &Meant) -> Result<Vec<restore::Lack>> {
+    let cluster = context.cluster().await?;
+    let location = &meant.place.location;
+    let mut options = meant.options.clone();
+    let (name, resumed) = restore::decide_name(cluster, &location.store, &options).await?;
+    if !resumed {
+        options.of_target = rewriting::of_target(context).await?;
+    }
+    let mut seen = None;
+    let mut look = |lacks: &[restore::Lack]| {
+        seen = Some(lacks.to_vec());
+        Err(Error::new(Kind::Interrupted, "this was a look only"))
+    };
+    let bar = context.ui.progress();
+    let done = restore::restore(cluster, location, &name, &options, &mut look, &bar).await;
+    drop(bar);
+    match (seen, done) {
+        (Some(lacks), _) => Ok(lacks),
+        (None, done) => done.map(|_| Vec::new()).map_err(Into::into),
+    }
+}
+
 /// Does it.
 async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<RestoreReport> {
     let ui = &context.ui;

@@ -39,6 +39,9 @@ pub(super) struct PolicyArgs {
     /// Do not ask where the target lacks something, objects are deleted to be created anew, or several clusters are restored into
     #[arg(short, long, visible_alias = "confirm")]
     pub(super) yes: bool,
+    /// Somebody knows what is lacking and agreed already.
+    #[arg(skip)]
+    pub(super) agreed: bool,
 }
 
 impl PolicyArgs {
@@ -62,40 +65,31 @@ impl PolicyArgs {
         })
     }
 
-    /// What is done to objects that the backup does not say.
-    pub(super) fn risk(&self) -> Option<&'static str> {
-        (self.existing_resource_policy == Existing::Recreate)
-            .then_some("objects that differ are deleted and created anew")
-    }
-
-    /// Asks before anything is changed, where there is something to ask. Of several clusters that was done before the work began; what one of them
-    /// lacks is known only in its midst, and a question there would hold the others.
+    /// Asks before anything is changed, where there is something to ask.
     ///
     /// # Errors
     /// Where the answer is no, and where there is nobody to ask and no --yes.
     pub(super) fn ask(&self, context: &Context, target: &str, lacks: &[Lack]) -> Result<()> {
-        tell(context, lacks);
-        let lacked = (!lacks.is_empty()).then(|| {
-            let lacks = counted(lacks.len() as u64, "thing");
-            format!("the target lacks {lacks}")
-        });
-        if let Some(member) = &context.member {
-            return match lacked {
-                Some(lacked) if !self.yes => Err(Error::invalid(format!(
-                    "{lacked}: nothing is restored into {member}, for no question is asked while others are at work"
-                ))
-                .hint("see what it lacks with --dry-run=client; add --yes to go ahead, or restore into it by itself")
-                .into()),
-                _ => Ok(()),
-            };
+        if self.agreed {
+            return Ok(());
         }
-        let mut questions = Vec::from_iter(lacked);
-        questions.extend(self.risk().map(str::to_owned));
+        tell(context, lacks);
+        let questions = self.questions("the target lacks", lacks.len());
         if questions.is_empty() {
             return Ok(());
         }
         let question = format!("{}; restore into {target}?", questions.join("; "));
         context.ui.confirm(self.yes, &question)
+    }
+
+    /// What somebody should know who agrees.
+    pub(super) fn questions(&self, lacks: &str, count: usize) -> Vec<String> {
+        let lacked = (count > 0).then(|| format!("{lacks} {}", counted(count as u64, "thing")));
+        let mut questions = Vec::from_iter(lacked);
+        if self.existing_resource_policy == Existing::Recreate {
+            questions.push("objects that differ are deleted and created anew".to_owned());
+        }
+        questions
     }
 }
 
@@ -108,45 +102,5 @@ pub(super) fn tell(context: &Context, lacks: &[Lack]) {
         context
             .ui
             .say(&format!("the target lacks {} more", lacks.len() - MOST));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        global: crate::cli::GlobalArgs,
-        #[command(flatten)]
-        policy: PolicyArgs,
-    }
-
-    #[test]
-    fn nobody_is_asked_about_one_of_several_while_the_others_are_at_work() {
-        let lacks = [Lack {
-            kind: "StorageClass".to_owned(),
-            name: "fast".to_owned(),
-            reason: "2 claims want it".to_owned(),
-        }];
-        let ask = |line: &[&str], lacks: &[Lack]| {
-            let line = Line::parse_from([&["x", "--quiet"], line].concat());
-            let context = Context::new(line.global, "x".to_owned());
-            let member = context.of_member("eu", "prod-eu", None);
-            line.policy.ask(&member, "context \"prod-eu\"", lacks)
-        };
-        let refused = ask(&[], &lacks).unwrap_err();
-        assert!(refused.error().to_string().contains("1 thing"));
-        assert!(refused.error().hint_text().unwrap().contains("--yes"));
-        assert!(ask(&["--yes"], &lacks).is_ok());
-        // What is asked about all of them was asked before the work began.
-        let recreate = ["--existing-resource-policy=recreate"];
-        assert!(ask(&recreate, &[]).is_ok());
-        assert!(ask(&recreate, &lacks).is_err());
-        let risk = |line: &[&str]| Line::parse_from([&["x"], line].concat()).policy.risk();
-        assert!(risk(&recreate).is_some() && risk(&[]).is_none());
     }
 }

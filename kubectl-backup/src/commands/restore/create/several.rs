@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use backup_core::catalog::Maker;
 use backup_core::error::quoted;
-use backup_core::restore::DryRun;
+use backup_core::restore::{DryRun, Lack};
 use backup_core::{Error, Kind};
 use serde_json::Value;
 
-use super::{CreateArgs, Meant, exit, look_up, restore, scope, show, target, tell};
+use super::{CreateArgs, Meant, exit, lacks, look_up, policy, restore, scope, show, target, tell};
 use crate::context::Context;
 use crate::many::{self, Many, Member};
 use backup_cli::error::{Exit, Result};
@@ -23,6 +23,8 @@ struct Ready {
     target: String,
     /// The cluster has another identity than the one that was backed up.
     other: bool,
+    /// What the target lacks, where somebody has to agree to it.
+    lacks: Vec<Lack>,
 }
 
 /// Runs the command.
@@ -86,7 +88,7 @@ fn of_member(args: &CreateArgs, member: &Member) -> CreateArgs {
 }
 
 async fn get_ready(args: &CreateArgs, many: &Many, member: &Member) -> Result<Ready> {
-    let args = of_member(args, member);
+    let mut args = of_member(args, member);
     let context = &member.context;
     let meant = look_up(context, &args).await?;
     let here = context.here(&meant.place).await?;
@@ -115,7 +117,14 @@ async fn get_ready(args: &CreateArgs, many: &Many, member: &Member) -> Result<Re
         ))
         .into());
     }
+    // A question in the midst of the work on one of them would hold the others: it is asked about all, before.
+    let mut lacked = Vec::new();
+    if args.dry_run.meant().is_none() && !args.policy.yes {
+        lacked = lacks(context, &meant).await?;
+        args.policy.agreed = true;
+    }
     Ok(Ready {
+        lacks: lacked,
         target: target(context).await?,
         other: another.is_some() && here.cluster.is_some(),
         args,
@@ -150,6 +159,7 @@ fn refuse_twice(found: &mut many::Done<'_, Ready>) {
 /// Tells what goes where and what can not, and asks.
 fn ask(context: &Context, args: &CreateArgs, found: &many::Done<'_, Ready>) -> Result<()> {
     let mut into = Vec::new();
+    let mut lacks = 0;
     for (member, ready) in found {
         let ui = &member.context.ui;
         let Ok(ready) = ready else {
@@ -169,18 +179,20 @@ fn ask(context: &Context, args: &CreateArgs, found: &many::Done<'_, Ready>) -> R
             output::time(started),
             ready.target
         ));
+        policy::tell(&member.context, &ready.lacks);
+        lacks += ready.lacks.len();
         into.push(member.name.as_str());
     }
     if into.is_empty() {
         return Ok(());
     }
-    let risk = args.policy.risk();
-    let risk = risk.map_or_else(String::new, |risk| format!("{risk}; "));
-    let question = format!(
-        "{risk}restore into {}: {}?",
+    let mut questions = args.policy.questions("the targets lack", lacks);
+    questions.push(format!(
+        "restore into {}: {}?",
         counted(into.len() as u64, "cluster"),
         into.join(", ")
-    );
+    ));
+    let question = questions.join("; ");
     context.ui.confirm(args.policy.yes, &question)
 }
 
