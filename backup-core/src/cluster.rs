@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use serde::Deserialize;
 
+use crate::credential_plugin;
 use crate::error::{Error, Kind, Result};
 
 /// No answer of an API server we collect whole is larger; a longer one is refused (see [`Cluster::get_bounded`]).
@@ -479,6 +480,14 @@ impl Cluster {
     }
 
     fn unreached(&self, cause: &(dyn std::error::Error + 'static)) -> ApiError {
+        if let Some(failed) = credential_plugin::failure(cause) {
+            return ApiError {
+                message: format!("{} can not be reached: {failed}", self.server),
+                kind: Some(failed.kind()),
+                hint: failed.hint_text().map(str::to_owned),
+                ..ApiError::default()
+            };
+        }
         let mut text = String::new();
         let mut next = Some(cause);
         while let Some(cause) = next {

@@ -9,6 +9,7 @@ pub mod backup;
 pub mod catalog;
 pub mod certificate;
 pub mod cluster;
+pub mod credential_plugin;
 pub mod definitions;
 pub mod discovery;
 pub mod error;

@@ -17,8 +17,8 @@ use kube::config::{AuthInfo, Config};
 use self::kubeconfig::files;
 use crate::plugin;
 use backup_cli::error::{CommandError, Result};
-use backup_core::certificate;
 use backup_core::error::quoted;
+use backup_core::{certificate, credential_plugin};
 
 /// How long the credential plugin of one of several clusters may take where no flag says.
 const PLUGIN: Duration = Duration::from_secs(60);
@@ -157,7 +157,7 @@ pub(crate) struct ConnectionArgs {
     /// Trust any certificate of the API server: anyone in between can read and change everything
     #[arg(long, global = true, hide_short_help = true)]
     pub(crate) insecure_skip_tls_verify: bool,
-    /// How long one request may be silent, and a credential plugin of one of several clusters, such as 30s; 0 is for ever
+    /// How long one request may be silent, such as 30s, and how long a credential plugin of one of several clusters may take [default there: 60s]; 0 is for ever
     #[arg(long, global = true, value_name = "DURATION", env = "KUBECTL_BACKUP_REQUEST_TIMEOUT", value_parser = timeout, hide_short_help = true, hide_env_values = true)]
     pub(crate) request_timeout: Option<Duration>,
     /// One of several clusters: a credential plugin has to end in time.
@@ -219,7 +219,10 @@ impl ConnectionArgs {
         // A credential plugin runs here, and blocks as long as it likes.
         let client = tokio::task::spawn_blocking(move || kube::Client::try_from(config));
         let client = client.await.map_err(|e| unfit().because(e))?;
-        let client = client.map_err(|e| unfit().because(e))?;
+        let client = client.map_err(|e| match credential_plugin::failure(&e) {
+            Some(failed) => failed.context(format!("context {context:?} can not be used")),
+            None => unfit().because(e),
+        })?;
         Ok((Cluster::new(client, context, server), ended))
     }
 

@@ -92,6 +92,38 @@ fn an_exec_plugin_gives_the_credentials_and_one_that_fails_is_explained() {
         .kubeconfig(&config("/absent/plugin"))
         .code(1);
     assert!(run.stderr.contains("plugin"), "{}", run.stderr);
+    let several = format!("{}/several", place.url());
+    // What it is given and what it answers is secret; what it says to people is not.
+    let script = "#!/bin/sh\necho '{\"token\": \"OUTPUT\"}'; echo 'log in first' >&2; exit 3\n";
+    let failing = place.folder.write("failing.sh", script);
+    let failing = config(&format!("{}, --secret=ARGUMENT", failing.display()));
+    let content = std::fs::read_to_string(&failing).unwrap();
+    let with_env = content.replace(
+        "interactiveMode",
+        "env: [{name: SECRET, value: ENVIRONMENT}], interactiveMode",
+    );
+    let failing = place.folder.write("failing-kubeconfig", with_env);
+    for arguments in [
+        &["create", "d", "-n", &namespace][..],
+        &[
+            "create",
+            "e",
+            "--contexts",
+            "t",
+            "--location",
+            &several,
+            "-n",
+            &namespace,
+        ],
+    ] {
+        let run = place.run(arguments).kubeconfig(&failing).code(1);
+        let says = "the credential plugin ended with exit code 3: log in first";
+        assert!(run.stderr.contains(says), "{}", run.stderr);
+        for secret in ["OUTPUT", "ARGUMENT", "ENVIRONMENT"] {
+            let told = format!("{}{}", run.stdout, run.stderr);
+            assert!(!told.contains(secret), "{told}");
+        }
+    }
 }
 
 #[test]
