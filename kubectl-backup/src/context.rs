@@ -141,9 +141,10 @@ impl Context {
             .await
     }
 
-    /// The address of the API server, once it is known.
-    pub(crate) fn server(&self) -> Option<&str> {
-        self.cluster.get().map(Cluster::server)
+    /// What is known by now of which cluster this is: its uid and its address.
+    pub(crate) fn signs(&self) -> (Option<&str>, Option<&str>) {
+        let uid = self.identity.get().and_then(Option::as_deref);
+        (uid, self.cluster.get().map(Cluster::server))
     }
 
     /// The kubeconfig that the flags and the environment name; an empty one where there is none.
@@ -418,14 +419,14 @@ impl Context {
         ))
     }
 
-    /// Whether this cluster may prune and delete in a location (creating asks for itself; a restore is never asked).
+    /// Whether this cluster may prune and delete in a location (creating asks for itself; a restore is never asked), and what says so.
     ///
     /// # Errors
     /// Where the location is another cluster's; where nobody knows and `--yes` is missing.
-    pub(crate) async fn guard(&self, location: &Location, verb: &str, yes: bool) -> Result<()> {
+    pub(crate) async fn guard(&self, location: &Location, verb: &str, yes: bool) -> Result<Guard> {
         let identity = self.identity().await?;
         match guard::read(location, identity).await? {
-            Guard::Ours | Guard::Open => Ok(()),
+            known @ (Guard::Ours | Guard::Open) => Ok(known),
             Guard::Other(uid) => Err(Error::new(
                 Kind::Forbidden,
                 format!(
@@ -439,7 +440,7 @@ impl Context {
                 self.program, quoted(&location.name)
             ))
             .into()),
-            Guard::Unknown if yes => Ok(()),
+            Guard::Unknown if yes => Ok(Guard::Unknown),
             Guard::Unknown => Err(Error::new(
                 Kind::Forbidden,
                 format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backup_core::error::quoted;
 use backup_core::filter::{Filter, Selector};
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
@@ -192,6 +193,18 @@ impl PartArgs {
     /// As [`FilterArgs::default_namespaces`].
     pub(crate) fn default_namespaces(&mut self, namespaces: &[String]) {
         self.filter.default_namespaces(namespaces);
+    }
+
+    /// The flag that names the same namespaces again.
+    pub(crate) fn namespaces_again(&self) -> String {
+        match (
+            &self.filter.namespace,
+            self.filter.include_namespaces.as_slice(),
+        ) {
+            (Some(one), _) => format!(" -n {}", quoted(one)),
+            (None, []) => String::new(),
+            (None, names) => format!(" --include-namespaces {}", quoted(&names.join(","))),
+        }
     }
 
     /// As [`FilterArgs::filter`].

@@ -155,17 +155,20 @@ impl Many {
         let asked = stream::iter(&self.members).map(|member| async move {
             let uid = member.context.identity_soon().await;
             let uid = uid.ok().flatten().map(str::to_owned);
-            let server = member.context.server().map(str::to_owned);
+            let server = member.context.signs().1.map(str::to_owned);
             (member.name.as_str(), uid, server)
         });
-        let answers: Vec<_> = asked.buffered(AT_A_TIME).collect().await;
-        match twice(&answers) {
-            None => Ok(()),
-            Some((one, other, sign)) => Err(CommandError::usage(
-                Error::invalid(format!("{one} and {other} are one cluster ({sign})"))
-                    .hint("name it once; nothing was begun"),
-            )),
-        }
+        distinct(&asked.buffered(AT_A_TIME).collect::<Vec<_>>().await)
+    }
+
+    /// The same by what is known by now, before anything is written: one that was slow to say who it is has said it with its own work.
+    pub(crate) fn are_still_distinct(&self) -> Result<()> {
+        let known = self.members.iter().map(|member| {
+            let (uid, server) = member.context.signs();
+            let owned = |text: &str| text.to_owned();
+            (member.name.as_str(), uid.map(owned), server.map(owned))
+        });
+        distinct(&known.collect::<Vec<_>>())
     }
 
     /// Whether each of them has a folder of its own in a location that they share.
@@ -239,6 +242,16 @@ where
 
 /// What is known of a cluster: its name here, its uid and its address.
 type Signs<'m> = (&'m str, Option<String>, Option<String>);
+
+fn distinct(signs: &[Signs<'_>]) -> Result<()> {
+    match twice(signs) {
+        None => Ok(()),
+        Some((one, other, sign)) => Err(CommandError::usage(
+            Error::invalid(format!("{one} and {other} are one cluster ({sign})"))
+                .hint("name it once; nothing was begun"),
+        )),
+    }
+}
 
 /// Two names of one cluster, and what shows it. Many clusters may be reached at one address, so that it counts only for one that hides its uid.
 fn twice<'m>(answers: &[Signs<'m>]) -> Option<(&'m str, &'m str, String)> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{CLUSTER_UID, Entry, SCHEDULE_NAME, names_us};
+use super::{Entry, SCHEDULE_NAME, made_by, names_us};
 use crate::api::Phase;
 use crate::name::Name;
 use crate::retention::{self, State};
@@ -32,7 +32,7 @@ impl Row {
         let backup = &entry.backup;
         let (meta, status) = (&backup.metadata, &backup.status);
         let schedule = meta.labels.get(SCHEDULE_NAME);
-        let cluster = meta.annotations.get(CLUSTER_UID).cloned();
+        let cluster = made_by(entry).map(str::to_owned);
         names_us(backup).then(|| Self {
             name: entry.name.clone(),
             of: schedule.map(|schedule| (schedule.clone(), cluster.clone().unwrap_or_default())),

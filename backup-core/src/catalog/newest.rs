@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use super::{CLUSTER_UID, Entry, SCHEDULE_NAME, names_us};
 use crate::api::Phase;
 
+/// Of backups whose cluster is not known, so many are named.
+const NAMED: usize = 3;
+
 /// The backups of a schedule, told apart by the clusters that made them.
 #[derive(Debug)]
 pub enum OfSchedule<'e> {
@@ -19,7 +22,7 @@ pub enum OfSchedule<'e> {
     Own {
         /// The newest good one.
         newest: Option<&'e Entry>,
-        /// The newest of each other cluster that has some.
+        /// The newest good ones of others.
         beside: Vec<&'e Entry>,
     },
     /// One other cluster alone has some.
@@ -29,15 +32,17 @@ pub enum OfSchedule<'e> {
         /// The newest, whatever became of it.
         last: &'e Entry,
     },
-    /// Several others have some: the newest of each.
+    /// Several others have some, or may have: the newest good ones.
     Several(Vec<&'e Entry>),
 }
 
-/// What is known of this cluster.
+/// What is known of this cluster, and of a place with backups.
 #[derive(Clone, Debug, Default)]
 pub struct Here {
     /// The uid of its kube-system.
     pub cluster: Option<String>,
+    /// Whose folder on this machine the place is.
+    pub folder: Option<String>,
     /// The uids of the Backups that its Velero has, by their names.
     pub velero: BTreeMap<String, String>,
 }
@@ -55,8 +60,8 @@ pub enum Maker<'e> {
 
 impl Here {
     /// Who made it.
-    pub fn maker<'e>(&self, entry: &'e Entry) -> Maker<'e> {
-        if let Some(uid) = made_by(entry) {
+    pub fn maker<'e>(&'e self, entry: &'e Entry) -> Maker<'e> {
+        if let Some(uid) = made_by(entry).or(self.folder.as_deref()) {
             return match self.cluster.as_deref() == Some(uid) {
                 true => Maker::This,
                 false => Maker::Another(Some(uid)),
@@ -77,7 +82,7 @@ impl Here {
 pub fn of_schedule<'e>(
     backups: &'e [Entry],
     schedule: &str,
-    here: &Here,
+    here: &'e Here,
     partially_failed: bool,
 ) -> OfSchedule<'e> {
     let is_of = |entry: &&Entry| {
@@ -102,18 +107,29 @@ pub fn of_schedule<'e>(
         };
     }
     let mine = groups.remove(&Maker::This);
-    let last = |group: &Vec<&'e Entry>| group.last().copied();
-    let mut others: Vec<_> = groups.values().filter_map(last).collect();
+    // What does not name its cluster may be of as many clusters as there are backups.
+    let one = groups.len() == 1
+        && groups
+            .iter()
+            .all(|(maker, group)| matches!(maker, Maker::Another(Some(_))) || group.len() == 1);
+    let named = groups.iter().flat_map(|(maker, group)| {
+        let most = if matches!(maker, Maker::Another(Some(_))) {
+            1
+        } else {
+            NAMED
+        };
+        goods(group, partially_failed).take(most)
+    });
+    let mut others: Vec<_> = named.collect();
     others.sort_by(|a, b| a.name.cmp(&b.name));
-    match (mine, others.as_slice()) {
+    let last = groups.values().find_map(|group| group.last().copied());
+    match (mine, last) {
         (Some(mine), _) => OfSchedule::Own {
             newest: good(&mine, partially_failed),
             beside: others,
         },
-        (None, [last]) => OfSchedule::Other {
-            newest: groups
-                .values()
-                .find_map(|group| good(group, partially_failed)),
+        (None, Some(last)) if one => OfSchedule::Other {
+            newest: others.first().copied(),
             last,
         },
         (None, _) => OfSchedule::Several(others),
@@ -127,12 +143,17 @@ pub fn made_by(entry: &Entry) -> Option<&str> {
 }
 
 fn good<'e>(group: &[&'e Entry], partially_failed: bool) -> Option<&'e Entry> {
-    let is_good = |entry: &&Entry| match entry.backup.status.phase {
+    goods(group, partially_failed).next()
+}
+
+/// The newest first.
+fn goods<'e>(group: &[&'e Entry], partially_failed: bool) -> impl Iterator<Item = &'e Entry> {
+    let is_good = move |entry: &&Entry| match entry.backup.status.phase {
         Phase::Completed => true,
         Phase::PartiallyFailed => partially_failed,
         _ => false,
     };
-    group.iter().rev().copied().find(is_good)
+    group.iter().rev().copied().filter(is_good)
 }
 
 #[cfg(test)]
@@ -175,10 +196,12 @@ mod tests {
         };
         let name = |entry: Option<&Entry>| entry.map_or("none".to_owned(), |e| e.name.to_string());
         let here = Here {
+            folder: None,
             cluster: own.map(str::to_owned),
             velero: BTreeMap::from([
                 ("made-here".to_owned(), "uid of made-here".to_owned()),
                 ("found".to_owned(), "another uid".to_owned()),
+                ("found2".to_owned(), "one more uid".to_owned()),
             ]),
         };
         match of_schedule(&backups(rows), "nightly", &here, partially) {
@@ -234,7 +257,8 @@ mod tests {
         ];
         for own in [Some("1"), None] {
             assert_eq!(told(&rows[..2], own, false), "other a of b");
-            assert_eq!(told(&rows[..3], own, false), "several b,c");
+            // What failed is not proposed.
+            assert_eq!(told(&rows[..3], own, false), "several a,c");
             assert_eq!(told(&rows[2..], own, false), "several c,d");
         }
         assert_eq!(told(&rows[1..2], Some("1"), true), "other none of b");
@@ -254,9 +278,25 @@ mod tests {
         assert_eq!(told(&rows[1..2], Some("1"), false), "other found of found");
         assert_eq!(told(&rows[1..], Some("1"), false), "several found,gone");
         assert_eq!(told(&rows[2..], Some("1"), false), "own gone beside ");
+        // Found ones may be of as many clusters as there are.
+        let found = ["found nightly - Completed", "found2 nightly - Completed"];
+        assert_eq!(told(&found, Some("1"), false), "several found,found2");
         // What we wrote says so itself: Velero only found it.
         let ours = ["found nightly 1 Completed"];
         assert_eq!(told(&ours, Some("1"), false), "own found beside ");
+    }
+
+    #[test]
+    fn a_folder_says_whose_the_backups_in_it_are_that_do_not_say_it() {
+        let entries = backups(&["a nightly - Completed", "b nightly 2 Completed"]);
+        let here = |folder: &str| Here {
+            cluster: Some("1".to_owned()),
+            folder: Some(folder.to_owned()),
+            ..Here::default()
+        };
+        assert_eq!(here("1").maker(&entries[0]), Maker::This);
+        assert_eq!(here("3").maker(&entries[0]), Maker::Another(Some("3")));
+        assert_eq!(here("1").maker(&entries[1]), Maker::Another(Some("2")));
     }
 
     #[test]

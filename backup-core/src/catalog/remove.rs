@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
 use crate::location::claim::{self, Claim, Folder, Purpose, has_marker, is_stale, read_claim};
+use crate::location::guard::{self, Guard};
 use crate::location::kept::Kept;
 use crate::location::{Location, Store};
 use crate::name::Name;
@@ -106,8 +107,8 @@ pub struct PruneOptions<'a> {
     pub keep: Option<usize>,
     /// Look at the backups of this schedule only.
     pub schedule: Option<&'a str>,
-    /// The uid of this cluster's kube-system, where it is known. In a location that Velero sees no guard tells whose it is, and other clusters'
-    /// backups stay there.
+    /// The uid of this cluster's kube-system, where it is known. Where no guard tells whose a location is, as in one that Velero uses, other clusters'
+    /// backups stay.
     pub cluster: Option<&'a str>,
 }
 
@@ -159,7 +160,8 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         theirs,
         restoring,
         options,
-        guarded: !location.shared_with_velero,
+        shared: location.shared_with_velero,
+        guarded: guard::read(location, options.cluster).await? != Guard::Open,
     };
     let mut done = Vec::new();
     for name in names {
@@ -251,6 +253,8 @@ struct Work<'a> {
     /// Backups that restores have begun to read.
     restoring: BTreeMap<String, Name>,
     options: &'a PruneOptions<'a>,
+    /// Whether Velero uses the location.
+    shared: bool,
     /// Whether a guard says whose the location is.
     guarded: bool,
 }
@@ -265,6 +269,16 @@ pub(crate) async fn store_time(store: &Store) -> Result<Timestamp> {
 }
 
 impl Work<'_> {
+    /// Whether a backup is this cluster's, where no guard says so of all. One that does not say whose it is counts as its own only where no Velero of
+    /// another one can have put it.
+    fn is_own(&self, row: &Row) -> bool {
+        match (&row.cluster, self.options.cluster) {
+            (Some(made_by), Some(own)) => made_by == own,
+            (Some(_), None) => false,
+            (None, _) => !self.shared,
+        }
+    }
+
     async fn consider(&self, name: &Name, fate: Option<(Row, Fate)>) -> Result<Option<Pruned>> {
         let Self {
             store,
@@ -320,7 +334,7 @@ impl Work<'_> {
             };
             if let Some((row, _)) = goes
                 && !self.guarded
-                && row.cluster.as_deref() != options.cluster
+                && !self.is_own(row)
             {
                 return keep("not known to be this cluster's".to_owned());
             }

@@ -41,12 +41,15 @@ impl Kept {
 
     fn of(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let until = text("x-amz-object-lock-retain-until-date");
+        let date = text("x-amz-object-lock-retain-until-date");
+        let until: Option<Timestamp> = date.and_then(|date| date.parse().ok());
+        let held = text("x-amz-object-lock-legal-hold").is_some_and(|on| on == "ON");
         Self {
             // A bucket whose versions are suspended calls them all `null`.
             versions: text("x-amz-version-id").is_some_and(|id| !id.is_empty() && id != "null"),
-            until: until.and_then(|until| until.parse().ok()),
-            hold: text("x-amz-object-lock-legal-hold").is_some_and(|on| on == "ON"),
+            until,
+            // A date that nobody understands is no end.
+            hold: held || date.is_some() && until.is_none(),
         }
     }
 }
@@ -121,6 +124,7 @@ mod tests {
         assert!(!locked.is_locked("2026-11-23T02:00:00Z".parse().unwrap()));
         let held = of(&[("x-amz-object-lock-legal-hold", "ON")]);
         assert!(held.is_locked(now));
+        assert!(of(&[("x-amz-object-lock-retain-until-date", "soon")]).is_locked(now));
         let both = plain.and(locked).and(held);
         assert_eq!(both.until, locked.until);
         assert_eq!(

@@ -14,11 +14,16 @@ use serde_json::Value;
 
 use super::Credentials;
 use crate::api::{BackupStorageLocation, SecretKey};
-use crate::cluster::{ApiError, Cluster};
+use crate::cluster::{ApiError, Call, Cluster};
 use crate::error::{Error, Kind, Result};
 
 /// An answer with more is not looked at.
 const LARGEST: usize = 16 << 20;
+
+/// `Accept` of a list of metadata alone, and objects per page: it is small.
+const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const PAGE: usize = 1000;
 
 const LOCATIONS: &str = "backupstoragelocations";
 
@@ -43,21 +48,14 @@ pub(crate) async fn bodies(
     cluster: &Cluster,
     namespace: Option<&str>,
 ) -> Result<Vec<(String, Value)>, ApiError> {
-    let items = items(cluster, &path(namespace)).await?;
+    let body = cluster.get_bounded(&path(namespace), LARGEST).await?;
+    let list: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let items = list["items"].as_array().cloned().unwrap_or_default();
     let named = |item: Value| Some((item["metadata"]["name"].as_str()?.to_owned(), item));
     Ok(items.into_iter().filter_map(named).collect())
 }
 
-async fn items(cluster: &Cluster, path: &str) -> Result<Vec<Value>, ApiError> {
-    let body = cluster.get_bounded(path, LARGEST).await?;
-    let mut list: Value = serde_json::from_slice(&body).unwrap_or_default();
-    Ok(match list["items"].take() {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    })
-}
-
-/// The uids of the Backups that the Velero of a namespace has, by their names.
+/// The uids of the Backups that the Velero of a namespace has, by their names; metadata alone is asked for.
 ///
 /// # Errors
 /// The API server's.
@@ -65,13 +63,34 @@ pub async fn backups(
     cluster: &Cluster,
     namespace: &str,
 ) -> Result<BTreeMap<String, String>, ApiError> {
-    let path = format!("/apis/velero.io/v1/namespaces/{namespace}/backups");
-    let of = |item: Value| {
+    let of = |item: &Value| {
         let text = |key: &str| item["metadata"][key].as_str().map(str::to_owned);
         Some((text("name")?, text("uid")?))
     };
-    let items = items(cluster, &path).await?;
-    Ok(items.into_iter().filter_map(of).collect())
+    let mut found = BTreeMap::new();
+    let mut token = String::new();
+    loop {
+        let path = format!("/apis/velero.io/v1/namespaces/{namespace}/backups?limit={PAGE}{token}");
+        let call = Call {
+            accept: METADATA_LIST,
+            ..Call::get(&path)
+        };
+        let page: Value = match serde_json::from_slice(&cluster.send(&call).await?) {
+            Ok(page) => page,
+            Err(e) => {
+                return Err(ApiError {
+                    message: format!("{path} does not answer with a list: {e}"),
+                    ..ApiError::default()
+                });
+            }
+        };
+        let items = page["items"].as_array();
+        found.extend(items.into_iter().flatten().filter_map(of));
+        match page["metadata"]["continue"].as_str() {
+            Some(next) if !next.is_empty() => token = format!("&continue={next}"),
+            _ => return Ok(found),
+        }
+    }
 }
 
 /// The locations of a namespace, or of all; one that is no location is passed over.

@@ -1,13 +1,14 @@
 //! `delete`: removes backups from their location.
 
-use backup_core::catalog::{self, Entry};
+use backup_core::catalog::{self, Entry, Here, Maker};
 use backup_core::location::Location;
+use backup_core::location::guard::Guard;
 use backup_core::location::kept::Kept;
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
 use clap::Args;
 
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::flags::{self, RemovalArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
@@ -22,8 +23,8 @@ Examples:
 ///
 /// Removes all files of the backups from their location. What a backup of Velero's holds elsewhere, such as volume
 /// snapshots, would stay behind: that is told, and needs --force. So does a backup that its bucket locks: it is hidden then,
-/// and its versions stay until the lock ends. In a location that Velero uses, a backup of another cluster is deleted where
-/// the question that names that cluster is answered, or with --force.
+/// and its versions stay until the lock ends. Where no guard keeps clusters apart, as in a location that Velero uses, a
+/// backup of another cluster is deleted where the question that names that cluster is answered, or with --force.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -67,12 +68,17 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             found.push(entry);
         }
     }
-    context
-        .guard(&location, "delete", args.removal.asks_nothing())
-        .await?;
+    let agreed = args.removal.asks_nothing();
+    // Whose a location is that has a guard, it says; where there is none, each backup has to.
+    let here = match context.guard(&location, "delete", agreed).await? {
+        Guard::Open => Some(context.here(&Place::of(&location)).await?),
+        Guard::Ours | Guard::Unknown | Guard::Other(_) => None,
+    };
     let mut going = Vec::new();
     for entry in found {
-        let other = whose(context, &location, &entry).await?;
+        let other = here
+            .as_ref()
+            .and_then(|here| whose(context, &location, here, &entry));
         refuse_unasked(&args, &entry.name, other.as_deref())?;
         if let Some(other) = other.as_ref().filter(|_| args.removal.is_dry()) {
             context
@@ -110,23 +116,22 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// `a, b of cluster prod-eu`
+/// `a, b (of cluster prod-eu)`
 fn list(going: &[Going]) -> String {
     let named = going.iter().map(|one| match &one.other {
-        Some(other) => format!("{} of {other}", one.name),
+        Some(other) => format!("{} (of {other})", one.name),
         None => one.name.to_string(),
     });
     named.collect::<Vec<_>>().join(", ")
 }
 
-/// Whose a backup of ours is, where it is not known to be this cluster's: in a location that Velero uses no guard keeps clusters apart.
-async fn whose(context: &Context, location: &Location, entry: &Entry) -> Result<Option<String>> {
-    let Some(uid) = catalog::made_by(entry).filter(|_| location.shared_with_velero) else {
-        return Ok(None);
-    };
-    let own = context.identity().await?;
-    let label = || format!("cluster {}", context.made_by(entry, None));
-    Ok((own != Some(uid)).then(label))
+/// Whose a backup is, where it is not known to be this cluster's.
+fn whose(context: &Context, location: &Location, here: &Here, entry: &Entry) -> Option<String> {
+    let hidden = location.shared_with_velero
+        && catalog::names_us(&entry.backup)
+        && here.maker(entry) == Maker::Unsaid;
+    let unsaid = || hidden.then(|| "a cluster that it does not name".to_owned());
+    context.stranger(here, entry).or_else(unsaid)
 }
 
 /// Who is asked reads whose it is; who asked for no question may not know.
@@ -136,9 +141,12 @@ fn refuse_unasked(args: &DeleteArgs, name: &Name, other: Option<&str>) -> Result
     };
     Err(Error::new(
         Kind::Forbidden,
-        format!("backup {:?} is of {other}, and not known to be this cluster's", name.as_str()),
+        format!(
+            "backup {:?} is of {other}, and not known to be this cluster's",
+            name.as_str()
+        ),
     )
-    .hint("no guard keeps clusters apart in a location that Velero uses: delete it by its own cluster, or add --force")
+    .hint("no guard keeps clusters apart there: delete it by its own cluster, or add --force")
     .into())
 }
 

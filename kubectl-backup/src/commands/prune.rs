@@ -25,8 +25,8 @@ Examples:
 ///
 /// A backup goes when it is expired by this machine's clock and by the store's; where these differ by over 5 minutes nothing
 /// goes. With --keep, of each schedule the newest good backups stay and older ones go, expired or not. The newest good backup
-/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. In a location
-/// that Velero uses, other clusters' backups stay too, and Velero itself removes every backup that is expired: make those that have to
+/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. Where no
+/// guard tells whose a location is, as in one that Velero uses, other clusters' backups stay too; there Velero itself removes every backup that is expired: make those that have to
 /// stay with --ttl never.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -80,6 +80,7 @@ pub(crate) async fn run(context: &Context, args: PruneArgs) -> Result<Exit> {
 async fn several(context: &Context, args: &PruneArgs, many: &Many) -> Result<Exit> {
     many.are_distinct().await?;
     let found = many.each(|member| look(&member.context, args)).await;
+    many.are_still_distinct()?;
     let sums: Vec<_> = found
         .iter()
         .filter_map(|(member, would)| Some((member, would.as_ref().ok()?)))

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use backup_core::api::Restore;
-use backup_core::catalog::{self, Entry, Here, OfSchedule};
+use backup_core::catalog::{self, Entry, Here, Maker, OfSchedule};
 use backup_core::error::quoted;
 use backup_core::location::{Location, object};
 use backup_core::name::Name;
@@ -26,6 +26,17 @@ pub(crate) struct Place {
     pub(crate) cluster: Option<String>,
     /// Whose it is where several clusters are meant.
     pub(crate) member: Option<String>,
+}
+
+impl Place {
+    /// A location that is no cluster's folder.
+    pub(crate) fn of(location: &Location) -> Self {
+        Self {
+            location: location.clone(),
+            cluster: None,
+            member: None,
+        }
+    }
 }
 
 impl Context {
@@ -182,10 +193,9 @@ impl Context {
             self.ui.warn(&warning);
         }
         let of = |partially| catalog::of_schedule(&entries, schedule.as_str(), &here, partially);
-        let label = |entry: &Entry| match (self.made_by(entry, None), catalog::made_by(entry)) {
-            (label, Some(uid)) if label == uid => format!("cluster {uid}"),
-            (label, Some(uid)) => format!("cluster {label} ({uid})"),
-            (_, None) => "a cluster that is not named".to_owned(),
+        let label = |entry: &Entry| {
+            let known = self.stranger(&here, entry);
+            known.unwrap_or_else(|| "a cluster that is not named".to_owned())
         };
         let newest = match of(partially_failed) {
             OfSchedule::Nothing => {
@@ -200,7 +210,9 @@ impl Context {
             }
             OfSchedule::Own { newest, beside } => {
                 if !beside.is_empty() {
-                    let others: Vec<_> = beside.into_iter().map(label).collect();
+                    let mut others: Vec<_> = beside.into_iter().map(label).collect();
+                    others.sort();
+                    others.dedup();
                     self.ui.note(&format!(
                         "schedule {schedule} has backups of {} there too; this cluster's own count",
                         others.join(", ")
@@ -210,7 +222,7 @@ impl Context {
             }
             OfSchedule::Other { newest, last } => {
                 self.ui.warn(&format!(
-                    "this cluster has no backup of schedule {schedule} there: they are of {}, or of this cluster before it was made anew",
+                    "this cluster has no backup of schedule {schedule} there: they are of {}, or of this cluster before it or its Velero was made anew",
                     label(last)
                 ));
                 newest
@@ -221,9 +233,12 @@ impl Context {
                     .map(|entry| format!("--from-backup {} ({})", entry.name, label(entry)))
                     .collect();
                 return Err(Error::invalid(format!(
-                    "this cluster has no backup of schedule {schedule} there, and several others have"
+                    "this cluster has no backup of schedule {schedule} there, and those there may be of several others"
                 ))
-                .hint(format!("choose one by its name: {}", named.join(", ")))
+                .hint(match named.is_empty() {
+                    true => "none of them is completed".to_owned(),
+                    false => format!("choose one by its name: {}", named.join(", ")),
+                })
                 .into());
             }
         };
@@ -243,25 +258,54 @@ impl Context {
         Ok((place, newest))
     }
 
-    /// What tells the backups in a place that are this cluster's own from others. Who may not ask its Velero does not learn what that knows.
+    /// What tells the backups in a place that are this cluster's own from others. Who may not ask its Velero does not learn what that knows, and is
+    /// told so.
     ///
     /// # Errors
-    /// When the cluster is not reached.
+    /// When the cluster is not reached, or can not say it now.
     pub(crate) async fn here(&self, place: &Place) -> Result<Here> {
-        let cluster = match &place.cluster {
-            Some(own) => Some(own.clone()),
-            None => self.identity().await?.map(str::to_owned),
+        let own = self.identity().await?.map(str::to_owned);
+        let cluster = match (own, &place.cluster) {
+            (None, Some(folder)) if *folder == self.cluster_folder().await? => Some(folder.clone()),
+            (own, _) => own,
         };
         let location = &place.location;
         let namespace = location.spec.metadata.namespace.as_deref();
-        let velero = match namespace.filter(|_| location.shared_with_velero) {
-            Some(namespace) => object::backups(self.cluster().await?, namespace).await,
-            None => Ok(BTreeMap::new()),
-        };
+        let mut velero = BTreeMap::new();
+        if let Some(namespace) = namespace.filter(|_| location.shared_with_velero) {
+            match object::backups(self.cluster().await?, namespace).await {
+                Ok(found) => velero = found,
+                Err(e) if e.is_forbidden() || e.is_not_found() => self.ui.warn(&format!(
+                    "can not tell which of Velero's backups are this cluster's own: {e}"
+                )),
+                Err(e) => {
+                    let error = Error::from(e);
+                    return Err(error
+                        .context("can not tell which of Velero's backups are this cluster's own")
+                        .into());
+                }
+            }
+        }
         Ok(Here {
             cluster,
-            velero: velero.unwrap_or_default(),
+            folder: place.cluster.clone(),
+            velero,
         })
+    }
+
+    /// Whose a backup is, where that is known and it is not this cluster's.
+    pub(crate) fn stranger(&self, here: &Here, entry: &Entry) -> Option<String> {
+        match here.maker(entry) {
+            Maker::Another(Some(uid)) => {
+                let label = self.made_by(entry, here.folder.as_deref());
+                Some(match label == uid {
+                    true => format!("cluster {uid}"),
+                    false => format!("cluster {label} ({uid})"),
+                })
+            }
+            Maker::Another(None) => Some("another cluster".to_owned()),
+            Maker::This | Maker::Unsaid => None,
+        }
     }
 
     /// Where a schedule's backups are looked for; with nothing configured that is this cluster's own folder, where there is one. A cluster that

@@ -2,9 +2,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::layout::RestoreKeys;
-use crate::location::Location;
 use crate::location::claim::{Claim, Purpose};
 use crate::location::trial::{Fate, Trial};
+use crate::location::{Location, guard};
 
 fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
     PruneOptions {
@@ -334,6 +334,7 @@ async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() 
     location.shared_with_velero = true;
     let now = Timestamp::now();
     let expired = Some(now - SignedDuration::from_hours(1));
+    write(&location.store, "hidden", expired).await;
     for (text, uid) in [("ours", "a"), ("theirs", "b")] {
         write(&location.store, text, expired).await;
         let with = format!(r#"{{"{CLUSTER_UID}":"{uid}","kubectl-backup/v"#);
@@ -346,16 +347,25 @@ async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() 
         Pruned::Kept(name(text), why)
     };
     let done = prune(&location, &at(now, false)).await.unwrap();
-    assert_eq!(done, [kept("ours"), kept("theirs")]);
+    assert_eq!(done, [kept("hidden"), kept("ours"), kept("theirs")]);
     let known = PruneOptions {
         cluster: Some("a"),
         ..at(now, false)
     };
     let done = prune(&location, &known).await.unwrap();
-    assert_eq!(done, [Pruned::Expired(name("ours")), kept("theirs")]);
+    let ours = Pruned::Expired(name("ours"));
+    assert_eq!(done, [kept("hidden"), ours, kept("theirs")]);
+    delete(&location.store, &name("hidden"), "here")
+        .await
+        .unwrap();
     assert_eq!(left(&location.store, "theirs").await.len(), 5);
-    // A guard said so before.
+    // The same bucket by its address: still nobody says whose it is, and what says nothing itself is no other cluster's.
     location.shared_with_velero = false;
+    write(&location.store, "unsaid", expired).await;
+    let done = prune(&location, &known).await.unwrap();
+    assert_eq!(done, [kept("theirs"), Pruned::Expired(name("unsaid"))]);
+    // A guard says it of all.
+    guard::write(&location, "a", false).await.unwrap();
     let done = prune(&location, &known).await.unwrap();
     assert_eq!(done, [Pruned::Expired(name("theirs"))]);
 }

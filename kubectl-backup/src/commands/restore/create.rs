@@ -137,13 +137,17 @@ struct Meant {
     options: RestoreOptions,
     place: Place,
     entry: Entry,
+    /// Whose the backup is, where that is known and it is not this cluster's.
+    stranger: Option<String>,
 }
 
 impl Meant {
-    /// `backup nightly from s3://backups/prod`
+    /// `backup nightly of cluster staging (uid) from s3://backups/prod`
     fn source(&self) -> String {
         let from = locations::place_and_endpoint(&self.place.location.spec);
-        format!("backup {} from {from}", self.options.backup)
+        let of = self.stranger.as_ref();
+        let of = of.map_or_else(String::new, |stranger| format!(" of {stranger}"));
+        format!("backup {}{of} from {from}", self.options.backup)
     }
 }
 
@@ -166,10 +170,20 @@ async fn look_up(context: &Context, args: &CreateArgs) -> Result<Meant> {
         context.find_backup(&options.backup).await?
     };
     options.rewriting = args.rewriting.asked(context).await?;
+    // A name is meant as it stands, whoever can say whose it is.
+    let here = context.here(&place).await.ok();
+    let stranger = here.and_then(|here| context.stranger(&here, &entry));
+    if let Some(stranger) = stranger.as_ref().filter(|_| args.from_backup.is_some()) {
+        context.ui.warn(&format!(
+            "backup {} is of {stranger}, or of this cluster before it or its Velero was made anew",
+            entry.name
+        ));
+    }
     Ok(Meant {
         options,
         place,
         entry,
+        stranger,
     })
 }
 

@@ -49,6 +49,7 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     };
     let found = many.each(|member| find(&member.context, &args)).await;
+    many.are_still_distinct()?;
     let mut parts = Vec::new();
     for (member, found) in &found {
         if let Ok(found) = found {

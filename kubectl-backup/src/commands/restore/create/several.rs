@@ -21,8 +21,6 @@ struct Ready {
     args: CreateArgs,
     meant: Meant,
     target: String,
-    /// The cluster has another identity than the one that was backed up.
-    other: bool,
     /// What the target lacks, where somebody has to agree to it.
     lacks: Vec<Lack>,
 }
@@ -33,8 +31,8 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
         super::options(&member.context, &of_member(args, member))?;
     }
     many.are_distinct().await?;
-    let mut found = many.each(|member| get_ready(args, many, member)).await;
-    refuse_twice(&mut found);
+    let found = many.each(|member| get_ready(args, many, member)).await;
+    many.are_still_distinct()?;
     if let Some(dry) = args.dry_run.meant() {
         return plan(context, args, dry, found).await;
     }
@@ -91,31 +89,9 @@ async fn get_ready(args: &CreateArgs, many: &Many, member: &Member) -> Result<Re
     let mut args = of_member(args, member);
     let context = &member.context;
     let meant = look_up(context, &args).await?;
-    let here = context.here(&meant.place).await?;
-    let another = match here.maker(&meant.entry) {
-        Maker::Another(uid) => Some(uid),
-        Maker::This | Maker::Unsaid => None,
-    };
     // A folder of its own says whose the backups in it are. A place of several does not: one cluster's backup would go into all of them.
-    if let Some(uid) = another.filter(|_| !many.has_folders()) {
-        let cluster = match uid {
-            Some(_) => format!("cluster {}", context.made_by(&meant.entry, None)),
-            None => "another cluster".to_owned(),
-        };
-        return Err(Error::new(
-            Kind::Invalid,
-            format!(
-                "{} is of {cluster}, or of this one before it was made anew",
-                meant.source()
-            ),
-        )
-        .hint(format!(
-            "where it is meant all the same, restore it by itself: {} restore create --from-backup {}{}",
-            context.program,
-            quoted(meant.entry.name.as_str()),
-            context.flags_again()
-        ))
-        .into());
+    if !many.has_folders() {
+        refuse_others(context, &args, &meant).await?;
     }
     // A question in the midst of the work on one of them would hold the others: it is asked about all, before.
     let mut lacked = Vec::new();
@@ -126,34 +102,31 @@ async fn get_ready(args: &CreateArgs, many: &Many, member: &Member) -> Result<Re
     Ok(Ready {
         lacks: lacked,
         target: target(context).await?,
-        other: another.is_some() && here.cluster.is_some(),
         args,
         meant,
     })
 }
 
-/// One backup goes into one cluster: which of them it is of, a backup of Velero's does not say.
-fn refuse_twice(found: &mut many::Done<'_, Ready>) {
-    let sources: Vec<_> = found
-        .iter()
-        .map(|(_, ready)| ready.as_ref().ok().map(|ready| ready.meant.source()))
-        .collect();
-    for (at, (member, ready)) in found.iter_mut().enumerate() {
-        let Some(source) = &sources[at] else { continue };
-        if sources
-            .iter()
-            .filter(|other| *other == &sources[at])
-            .count()
-            > 1
-        {
-            let error = Error::invalid(format!(
-                "{source} would go into several clusters, and it does not say of which it is"
-            ))
-            .hint("restore it by itself, into the cluster that is meant");
-            member.context.ui.error(&error.into());
-            *ready = Err(Exit::Failed);
+async fn refuse_others(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<()> {
+    let here = context.here(&meant.place).await?;
+    let whose = match here.maker(&meant.entry) {
+        Maker::This => return Ok(()),
+        Maker::Unsaid => "does not say of which cluster it is".to_owned(),
+        Maker::Another(_) => {
+            "is not this cluster's, or was made before it or its Velero was made anew".to_owned()
         }
-    }
+    };
+    Err(
+        Error::new(Kind::Invalid, format!("{} {whose}", meant.source()))
+            .hint(format!(
+                "where it is meant all the same, restore it by itself, and say again what else this command says: {} restore create --from-backup {}{}{}",
+                context.program,
+                quoted(meant.entry.name.as_str()),
+                args.part.namespaces_again(),
+                context.flags_again()
+            ))
+            .into(),
+    )
 }
 
 /// Tells what goes where and what can not, and asks.
@@ -167,13 +140,8 @@ fn ask(context: &Context, args: &CreateArgs, found: &many::Done<'_, Ready>) -> R
             continue;
         };
         let started = ready.meant.entry.backup.status.start_timestamp;
-        let other = if ready.other {
-            "; the backup is of another cluster, or of this one before it was made anew"
-        } else {
-            ""
-        };
         ui.say(&format!(
-            "{} of {} of {} goes into {}{other}",
+            "{} of {} of {} goes into {}",
             scope(&ready.args),
             ready.meant.source(),
             output::time(started),
