@@ -2,6 +2,9 @@
 
 mod backups;
 mod definitions;
+mod killed;
+mod restores;
+mod schedules;
 
 use std::time::Duration;
 
@@ -30,8 +33,13 @@ const NAMESPACE: &str = "kubectl-backup";
 impl Served {
     /// A cluster with the namespace, the kinds, a location `default` and a controller that serves them.
     pub(crate) fn start(bucket: &str) -> Self {
+        Self::start_with(bucket, &[])
+    }
+
+    /// The same with flags of the controller's.
+    pub(crate) fn start_with(bucket: &str, flags: &[&str]) -> Self {
         let mut served = Self::without_controller(bucket);
-        served.controller = Some(served.call(&[]).spawn());
+        served.controller = Some(served.call(flags).spawn());
         served.cluster_has_kinds();
         served.location("default", "main", true);
         served.wait(

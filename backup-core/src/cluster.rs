@@ -144,6 +144,22 @@ impl From<ApiError> for Error {
     }
 }
 
+/// An error of the API as ours; what was asked for is in `doing`.
+pub fn told(doing: &str, e: kube::Error) -> Error {
+    let kind = match &e {
+        kube::Error::Api(status) => match status.code {
+            401 => Kind::Unauthorized,
+            403 => Kind::Forbidden,
+            404 => Kind::NotFound,
+            409 => Kind::AlreadyExists,
+            429 | 500.. => Kind::Unreachable,
+            _ => Kind::Other,
+        },
+        _ => Kind::Unreachable,
+    };
+    Error::new(kind, format!("can not {doing}")).because(e)
+}
+
 /// The server's version, as `/version` tells it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -260,7 +276,7 @@ impl Cluster {
     }
 
     /// The client itself, for what is no request with one answer.
-    pub(crate) fn client(&self) -> &kube::Client {
+    pub fn client(&self) -> &kube::Client {
         &self.client
     }
 

@@ -16,6 +16,7 @@ pub mod error;
 pub mod etcd;
 pub mod filter;
 pub mod layout;
+pub mod lease;
 pub mod location;
 pub mod mirror;
 pub mod name;

@@ -20,8 +20,8 @@ use crate::cluster::{ApiError, Cluster, page};
 /// Objects of a page.
 const PAGE: usize = 500;
 
-/// A page is not larger; an object is at most 1.5 MiB, and these are small as a rule.
-const LARGEST_PAGE: usize = 128 << 20;
+/// A page is not larger, or smaller ones are asked for; an object is at most 1.5 MiB, and these are small as a rule.
+const LARGEST_PAGE: usize = 32 << 20;
 
 /// After a list or a watch that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -179,9 +179,18 @@ async fn keep(cluster: Cluster, path: String, copy: Arc<Copy>) {
 async fn list(cluster: &Cluster, path: &str) -> Result<(Vec<Value>, String), ApiError> {
     let mut objects = Vec::new();
     let mut token = String::new();
+    let mut limit = PAGE;
     loop {
-        let asked = page(path, PAGE, &token);
-        let body = cluster.get_bounded(&asked, LARGEST_PAGE).await?;
+        let asked = page(path, limit, &token);
+        let body = match cluster.get_bounded(&asked, LARGEST_PAGE).await {
+            // Somebody made large ones; each alone is small enough.
+            Err(e) if e.too_big && limit > 1 => {
+                limit /= 8;
+                limit = limit.max(1);
+                continue;
+            }
+            answer => answer?,
+        };
         let mut page: Value = serde_json::from_slice(&body).map_err(|e| ApiError {
             message: format!("{path} answers with something that is no list: {e}"),
             ..ApiError::default()

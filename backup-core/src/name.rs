@@ -65,6 +65,16 @@ impl fmt::Display for Name {
     }
 }
 
+/// A name as a label's value: Velero's way with those over 63 characters, their first 57 and 6 of their digest.
+pub fn label_value(name: &str) -> String {
+    if name.len() <= 63 {
+        return name.to_owned();
+    }
+    let mut value = name.chars().take(57).collect::<String>();
+    value.extend(crate::location::sha256(name.as_bytes()).chars().take(6));
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,7 +43,7 @@ use crate::run::condition::MANAGED_BY_KKP;
 use crate::run::event::Tone;
 use crate::run::hosting::Hosting;
 use crate::run::kkp::Managed;
-use crate::run::lease::Turn;
+use crate::run::lease::{self, Turn};
 use crate::run::pace::Pace;
 use gather::Listed;
 use plan::{Place, Plan, Plane, Seen};
@@ -118,9 +118,9 @@ impl Backups {
         pace: Pace,
         said: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
-        let lease = format!("{}-snapshots", lease_name(&hosting.names.cluster));
+        let name = format!("{}-snapshots", lease_name(&hosting.names.cluster));
         Self {
-            turn: Turn::new(lease, me, pace),
+            turn: Turn::new(name, me, lease::times(pace)),
             shared: Arc::new(Shared {
                 me: me.to_owned(),
                 args,
@@ -158,7 +158,15 @@ impl Backups {
     async fn look(&mut self) -> Result<()> {
         let shared = self.shared.clone();
         let serves = self.health.report().serving;
-        if !self.turn.is_mine(&shared.hosting, serves).await? {
+        if !self
+            .turn
+            .is_mine(
+                &shared.hosting.client,
+                &shared.hosting.names.namespace,
+                serves,
+            )
+            .await?
+        {
             return Ok(());
         }
         let configs = gather::configs(&shared.hosting, &|text| shared.say(text)).await?;

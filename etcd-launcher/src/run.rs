@@ -261,7 +261,11 @@ pub(crate) async fn run(
         hosting: hosting.clone(),
         peers: peers.clone(),
         health: health.clone(),
-        turn: Turn::new(hosted::lease_name(&settings.names.cluster), &name, pace),
+        turn: Turn::new(
+            hosted::lease_name(&settings.names.cluster),
+            &name,
+            lease::times(pace),
+        ),
         pace,
         patience: Patience::default().at(pace),
         said: Box::new(said.clone()),

@@ -4,10 +4,18 @@
 //! piece is a task of its own, and an object has one at most.
 
 mod backups;
+mod deletions;
 mod desk;
 mod downloads;
+mod expiry;
+mod leader;
 mod locations;
 mod objects;
+mod restores;
+mod schedules;
+mod status_requests;
+mod sync;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +26,7 @@ use backup_core::definitions;
 use backup_core::error::{Error, Result};
 
 pub(crate) use desk::{Desk, Settings};
+use leader::{Leader, Standing};
 use objects::MANAGER;
 
 use backup_cli::interrupt::interrupted;
@@ -25,6 +34,9 @@ use backup_cli::ui::Ui;
 
 /// Everything is looked at so often, even where nothing changed: time passes.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Between two looks: many changes come together.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Work that is asked to stop gets so long to take its files away.
 const LAST_ORDERS: Duration = Duration::from_secs(25);
@@ -66,8 +78,12 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
     tokio::pin!(ended);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Restores of a schedule's backups want to know it; who may not read it restores them by name.
+    let _ = desk.identity().await;
     let mut told = None;
-    let mut is_serving = false;
+    let mut standing = None;
+    let me = format!("{}_{}", desk.host, desk.run);
+    let mut leader = Leader::new(&desk.settings.namespace, &me);
     loop {
         tokio::select! {
             _ = &mut ended => break,
@@ -85,13 +101,26 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
         if !desk.is_whole() {
             continue;
         }
-        if !is_serving {
+        let now = leader.look(&desk.cluster).await;
+        if standing != Some(now) {
             let namespace = &desk.settings.namespace;
-            desk.ui
-                .note(&format!("serving velero.io/v1 in namespace {namespace}"));
-            is_serving = true;
+            desk.ui.note(&match now {
+                Standing::Mine => format!("serving velero.io/v1 in namespace {namespace}"),
+                Standing::Unknown => {
+                    "who holds the Lease is not known: nothing is begun".to_owned()
+                }
+                Standing::Others => {
+                    format!("another controller serves namespace {namespace}: waiting")
+                }
+            });
+            standing = Some(now);
         }
-        turn(&desk);
+        match now {
+            Standing::Mine => turn(&desk),
+            Standing::Unknown => {}
+            Standing::Others => desk.stop_all(),
+        }
+        tokio::time::sleep(BREATH).await;
     }
     desk.ui.note("stopping");
     desk.stop_all();
@@ -105,6 +134,7 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
             "work that did not stop is left as it is; the next controller finds out how it ended",
         );
     }
+    leader.leave(&desk.cluster).await;
 }
 
 /// One look at everything.
@@ -112,6 +142,12 @@ fn turn(desk: &Arc<Desk>) {
     let there = desk.uids();
     desk.forget(|uid| there.contains(uid));
     locations::turn(desk);
+    sync::turn(desk);
+    expiry::turn(desk);
+    schedules::turn(desk);
     backups::turn(desk);
+    deletions::turn(desk);
+    restores::turn(desk);
     downloads::turn(desk);
+    status_requests::turn(desk);
 }

@@ -1,4 +1,4 @@
-//! velero.io/v1 Schedule, as far as backups are made from it; nothing writes one.
+//! velero.io/v1 Schedule, as far as backups are made from it.
 
 use serde::Deserialize;
 
@@ -19,6 +19,8 @@ pub struct Schedule {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ScheduleSpec {
+    /// When, as cron has it, or `@every 1h`; `CRON_TZ=` before it names the time zone.
+    pub schedule: String,
     /// The spec of its backups; `metadata.labels` and `.annotations` in it are theirs too.
     pub template: BackupSpec,
 }

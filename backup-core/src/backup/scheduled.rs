@@ -53,17 +53,13 @@ impl BackupOptions {
     pub fn follow(&mut self, schedule: &Schedule) -> Result<()> {
         let template = &schedule.spec.template;
         self.ask(template);
-        let own = template.rest.get("metadata").unwrap_or(&Value::Null);
         let meta = &schedule.metadata;
-        merge(&mut self.labels, &own["labels"], &meta.labels);
-        merge(
-            &mut self.annotations,
-            &own["annotations"],
-            &meta.annotations,
-        );
-        // What `kubectl apply` remembers of the schedule would be wrong of a backup.
-        self.annotations
-            .remove("kubectl.kubernetes.io/last-applied-configuration");
+        for (key, value) in schedule.labels_of_backups() {
+            self.labels.entry(key).or_insert(value);
+        }
+        for (key, value) in schedule.annotations_of_backups() {
+            self.annotations.entry(key).or_insert(value);
+        }
         self.labels
             .insert(SCHEDULE_NAME.to_owned(), meta.name.clone());
         self.filter
@@ -88,24 +84,35 @@ impl BackupOptions {
 }
 
 /// The template's own where it has them, else the schedule's.
-fn merge(
-    mine: &mut BTreeMap<String, String>,
-    template: &Value,
-    schedule: &BTreeMap<String, String>,
-) {
-    let given: Vec<(String, String)> = match template.as_object() {
+fn given(template: &Value, schedule: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    match template.as_object() {
         Some(own) => own
             .iter()
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect(),
-        None => schedule.clone().into_iter().collect(),
-    };
-    for (key, value) in given {
-        mine.entry(key).or_insert(value);
+        None => schedule.clone(),
     }
 }
 
 impl Schedule {
+    /// Labels of its backups, but for the one with its name.
+    pub fn labels_of_backups(&self) -> BTreeMap<String, String> {
+        given(self.own("labels"), &self.metadata.labels)
+    }
+
+    /// Annotations of its backups.
+    pub fn annotations_of_backups(&self) -> BTreeMap<String, String> {
+        let mut annotations = given(self.own("annotations"), &self.metadata.annotations);
+        // What `kubectl apply` remembers of the schedule would be wrong of a backup.
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        annotations
+    }
+
+    fn own(&self, key: &str) -> &Value {
+        let own = self.spec.template.rest.get("metadata");
+        own.map_or(&Value::Null, |own| &own[key])
+    }
+
     /// When a backup of it that is made now expires; nothing where Velero's default is meant.
     pub fn expires(&self, now: Timestamp) -> Option<Timestamp> {
         self.spec.template.expires(now)

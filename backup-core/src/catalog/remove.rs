@@ -229,8 +229,8 @@ fn one_line(error: &Error) -> String {
 
 /// What is known of the backups that stand and are ours. A marker that can not be read is of none.
 pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
-    let mut read = stream::iter(names)
-        .map(|name| read_entry(store, name))
+    let mut read = stream::iter(names.to_vec())
+        .map(|name| async move { read_entry(store, &name).await })
         .buffer_unordered(AT_A_TIME);
     let mut rows = Vec::new();
     while let Some(entry) = read.next().await {

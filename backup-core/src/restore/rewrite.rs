@@ -284,16 +284,6 @@ impl Rewrite {
     }
 }
 
-/// A name as a label value: Velero's way with those over 63 characters.
-pub(super) fn label_value(name: &str) -> String {
-    if name.len() <= 63 {
-        return name.to_owned();
-    }
-    let mut value = name.chars().take(57).collect::<String>();
-    value.extend(sha256(name.as_bytes()).chars().take(6));
-    value
-}
-
 /// SHA-256 in lower-case hex.
 pub(super) fn sha256(bytes: &[u8]) -> String {
     digest::digest(&digest::SHA256, bytes)

@@ -10,7 +10,7 @@ use super::naming::places;
 use super::open::marker;
 use super::preflight::look::Look;
 use super::report::Record;
-use super::rewrite::{self, Rewrite};
+use super::rewrite::Rewrite;
 use super::volumes::Volumes;
 use super::waves::{State, Waves};
 use super::{Consent, DryRun, ExistingPolicy, Lack, RestoreOptions, Step, rewriting};
@@ -22,7 +22,7 @@ use crate::discovery::Served;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::location::Location;
-use crate::name::Name;
+use crate::name::{Name, label_value};
 use crate::progress::Progress;
 
 /// What a run is for.
@@ -106,8 +106,8 @@ impl Run<'_> {
             rewriting::prepare(self.cluster, rewriting, archive, &survey, &served).await?;
         warnings.extend(more);
         let rewrite = Rewrite {
-            backup: rewrite::label_value(self.options.backup.as_str()),
-            restore: rewrite::label_value(self.name.as_str()),
+            backup: label_value(self.options.backup.as_str()),
+            restore: label_value(self.name.as_str()),
             mappings: self.options.namespace_mappings.clone(),
             preserve_node_ports: self.options.preserve_node_ports,
             kept_volumes: survey.kept_volumes.clone(),

@@ -90,7 +90,11 @@ impl Coordinator {
             Some(attempt) => attempt.may_be_decided_by(&self.me),
             None => self.may_admit().await,
         };
-        if !self.turn.is_mine(&self.hosting, may).await? {
+        if !self
+            .turn
+            .is_mine(&self.hosting.client, &self.hosting.names.namespace, may)
+            .await?
+        {
             return Ok(SELDOM);
         }
         if active.is_none() && self.is_kkps().await? {

@@ -5,6 +5,7 @@ mod views;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use backup_core::cluster::told;
 use backup_core::{Error, Kind, Result};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -67,22 +68,6 @@ pub(crate) fn resource(kind: &str, plural: &str) -> ApiResource {
         kind: kind.into(),
         plural: plural.into(),
     }
-}
-
-/// An error of the API as ours; what was asked for is in `doing`.
-pub(crate) fn told(doing: &str, e: kube::Error) -> Error {
-    let kind = match &e {
-        kube::Error::Api(status) => match status.code {
-            401 => Kind::Unauthorized,
-            403 => Kind::Forbidden,
-            404 => Kind::NotFound,
-            409 => Kind::AlreadyExists,
-            429 | 500.. => Kind::Unreachable,
-            _ => Kind::Other,
-        },
-        _ => Kind::Unreachable,
-    };
-    Error::new(kind, format!("can not {doing}")).because(e)
 }
 
 /// Waits for an answer, and no longer than an API that is there would take.

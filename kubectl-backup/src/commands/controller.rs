@@ -16,10 +16,10 @@ Examples:
   kubectl backup controller
   kubectl backup controller --kubeconfig prod.yaml --namespace backups --concurrent-backups 4";
 
-/// Serve Velero's objects: backups are made when a Backup is created
+/// Serve Velero's objects: backups, schedules, restores
 ///
 /// Works on the objects of one namespace, in the cluster or outside of it, until it is stopped. The kinds of Velero's are brought where they are absent.
-/// What is served already and what is not yet: docs/controller.md.
+/// Of several controllers one works at a time.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ControllerArgs {
@@ -32,6 +32,12 @@ pub(crate) struct ControllerArgs {
     /// How often a location is checked that does not say it itself
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
     store_validation_frequency: Duration,
+    /// How often a location is looked through for backups that have no object, where it does not say it itself
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    backup_sync_period: Duration,
+    /// How often expired backups are removed
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    garbage_collection_frequency: Duration,
 }
 
 /// Runs the command.
@@ -42,8 +48,11 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
     let settings = Settings {
         namespace,
         concurrent_backups: usize::from(args.concurrent_backups),
-        validation_frequency: SignedDuration::try_from(args.store_validation_frequency)
-            .unwrap_or(SignedDuration::MAX),
+        validation_frequency: signed(args.store_validation_frequency),
+        sync_period: signed(args.backup_sync_period),
+        collection_frequency: signed(args.garbage_collection_frequency),
+        spool_dir: context.paths.spool().to_owned(),
+        state_dir: context.paths.state().to_owned(),
         locations: context.location_args().clone(),
     };
     let desk = Desk::new(
@@ -55,4 +64,8 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
     );
     controller::serve(Arc::new(desk)).await;
     Ok(Exit::Done)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }

@@ -4,24 +4,49 @@ mod making;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use backup_core::api::Backup;
 use backup_core::backup::BackupOptions;
 use backup_core::error::Result;
 use backup_core::filter::Filter;
 use backup_core::name::Name;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::desk::{Desk, Work};
 use super::locations::{self, Place};
-use super::objects::{annotation, decode, name, phase, time, uid};
+use super::objects::{annotation, bounded, decode, name, phase, time, uid};
+pub(crate) use backup_core::name::label_value;
+pub(crate) use making::stands;
 
 /// The label with the location, Velero's.
 pub(crate) const LOCATION: &str = "velero.io/storage-location";
 
-/// The annotation with the process that makes the backup.
+/// The annotation with the attempt that makes the backup: the process, and the object's uid.
 pub(crate) const RUN: &str = "kubectl-backup/run";
+
+/// The annotation with the slot of its Schedule.
+pub(crate) const SLOT: &str = "kubectl-backup/slot";
+
+/// The annotation of a backup that was lost with its controller.
+pub(crate) const INTERRUPTED: &str = "kubectl-backup/interrupted";
+
+/// The annotation with the backup in whose place it is made.
+pub(crate) const AGAIN_FOR: &str = "kubectl-backup/again-for";
+
+/// Annotations by which the controller finds its way; a bucket has no say in them.
+pub(crate) const OWN: [&str; 4] = [RUN, SLOT, INTERRUPTED, AGAIN_FOR];
+
+/// A scheduled backup waits so long for a location that is unavailable: nobody is there to ask for it again.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// A location that was created together with a backup is known by then, too.
+const SETTLED: SignedDuration = SignedDuration::from_secs(5);
+
+/// So many are told their place in the queue.
+const TOLD: usize = 20;
 
 /// What is to be done with a backup now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +59,8 @@ enum Step {
     Make(String),
     /// Who made it is gone: find out how it ended.
     Recover,
+    /// It was not made, and its time is over.
+    Forget,
 }
 
 /// One look at all backups.
@@ -51,7 +78,9 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         .concurrent_backups
         .saturating_sub(desk.count(Work::Backup));
     let is_free = |object: &Value| desk.is_free(object);
-    for (object, step) in plan(&all, &places, free, &is_free) {
+    let queue_is_known = !desk.knows_no_queue.load(Ordering::Relaxed);
+    let told = if queue_is_known { TOLD } else { 0 };
+    for (object, step) in plan(&all, &places, free, told, &is_free, desk.now()) {
         match step {
             Step::Make(location) => desk.begin(&object, Work::Backup, |desk, object, stopped| {
                 making::make(desk, object, location, stopped)
@@ -67,6 +96,7 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
                 });
             }
             Step::Recover => desk.begin(&object, Work::Small, making::recover),
+            Step::Forget => desk.begin(&object, Work::Small, forget),
         }
     }
 }
@@ -81,15 +111,23 @@ fn plan(
     all: &[Arc<Value>],
     places: &[Place],
     mut free: usize,
+    told: usize,
     is_free: &dyn Fn(&Value) -> bool,
+    now: Timestamp,
 ) -> Vec<(Arc<Value>, Step)> {
     let mut steps = Vec::new();
     let mut waiting: Vec<&Arc<Value>> = Vec::new();
     for object in all {
         if is_new(object) {
             waiting.push(object);
-        } else if phase(object) == "InProgress" && is_free(object) {
+        } else if phase(object) == "InProgress" && run_of(object).is_some() && is_free(object) {
+            // Without that, another server is at work on it.
             steps.push((Arc::clone(object), Step::Recover));
+        } else if matches!(phase(object), "Failed" | "FailedValidation")
+            && time(object, "/status/expiration").is_some_and(|end| end < now)
+            && is_free(object)
+        {
+            steps.push((Arc::clone(object), Step::Forget));
         }
     }
     waiting.sort_by_key(|object| (time(object, "/metadata/creationTimestamp"), name(object)));
@@ -98,7 +136,7 @@ fn plan(
         if !is_free(object) {
             continue;
         }
-        let step = match validate(object, places) {
+        let step = match validate(object, places, now) {
             Verdict::Refused(why) => Step::Refuse(why),
             Verdict::Wait => continue,
             Verdict::Good(location) if free > 0 => {
@@ -107,7 +145,7 @@ fn plan(
             }
             Verdict::Good(_) => {
                 queued += 1;
-                if object["status"]["queuePosition"] == queued {
+                if queued > told || object["status"]["queuePosition"] == queued {
                     continue;
                 }
                 Step::Queue(queued)
@@ -116,6 +154,11 @@ fn plan(
         steps.push((Arc::clone(object), step));
     }
     steps
+}
+
+fn age(object: &Value, now: Timestamp) -> Option<SignedDuration> {
+    let created = time(object, "/metadata/creationTimestamp");
+    created.map(|at| now.duration_since(at))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -127,14 +170,14 @@ enum Verdict {
 }
 
 /// Whether what is asked for can be done, as far as the objects say; all that is wrong with it, in Velero's words where it has them.
-fn validate(object: &Value, places: &[Place]) -> Verdict {
+fn validate(object: &Value, places: &[Place], now: Timestamp) -> Verdict {
     let backup: Backup = match decode(object) {
         Ok(backup) => backup,
-        Err(why) => return Verdict::Refused(vec![why]),
+        Err(why) => return Verdict::Refused(vec![bounded(&why)]),
     };
     let mut wrong = Vec::new();
-    let said = |e: backup_core::Error| e.sentence();
-    wrong.extend(backup.metadata.name.parse::<Name>().err().map(said));
+    let said = |e: backup_core::Error| bounded(&e.sentence());
+    wrong.extend(Name::foreign(&backup.metadata.name).err().map(said));
     wrong.extend(Filter::of(&backup.spec).validate().err().map(said));
     wrong.extend(backup.spec.policies().err().map(said));
     let asked = backup.spec.storage_location.as_deref();
@@ -163,12 +206,19 @@ fn validate(object: &Value, places: &[Place]) -> Verdict {
                 place.name
             ));
         }
-        if place.is_available == Some(false) {
+        let waits = || {
+            let age = age(object, now);
+            annotation(object, SLOT).is_some() && age.is_some_and(|age| age < PATIENCE)
+        };
+        if place.is_available == Some(false) && !waits() {
             wrong.push(format!(
                 "backup can't be created because BackupStorageLocation {} is in Unavailable status",
                 place.name
             ));
         }
+    }
+    if place.is_none() && age(object, now).is_none_or(|age| age < SETTLED) {
+        return Verdict::Wait;
     }
     match place {
         _ if !wrong.is_empty() => Verdict::Refused(wrong),
@@ -183,20 +233,30 @@ async fn refuse(desk: Arc<Desk>, object: Arc<Value>, why: Vec<String>) -> Result
         name(&object),
         why.join("; ")
     ));
-    let patch = json!({"status": {"phase": "FailedValidation", "validationErrors": why, "queuePosition": null}});
+    let ttl = locations::period(&object["spec"]["ttl"]).filter(|ttl| !ttl.is_zero());
+    let ttl = ttl.or_else(|| SignedDuration::try_from(crate::flags::DEFAULT_TTL).ok());
+    let end = ttl.and_then(|ttl| desk.now().checked_add(ttl).ok());
+    let patch = json!({"status": {
+        "phase": "FailedValidation", "validationErrors": why, "queuePosition": null,
+        "expiration": end.map(|end| format!("{end:.0}")),
+    }});
     desk.backups.decide(&object, patch).await.map(drop)
 }
 
 async fn queue(desk: Arc<Desk>, object: Arc<Value>, place: usize) -> Result<()> {
     let patch = json!({"status": {"phase": "Queued", "queuePosition": place}});
     match desk.backups.decide(&object, patch).await {
-        // An older definition knows no such phase: then it waits without saying so.
+        // An older definition knows no such phase: then they wait without saying so.
         Err(e) if e.kind() == backup_core::Kind::Invalid => {
-            let patch = json!({"status": {"queuePosition": place}});
-            desk.backups.decide(&object, patch).await.map(drop)
+            desk.knows_no_queue.store(true, Ordering::Relaxed);
+            Ok(())
         }
         written => written.map(drop),
     }
+}
+
+async fn forget(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> Result<()> {
+    desk.backups.delete(&object).await.map(drop)
 }
 
 /// The options of a backup that an object asks for.
@@ -204,8 +264,13 @@ fn options(desk: &Desk, backup: &Backup, name: Name) -> BackupOptions {
     let now = desk.now();
     let meta = &backup.metadata;
     let mut annotations = meta.annotations.clone();
-    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    annotations.insert(RUN.to_owned(), desk.run.clone());
+    // What would say of the backup what only its maker can.
+    annotations.retain(|key, _| {
+        key != "kubectl.kubernetes.io/last-applied-configuration"
+            && (OWN.contains(&key.as_str()) || !key.starts_with("kubectl-backup/"))
+    });
+    let attempt = format!("{}.{}", desk.run, meta.uid.as_deref().unwrap_or_default());
+    annotations.insert(RUN.to_owned(), attempt);
     let mut options = BackupOptions {
         name,
         filter: Filter::default(),
@@ -224,7 +289,7 @@ fn options(desk: &Desk, backup: &Backup, name: Name) -> BackupOptions {
     options
 }
 
-/// The id of the process that makes, or made, a backup.
+/// The attempt that makes, or made, a backup.
 fn run_of(object: &Value) -> Option<&str> {
     annotation(object, RUN)
 }
@@ -236,12 +301,16 @@ type Stopped = watch::Receiver<bool>;
 mod tests {
     use super::*;
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     fn backup(name: &str, created: i64, phase: &str, spec: Value) -> Arc<Value> {
-        let created = jiff::Timestamp::from_second(created).unwrap();
+        let created = at(created);
         Arc::new(json!({
             "apiVersion": "velero.io/v1", "kind": "Backup",
-            "metadata": {"name": name, "uid": name, "creationTimestamp": created.to_string()},
-            "spec": spec, "status": {"phase": phase},
+            "metadata": {"name": name, "uid": name, "creationTimestamp": created.to_string(), "annotations": {RUN: "r"}},
+            "spec": spec, "status": {"phase": phase, "expiration": "1970-01-01T01:00:00Z"},
         }))
     }
 
@@ -279,7 +348,7 @@ mod tests {
         ];
         let is_free = |object: &Value| name(object) != "e";
         let make = || Step::Make("main".to_owned());
-        let steps = plan(&all, &places, 1, &is_free);
+        let steps = plan(&all, &places, 1, 9, &is_free, at(99));
         assert_eq!(
             told(&steps),
             [
@@ -289,7 +358,7 @@ mod tests {
                 ("a", Step::Queue(2))
             ]
         );
-        let steps = plan(&all, &places, 9, &is_free);
+        let steps = plan(&all, &places, 9, 9, &is_free, at(99));
         assert_eq!(
             told(&steps)[1..],
             [("c", make()), ("b", make()), ("a", make())]
@@ -297,7 +366,10 @@ mod tests {
         // A place in the queue that did not change is not written again.
         let mut queued = (*all[1]).clone();
         queued["status"]["queuePosition"] = 1.into();
-        assert_eq!(plan(&[Arc::new(queued)], &places, 0, &is_free), []);
+        assert_eq!(
+            plan(&[Arc::new(queued)], &places, 0, 9, &is_free, at(99)),
+            []
+        );
     }
 
     #[test]
@@ -308,15 +380,17 @@ mod tests {
             place("gone", false, false, Some(false)),
             place("unseen", false, false, None),
         ];
-        let verdict = |spec: Value| validate(&backup("b", 1, "", spec), &places);
-        let at = |name: &str| json!({"storageLocation": name});
+        let verdict = |spec: Value| validate(&backup("b", 1, "", spec), &places, at(99));
+        let located = |name: &str| json!({"storageLocation": name});
         assert_eq!(verdict(json!({})), Verdict::Good("main".to_owned()));
-        assert_eq!(verdict(at("main")), Verdict::Good("main".to_owned()));
-        assert_eq!(verdict(at("unseen")), Verdict::Wait);
+        assert_eq!(verdict(located("main")), Verdict::Good("main".to_owned()));
+        let just_now = backup("b", 95, "", located("absent"));
+        assert_eq!(validate(&just_now, &places, at(99)), Verdict::Wait);
+        assert_eq!(verdict(located("unseen")), Verdict::Wait);
         for (spec, part) in [
-            (at("absent"), "\"absent\""),
-            (at("ro"), "read-only mode"),
-            (at("gone"), "Unavailable status"),
+            (located("absent"), "\"absent\""),
+            (located("ro"), "read-only mode"),
+            (located("gone"), "Unavailable status"),
             (json!({"ttl": "soon"}), "can not be understood"),
             (
                 json!({"resourcePolicy": {"kind": "Secret", "name": "x"}}),
@@ -333,14 +407,39 @@ mod tests {
             "includedResources": ["pods"], "includedClusterScopedResources": ["nodes"], "storageLocation": "absent",
         }));
         assert!(matches!(both, Verdict::Refused(why) if why.len() == 2));
-        let no_default = validate(&backup("b", 1, "", json!({})), &places[1..]);
+        let no_default = validate(&backup("b", 1, "", json!({})), &places[1..], at(99));
         assert!(matches!(no_default, Verdict::Refused(why) if why[0].contains("no default")));
         let named = validate(
             &backup("b", 1, "", json!({})),
             &[place("default", false, false, Some(true))],
+            at(99),
         );
         assert_eq!(named, Verdict::Good("default".to_owned()));
-        let odd = validate(&backup(&"x".repeat(70), 1, "", json!({})), &places);
-        assert!(matches!(odd, Verdict::Refused(_)));
+    }
+
+    #[test]
+    fn what_another_server_makes_is_left_alone_and_what_failed_goes_in_its_time() {
+        let free = |_: &Value| true;
+        let mut theirs = (*backup("b", 1, "InProgress", json!({}))).clone();
+        theirs["metadata"]["annotations"] = json!({});
+        assert_eq!(plan(&[Arc::new(theirs)], &[], 9, 9, &free, at(9)), []);
+        for phase in ["Failed", "FailedValidation"] {
+            let all = [backup("b", 1, phase, json!({}))];
+            assert_eq!(plan(&all, &[], 9, 9, &free, at(3600)), []);
+            let steps = plan(&all, &[], 9, 9, &free, at(3601));
+            assert_eq!(told(&steps), [("b", Step::Forget)]);
+        }
+        let all = [backup("b", 1, "Completed", json!({}))];
+        assert_eq!(plan(&all, &[], 9, 9, &free, at(3601)), []);
+    }
+
+    #[test]
+    fn a_scheduled_backup_waits_a_while_for_its_location() {
+        let places = [place("main", true, false, Some(false))];
+        let mut scheduled = (*backup("b", 0, "", json!({}))).clone();
+        scheduled["metadata"]["annotations"][SLOT] = "x".into();
+        assert_eq!(validate(&scheduled, &places, at(599)), Verdict::Wait);
+        let refused = validate(&scheduled, &places, at(600));
+        assert!(matches!(refused, Verdict::Refused(_)));
     }
 }

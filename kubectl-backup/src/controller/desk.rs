@@ -1,6 +1,8 @@
 //! What every kind works with: the API server, the copies of all objects, who is at work on which of them, and the clock.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -10,10 +12,11 @@ use backup_core::cluster::Cluster;
 use backup_core::error::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
 use super::locations::Checked;
 use super::objects::{Objects, name, uid};
+use super::sync::Synced;
 
 /// Pieces of small work at a time: backups and restores are counted apart.
 const SMALL: usize = 16;
@@ -34,6 +37,14 @@ pub(crate) struct Settings {
     pub(crate) concurrent_backups: usize,
     /// Between two checks of a location that does not say it.
     pub(crate) validation_frequency: SignedDuration,
+    /// Between two syncs of a location that does not say it.
+    pub(crate) sync_period: SignedDuration,
+    /// Between two removals of what is expired.
+    pub(crate) collection_frequency: SignedDuration,
+    /// Where archives of other tools are rewritten for reading.
+    pub(crate) spool_dir: PathBuf,
+    /// Where the journals of restores go whose location takes no writes.
+    pub(crate) state_dir: PathBuf,
     /// How locations that objects name are opened.
     pub(crate) locations: LocationArgs,
 }
@@ -45,6 +56,10 @@ pub(crate) enum Work {
     Small,
     /// A backup is made.
     Backup,
+    /// A backup is restored.
+    Restore,
+    /// A location is synced, or expired backups are removed.
+    Location,
 }
 
 struct Doing {
@@ -65,6 +80,17 @@ pub(crate) struct Desk {
     pub(crate) locations: Objects,
     pub(crate) backups: Objects,
     pub(crate) downloads: Objects,
+    pub(crate) schedules: Objects,
+    pub(crate) deletions: Objects,
+    pub(crate) restores: Objects,
+    pub(crate) questions: Objects,
+    /// What is known of the locations' last syncs, by uid.
+    pub(crate) synced: Mutex<BTreeMap<String, Synced>>,
+    /// When expired backups were removed last, by the location's uid.
+    pub(crate) collected: Mutex<BTreeMap<String, Timestamp>>,
+    identity: OnceCell<Option<String>>,
+    /// The definition of Backups knows no phase Queued.
+    pub(crate) knows_no_queue: AtomicBool,
     /// What is known of the locations' last checks, by uid.
     pub(crate) checked: Mutex<BTreeMap<String, Checked>>,
     changed: Arc<Notify>,
@@ -89,6 +115,14 @@ impl Desk {
             locations: objects("BackupStorageLocation", "backupstoragelocations"),
             backups: objects("Backup", "backups"),
             downloads: objects("DownloadRequest", "downloadrequests"),
+            schedules: objects("Schedule", "schedules"),
+            deletions: objects("DeleteBackupRequest", "deletebackuprequests"),
+            restores: objects("Restore", "restores"),
+            questions: objects("ServerStatusRequest", "serverstatusrequests"),
+            synced: Mutex::default(),
+            collected: Mutex::default(),
+            identity: OnceCell::new(),
+            knows_no_queue: AtomicBool::new(false),
             ui,
             cluster,
             settings,
@@ -104,8 +138,16 @@ impl Desk {
     }
 
     /// The kinds that are served.
-    fn kinds(&self) -> [&Objects; 3] {
-        [&self.locations, &self.backups, &self.downloads]
+    fn kinds(&self) -> [&Objects; 7] {
+        [
+            &self.locations,
+            &self.backups,
+            &self.schedules,
+            &self.deletions,
+            &self.restores,
+            &self.downloads,
+            &self.questions,
+        ]
     }
 
     /// Whether all objects were read once: nothing is decided before.
@@ -116,6 +158,20 @@ impl Desk {
     /// Why objects can not be read at the moment.
     pub(crate) fn failed(&self) -> Option<String> {
         self.kinds().iter().find_map(|kind| kind.mirror().failed())
+    }
+
+    /// The uid of this cluster's kube-system; nothing where it may not be read.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub(crate) async fn identity(&self) -> Result<Option<&str>> {
+        let identity = self.identity.get_or_try_init(|| self.cluster.identity());
+        identity.await.map(Option::as_deref)
+    }
+
+    /// The same, where it was learned already.
+    pub(crate) fn known_identity(&self) -> Option<&str> {
+        self.identity.get()?.as_deref()
     }
 
     /// The time.
@@ -203,7 +259,7 @@ impl Desk {
                     let _permit = desk.small.acquire().await;
                     future.await
                 }
-                Work::Backup => future.await,
+                Work::Backup | Work::Restore | Work::Location => future.await,
             };
             match ended {
                 Ok(()) => {
@@ -224,10 +280,12 @@ impl Desk {
     /// Forgets what is known of objects that are gone.
     pub(crate) fn forget(&self, is_there: impl Fn(&str) -> bool) {
         self.failures().retain(|uid, _| is_there(uid));
-        self.checked
-            .lock()
-            .expect("nobody panics while holding it")
-            .retain(|uid, _| is_there(uid));
+        fn of<T>(known: &Mutex<BTreeMap<String, T>>) -> MutexGuard<'_, BTreeMap<String, T>> {
+            known.lock().expect("nobody panics while holding it")
+        }
+        of(&self.checked).retain(|uid, _| is_there(uid));
+        of(&self.synced).retain(|uid, _| is_there(uid));
+        of(&self.collected).retain(|uid, _| is_there(uid));
     }
 
     /// The uids of all objects.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::desk::{Desk, Work};
-use super::objects::{decode, name, phase, time, uid};
+use super::objects::{bounded, decode, name, time, uid};
 
 /// What is known of a location's last check by this process.
 #[derive(Clone, Debug)]
@@ -33,15 +33,16 @@ pub(crate) struct Place {
 
 /// The locations as they are known.
 pub(crate) fn places(desk: &Desk) -> Vec<Place> {
+    let checked = desk.checked.lock().expect("nobody panics while holding it");
     let place = |object: &Value| Place {
         name: name(object).to_owned(),
         is_default: object["spec"]["default"] == true,
         is_read_only: object["spec"]["accessMode"] == "ReadOnly",
-        is_available: match phase(object) {
-            "Available" => Some(true),
-            "" => None,
-            _ => Some(false),
-        },
+        // What another process wrote may be long over.
+        is_available: checked
+            .get(uid(object))
+            .filter(|checked| checked.spec == object["spec"])
+            .map(|checked| checked.is_good),
     };
     let all = desk.locations.all();
     all.iter().map(|object| place(object)).collect()
@@ -141,10 +142,10 @@ async fn examine(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) 
     };
     let (phase, message) = match &found {
         Ok(()) => ("Available", Value::Null),
-        Err(why) => ("Unavailable", why.as_str().into()),
+        Err(why) => ("Unavailable", bounded(why).into()),
     };
     if let Err(why) = &found
-        && object["status"]["message"] != why.as_str()
+        && object["status"]["message"] != bounded(why)
     {
         desk.ui
             .warn(&format!("location {} is unavailable: {why}", name(&object)));

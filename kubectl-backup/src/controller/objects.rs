@@ -128,6 +128,23 @@ impl Objects {
         }
     }
 
+    /// Creates an object; false where one of the name is there.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub(crate) async fn create(&self, object: &Value) -> Result<bool> {
+        let path = format!("{}?fieldManager={MANAGER}", self.path);
+        let call = Call::post(&path, object.to_string().into());
+        match self.cluster.send(&call).await {
+            Ok(body) => {
+                self.take(name(object), &body)?;
+                Ok(true)
+            }
+            Err(e) if e.is_already_exists() => Ok(false),
+            Err(e) => Err(self.failed("create", name(object), e)),
+        }
+    }
+
     /// Deletes the object, if it stands as it was seen.
     ///
     /// # Errors
@@ -195,6 +212,20 @@ pub(crate) fn phase(object: &Value) -> &str {
 /// An annotation.
 pub(crate) fn annotation<'o>(object: &'o Value, key: &str) -> Option<&'o str> {
     object["metadata"]["annotations"][key].as_str()
+}
+
+/// A label.
+pub(crate) fn label<'o>(object: &'o Value, key: &str) -> Option<&'o str> {
+    object["metadata"]["labels"][key].as_str()
+}
+
+/// A sentence as an object's status takes it: what others wrote may be in it, and may be long.
+pub(crate) fn bounded(sentence: &str) -> String {
+    const MOST: usize = 1024;
+    match sentence.char_indices().nth(MOST) {
+        None => sentence.to_owned(),
+        Some((end, _)) => format!("{}...", &sentence[..end]),
+    }
 }
 
 /// A time that stands at this pointer.

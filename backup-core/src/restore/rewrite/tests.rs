@@ -180,9 +180,9 @@ fn one_manager_needs_one_call_and_several_a_patch() {
 
 #[test]
 fn long_names_become_labels_as_velero_makes_them() {
-    assert_eq!(label_value("short"), "short");
+    assert_eq!(crate::name::label_value("short"), "short");
     let long = "a".repeat(70);
-    let value = label_value(&long);
+    let value = crate::name::label_value(&long);
     assert_eq!(value.len(), 63);
     assert_eq!(&value[..57], &long[..57]);
     assert_eq!(&value[57..], &sha256(long.as_bytes())[..6]);

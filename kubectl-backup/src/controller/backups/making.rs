@@ -1,51 +1,23 @@
 //! One backup from InProgress to its end; and the end of one whose process is gone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use backup_core::api::{Backup, GoDuration};
 use backup_core::backup::{self, BackupOptions, Policies};
 use backup_core::catalog;
 use backup_core::error::{Error, Kind, Result};
 use backup_core::name::Name;
-use backup_core::progress::Progress;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::{LOCATION, RUN, Stopped, options, refuse, run_of};
+use super::{INTERRUPTED, LOCATION, RUN, Stopped, label_value, options, refuse, run_of};
 use crate::controller::desk::Desk;
 use crate::controller::locations;
-use crate::controller::objects::{Written, decode, name, phase};
+use crate::controller::objects::{Written, bounded, decode, name, time};
+use crate::controller::telling::{Count, Telling, end};
 
-/// Progress is written at most so often.
-const OFTEN: Duration = Duration::from_secs(1);
-
-/// An end that can not be written is tried again after this.
-const AGAIN: Duration = Duration::from_secs(2);
-
-/// Objects that are known and that are done.
-#[derive(Default)]
-struct Count {
-    known: AtomicU64,
-    done: AtomicU64,
-}
-
-impl Progress for Count {
-    fn expect(&self, objects: u64) {
-        self.known.fetch_add(objects, Ordering::Relaxed);
-    }
-
-    fn done(&self, objects: u64, _bytes: u64) {
-        self.done.fetch_add(objects, Ordering::Relaxed);
-    }
-}
-
-impl Count {
-    fn told(&self) -> (u64, u64) {
-        let done = self.done.load(Ordering::Relaxed);
-        (self.known.load(Ordering::Relaxed).max(done), done)
-    }
-}
+/// So long it is tried to see how a backup ended whose controller is gone.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Makes the backup that an object asks for.
 pub(super) async fn make(
@@ -56,7 +28,7 @@ pub(super) async fn make(
 ) -> Result<()> {
     let mut wanted: Backup = decode(&object).map_err(Error::invalid)?;
     fill(&mut wanted);
-    let mut asked = options(&desk, &wanted, wanted.metadata.name.parse()?);
+    let mut asked = options(&desk, &wanted, Name::foreign(&wanted.metadata.name)?);
     match policies(&desk, &wanted).await {
         Ok(policies) => asked.policies = policies,
         Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Invalid) => {
@@ -77,16 +49,18 @@ pub(super) async fn make(
         asked.name
     ));
     let count = Arc::new(Count::default());
-    let telling = tokio::spawn(tell(
-        Arc::clone(&desk),
-        Arc::clone(&object),
-        Arc::clone(&count),
-    ));
+    let telling = Telling::begin(
+        &desk,
+        |desk| &desk.backups,
+        &object,
+        &count,
+        "itemsBackedUp",
+    );
     let made = match locations::open_named(&desk, &location).await {
         Ok(location) => backup::create(&desk.cluster, &location, &asked, stopped, &*count).await,
         Err(e) => Err(e),
     };
-    telling.abort();
+    telling.end().await;
     let patch = match made {
         Ok(report) => {
             desk.ui.note(&format!(
@@ -98,10 +72,15 @@ pub(super) async fn make(
         Err(e) => {
             desk.ui
                 .warn(&format!("backup {}: {}", asked.name, e.sentence()));
-            failed(&desk, &e.sentence())
+            let mut patch = failed(&desk, &e.sentence());
+            if e.kind() == Kind::Interrupted {
+                patch["metadata"] = json!({"annotations": {INTERRUPTED: "true"}});
+            }
+            patch
         }
     };
-    end(&desk, &object, &patch).await
+    let attempt = asked.annotations.get(RUN).map_or("", String::as_str);
+    end(&desk, |desk| &desk.backups, &object, attempt, &patch).await
 }
 
 /// The resource policies that it names.
@@ -139,7 +118,7 @@ fn begun(wanted: &Backup, asked: &BackupOptions, location: &str) -> Value {
     }
     json!({
         "metadata": {
-            "labels": {LOCATION: location},
+            "labels": {LOCATION: label_value(location)},
             "annotations": {RUN: asked.annotations.get(RUN)},
         },
         "spec": spec,
@@ -152,7 +131,7 @@ fn begun(wanted: &Backup, asked: &BackupOptions, location: &str) -> Value {
 }
 
 /// What is written of a backup that stands: what its marker says.
-fn stands(marker: &Backup) -> Value {
+pub(crate) fn stands(marker: &Backup) -> Value {
     json!({
         "metadata": {"annotations": marker.metadata.annotations},
         "status": marker.status,
@@ -161,81 +140,51 @@ fn stands(marker: &Backup) -> Value {
 
 fn failed(desk: &Desk, why: &str) -> Value {
     json!({"status": {
-        "phase": "Failed", "failureReason": why,
+        "phase": "Failed", "failureReason": bounded(why),
         "completionTimestamp": format!("{:.0}", desk.now()),
     }})
-}
-
-/// Writes how it ended, unless somebody decided that meanwhile.
-async fn end(desk: &Desk, object: &Value, patch: &Value) -> Result<()> {
-    loop {
-        let written = async {
-            let Some(now) = desk.backups.read(object).await? else {
-                return Ok(Written::Yes);
-            };
-            if phase(&now) != "InProgress" || run_of(&now) != Some(&desk.run) {
-                return Ok(Written::Yes);
-            }
-            desk.backups.decide(&now, patch.clone()).await
-        };
-        match written.await {
-            Ok(Written::Yes) => return Ok(()),
-            Ok(Written::Changed) => {}
-            Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Forbidden) => return Err(e),
-            Err(e) => {
-                desk.ui
-                    .warn(&format!("backup {}: {}", name(object), e.sentence()));
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
-    }
-}
-
-/// Writes the progress while it goes on.
-async fn tell(desk: Arc<Desk>, object: Arc<Value>, count: Arc<Count>) {
-    let mut last = (0, 0);
-    loop {
-        tokio::time::sleep(OFTEN).await;
-        let now = count.told();
-        if now == last {
-            continue;
-        }
-        last = now;
-        let (known, done) = now;
-        let patch = json!({"status": {"progress": {"totalItems": known, "itemsBackedUp": done}}});
-        // The next one tells more.
-        let _ = desk.backups.patch(&object, patch).await;
-    }
 }
 
 /// Ends a backup that is InProgress and that nobody makes any more: it stands where its marker does.
 pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> Result<()> {
     let title = name(&object).to_owned();
-    let location = object["spec"]["storageLocation"]
+    let place = object["spec"]["storageLocation"]
         .as_str()
         .unwrap_or_default();
-    let marker =
-        match locations::open_named(&desk, location).await {
-            Ok(location) => match catalog::get(&location.store, &Name::foreign(&title)?).await {
-                Ok(entry) => Some(entry.backup),
-                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => None,
-                Err(e) => return Err(e.context(
-                    "the controller that made it is gone, and whether it stands can not be seen",
-                )),
-            },
-            // Where the location is gone, nobody can know.
-            Err(e) if e.kind() == Kind::NotFound => None,
-            Err(e) => return Err(e),
-        };
+    let began = time(&object, "/status/startTimestamp");
+    let now = desk.now();
+    let is_long_ago = began.is_none_or(|at| at > now || now.duration_since(at) > PATIENCE);
+    let seen = async {
+        let location = locations::open_named(&desk, place).await?;
+        let entry = catalog::get(&location.store, &Name::foreign(&title)?).await?;
+        Ok::<_, Error>(entry.backup)
+    };
+    let marker = match seen.await {
+        Ok(marker) => Some(marker),
+        // Neither is a marker that can not be read one of ours, nor can anybody look into a location that is gone.
+        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => None,
+        // If it stands after all, the sync finds it.
+        Err(_) if is_long_ago => None,
+        Err(e) => {
+            return Err(Error::context(
+                e,
+                "the controller that made it is gone, and whether it stands can not be seen",
+            ));
+        }
+    };
     let of_run = |marker: &Backup| {
         marker.metadata.annotations.get(RUN).map(String::as_str) == run_of(&object)
     };
     let patch = match marker.filter(of_run) {
         Some(marker) => stands(&marker),
-        None => failed(
-            &desk,
-            "the controller that made this backup ended before the backup was done; nothing of it can be restored",
-        ),
+        None => {
+            let mut patch = failed(
+                &desk,
+                "the controller that made this backup ended before the backup was done",
+            );
+            patch["metadata"] = json!({"annotations": {INTERRUPTED: "true"}});
+            patch
+        }
     };
     desk.ui.warn(&format!(
         "backup {title} was made by a controller that is gone: {}",

@@ -1,0 +1,425 @@
+//! Schedules: Backups are made of their templates when a slot is due. Which backup that is, [`plan`] decides; docs/controller.md says why.
+
+use std::sync::Arc;
+
+use backup_core::api::{API_VERSION, Schedule};
+use backup_core::error::Result;
+use backup_core::filter::Filter;
+use backup_core::name::Name;
+use backup_core::schedule::{self, Schedule as Times};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::backups::{AGAIN_FOR, INTERRUPTED, SLOT};
+use super::desk::{Desk, Work};
+use super::objects::{annotation, bounded, decode, label, name, phase, time};
+
+/// The label with the schedule, Velero's.
+pub(crate) const SCHEDULE: &str = backup_core::catalog::SCHEDULE_NAME;
+
+/// A backup that was lost with its controller is made once more, if that was not longer ago.
+const RERUN_WITHIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// A slot that is taken up so late is told with the time at which it was.
+const LATE: SignedDuration = SignedDuration::from_mins(1);
+
+/// `-YYYYMMDDhhmmss`, and the names that Kubernetes takes.
+const LONGEST_NAME: usize = 253 - 15;
+
+/// What is to be done with a schedule now.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// It can not be followed.
+    Refuse(Vec<String>),
+    /// It can.
+    Enable,
+    /// What was missed so far is passed over, as was asked for.
+    Skip,
+    /// A backup is made.
+    Make {
+        name: String,
+        slot: Timestamp,
+        /// The backup in whose place it is made.
+        again_for: Option<String>,
+    },
+}
+
+/// One look at all schedules.
+pub(crate) fn turn(desk: &Arc<Desk>) {
+    let all = desk.schedules.all();
+    if all.is_empty() {
+        return;
+    }
+    let backups = desk.backups.mirror().all();
+    for object in all {
+        if !desk.is_free(&object) {
+            continue;
+        }
+        let made: Vec<&Value> = backups
+            .iter()
+            .filter(|backup| label(backup, SCHEDULE) == Some(name(&object)))
+            .map(|backup| &**backup)
+            .collect();
+        match plan(&object, &made, desk.now()) {
+            None => {}
+            Some(step) => desk.begin(&object, Work::Small, |desk, object, _| {
+                carry_out(desk, object, step)
+            }),
+        }
+    }
+}
+
+/// What is to be done, where something is.
+fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
+    let times = match validate(object) {
+        Ok(times) => times,
+        Err(why) => {
+            let is_said = phase(object) == "FailedValidation"
+                && object["status"]["validationErrors"] == json!(why);
+            return (!is_said).then_some(Step::Refuse(why));
+        }
+    };
+    if phase(object) != "Enabled" {
+        return Some(Step::Enable);
+    }
+    if object["spec"]["paused"] == true {
+        return None;
+    }
+    if object["spec"]["skipImmediately"] == true {
+        return Some(Step::Skip);
+    }
+    // Those of other makers do not hold it up: who knows what becomes of them.
+    let is_open = |backup: &&Value| {
+        annotation(backup, SLOT).is_some()
+            && matches!(
+                phase(backup),
+                "" | "New" | "Queued" | "ReadyToStart" | "InProgress"
+            )
+    };
+    if made.iter().any(is_open) {
+        return None;
+    }
+    if let Some(again) = again(object, made, now) {
+        return Some(again);
+    }
+    let slots = made.iter().filter_map(|backup| slot(backup));
+    let noted = ["/status/lastBackup", "/status/lastSkipped"];
+    let noted = noted.into_iter().filter_map(|at| time(object, at));
+    let created = time(object, "/metadata/creationTimestamp")?;
+    let anchor = schedule::anchor(created, slots.chain(noted), now);
+    let slot = times.due(anchor, now)?;
+    Some(Step::Make {
+        name: crate::flags::generated_name(name(object), slot),
+        slot,
+        again_for: None,
+    })
+}
+
+fn slot(backup: &Value) -> Option<Timestamp> {
+    annotation(backup, SLOT)?.parse().ok()
+}
+
+/// The backup in the place of the newest one, if that was lost with its controller and is none itself. Its name follows from that one's end, so that
+/// it is made once whoever looks.
+fn again(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
+    let newest = made
+        .iter()
+        .filter_map(|backup| Some((slot(backup)?, *backup)));
+    let newest =
+        newest.max_by_key(|(slot, backup)| (*slot, annotation(backup, AGAIN_FOR).is_some()));
+    let (slot, lost) = newest?;
+    annotation(lost, INTERRUPTED)?;
+    let ended = time(lost, "/status/completionTimestamp")?;
+    let is_late = ended > now || now.duration_since(ended) > RERUN_WITHIN;
+    if is_late || annotation(lost, AGAIN_FOR).is_some() || phase(lost) != "Failed" {
+        return None;
+    }
+    Some(Step::Make {
+        // A second later than the end of the first one: its name may be of the same second.
+        name: crate::flags::generated_name(
+            name(object),
+            ended.checked_add(SignedDuration::from_secs(1)).ok()?,
+        ),
+        slot,
+        again_for: Some(name(lost).to_owned()),
+    })
+}
+
+/// The times of a schedule that can be followed; else all that is wrong with it.
+fn validate(object: &Value) -> Result<Times, Vec<String>> {
+    let schedule: Schedule = decode(object).map_err(|why| vec![why])?;
+    let mut wrong = Vec::new();
+    let said = |e: backup_core::Error| bounded(&e.sentence());
+    let times = Times::parse(&schedule.spec.schedule, None).map_err(said);
+    let template = &schedule.spec.template;
+    wrong.extend(
+        times
+            .as_ref()
+            .err()
+            .map(|why| format!("invalid schedule: {why}")),
+    );
+    wrong.extend(Filter::of(template).validate().err().map(said));
+    wrong.extend(template.policies().err().map(said));
+    if schedule.metadata.name.len() > LONGEST_NAME {
+        wrong.push(format!(
+            "its backups can not be named: the schedule's name is longer than {LONGEST_NAME} characters"
+        ));
+    }
+    wrong.extend(Name::foreign(&schedule.metadata.name).err().map(said));
+    match times {
+        Ok(times) if wrong.is_empty() => Ok(times),
+        _ => Err(wrong),
+    }
+}
+
+async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()> {
+    let title = name(&object);
+    let patch = match step {
+        Step::Refuse(why) => {
+            desk.ui
+                .warn(&format!("schedule {title} is refused: {}", why.join("; ")));
+            json!({"status": {"phase": "FailedValidation", "validationErrors": why}})
+        }
+        Step::Enable => json!({"status": {"phase": "Enabled", "validationErrors": null}}),
+        Step::Skip => json!({
+            "spec": {"skipImmediately": false},
+            "status": {"lastSkipped": format!("{:.0}", desk.now())},
+        }),
+        Step::Make {
+            name,
+            slot,
+            again_for,
+        } => {
+            let schedule: Schedule = decode(&object).map_err(backup_core::Error::invalid)?;
+            let backup = backup(&schedule, &object, &name, slot, again_for.as_deref());
+            let is_made = desk.backups.create(&backup).await?;
+            if is_made {
+                desk.ui
+                    .note(&format!("schedule {title} makes backup {name}"));
+            }
+            let now = desk.now();
+            let is_late = now.duration_since(slot) > LATE;
+            let last = if is_late { now } else { slot };
+            json!({"status": {"lastBackup": format!("{last:.0}")}})
+        }
+    };
+    desk.schedules.decide(&object, patch).await.map(drop)
+}
+
+/// The Backup of a slot.
+fn backup(
+    schedule: &Schedule,
+    object: &Value,
+    name: &str,
+    slot: Timestamp,
+    again_for: Option<&str>,
+) -> Value {
+    let mut labels = schedule.labels_of_backups();
+    labels.insert(SCHEDULE.to_owned(), schedule.metadata.name.clone());
+    let mut annotations = schedule.annotations_of_backups();
+    annotations.retain(|key, _| !key.starts_with("kubectl-backup/"));
+    annotations.insert(SLOT.to_owned(), format!("{slot:.0}"));
+    if let Some(lost) = again_for {
+        annotations.insert(AGAIN_FOR.to_owned(), lost.to_owned());
+    }
+    let mut metadata = json!({
+        "name": name, "namespace": object["metadata"]["namespace"], "labels": labels, "annotations": annotations,
+    });
+    if object["spec"]["useOwnerReferencesInBackup"] == true {
+        metadata["ownerReferences"] = json!([{
+            "apiVersion": API_VERSION, "kind": "Schedule", "name": schedule.metadata.name,
+            "uid": object["metadata"]["uid"], "controller": true,
+        }]);
+    }
+    json!({
+        "apiVersion": API_VERSION, "kind": "Backup", "metadata": metadata, "spec": object["spec"]["template"],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-21T{text}Z").parse().unwrap()
+    }
+
+    fn schedule(spec: Value, status: Value) -> Value {
+        json!({"apiVersion": API_VERSION, "kind": "Schedule",
+            "metadata": {"name": "s", "namespace": "n", "uid": "u", "creationTimestamp": "2026-11-21T00:00:30Z",
+                "labels": {"team": "shop"}, "annotations": {"a": "b", "kubectl-backup/keep": "3"}},
+            "spec": spec, "status": status})
+    }
+
+    fn made(name: &str, slot: Option<&str>, phase: &str, annotations: Value) -> Value {
+        let mut backup = json!({"metadata": {"name": name, "annotations": annotations}, "status": {"phase": phase, "completionTimestamp": "2026-11-21T02:00:20Z"}});
+        if let Some(slot) = slot {
+            backup["metadata"]["annotations"][SLOT] = at(slot).to_string().into();
+        }
+        backup
+    }
+
+    fn enabled(spec: Value) -> Value {
+        schedule(spec, json!({"phase": "Enabled"}))
+    }
+
+    fn make(name: &str, slot: &str) -> Option<Step> {
+        Some(Step::Make {
+            name: name.to_owned(),
+            slot: at(slot),
+            again_for: None,
+        })
+    }
+
+    #[test]
+    fn a_slot_is_taken_once_and_what_was_missed_collapses_into_the_newest() {
+        let hourly = enabled(json!({"schedule": "0 * * * *"}));
+        let plan = |made: &[&Value], now: &str| plan(&hourly, made, at(now));
+        assert_eq!(plan(&[], "00:59:59"), None);
+        assert_eq!(plan(&[], "01:00:00"), make("s-20261121010000", "01:00:00"));
+        assert_eq!(plan(&[], "05:13:00"), make("s-20261121050000", "05:00:00"));
+        let done = made("x", Some("01:00:00"), "Completed", json!({}));
+        assert_eq!(plan(&[&done], "01:59:59"), None);
+        assert_eq!(
+            plan(&[&done], "02:00:00"),
+            make("s-20261121020000", "02:00:00")
+        );
+        // What did not succeed was taken all the same.
+        let failed = made("x", Some("01:00:00"), "FailedValidation", json!({}));
+        assert_eq!(plan(&[&failed], "01:30:00"), None);
+        // One that a clock took that was wrong does not hold it up.
+        let future = made("x", Some("23:00:00"), "Completed", json!({}));
+        assert_eq!(
+            plan(&[&future], "03:00:00"),
+            make("s-20261121030000", "03:00:00")
+        );
+    }
+
+    #[test]
+    fn a_schedule_never_overlaps_itself_and_others_backups_do_not_hold_it_up() {
+        let hourly = enabled(json!({"schedule": "@every 1h"}));
+        for phase in ["", "New", "Queued", "ReadyToStart", "InProgress"] {
+            let open = made("x", Some("01:00:30"), phase, json!({}));
+            assert_eq!(plan(&hourly, &[&open], at("05:00:00")), None, "{phase}");
+            let by_hand = made("x", None, phase, json!({}));
+            assert!(
+                plan(&hourly, &[&by_hand], at("05:00:00")).is_some(),
+                "{phase}"
+            );
+        }
+        let noted = schedule(
+            json!({"schedule": "@every 1h"}),
+            json!({"phase": "Enabled", "lastBackup": at("03:00:30").to_string()}),
+        );
+        assert_eq!(plan(&noted, &[], at("04:00:29")), None);
+        assert_eq!(
+            plan(&noted, &[], at("04:00:30")),
+            make("s-20261121040030", "04:00:30")
+        );
+    }
+
+    #[test]
+    fn paused_and_skipped_slots_are_not_taken() {
+        let now = at("05:00:10");
+        let paused = enabled(json!({"schedule": "@hourly", "paused": true}));
+        assert_eq!(plan(&paused, &[], now), None);
+        let skip = enabled(json!({"schedule": "@hourly", "skipImmediately": true}));
+        assert_eq!(plan(&skip, &[], now), Some(Step::Skip));
+        let skipped = schedule(
+            json!({"schedule": "@hourly"}),
+            json!({"phase": "Enabled", "lastSkipped": at("05:00:09").to_string()}),
+        );
+        assert_eq!(plan(&skipped, &[], now), None);
+    }
+
+    #[test]
+    fn a_backup_that_was_lost_with_its_controller_is_made_once_more() {
+        let hourly = enabled(json!({"schedule": "@hourly"}));
+        let lost = made(
+            "first",
+            Some("02:00:00"),
+            "Failed",
+            json!({INTERRUPTED: "true"}),
+        );
+        let again = plan(&hourly, &[&lost], at("02:01:00"));
+        assert_eq!(
+            again,
+            Some(Step::Make {
+                name: "s-20261121020021".to_owned(),
+                slot: at("02:00:00"),
+                again_for: Some("first".to_owned()),
+            })
+        );
+        // Not a second time, not when the second one is lost too, and not the next day.
+        for phase in ["Completed", "Failed"] {
+            let second = made(
+                "second",
+                Some("02:00:00"),
+                phase,
+                json!({AGAIN_FOR: "first", INTERRUPTED: "true"}),
+            );
+            assert_eq!(plan(&hourly, &[&second, &lost], at("02:02:00")), None);
+        }
+        assert_eq!(
+            plan(&hourly, &[&lost], at("03:00:21")),
+            make("s-20261121030000", "03:00:00")
+        );
+        // One that failed by itself has said why.
+        let failed = made("first", Some("02:00:00"), "Failed", json!({}));
+        assert_eq!(plan(&hourly, &[&failed], at("02:01:00")), None);
+    }
+
+    #[test]
+    fn what_can_not_be_followed_is_refused_with_every_reason_and_said_once() {
+        let bad = json!({"schedule": "soon", "template": {"includedResources": ["pods"], "includedClusterScopedResources": ["nodes"]}});
+        let Some(Step::Refuse(why)) = plan(&schedule(bad.clone(), json!({})), &[], at("01:00:00"))
+        else {
+            panic!()
+        };
+        assert_eq!(why.len(), 2, "{why:?}");
+        assert!(why[0].contains("soon"));
+        let said = schedule(
+            bad,
+            json!({"phase": "FailedValidation", "validationErrors": why}),
+        );
+        assert_eq!(plan(&said, &[], at("01:00:00")), None);
+        let good = schedule(
+            json!({"schedule": "CRON_TZ=Europe/Berlin 0 1 * * *"}),
+            said["status"].clone(),
+        );
+        assert_eq!(plan(&good, &[], at("01:00:00")), Some(Step::Enable));
+        let mut long = schedule(json!({"schedule": "@daily"}), json!({}));
+        long["metadata"]["name"] = "x".repeat(240).into();
+        assert!(matches!(
+            plan(&long, &[], at("01:00:00")),
+            Some(Step::Refuse(_))
+        ));
+    }
+
+    #[test]
+    fn the_backup_is_the_template_with_the_schedules_labels() {
+        let object = enabled(
+            json!({"schedule": "@daily", "useOwnerReferencesInBackup": true,
+            "template": {"includedNamespaces": ["shop"], "newer": 1}}),
+        );
+        let of = |object: &Value| {
+            let schedule: Schedule = decode(object).unwrap();
+            backup(&schedule, object, "s-1", at("02:00:00"), None)
+        };
+        assert_eq!(
+            of(&object),
+            json!({"apiVersion": API_VERSION, "kind": "Backup",
+                "metadata": {"name": "s-1", "namespace": "n",
+                    "labels": {"team": "shop", SCHEDULE: "s"}, "annotations": {"a": "b", SLOT: "2026-11-21T02:00:00Z"},
+                    "ownerReferences": [{"apiVersion": API_VERSION, "kind": "Schedule", "name": "s", "uid": "u", "controller": true}]},
+                "spec": {"includedNamespaces": ["shop"], "newer": 1}})
+        );
+        let own = enabled(
+            json!({"schedule": "@daily", "template": {"metadata": {"labels": {"x": "y"}}}}),
+        );
+        assert_eq!(
+            of(&own)["metadata"]["labels"],
+            json!({"x": "y", SCHEDULE: "s"})
+        );
+    }
+}
