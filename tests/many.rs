@@ -319,11 +319,38 @@ fn several_clusters_are_backed_up_looked_at_and_restored_as_one() {
     );
     let table = with(&["get"], &half).ok();
     assert!(!table.stdout.contains("gone"), "{}", table.stdout);
+    let dry = with(&["prune", "--keep", "1", "--dry-run"], &half).code(1);
+    says(&dry, &["gone: error", "us/backup/second would be pruned"]);
     us.kubectl(&["delete", "configmap", "where", "-n", "many-shop"]);
-    let restore = ["restore", "create", "--from-backup", "third", "--yes"];
+    let restore = [
+        "restore",
+        "create",
+        "back",
+        "--from-backup",
+        "third",
+        "--yes",
+    ];
     let done = with(&restore, &half).code(1);
     says(&done, &["gone: nothing is restored into it"]);
     is_there(&us, "us");
+    let record = folder.join("us/restores/back");
+    assert!(record.is_dir());
+    let one = [
+        "restore",
+        "delete",
+        "back",
+        "--yes",
+        "--context",
+        "us",
+        "--location",
+        "offsite/us",
+    ];
+    run(&one).ok();
+    let deleted = with(&["restore", "delete", "back", "--yes"], &half).code(1);
+    says(
+        &deleted,
+        &["europe/restore/back deleted", "us: error", "gone: error"],
+    );
 
     // Nor does one that never says who we are to it: it is asked once, and ended.
     let third = "- {context: us}\n  - {context: stuck}";
@@ -434,6 +461,10 @@ fn several_clusters_are_backed_up_looked_at_and_restored_as_one() {
     says(
         &refused,
         &["us: error", "is of cluster eu", "--context us", "by itself"],
+    );
+    says(
+        &refused,
+        &["eu: error", "in those of others", "--location file://"],
     );
     let missing = us.try_kubectl(&["get", "configmap", "where", "-n", "many-shop"]);
     assert_ne!(missing.code, 0);

@@ -211,18 +211,43 @@ impl Many {
     {
         let work = &work;
         side_by_side(&self.members, |member| async move {
-            // Ctrl-C is for those that wait for their turn as well.
-            if member.context.is_stopped() {
-                return (member, Err(Exit::Interrupted));
-            }
-            let done = work(member).await.map_err(|error| {
-                member.context.ui.error(&error);
-                error.exit()
-            });
-            (member, done)
+            (member, begun(member, || work(member)).await)
         })
         .await
     }
+}
+
+/// Does something with what was found of each of them, as [`Many::each`]; where nothing was, why was told, and stays what came of it.
+pub(crate) async fn then<'f, 'm, A, T, F>(
+    found: &'f Done<'m, A>,
+    work: impl Fn(&'m Member, &'f A) -> F,
+) -> Done<'m, T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let work = &work;
+    side_by_side(found, |(member, found)| async move {
+        let done = match found {
+            Ok(found) => begun(member, || work(member, found)).await,
+            Err(exit) => Err(*exit),
+        };
+        (*member, done)
+    })
+    .await
+}
+
+/// Ctrl-C is for those that wait for their turn as well.
+async fn begun<T, F>(member: &Member, work: impl FnOnce() -> F) -> Result<T, Exit>
+where
+    F: Future<Output = Result<T>>,
+{
+    if member.context.is_stopped() {
+        return Err(Exit::Interrupted);
+    }
+    work().await.map_err(|error| {
+        member.context.ui.error(&error);
+        error.exit()
+    })
 }
 
 /// Some at a time, in whatever order they come to an end; what came of them is in theirs. One that takes long holds no other one's place.

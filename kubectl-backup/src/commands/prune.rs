@@ -1,7 +1,5 @@
 //! `prune`: removes what is expired, what is too much of a schedule, and what dead runs left.
 
-use std::collections::BTreeMap;
-
 use backup_core::catalog::{self, PruneOptions, Pruned};
 use backup_core::location::Location;
 use backup_core::name::Name;
@@ -91,19 +89,7 @@ async fn several(context: &Context, args: &PruneArgs, many: &Many) -> Result<Exi
         let question = format!("remove {}?", sums.join(", "));
         context.ui.confirm(args.removal.yes, &question)?;
     }
-    let found: BTreeMap<_, _> = found
-        .iter()
-        .map(|(member, would)| (&member.name, would))
-        .collect();
-    let found = &found;
-    let done = many.each(|member| async move {
-        match found.get(&member.name) {
-            Some(Ok(would)) => prune(&member.context, args, would).await,
-            // Why was told when it was looked at.
-            Some(Err(exit)) => Ok(*exit),
-            None => Ok(Exit::Failed),
-        }
-    });
+    let done = many::then(&found, |member, would| prune(&member.context, args, would));
     let done = done.await.into_iter();
     Ok(many::worst(
         done.map(|(_, done)| done.unwrap_or_else(|exit| exit)),

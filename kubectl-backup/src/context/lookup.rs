@@ -157,17 +157,44 @@ impl Context {
     pub(crate) async fn find_backup(&self, name: &Name) -> Result<(Place, Entry)> {
         let mut found = Vec::new();
         let mut missed = Vec::new();
-        for place in self.every_place().await? {
+        let places = self.every_place().await?;
+        let own_alone = self.member.is_some() && places.iter().all(|place| place.cluster.is_some());
+        for place in places {
             match catalog::get(&place.location.store, name).await {
                 Ok(entry) => found.push((place, entry)),
                 Err(e) if e.kind() == Kind::NotFound => missed.push(e),
                 Err(e) => return Err(e.into()),
             }
         }
+        if found.is_empty() && own_alone {
+            self.refuse_elsewhere(name).await?;
+        }
         if found.is_empty() {
             return Err(self.missed("backup", name, missed));
         }
         self.only("backup", name, found).await
+    }
+
+    /// Errors where another cluster's folder on this machine has the backup: it may be this cluster's, from before it was made anew.
+    async fn refuse_elsewhere(&self, name: &Name) -> Result<()> {
+        let mut there = Vec::new();
+        for place in self.folders()? {
+            if catalog::get(&place.location.store, name).await.is_ok() {
+                there.push(self.choice(&place));
+            }
+        }
+        if there.is_empty() {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "backup {name} is not in the folder of this cluster, and in those of others"
+        ))
+        .hint(format!(
+            "where it is meant all the same, use it by itself, with {}{}",
+            there.join(" or "),
+            self.flags_again()
+        ))
+        .into())
     }
 
     /// The newest good backup of a schedule: this cluster's where it has any, as [`catalog::of_schedule`] has it.

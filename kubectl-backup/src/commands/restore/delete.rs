@@ -1,7 +1,5 @@
 //! `restore delete`: removes the records of restores.
 
-use std::collections::BTreeMap;
-
 use backup_core::api::Phase;
 use backup_core::name::Name;
 use backup_core::{Error, catalog};
@@ -60,24 +58,12 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         let question = format!("delete the records of {}?", parts.join(", and "));
         args.removal.agreed(&context.ui, &question)?;
     }
-    let found: BTreeMap<_, _> = found
-        .iter()
-        .map(|(member, found)| (&member.name, found))
-        .collect();
-    let (found, args, agreed) = (&found, &args, !args.removal.is_dry());
-    let done = many.each(|member| async move {
-        match found.get(&member.name) {
-            Some(Ok(found)) => delete(&member.context, args, found, agreed).await,
-            // Why was told when it was looked for.
-            Some(Err(_)) | None => Ok(()),
-        }
+    let (args, agreed) = (&args, !args.removal.is_dry());
+    let done = many::then(&found, |member, found| {
+        delete(&member.context, args, found, agreed)
     });
-    let exits = done.await.into_iter().map(|(member, done)| {
-        let looked = found
-            .get(&member.name)
-            .and_then(|found| found.as_ref().err());
-        looked.copied().unwrap_or(many::exit_of(&done))
-    });
+    let done = done.await;
+    let exits = done.iter().map(|(_, done)| many::exit_of(done));
     Ok(many::worst(exits))
 }
 

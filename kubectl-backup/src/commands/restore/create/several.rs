@@ -1,7 +1,5 @@
 //! `restore create` for several clusters: each of them gets its own backup back. What goes where is told first, and somebody says yes to it.
 
-use std::collections::BTreeMap;
-
 use backup_core::catalog::Maker;
 use backup_core::error::quoted;
 use backup_core::restore::{DryRun, Lack};
@@ -39,27 +37,14 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
     ask(context, args, &found)?;
     let mut rows = Vec::new();
     let mut exits = Vec::new();
-    let ready: BTreeMap<_, _> = found
-        .iter()
-        .map(|(member, ready)| (&member.name, ready))
-        .collect();
-    let ready = &ready;
-    let done = many.each(|member| async move {
-        let Some(Ok(ready)) = ready.get(&member.name) else {
-            // Why was told when it was looked for.
-            return Ok(None);
-        };
+    let done = many::then(&found, |member, ready| async move {
         let report = restore(&member.context, &ready.args, &ready.meant).await?;
         tell(&member.context, &report);
-        Ok(Some(report))
+        Ok(report)
     });
     for (member, done) in done.await {
-        exits.push(match &done {
-            Ok(Some(report)) => exit(report),
-            Ok(None) => Exit::Failed,
-            Err(exit) => *exit,
-        });
-        let restored = done.ok().flatten().map(|report| report.restore);
+        exits.push(done.as_ref().map_or_else(|exit| *exit, exit));
+        let restored = done.ok().map(|report| report.restore);
         let object = restored.as_ref().map(serde_json::to_value).transpose();
         let object = object
             .map_err(|e| Error::other("the restore can not be written as JSON").because(e))?;
