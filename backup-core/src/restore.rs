@@ -13,6 +13,7 @@ mod open;
 mod order;
 mod owners;
 mod patience;
+mod place;
 mod plan;
 mod preflight;
 mod report;

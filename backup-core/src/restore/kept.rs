@@ -16,7 +16,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 
 use super::apply::Job;
-use super::journal::Place;
+use super::place::Place;
 use super::report;
 use super::rewrite::{self, Rewrite, Side};
 use crate::error::{Error, Result};

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::journal::{self, Earlier, Place};
+use super::journal::{self, Earlier};
 use super::open::marker;
+use super::place::Place;
 use super::{ExistingPolicy, RestoreOptions, rewrite};
 use crate::api::{LabelSelector, RestoreSpec};
 use crate::cluster::Cluster;

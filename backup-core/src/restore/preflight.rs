@@ -2,6 +2,7 @@
 //! brings itself is not lacking. What can not be told (a list that is forbidden) is not held to be lacking, but a note says so.
 
 pub(super) mod look;
+mod rights;
 #[cfg(test)]
 mod tests;
 

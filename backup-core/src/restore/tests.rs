@@ -18,8 +18,9 @@ use kube::client::Body;
 
 use super::apply::{Applier, Deletions, Done, Job, Known, Notices};
 use super::gather::Resource;
-use super::journal::{Journal, Place};
+use super::journal::Journal;
 use super::naming::{choose_name, hash_of};
+use super::place::Place;
 use super::rewrite::Rewrite;
 use super::*;
 use crate::archive::read::Object;

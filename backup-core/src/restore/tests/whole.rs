@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::super::journal::Place;
+use super::super::place::Place;
 use super::super::*;
 use super::fake::Fake;
 use crate::api::Phase;

@@ -5,7 +5,8 @@ use std::sync::{Mutex as Plain, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex, OnceCell};
 
-use super::super::super::journal::{self, Place};
+use super::super::super::journal;
+use super::super::super::place::Place;
 use super::super::Job;
 use crate::error::Result;
 use crate::layout::RestoreKeys;
