@@ -4,6 +4,7 @@
 mod again;
 mod foundations;
 mod rewiring;
+mod settling;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -31,16 +32,6 @@ use crate::progress::Progress;
 const BYTES: usize = 24 << 20;
 /// Up to so many objects of a resource are just created, instead of listing what is there.
 const FEW: u64 = 50;
-/// Kinds without which a server refuses others.
-const AWAITED: [&str; 5] = [
-    "serviceaccounts",
-    "priorityclasses.scheduling.k8s.io",
-    "runtimeclasses.node.k8s.io",
-    "roles.rbac.authorization.k8s.io",
-    "clusterroles.rbac.authorization.k8s.io",
-];
-/// Failures kept for another try.
-const FAILURES: usize = 100_000;
 
 /// A task that ends with its handle.
 struct Task<T>(JoinHandle<T>);
@@ -431,114 +422,6 @@ impl<S: Source> Waves<'_, S> {
     async fn drain(&mut self) -> Result<()> {
         while !self.state.flight.is_empty() {
             self.settle_first().await?;
-        }
-        Ok(())
-    }
-
-    /// Takes note of what became of an object.
-    async fn settle(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
-        if self.applier.tries() {
-            self.tried(ticket, &mut done);
-        }
-        if let (Some(old), Some(new)) = (ticket.owner, done.uid) {
-            self.state.owners.insert(old, new);
-        }
-        if ticket.resource.name == order::NAMESPACES {
-            match done.action {
-                Action::Created => {
-                    self.state.lost.remove(&ticket.name);
-                    self.state.fresh.insert(ticket.name.clone());
-                }
-                Action::Failed => {
-                    self.state
-                        .lost
-                        .insert(ticket.name.clone(), done.reason.clone());
-                }
-                Action::Updated | Action::Recreated | Action::Skipped | Action::Untried => {
-                    drop(self.state.lost.remove(&ticket.name));
-                }
-            }
-        }
-        let changed = done.mine || (self.applier.is_dry() && done.action == Action::Updated);
-        if ticket.resource.name == order::CRDS && changed {
-            self.state.definitions.insert(ticket.name.clone());
-        }
-        if done.again
-            && !self.applier.is_dry()
-            && ticket.position.is_some()
-            && self.state.failures.len() < FAILURES
-        {
-            self.state.failures.push(Failure {
-                ticket: ticket.clone(),
-                reason: done.reason,
-            });
-            return Ok(());
-        }
-        self.note(ticket, done).await
-    }
-
-    /// What was refused only for an object that this restore would bring before it could not be tried.
-    fn tried(&mut self, ticket: &Ticket, done: &mut Done) {
-        let resource = &ticket.resource.name;
-        if done.action == Action::Created && AWAITED.contains(&resource.as_str()) {
-            let named = (
-                format!("{resource} {}", ticket.name),
-                ticket.namespace.clone(),
-            );
-            self.state.planned.insert(named);
-        }
-        if let Some(awaited) = done.awaits.take() {
-            let own = (awaited.clone(), ticket.namespace.clone());
-            let planned = &self.state.planned;
-            if planned.contains(&own) || planned.contains(&(awaited.clone(), None)) {
-                done.action = Action::Untried;
-                done.reason = format!("{awaited} does not exist yet");
-            }
-        }
-    }
-
-    async fn note(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
-        // What stands and was left alone has its own data.
-        let made = matches!(done.action, Action::Created | Action::Recreated)
-            || (done.mine && done.action == Action::Skipped);
-        let lost = ticket.lost.as_ref().filter(|_| made);
-        if let Some(lost) = lost {
-            if !done.reason.is_empty() {
-                done.reason.push_str("; ");
-            }
-            done.reason.push_str(lost);
-        }
-        let step = Step {
-            kind: format!(
-                "{}/{}",
-                ticket.resource.row.api_version(),
-                ticket.resource.row.kind
-            ),
-            namespace: ticket.namespace.clone(),
-            name: ticket.name.clone(),
-            action: done.action,
-            reason: done.reason,
-        };
-        self.record.step(&step, done.mine, done.warning)?;
-        if made && ticket.empty {
-            self.state.empty_claims.push(step.path());
-        }
-        if let Some(lost) = lost.filter(|_| self.data_wanted) {
-            let text = format!("{} {}: {lost}", step.kind, step.path());
-            self.record.fail(step.namespace.as_deref(), text)?;
-        }
-        if let Some(journal) = &mut self.journal {
-            for key in self.applier.deletions.take_settled() {
-                journal.settle(key)?;
-            }
-            if step.action != Action::Skipped {
-                journal.note(&step)?;
-            }
-            journal.flush(false).await;
-        }
-        self.progress.done(1, ticket.bytes);
-        if let Some(show) = &mut self.show {
-            show(step);
         }
         Ok(())
     }
