@@ -220,7 +220,16 @@ pub async fn plan(
     };
     let served = serves(cluster, progress).await?;
     let spool = &options.spool_dir;
-    let source = open(location, &options.backup, spool, &served, progress).await?;
+    let changing = options.changing();
+    let source = open(
+        location,
+        &options.backup,
+        spool,
+        &served,
+        changing,
+        progress,
+    )
+    .await?;
     let goal = Goal::Tell { dry, show };
     let (ended, mut warnings) = match source {
         Opened::Ours(archive) => run.go(&archive, served, goal).await?,
@@ -274,7 +283,16 @@ pub async fn restore(
     }
     let served = serves(cluster, progress).await?;
     let spool = &options.spool_dir;
-    let source = open(location, &options.backup, spool, &served, progress).await?;
+    let changing = options.changing();
+    let source = open(
+        location,
+        &options.backup,
+        spool,
+        &served,
+        changing,
+        progress,
+    )
+    .await?;
     let header = Header {
         format: journal::FORMAT.to_owned(),
         backup: options.backup.to_string(),
@@ -337,6 +355,11 @@ impl RestoreOptions {
         plan::refuse_never(&self.filter)?;
         plan::refuse_mappings(&self.filter, &self.namespace_mappings)?;
         self.rewriting.validate()
+    }
+
+    /// What is restored, where definitions that come along change those that stand.
+    fn changing(&self) -> Option<&Filter> {
+        (self.existing != ExistingPolicy::None).then_some(&self.filter)
     }
 
     /// With all that is changed on the way put together: what the target says, or what it said when the restore began.

@@ -61,6 +61,70 @@ fn objects_come_back_in_any_version_that_both_know_and_the_others_are_said_befor
     };
     ours(&place);
     theirs(&place);
+    along(&place.cluster);
+}
+
+/// A uid as servers make them.
+fn uid(number: u64) -> String {
+    format!("00000000-0000-0000-0000-{number:012}")
+}
+
+/// A definition that comes along and is changed will serve what the backup prefers: then nothing is lost with another version.
+fn along(cluster: &Cluster) {
+    let folder = Folder::new("location");
+    let location = format!("file://{}", folder.path().display());
+    let namespace = cluster.create_namespace("along");
+    let group = format!("{namespace}.example.com");
+    let pruning = |versions: &[(&str, &[&str])]| {
+        let versions: Vec<Value> = versions
+            .iter()
+            .map(|(version, fields)| {
+                let fields: serde_json::Map<_, _> = fields.iter().map(|f| ((*f).to_owned(), json!({"type": "string"}))).collect();
+                let spec = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}});
+                json!({"name": version, "served": true, "storage": *version == "v1", "schema": {"openAPIV3Schema": spec}})
+            })
+            .collect();
+        let mut definition: Value = serde_json::from_str(&definition(&group, &["v1"], "")).unwrap();
+        definition["spec"]["versions"] = versions.into();
+        definition
+    };
+    let mut old: Vec<(String, Value)> = [("", "v3"), ("v3-preferredversion/", "v3"), ("v1/", "v1")]
+        .into_iter()
+        .map(|(folder, version)| {
+            let path = format!("resources/gadgets.{group}/{folder}namespaces/{namespace}/one.json");
+            let mut body = gadget(&group, version, &namespace, "one");
+            body["metadata"]["uid"] = uid(1).into();
+            body["spec"] = if version == "v3" {
+                json!({"a": "1", "b": "2"})
+            } else {
+                json!({"a": "1"})
+            };
+            (path, body)
+        })
+        .collect();
+    let mut along = pruning(&[("v1", &["a", "b"]), ("v3", &["a", "b"])]);
+    along["metadata"]["uid"] = uid(2).into();
+    let path = format!(
+        "resources/customresourcedefinitions.apiextensions.k8s.io/cluster/gadgets.{group}.json"
+    );
+    old.push((path, along));
+    write(&folder, &old, &[]);
+    cluster.apply(&pruning(&[("v1", &["a"])]).to_string());
+    harness::wait_for("the kind", Duration::from_secs(60), || {
+        let path = format!("/apis/{group}/v1/gadgets");
+        (cluster.client().get(&path).unwrap().status == 200).then_some(())
+    });
+    let update = [
+        "restore",
+        "create",
+        "--from-backup",
+        "old",
+        "--existing-resource-policy=update",
+    ];
+    let run = on(cluster, &location, &update).ok();
+    assert!(!run.stderr.contains("the backup prefers"), "{}", run.stderr);
+    let path = format!("/apis/{group}/v3/namespaces/{namespace}/gadgets/one");
+    assert_eq!(cluster.get_raw(&path)["spec"], json!({"a": "1", "b": "2"}));
 }
 
 /// A backup of ours, into a target that serves other versions.
@@ -142,7 +206,7 @@ fn theirs(place: &Own) {
     .map(|(folder, version)| {
         let path = format!("resources/gadgets.{group}/{folder}namespaces/{namespace}/one.json");
         let mut body = gadget(&group, version, &namespace, "one");
-        body["metadata"]["uid"] = "uid-one".into();
+        body["metadata"]["uid"] = uid(1).into();
         (path, body)
     })
     .collect();
@@ -184,9 +248,34 @@ fn theirs(place: &Own) {
             "web",
             json!({"backend": {"serviceName": "web", "servicePort": 80}}),
         ),
+        (
+            "endpointslices.discovery.k8s.io",
+            "discovery.k8s.io/v1beta1",
+            "EndpointSlice",
+            "web-x",
+            Value::Null,
+        ),
+        (
+            "jobs.batch",
+            "batch/v1",
+            "Job",
+            "nightly-1",
+            json!({"suspend": true, "template": pods}),
+        ),
     ] {
-        let body = json!({"apiVersion": api_version, "kind": kind, "spec": spec,
-            "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{kind}-{name}")}});
+        let mut body = json!({"apiVersion": api_version, "kind": kind, "spec": spec,
+            "metadata": {"name": name, "namespace": namespace, "uid": uid(objects.len() as u64)}});
+        match kind {
+            // Its controller makes it anew.
+            "EndpointSlice" => {
+                let by = "endpointslice-controller.k8s.io";
+                body["metadata"]["labels"] = json!({"endpointslice.kubernetes.io/managed-by": by});
+            }
+            "Job" => {
+                body["metadata"]["ownerReferences"] = json!([{"apiVersion": "batch/v1beta1", "kind": "CronJob", "name": "nightly", "uid": uid(4)}]);
+            }
+            _ => {}
+        }
         objects.push((
             format!("resources/{resource}/namespaces/{namespace}/{name}.json"),
             body,
@@ -209,8 +298,9 @@ fn theirs(place: &Own) {
     );
     let done = place.run(&restore).arg("--yes").code(3);
     for part in [
-        "4 created",
+        "5 created",
         "2 failed",
+        "the backup prefers v3, which the target does not serve; its objects in the backup (1) count as v1",
         "PodDisruptionBudget",
         "every pod in policy/v1",
     ] {
@@ -230,6 +320,18 @@ fn theirs(place: &Own) {
     );
     let budget = get("/apis/policy/v1/namespaces/NS/poddisruptionbudgets/web");
     assert_eq!(budget["spec"]["selector"]["matchLabels"]["app"], "web");
+    let nightly = get("/apis/batch/v1/namespaces/NS/cronjobs/nightly");
+    let job = get("/apis/batch/v1/namespaces/NS/jobs/nightly-1");
+    let owner = &job["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["apiVersion"], "batch/v1", "{owner}");
+    assert_eq!(owner["uid"], nightly["metadata"]["uid"]);
+    // What came back in another version is not another object.
+    let kind = format!("gadgets.{group}");
+    let compare = ["diff", "old", "--include-resources"];
+    place.run(&compare).arg(&kind).ok();
+    let budgets = place.run(&compare).arg("poddisruptionbudgets").code(1);
+    assert!(budgets.stdout.contains("nobody"), "{}", budgets.stdout);
+    assert!(!budgets.stdout.contains("web"), "{}", budgets.stdout);
     // What was moved is told, and twice is once.
     let log = place.run(&["restore", "logs", "r"]).ok().stdout;
     assert!(log.contains("version batch/v1beta1 to batch/v1"), "{log}");

@@ -59,6 +59,21 @@ pub struct Spooled {
 pub struct SpoolReport {
     /// Warnings, such as an object that comes twice (the last counts).
     pub warnings: Vec<String>,
+    /// Resources of which objects were taken in another version than the preferred one.
+    pub others: Vec<OtherVersion>,
+}
+
+/// A resource of which objects were taken in another version than the one that the backup preferred.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// `gadgets.example.com`
+    pub resource: String,
+    /// The version that was preferred; empty where it is not there at all.
+    pub preferred: String,
+    /// The version that was taken.
+    pub taken: String,
+    /// How many objects.
+    pub count: u64,
 }
 
 /// How well a version of a resource suits the reader, 0 not at all: resource, version, and whether the backup preferred it.
@@ -126,6 +141,7 @@ pub async fn spool(
         rows = without_superseded(&draft, Unnamed::create(folder)?, &resources, &mut read).await?;
     }
     let report = SpoolReport {
+        others: read.others(),
         warnings: read.warnings.finish(),
     };
     Ok((Archive::open(bodies, rows).await?, report))
@@ -173,6 +189,10 @@ impl Keys {
         let key = (resource, namespace, name);
         u128::from(one.hash_one(key)) << 64 | u128::from(two.hash_one(key))
     }
+
+    fn bytes(&self, bytes: &[u8]) -> u64 {
+        self.0[0].hash_one(bytes)
+    }
 }
 
 /// A bounded list of sentences.
@@ -206,6 +226,10 @@ struct Seen {
     rank: u8,
     /// It is of the plain path.
     plain: bool,
+    /// It is of a version that was not preferred.
+    other: bool,
+    /// Of its bytes, under a secret key.
+    hash: u64,
 }
 
 /// What is known of a resource type.
@@ -213,6 +237,10 @@ struct Seen {
 struct Type {
     /// The version of the bodies that were taken, and how well it suits.
     version: Option<(u8, String)>,
+    /// The version that the backup preferred.
+    preferred: Option<String>,
+    /// Objects that were taken in another one.
+    others: u64,
     /// Known from the first body.
     resource: Option<Arc<ApiResource>>,
     page: Vec<Item>,
@@ -260,6 +288,17 @@ struct Read {
 }
 
 impl Read {
+    fn others(&self) -> Vec<OtherVersion> {
+        let types = self.types.iter().filter(|(_, about)| about.others > 0);
+        let other = |(resource, about): (&String, &Type)| OtherVersion {
+            resource: resource.clone(),
+            preferred: about.preferred.clone().unwrap_or_default(),
+            taken: about.version.clone().unwrap_or_default().1,
+            count: about.others,
+        };
+        types.map(other).collect()
+    }
+
     fn resources(&self) -> Vec<ResourceRow> {
         self.types
             .iter()
@@ -344,6 +383,7 @@ impl<R: Rank> Reader<R> {
             }
             Copy::Preferred(version) => {
                 let rank = (self.rank)(place.resource, version, true);
+                self.prefer(place.resource, version);
                 self.note_version(place.resource, rank, version);
                 if known.is_some_and(|known| known.rank >= rank) {
                     return Ok(());
@@ -354,7 +394,17 @@ impl<R: Rank> Reader<R> {
             Copy::Plain => {
                 let body = Body::read(entry, entries)?;
                 let rank = (self.rank)(place.resource, body.version(), true);
+                self.prefer(place.resource, body.version());
                 if known.is_some_and(|known| known.rank > rank) {
+                    return Ok(());
+                }
+                // The same bytes as the copy before it.
+                let hash_of_body = self.keys.bytes(&body.bytes);
+                if let Some(known) = self.seen.get_mut(&hash)
+                    && !known.plain
+                    && (known.rank, known.hash) == (rank, hash_of_body)
+                {
+                    known.plain = true;
                     return Ok(());
                 }
                 if rank > 0 {
@@ -372,14 +422,30 @@ impl<R: Rank> Reader<R> {
         if known.is_some() {
             *self.repeated.entry(hash).or_default() += 1;
         }
-        let plain = place.copy == Copy::Plain;
-        self.seen.insert(hash, Seen { rank, plain });
+        let seen = Seen {
+            rank,
+            plain: place.copy == Copy::Plain,
+            other: matches!(place.copy, Copy::Other(_)),
+            hash: self.keys.bytes(&body.bytes),
+        };
+        if let Some(about) = self.types.get_mut(place.resource) {
+            about.others += u64::from(seen.other);
+            about.others -= u64::from(known.is_some_and(|known| known.other));
+        }
+        self.seen.insert(hash, seen);
         if self.seen.len() > MOST_OBJECTS {
             return Err(Error::corrupt(format!(
                 "archive has more than {MOST_OBJECTS} objects"
             )));
         }
         self.object(entry, &place, body)
+    }
+
+    /// The first that is told as preferred is.
+    fn prefer(&mut self, resource: &str, version: &str) {
+        if let Some(about) = self.types.get_mut(resource) {
+            about.preferred.get_or_insert_with(|| version.to_owned());
+        }
     }
 
     /// The first of the versions that suit best is the resource's.

@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use super::pack::{Item, LEVEL, pack};
 use super::read::{Archive, Source};
 use super::row::{Outcome, ResourceRow};
-use super::spool::{as_stored, spool};
+use super::spool::{OtherVersion, as_stored, spool};
 use super::verify::{Findings, verify};
 use super::write::{ArchiveWriter, Totals};
 use crate::discovery::ApiResource;

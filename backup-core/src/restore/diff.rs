@@ -20,15 +20,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::open::{Opened, marker, open};
+use super::open::{Opened, marker, open, serves};
 use super::rewrite::Rewrite;
-use super::{gather, order, plan};
+use super::rewriting::Prepared;
+use super::{gather, order, plan, versions};
 use crate::api::{Backup, Phase};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::ResourceRow;
 use crate::backup::EXCLUDE_LABEL;
 use crate::cluster::Cluster;
-use crate::discovery::{self, ApiResource, Served};
+use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::location::Location;
@@ -154,12 +155,17 @@ pub async fn diff(
         scope: Filter::of(&backup.spec),
         progress,
     };
-    let (spool, any) = (&options.spool_dir, Served::default());
-    let mut compared = match open(location, &options.backup, spool, &any, progress).await? {
-        Opened::Ours(archive) => run.with(&archive, other, show).await?,
+    let served = match &other {
+        Other::Cluster(cluster) => serves(cluster, progress).await?,
+        Other::Backup(..) => Served::default(),
+    };
+    let spool = &options.spool_dir;
+    let source = open(location, &options.backup, spool, &served, None, progress).await?;
+    let mut compared = match source {
+        Opened::Ours(archive) => run.with(&archive, other, &served, show).await?,
         Opened::Foreign(archive, more) => {
             warnings.extend(more);
-            run.with(&archive, other, show).await?
+            run.with(&archive, other, &served, show).await?
         }
     };
     compared.warnings.extend(warnings);
@@ -193,34 +199,26 @@ impl Run<'_> {
         &self,
         archive: &Archive<A>,
         other: Other<'_>,
+        served: &Served,
         show: &mut (dyn FnMut(Difference) -> Result<()> + Send),
     ) -> Result<Compared> {
         match other {
             Other::Cluster(cluster) => {
-                self.progress.step("looking at the cluster");
-                let served = discovery::discover(cluster).await?;
                 let live = Live::new(cluster, served.clone(), self.namespaces()).await?;
-                self.compare(archive, &live, &served, show).await
+                self.compare(archive, &live, served, show).await
             }
             Other::Backup(location, name) => {
                 let scope = Filter::of(&spec(location, name).await?.spec);
-                let served = Served::default();
-                match open(
-                    location,
-                    name,
-                    &self.options.spool_dir,
-                    &served,
-                    self.progress,
-                )
-                .await?
-                {
+                let spool = &self.options.spool_dir;
+                let source = open(location, name, spool, served, None, self.progress);
+                match source.await? {
                     Opened::Ours(other) => {
                         let saved = Saved::new(&other, name, scope);
-                        self.compare(archive, &saved, &served, show).await
+                        self.compare(archive, &saved, served, show).await
                     }
                     Opened::Foreign(other, warnings) => {
                         let saved = Saved::new(&other, name, scope);
-                        let mut compared = self.compare(archive, &saved, &served, show).await?;
+                        let mut compared = self.compare(archive, &saved, served, show).await?;
                         compared.warnings.extend(warnings);
                         Ok(compared)
                     }
@@ -271,6 +269,10 @@ impl Run<'_> {
             ))
             .hint("`kubectl backup contents NAME` lists the kinds of a backup"));
         }
+        let rows_of_kinds = rows.iter().filter(|row| !row.resource.starts_with('*'));
+        let held: Vec<_> = rows_of_kinds
+            .map(|row| gather::describe(row, served))
+            .collect();
         let mut comparison = Comparison {
             archive,
             right,
@@ -278,6 +280,10 @@ impl Run<'_> {
             scope: &scope,
             rewrite: Rewrite {
                 mappings: self.options.namespace_mappings.clone(),
+                prepared: Arc::new(Prepared {
+                    moved: versions::moved(held.iter(), served),
+                    ..Prepared::default()
+                }),
                 ..Rewrite::default()
             },
             back: reversed(&self.options.namespace_mappings),

@@ -1,17 +1,20 @@
 //! Opens a backup, ours or another tool's.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::versions;
+use super::{gather, order, versions};
 use crate::api::Backup;
 use crate::archive::read::Archive;
-use crate::archive::spool::{self, Spooled};
+use crate::archive::row::ResourceRow;
+use crate::archive::spool::{self, OtherVersion, Spooled};
 use crate::catalog::names_us;
 use crate::cluster::Cluster;
 use crate::discovery::{self, Served};
 use crate::error::{Error, Kind, Result};
+use crate::filter::{Filter, Verdict};
 use crate::layout::BackupKeys;
 use crate::location::store::StoreSource;
 use crate::location::{Location, Store};
@@ -32,12 +35,14 @@ pub(super) async fn serves(cluster: &Cluster, progress: &dyn Progress) -> Result
     discovery::discover(cluster).await
 }
 
-/// Opens a backup. Of objects that are in it in several versions it takes those that suit what is `served` best.
+/// Opens a backup. Of objects that are in it in several versions it takes those that suit what is `served` best; where definitions that come along
+/// change those that stand, `changing` tells which come, and what they will serve counts too.
 pub(super) async fn open(
     location: &Location,
     backup: &Name,
     spool_dir: &Path,
     served: &Served,
+    changing: Option<&Filter>,
     progress: &dyn Progress,
 ) -> Result<Opened> {
     let keys = BackupKeys::new(backup);
@@ -49,20 +54,79 @@ pub(super) async fn open(
     match store.head(&keys.index()).await {
         Ok(_) if !foreign => {
             progress.step("reading the index");
-            Ok(Opened::Ours(
+            return Ok(Opened::Ours(
                 Archive::open(archive, store.source(keys.index())).await?,
-            ))
+            ));
         }
-        Err(e) if e.kind() != Kind::NotFound => Err(e),
-        _ => {
-            progress.step("rewriting the archive of another tool for reading");
-            let (archive, report) =
-                spool::spool(&archive, spool_dir, versions::rank(served), progress)
-                    .await
-                    .map_err(|e| e.context(format!("{} can not be read", keys.archive())))?;
-            Ok(Opened::Foreign(archive, report.warnings))
+        Err(e) if e.kind() != Kind::NotFound => return Err(e),
+        _ => {}
+    }
+    progress.step("rewriting the archive of another tool for reading");
+    let unreadable = |e: Error| e.context(format!("{} can not be read", keys.archive()));
+    let spooled = spool::spool(&archive, spool_dir, versions::rank(served), progress).await;
+    let (mut opened, mut report) = spooled.map_err(unreadable)?;
+    if let Some(filter) = changing.filter(|_| !report.others.is_empty()) {
+        let coming = coming(&opened, filter, served, &report.others).await?;
+        if !coming.is_empty() {
+            progress.step("rewriting it once more, for its definitions serve what it prefers");
+            let rank = versions::rank(served);
+            let rank = move |resource: &str, version: &str, preferred: bool| {
+                let kept = coming.contains(resource);
+                if kept {
+                    0
+                } else {
+                    rank(resource, version, preferred)
+                }
+            };
+            let spooled = spool::spool(&archive, spool_dir, rank, progress).await;
+            (opened, report) = spooled.map_err(unreadable)?;
         }
     }
+    let others = report.others.iter().map(|other| {
+        let OtherVersion { resource, preferred, taken, count } = other;
+        format!(
+            "{resource}: the backup prefers {preferred}, which the target does not serve; its objects in the backup ({count}) count as {taken}, \
+             without what only {preferred} has"
+        )
+    });
+    report.warnings.extend(others);
+    Ok(Opened::Foreign(opened, report.warnings))
+}
+
+/// Of these resources those whose definition comes along and serves what the backup prefers.
+async fn coming(
+    archive: &Archive<Spooled>,
+    filter: &Filter,
+    served: &Served,
+    others: &[OtherVersion],
+) -> Result<HashSet<String>> {
+    let mut coming = HashSet::new();
+    let rows = archive.index.resources();
+    let (filter, _) = gather::bind(filter, rows, served);
+    let definitions = rows.iter().find(|row| row.resource == order::CRDS);
+    let comes = |row: &&ResourceRow| {
+        !matches!(
+            filter.resource(&gather::describe(row, served)),
+            Verdict::Out(_)
+        )
+    };
+    if definitions.filter(comes).is_none() {
+        return Ok(coming);
+    }
+    for other in others {
+        let Some(row) = archive
+            .index
+            .find(order::CRDS, None, &other.resource)
+            .await?
+        else {
+            continue;
+        };
+        let body = archive.body(&row).await?;
+        if versions::defined(&body).contains(&other.preferred) {
+            coming.insert(other.resource.clone());
+        }
+    }
+    Ok(coming)
 }
 
 pub(super) async fn marker(store: &Store, backup: &Name) -> Result<Bytes> {

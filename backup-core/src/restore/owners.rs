@@ -99,7 +99,7 @@ impl Owners {
                 .map_err(|e| Error::corrupt("an owner reference can not be read").because(e))?;
             match self.resolve(&reference, child.namespace.as_deref()).await? {
                 Some(uid) => {
-                    wanted.push((text.get(), uid));
+                    wanted.push((self.served_text(&reference, text.get())?, uid));
                     uids.push((reference.uid, uid));
                 }
                 None => rewired
@@ -133,6 +133,10 @@ impl Owners {
             let object = RawObject::from_slice(&live)?;
             let raw = object.get("metadata").unwrap_or("{}");
             let labels = relabel(raw, &uids)?;
+            let wanted: Vec<_> = wanted
+                .iter()
+                .map(|(text, uid)| (text.as_str(), *uid))
+                .collect();
             let Some(list) = join(raw, &wanted)? else {
                 break;
             };
@@ -166,6 +170,28 @@ impl Owners {
         Ok(rewired)
     }
 
+    /// The owner's kind as the target serves it: in its own version, else in the one it prefers.
+    fn api(&self, reference: &Reference) -> Option<&Arc<ApiResource>> {
+        let (group, _) = reference.api_version.split_once('/').unwrap_or_default();
+        let same = |api: &&Arc<ApiResource>| api.kind == reference.kind && api.group == group;
+        let mut all = self.served.all.iter().filter(same);
+        let exact = all
+            .clone()
+            .find(|api| api.api_version() == reference.api_version);
+        exact.or_else(|| all.next())
+    }
+
+    /// A reference in a version that is served: a garbage collector looks for the owner in the version it is told.
+    fn served_text(&self, reference: &Reference, text: &str) -> Result<String> {
+        let served = self.api(reference).map(|api| api.api_version());
+        let Some(version) = served.filter(|version| *version != reference.api_version) else {
+            return Ok(text.to_owned());
+        };
+        let mut object = RawObject::parse(text)?;
+        object.set("apiVersion", &version)?;
+        as_text(&object)
+    }
+
     /// The uid that an owner has now: as restored, or the one that still stands in the target, if it is the same object or was restored from it.
     async fn resolve(
         &self,
@@ -188,12 +214,8 @@ impl Owners {
         if let Some(known) = asked {
             return Ok(known);
         }
-        let api =
-            self.served.all.iter().find(|api| {
-                api.kind == reference.kind && api.api_version() == reference.api_version
-            });
         let mut found = None;
-        if let Some(api) = api {
+        if let Some(api) = self.api(reference) {
             let namespace = namespace.filter(|_| api.namespaced);
             match target::find_metadata(&self.cluster, api, namespace, &reference.name).await {
                 Ok(Some(live)) => {
@@ -243,13 +265,15 @@ fn join(metadata: &str, wanted: &[(&str, Uuid)]) -> Result<Option<String>> {
         controlled |= reference.controller == Some(true);
         let mut object = RawObject::parse(text)?;
         object.set("uid", &uid)?;
-        list.push(
-            String::from_utf8(object.to_vec())
-                .map_err(|e| Error::corrupt("an owner reference is not text").because(e))?,
-        );
+        list.push(as_text(&object)?);
         uids.push(uid);
     }
     Ok((list.len() > before).then(|| format!("[{}]", list.join(","))))
+}
+
+fn as_text(object: &RawObject<'_>) -> Result<String> {
+    String::from_utf8(object.to_vec())
+        .map_err(|e| Error::corrupt("an owner reference is not text").because(e))
 }
 
 /// Labels that hold an owner's old uid, with the new one: a job's pods are its own only if their label says so.

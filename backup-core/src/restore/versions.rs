@@ -2,14 +2,15 @@
 //! will do: the one in the archive, whether the target prefers it or not; else, where the archive holds the objects in several versions
 //! (Velero's feature EnableAPIGroupVersions), another one of these; else, for a few built-in kinds, the version that came after the
 //! archive's and has the same fields with the same meaning, see [`MOVES`]. Nothing else is guessed: what no version fits is said before
-//! the restore begins, and is not restored. Pure.
+//! the restore begins, and is not restored; that another version than the preferred one is taken, which may hold less, is a warning. A single
+//! object whose fields would mean something else fails when its turn comes. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::discovery::{ApiResource, Served};
+use crate::discovery::{ApiResource, Gap, Served};
 use crate::error::{Error, Result};
 use crate::raw::RawObject;
 
@@ -60,6 +61,34 @@ fn after(resource: &str, version: &str) -> Option<&'static str> {
     Some(new)
 }
 
+/// Of these resources of a backup, those whose objects may be of the version before the one they are sent in, with that `apiVersion`.
+pub(super) fn moved<'r>(
+    resources: impl Iterator<Item = &'r ApiResource>,
+    served: &Served,
+) -> HashMap<String, String> {
+    let targets = resources.filter_map(|resource| {
+        let (name, target) = (resource.group_resource(), target(resource, served)?);
+        let is = |(moved, _, new): &&(&str, &str, &str)| *moved == name && *new == target.version;
+        let api_version = target.api_version();
+        MOVES.iter().find(is).map(|_| (name, api_version))
+    });
+    targets.collect()
+}
+
+/// The versions that a definition serves; none where it does not tell.
+pub(super) fn defined(definition: &[u8]) -> Vec<String> {
+    let body: Value = serde_json::from_slice(definition).unwrap_or_default();
+    let versions = body["spec"]["versions"].as_array().into_iter().flatten();
+    let served = versions.filter(|version| version["served"] == true);
+    // As apiextensions.k8s.io/v1beta1 may have it.
+    let named = served
+        .map(|version| &version["name"])
+        .chain([&body["spec"]["version"]]);
+    named
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect()
+}
+
 /// Makes an object one of this `apiVersion`, where it is of the version before; tells what was changed.
 ///
 /// # Errors
@@ -98,10 +127,18 @@ pub(super) fn rank(served: &Served) -> impl Fn(&str, &str, bool) -> u8 + Send + 
         let list = versions.entry(api.group_resource()).or_default();
         list.push(api.version.clone());
     }
+    let gaps = served.gaps.clone();
     move |resource, version, preferred| {
         let Some(list) = versions.get(resource) else {
             return 0;
         };
+        let (_, group) = resource.split_once('.').unwrap_or_default();
+        let asked =
+            |gap: &&Gap| gap.group == group && [version, ""].contains(&gap.version.as_str());
+        // Whether it is served is not known: then nothing else is taken for it.
+        if preferred && gaps.iter().any(|gap| asked(&gap)) {
+            return u8::MAX;
+        }
         let is = |version: &str| list.iter().position(|other| other == version);
         match (is(version), after(resource, version).and_then(is)) {
             (Some(_), _) if preferred => u8::MAX,
@@ -151,6 +188,29 @@ mod tests {
         assert_eq!(of("cronjobs.batch", "v1beta1").as_deref(), Some("v1"));
         assert_eq!(of("cronjobs.batch", "v2alpha1"), None);
         assert_eq!(of("ingresses.networking.k8s.io", "v1beta1"), None);
+    }
+
+    #[test]
+    fn what_a_definition_serves_is_read_in_both_its_forms() {
+        let of = |text: &str| defined(text.as_bytes());
+        let many =
+            r#"{"spec":{"versions":[{"name":"v1","served":true},{"name":"v2","served":false}]}}"#;
+        assert_eq!(of(many), ["v1"]);
+        assert_eq!(of(r#"{"spec":{"version":"v1beta1"}}"#), ["v1beta1"]);
+        assert!(of("{}").is_empty() && of("x").is_empty());
+    }
+
+    #[test]
+    fn a_version_that_could_not_be_asked_for_gives_way_to_no_other() {
+        let mut served = all(&[("g.a", "v1")]);
+        served.gaps.push(Gap {
+            group: "a".into(),
+            version: "v3".into(),
+            reason: "503".into(),
+        });
+        let rank = rank(&served);
+        assert!(rank("g.a", "v3", true) > rank("g.a", "v1", false));
+        assert_eq!(rank("g.a", "v2", true), 0);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::gather::{self, Resource, Survey};
 use super::journal::Journal;
 use super::report::Record;
 use super::target::{self, Seens};
-use super::{Action, Step, order, versions};
+use super::{Action, Step, order, plan, versions};
 use crate::archive::read::{Archive, Object, Source};
 use crate::archive::row::Row;
 use crate::discovery::{ApiResource, Served};
@@ -257,6 +257,7 @@ impl<S: Source> Waves<'_, S> {
         let target = self.target(resource);
         let mut todo = VecDeque::with_capacity(rows.len());
         let mut bodies = Vec::with_capacity(rows.len());
+        let mut judged = Vec::new();
         for (position, row) in rows {
             let ticket = self.ticket(resource, frame, Some(position), &row);
             let lost = ticket
@@ -268,13 +269,11 @@ impl<S: Source> Waves<'_, S> {
                 continue;
             }
             let Some(target) = &target else {
-                let done = match self.unserved(resource) {
-                    Some(reason) => failed(reason),
-                    None if self.applier.tries() => {
-                        Done::new(Action::Untried, "its definition does not exist yet")
-                    }
-                    None => Done::new(Action::Created, "once its definition is restored"),
-                };
+                if plan::is_judged_by_body(&resource.name) {
+                    judged.push((ticket, row));
+                    continue;
+                }
+                let done = self.without_version(resource);
                 self.settle(&ticket, done).await?;
                 continue;
             };
@@ -290,6 +289,7 @@ impl<S: Source> Waves<'_, S> {
             bodies.push(row);
             todo.push_back((ticket, target.clone(), known));
         }
+        self.judge(resource, judged).await?;
         let mut bodies = Bodies::new(self.archive, bodies);
         while let Some((ticket, target, known)) = todo.pop_front() {
             let Some((_, object)) = bodies.next().await else {
@@ -305,6 +305,37 @@ impl<S: Source> Waves<'_, S> {
                 Err(e) => return Err(e),
             };
             self.start(ticket, target, known, object).await?;
+        }
+        Ok(())
+    }
+
+    /// What becomes of an object of a resource that the target does not serve, or does not serve yet.
+    fn without_version(&self, resource: &Resource) -> Done {
+        match self.unserved(resource) {
+            Some(reason) => failed(reason),
+            None if self.applier.tries() => {
+                Done::new(Action::Untried, "its definition does not exist yet")
+            }
+            None => Done::new(Action::Created, "once its definition is restored"),
+        }
+    }
+
+    /// Settles objects of a resource that the target does not serve: those that are not restored anyway lack nothing.
+    async fn judge(&mut self, resource: &Resource, judged: Vec<(Ticket, Row)>) -> Result<()> {
+        let (tickets, rows): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
+        let mut bodies = Bodies::new(self.archive, rows);
+        for ticket in tickets {
+            let Some((_, object)) = bodies.next().await else {
+                return Err(Error::other("the restore lost count of its objects"));
+            };
+            let volumes = &self.survey.volumes;
+            let out = object.and_then(|o| plan::left_out(&resource.name, &o.body, volumes));
+            let done = match out {
+                Ok(Some(reason)) => Done::new(Action::Skipped, reason),
+                Err(e) if e.kind() != Kind::Corrupt => return Err(e),
+                Ok(None) | Err(_) => self.without_version(resource),
+            };
+            self.settle(&ticket, done).await?;
         }
         Ok(())
     }

@@ -166,6 +166,14 @@ fn of_several_versions_of_an_object_the_one_that_suits_best_is_taken_in_whatever
                 assert_eq!((all.len(), row.count), (1, 1), "{said}");
                 assert_eq!(all[0].3, body(taken), "{said}");
                 assert_eq!(row.version, taken, "{said}");
+                let other = OtherVersion {
+                    resource: "configmaps.a".into(),
+                    preferred: "v3".into(),
+                    taken: taken.into(),
+                    count: 1,
+                };
+                let others: Vec<_> = (taken != "v3").then_some(other).into_iter().collect();
+                assert_eq!(report.others, others, "{said}");
             }
         }
     });

@@ -382,7 +382,13 @@ fn changes(
     backup: &[u8],
     other: &[u8],
 ) -> Result<fields::Found> {
-    let one = rewrite.shape(resource, backup, Side::Backup)?;
+    let one = match rewrite.shape(resource, backup, Side::Backup) {
+        // In the version that the cluster serves it would mean something else: that is a difference.
+        Err(e) if e.kind() == Kind::Invalid => {
+            Rewrite::default().shape(resource, backup, Side::Backup)?
+        }
+        shaped => shaped?,
+    };
     let two = rewrite.shape(resource, other, Side::Live)?;
     let mut found = fields::between(&one.object, &two.object, resource == "secrets");
     let (before, after) = (owners(backup)?, owners(other)?);

@@ -8,6 +8,7 @@ use super::super::bodies::Bodies;
 use super::super::gather;
 use super::super::patience::patiently;
 use super::super::plan::Wanted;
+use super::super::versions;
 use super::{Api, Body, Place};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
@@ -108,12 +109,6 @@ impl<'l> Live<'l> {
         })
     }
 
-    fn versions(&self, api: &ApiResource) -> Vec<&str> {
-        let same = |other: &&Api| other.group == api.group && other.plural == api.plural;
-        let all = self.served.all.iter().filter(same);
-        all.map(|other| other.version.as_str()).collect()
-    }
-
     /// One page. A page that is too long is asked for again with fewer objects.
     async fn page(&self, path: &str, limit: &mut usize, token: &str) -> Result<Bytes, ApiError> {
         let mut token = token.to_owned();
@@ -165,13 +160,15 @@ impl Right for Live<'_> {
     }
 
     fn stands(&self, api: &ApiResource, count: u64) -> Result<bool, String> {
-        let versions = self.versions(api);
+        let served = versions::served(api, &self.served);
+        let versions: Vec<&str> = served.map(|other| other.version.as_str()).collect();
         // An API that does not answer has not lost its objects.
         let gap = self.served.gaps.iter().find(|gap| gap.group == api.group);
         if let Some(gap) = gap.filter(|_| versions.is_empty()) {
             return Err(format!("the cluster could not be asked: {}", gap.reason));
         }
-        if count == 0 || versions.is_empty() || versions.contains(&api.version.as_str()) {
+        let fits = versions::target(api, &self.served).is_some();
+        if count == 0 || versions.is_empty() || fits {
             return Ok(true);
         }
         Err(format!(
@@ -187,10 +184,8 @@ impl Right for Live<'_> {
 
     fn things(&self, api: &ApiResource) -> BoxStream<'_, Result<Batch>> {
         // A backup without objects of a kind may know it in a version that is gone.
-        let served = self.served.all.iter();
-        let same = |other: &&Api| other.group == api.group && other.plural == api.plural;
-        let exact = served.clone().find(|o| same(o) && o.version == api.version);
-        let Some(api) = exact.or_else(|| served.clone().find(same)) else {
+        let fitting = versions::target(api, &self.served);
+        let Some(api) = fitting.or_else(|| versions::served(api, &self.served).next()) else {
             return stream::empty().boxed();
         };
         let scopes = match &self.namespaces {

@@ -29,7 +29,7 @@ pub(in crate::restore) struct Prepared {
     pub(in crate::restore) status: HashSet<String>,
     /// How kinds are merged.
     pub(in crate::restore) schemas: Schemas,
-    /// Resources that are sent in another version than the archive's, as `apiVersion`.
+    /// Resources of which objects may be sent in another version than they had, as `apiVersion`.
     pub(in crate::restore) moved: HashMap<String, String>,
 }
 
@@ -50,12 +50,7 @@ pub(in crate::restore) async fn prepare<S: Source>(
     let targets: Vec<_> = targets
         .filter_map(|r| Some((r, versions::target(&r.api, served)?)))
         .collect();
-    for (resource, target) in &targets {
-        if target.version != resource.api.version {
-            let moved = (resource.name.clone(), target.api_version());
-            prepared.moved.extend([moved]);
-        }
-    }
+    prepared.moved = versions::moved(survey.resources.iter().map(|r| &r.api), served);
     if let Some(status) = &rewriting.status {
         let (bound, unknown) = gather::bind(&status.filter(), archive.index.resources(), served);
         warnings.extend(unknown.iter().map(|kind| {

@@ -102,3 +102,33 @@ async fn owners_that_can_not_be_given_back_for_conflicts_are_an_error() {
         new.to_string()
     );
 }
+
+#[tokio::test]
+async fn an_owner_is_named_in_a_version_that_the_target_serves() {
+    let target = Fake::default();
+    let path = "/api/v1/namespaces/n/configmaps/child";
+    target.put(
+        path,
+        json!({"metadata": {"name": "child", "resourceVersion": "1",
+        "labels": {"velero.io/restore-name": "r"}, "annotations": {"kubectl-backup/uid": uid(1)}}}),
+    );
+    let served = Served {
+        all: vec![api("services.serving.knative.dev")],
+        gaps: Vec::new(),
+    };
+    let new = "00000000-0000-0000-0000-00000000000a".parse().unwrap();
+    let known = [(uid(9).parse().unwrap(), new)].into();
+    let owners = Owners::new(target.cluster(), served, "r".into(), known);
+    let references = json!([{"apiVersion": "serving.knative.dev/v1alpha1", "kind": "Service", "name": "p", "uid": uid(9)}]);
+    let child = Child {
+        target: api("configmaps"),
+        namespace: Some("n".into()),
+        name: "child".into(),
+        uid: uid(1),
+        references: references.to_string(),
+    };
+    assert!(owners.rewire(&child).await.unwrap().patched);
+    let owner = &target.get(path)["metadata"]["ownerReferences"][0];
+    assert_eq!(owner["apiVersion"], "serving.knative.dev/v1");
+    assert_eq!(owner["uid"], new.to_string());
+}

@@ -20,6 +20,11 @@ const FAILURES: usize = 100_000;
 impl<S: Source> Waves<'_, S> {
     /// Takes note of what became of an object.
     pub(super) async fn settle(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            for key in self.applier.deletions.take_settled() {
+                journal.settle(key)?;
+            }
+        }
         if self.applier.tries() {
             self.tried(ticket, &mut done);
         }
@@ -91,12 +96,11 @@ impl<S: Source> Waves<'_, S> {
             }
             done.reason.push_str(lost);
         }
+        let row = &ticket.resource.row;
+        let moved = self.applier.rewrite.prepared.moved.get(&row.resource);
+        let version = moved.cloned().unwrap_or_else(|| row.api_version());
         let step = Step {
-            kind: format!(
-                "{}/{}",
-                ticket.resource.row.api_version(),
-                ticket.resource.row.kind
-            ),
+            kind: format!("{version}/{}", row.kind),
             namespace: ticket.namespace.clone(),
             name: ticket.name.clone(),
             action: done.action,
@@ -111,9 +115,6 @@ impl<S: Source> Waves<'_, S> {
             self.record.fail(step.namespace.as_deref(), text)?;
         }
         if let Some(journal) = &mut self.journal {
-            for key in self.applier.deletions.take_settled() {
-                journal.settle(key)?;
-            }
             if step.action != Action::Skipped {
                 journal.note(&step)?;
             }

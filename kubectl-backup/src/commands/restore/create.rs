@@ -58,7 +58,7 @@ impl DryRun {
 ///
 /// Objects that exist are left alone, and no object is deleted, unless --existing-resource-policy says otherwise. Before it begins, it says what
 /// the target lacks (storage, ingress, priority and runtime classes, kinds and versions, node ports, rights) and asks; without a terminal that needs
-/// --yes. Names that the backup does not hold are an error; a selector that matches nothing is a warning. A restore that was interrupted goes on where it stopped when the same command is given again. Any backup may be restored into
+/// --yes. An object may be sent in another version of its kind that the backup holds and the target serves; where that holds less, a warning says so. Names that the backup does not hold are an error; a selector that matches nothing is a warning. A restore that was interrupted goes on where it stopped when the same command is given again. Any backup may be restored into
 /// any cluster.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
