@@ -104,8 +104,10 @@ pub(super) struct Needs {
     balancer: Wanted,
     /// Fixed node ports, with the service as `namespace/name`.
     ports: BTreeMap<u16, String>,
-    /// Storage classes of volumes that come along: their claims are bound to them, whether the class is there or not.
+    /// Storage classes of volumes that come along and are free: claims are bound to them, whether the class is there or not.
     of_volumes: BTreeSet<String>,
+    /// Claims to which volumes that come along are promised.
+    promised: BTreeSet<String>,
 }
 
 /// What the target has of it; nothing where it could not be asked.
@@ -134,6 +136,10 @@ impl Services {
     /// Learns from one service of the target.
     pub(super) fn learn(&mut self, service: &Value) {
         let metadata = &service["metadata"];
+        // Its ports are free when it is gone.
+        if !metadata["deletionTimestamp"].is_null() {
+            return;
+        }
         let path = format!(
             "{}/{}",
             metadata["namespace"].as_str().unwrap_or_default(),
@@ -157,8 +163,8 @@ impl Services {
 pub(super) struct Kind<'k> {
     pub(super) api: &'k ApiResource,
     pub(super) count: u64,
-    /// Its definition comes along.
-    pub(super) defined: bool,
+    /// What the definition that comes along serves.
+    pub(super) defined: Option<Vec<String>>,
     /// A definition that comes along changes the one that stands.
     pub(super) redefined: bool,
 }
@@ -177,6 +183,15 @@ impl Needs {
         let named = |kind: &str| format!("{kind} {object}");
         let spec = &body["spec"];
         match resource {
+            // Its claim alone is bound to it.
+            "persistentvolumes" if !spec["claimRef"].is_null() => {
+                let claim = &spec["claimRef"];
+                let of = |key: &str| claim[key].as_str().unwrap_or_default();
+                let path = format!("{}/{}", of("namespace"), of("name"));
+                if path.len() <= 2 * LONGEST && self.promised.len() < MOST * 10 {
+                    self.promised.insert(path);
+                }
+            }
             "persistentvolumes" => {
                 if let Some(class) = class(body)
                     && class.len() <= LONGEST
@@ -185,6 +200,7 @@ impl Needs {
                     self.of_volumes.insert(class.to_owned());
                 }
             }
+            "persistentvolumeclaims" if self.promised.contains(object) => {}
             "persistentvolumeclaims" => self.claim(body, &named(resource)),
             "services" => self.service(spec, object),
             "ingresses.networking.k8s.io" => {
@@ -413,7 +429,10 @@ fn unserved(kind: &Kind<'_>, served: &Served) -> Option<Lack> {
     }
     let versions = versions::served(api, served);
     let versions: Vec<&str> = versions.map(|other| other.version.as_str()).collect();
-    if kind.defined && (versions.is_empty() || kind.redefined) {
+    if let Some(defined) = &kind.defined
+        && (versions.is_empty() || kind.redefined)
+        && (defined.is_empty() || defined.contains(&api.version))
+    {
         return None;
     }
     let objects = match kind.count {

@@ -32,6 +32,8 @@ pub(super) struct Seen {
     pub(super) uid: Option<Uuid>,
     /// The uid in the backup of the object from which this restore made it, whole.
     pub(super) made_from: Option<Uuid>,
+    /// It is being deleted.
+    pub(super) going: bool,
 }
 
 impl Seen {
@@ -211,6 +213,8 @@ fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<Stri
         annotations: Option<HashMap<Cow<'a, str>, Cow<'a, str>>>,
         #[serde(default, rename = "managedFields")]
         managed_fields: Option<Vec<Managed>>,
+        #[serde(default, rename = "deletionTimestamp")]
+        deletion_timestamp: Option<serde::de::IgnoredAny>,
     }
     let page: Page<'_> = serde_json::from_slice(body).map_err(|e| ApiError {
         message: format!("a list can not be read: {e}"),
@@ -227,12 +231,13 @@ fn read_page(body: &[u8], restore: &str, into: &mut Seens) -> Result<Option<Stri
             .any(|entry| entry.manager == UNFINISHED);
         let made_from = metadata
             .annotations
-            .filter(|_| labelled && finished)
+            .filter(|_| labelled && finished && metadata.deletion_timestamp.is_none())
             .and_then(|a| Uuid::parse_str(a.get(ANNOTATION_UID)?).ok());
         let namespace = metadata.namespace.filter(|n| !n.is_empty());
         let seen = Seen {
             uid: metadata.uid.and_then(|uid| Uuid::parse_str(&uid).ok()),
             made_from,
+            going: metadata.deletion_timestamp.is_some(),
         };
         into.0
             .insert(key(namespace.as_deref(), &metadata.name), seen);

@@ -222,6 +222,7 @@ async fn what_this_restore_made_of_another_object_is_not_taken_for_this_one() {
         "00000000-0000-0000-0000-00000000000b",
     );
     let seen = target::Seen {
+        going: false,
         uid: uid.parse().ok(),
         made_from: old.parse().ok(),
     };

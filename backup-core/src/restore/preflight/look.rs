@@ -63,6 +63,8 @@ pub(in super::super) struct Look<'l, S> {
 struct Standing {
     /// By resource.
     objects: BTreeMap<String, Seens>,
+    /// Namespaces, where they may be listed.
+    namespaces: Seens,
     /// Volumes that no claim is bound to at the moment, as far as their promises go.
     volumes: HashMap<String, Value>,
 }
@@ -79,26 +81,93 @@ impl<S: Source> Look<'_, S> {
             brought.insert(resource, self.names(resource).await?);
         }
         let has = self.has(&needs).await?;
-        let defined = self.names(order::CRDS).await?;
-        let kinds: Vec<Kind<'_>> = self
-            .survey
-            .resources
-            .iter()
-            .map(|resource| Kind {
-                api: &resource.api,
-                count: resource.count,
-                defined: defined.contains(&resource.name),
-                redefined: self.existing != ExistingPolicy::None,
-            })
-            .collect();
+        let kinds = self.unserved().await?;
         let mut found = super::decide(&needs, &has, &brought, &kinds, self.served);
         if found.lacks.iter().any(Lack::is_of_objects) {
             let standing = self.standing().await?;
             let needs = self.needs(Some(&standing)).await?;
             found = super::decide(&needs, &has, &brought, &kinds, self.served);
         }
+        if !self.tries && needs.has_ports() {
+            found.notes.push(
+                "whether node ports are in the target's range is only told with --dry-run=server"
+                    .to_owned(),
+            );
+        }
         self.rights(&mut found).await?;
         Ok(found)
+    }
+
+    /// The kinds for which the target serves no version that fits: how many of their objects would be restored, and what a definition that
+    /// comes along serves.
+    async fn unserved(&self) -> Result<Vec<Kind<'_>>> {
+        let resources = self.survey.resources.iter();
+        let unserved = resources.filter(|resource| self.target(resource).is_none());
+        let mut kinds: Vec<Kind<'_>> = Vec::new();
+        for resource in unserved {
+            let mut count = resource.count;
+            if plan::is_judged_by_body(&resource.name) {
+                count = 0;
+                self.each_body(
+                    resource,
+                    |_| true,
+                    |_, body| {
+                        let out = plan::left_out(&resource.name, body, &self.survey.volumes)?;
+                        count += u64::from(out.is_none());
+                        Ok(())
+                    },
+                )
+                .await?;
+            }
+            if count > 0 {
+                kinds.push(Kind {
+                    api: &resource.api,
+                    count,
+                    defined: None,
+                    redefined: self.existing != ExistingPolicy::None,
+                });
+            }
+        }
+        let mut resources = self.survey.resources.iter();
+        let Some(definitions) = resources.find(|r| r.name == order::CRDS) else {
+            return Ok(kinds);
+        };
+        let mut defined = BTreeMap::new();
+        let asked = |row: &Row| {
+            kinds
+                .iter()
+                .any(|kind| kind.api.group_resource() == row.name)
+        };
+        self.each_body(definitions, asked, |row, body| {
+            defined.insert(row.name.clone(), versions::defined(body));
+            Ok(())
+        })
+        .await?;
+        for kind in &mut kinds {
+            kind.defined = defined.remove(&kind.api.group_resource());
+        }
+        Ok(kinds)
+    }
+
+    /// Shows the bodies of those of a resource's wanted objects that are `asked` for. What is damaged is named when it should be created.
+    async fn each_body(
+        &self,
+        resource: &Resource,
+        asked: impl Fn(&Row) -> bool,
+        mut show: impl FnMut(&Row, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for frame in &resource.frames {
+            let mut rows = gather::rows(self.archive, self.filter, resource, *frame).await?;
+            rows.retain(|row| asked(row));
+            let mut bodies = Bodies::new(self.archive, rows);
+            while let Some((row, object)) = bodies.next().await {
+                match object.and_then(|object| show(&row, &object.body)) {
+                    Err(e) if e.kind() == error::Kind::Corrupt => {}
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Names of the wanted objects of a cluster-scoped resource.
@@ -157,6 +226,13 @@ impl<S: Source> Look<'_, S> {
             let seens = target::look_in(self.cluster, api, &namespaces.collect(), restore).await?;
             objects.extend(seens.map(|seens| (resource.name.clone(), seens)));
         }
+        let mut namespaces = Seens::default();
+        let mut all = self.served.all.iter();
+        if let Some(api) = all.find(|api| api.group_resource() == order::NAMESPACES) {
+            let none = BTreeSet::new();
+            let seens = target::look_in(self.cluster, api, &none, &self.rewrite.restore).await?;
+            namespaces = seens.unwrap_or_default();
+        }
         let mut volumes = HashMap::new();
         self.each("persistentvolumes", |volume| {
             let (spec, phase) = (&volume["spec"], &volume["status"]["phase"]);
@@ -169,7 +245,11 @@ impl<S: Source> Look<'_, S> {
             }
         })
         .await?;
-        Ok(Standing { objects, volumes })
+        Ok(Standing {
+            objects,
+            namespaces,
+            volumes,
+        })
     }
 
     /// Whether an object may need anything: a claim that stands never gets another class, and others are left as they are unless something
@@ -177,9 +257,15 @@ impl<S: Source> Look<'_, S> {
     fn counts(&self, resource: &Resource, row: &Row, standing: &Standing) -> bool {
         let here = row.namespace.as_deref().map(|n| self.rewrite.namespace(n));
         let seens = standing.objects.get(&resource.name);
-        let Some(seen) = seens.and_then(|seens| seens.get(here, &row.name)) else {
+        let seen = seens.and_then(|seens| seens.get(here, &row.name));
+        // What is being deleted is waited for, and made anew.
+        let Some(seen) = seen.filter(|seen| !seen.going) else {
             return true;
         };
+        let namespace = here.and_then(|here| standing.namespaces.get(None, here));
+        if namespace.is_some_and(|namespace| namespace.going) {
+            return true;
+        }
         resource.name != gather::CLAIMS
             && self.existing != ExistingPolicy::None
             && !seen.is_made_from(&row.uid)

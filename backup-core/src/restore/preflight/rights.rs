@@ -159,7 +159,7 @@ impl<S: Source> Look<'_, S> {
                     order::NAMESPACES => self.rewrite.namespace(&row.name),
                     _ => &row.name,
                 };
-                if here == namespace && seens.get(here, name).is_none() {
+                if here == namespace && seens.get(here, name).is_none_or(|seen| seen.going) {
                     return Ok(false);
                 }
             }

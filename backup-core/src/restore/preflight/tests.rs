@@ -126,7 +126,7 @@ fn kinds_and_versions_that_are_not_served_are_lacking_unless_their_definition_co
         let kind = Kind {
             api: &api,
             count: 2,
-            defined,
+            defined: defined.then(|| vec![api.version.clone()]),
             redefined: false,
         };
         unserved(&kind, &served).map(|lack| lack.to_string())

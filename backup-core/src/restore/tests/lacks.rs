@@ -67,9 +67,35 @@ async fn what_stands_and_is_left_alone_needs_nothing() {
         lacks(&saved, ExistingPolicy::Update).await,
         [PRIORITY, PORT]
     );
+    assert_eq!(
+        lacks(&saved, ExistingPolicy::Recreate).await,
+        [PRIORITY, PORT]
+    );
     // A list that is refused tells nothing.
     saved.target.0.lock().unwrap().refuses = vec![("GET", "/pods", 403, "Forbidden")];
     assert_eq!(lacks(&saved, ExistingPolicy::None).await, [PRIORITY]);
+}
+
+#[tokio::test]
+async fn what_is_being_deleted_does_not_stand() {
+    let going = |mut object: Value| {
+        object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        object
+    };
+    let saved = saved().await;
+    for (path, name) in [(CLAIM, "data"), (POD, "p"), (SERVICE, "web")] {
+        saved.target.put(path, named(name));
+    }
+    saved.target.put(CLAIM, going(named("data")));
+    assert_eq!(lacks(&saved, ExistingPolicy::None).await, [STORAGE]);
+    // A namespace takes everything along.
+    saved.target.put(CLAIM, named("data"));
+    let namespace = json!({"metadata": {"name": "n"}});
+    saved.target.put("/api/v1/namespaces/n", going(namespace));
+    assert_eq!(
+        lacks(&saved, ExistingPolicy::None).await,
+        [STORAGE, PRIORITY, PORT]
+    );
 }
 
 #[tokio::test]
