@@ -96,13 +96,19 @@ pub async fn kept_by_restore(store: &Store, name: &Name) -> Result<u64> {
 pub async fn delete_restore(store: &Store, name: &Name) -> Result<()> {
     let keys = RestoreKeys::new(name);
     let last = [keys.journal(0), keys.marker()];
+    let mut before: Option<String> = None;
     loop {
         let files = store.list(&keys.folder()).map_ok(|file| file.key);
         let files = files.try_filter(|key| std::future::ready(!last.contains(key)));
         let some: Vec<String> = files.take(A_TIME).try_collect().await?;
-        if some.is_empty() {
-            break;
+        let Some(first) = some.first() else { break };
+        if before.as_ref() == Some(first) {
+            return Err(Error::other(format!(
+                "{first} is still there after it was deleted"
+            ))
+            .hint("the store may keep what is locked, or show it a while longer; the same command tries again"));
         }
+        before = Some(first.clone());
         let deletes = stream::iter(some).map(|key| async move { store.delete(&key).await });
         deletes.buffer_unordered(8).try_collect::<()>().await?;
     }

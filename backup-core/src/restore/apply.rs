@@ -215,6 +215,12 @@ impl Applier {
                 ),
             ));
         }
+        let version = job.target.api_version();
+        let had: String = shaped.object.read("apiVersion")?.unwrap_or_default();
+        if had != version {
+            let reason = format!("the archive holds it as {had}, and the target is sent {version}");
+            return Ok(Done::new(Action::Failed, reason));
+        }
         self.notices.look(job, &shaped)?;
         let bound = self.binding(job).await?;
         let (rewrite, mut wanted) = match &bound.rewrite {
@@ -247,6 +253,7 @@ impl Applier {
             Err(Stop::Api(refused)) => self.put_back_earlier(job, &wanted, refused).await,
             done => done,
         }?;
+        self.settle_earlier(job, &done).await;
         let done = match bound.warning {
             Some(warning) if done.action == Action::Created => Done {
                 reason: warning,

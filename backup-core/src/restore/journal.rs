@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +25,9 @@ pub const ANNOTATION_POLICY: &str = "kubectl-backup/existing-resource-policy";
 pub(super) const LARGEST: u64 = 1 << 20;
 /// So much of a segment's text is read.
 const LARGEST_TEXT: u64 = 16 << 20;
-/// Restores that are looked at at a time.
-const AT_A_TIME: usize = 16;
+/// Segments whose lines about what was kept are read, and such lines.
+const MOST_SEGMENTS: u32 = 1_000_000;
+const MOST_SETTLED: usize = 1_000_000;
 /// How old what is not yet written may become.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -95,18 +95,17 @@ pub(super) async fn earlier(places: &[Place], name: &Name) -> Result<Option<Earl
 /// The newest unfinished restore of equal options.
 ///
 /// # Errors
-/// The store's; journals that can not be read are passed over.
+/// The store's; what is no journal is passed over.
 pub(super) async fn unfinished(places: &[Place], options_hash: &str) -> Result<Option<Earlier>> {
     let mut newest: Option<Earlier> = None;
     for place in places {
-        let names = place.names().await?;
-        let all = names
-            .into_iter()
-            .map(|name| async move { place.earlier(&name).await });
-        let mut all = stream::iter(all).buffer_unordered(AT_A_TIME);
-        while let Some(earlier) = all.next().await {
-            if let Ok(Some(earlier)) = earlier
-                && earlier.finished.is_none()
+        for name in place.unfinished().await? {
+            let earlier = match place.earlier(&name).await {
+                // What is no journal of ours is no restore to go on with.
+                Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::AlreadyExists) => continue,
+                earlier => earlier?,
+            };
+            if let Some(earlier) = earlier
                 && earlier.options_hash == options_hash
                 && newest.as_ref().is_none_or(|n| n.started < earlier.started)
             {
@@ -138,7 +137,7 @@ struct Settled {
 /// The store's.
 pub(super) async fn settled(place: &Place, keys: &RestoreKeys) -> Result<HashSet<String>> {
     let mut found = HashSet::new();
-    for number in 1.. {
+    for number in 1..MOST_SEGMENTS {
         let segment = match place.find_within(&keys.journal(number), LARGEST).await {
             Err(e) if e.kind() == Kind::Corrupt => continue,
             segment => segment?,
@@ -151,6 +150,9 @@ pub(super) async fn settled(place: &Place, keys: &RestoreKeys) -> Result<HashSet
         let lines = text.lines().filter(|line| line.contains("\"settled\""));
         let lines = lines.filter_map(|line| serde_json::from_str::<Settled>(line).ok());
         found.extend(lines.map(|line| line.settled));
+        if found.len() > MOST_SETTLED {
+            break;
+        }
     }
     Ok(found)
 }

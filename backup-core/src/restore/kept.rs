@@ -9,6 +9,7 @@
 //!
 //! This module writes and reads these files. When something is deleted or put back is [`super::apply`]'s matter.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -51,9 +52,13 @@ impl Kept {
     /// The store's; `Corrupt`, when the body is no object.
     pub(super) async fn keep(&self, job: &Job, live: &[u8]) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let moment = now.map_or(0, |since| {
+        let now = now.map_or(0, |since| {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
+        // A clock that goes behind must not make it the older one.
+        let newest = self.newest_key(job).await?;
+        let newest = newest.as_deref().and_then(moment);
+        let moment = newest.map_or(now, |newest| now.max(newest.saturating_add(1)));
         let key = self.keys.kept(&digest(job), moment);
         self.place
             .put(&key, report::gzip(&anew(&job.resource.name, live)?)?)
@@ -78,15 +83,34 @@ impl Kept {
         Ok(self.place.list(&folder).await?.into_iter().max())
     }
 
-    /// What was deleted last of this place, and its key.
+    /// The newest key of every place, by the place's digest.
     ///
     /// # Errors
-    /// The store's; `Corrupt`, when it is no object.
-    pub(super) async fn newest(&self, job: &Job) -> Result<Option<(String, Bytes)>> {
-        let Some(key) = self.newest_key(job).await? else {
-            return Ok(None);
-        };
-        let Some(packed) = self.place.find_within(&key, LARGEST_FILE).await? else {
+    /// The store's.
+    pub(super) async fn all(&self) -> Result<HashMap<String, String>> {
+        let mut all = HashMap::new();
+        let mut keys = self.place.list(&self.keys.all_kept()).await?;
+        keys.sort();
+        for key in keys {
+            if let Some(place) = key.rsplit('/').nth(1) {
+                all.insert(place.to_owned(), key);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes what was kept for a deletion that did not come.
+    pub(super) async fn forget(&self, key: &str) {
+        // One too many is no harm.
+        let _ = self.place.remove(key).await;
+    }
+
+    /// What is kept there.
+    ///
+    /// # Errors
+    /// The store's; `Corrupt`, when it is no object, or another one.
+    pub(super) async fn read(&self, job: &Job, key: &str) -> Result<Option<Bytes>> {
+        let Some(packed) = self.place.find_within(key, LARGEST_FILE).await? else {
             return Ok(None);
         };
         let mut text = Vec::new();
@@ -102,11 +126,17 @@ impl Kept {
         if !(is("name", Some(&job.name)) && is("namespace", job.namespace.as_deref())) {
             return Err(Error::corrupt(format!("{key} holds another object")));
         }
-        Ok(Some((key, text.into())))
+        Ok(Some(text.into()))
     }
 }
 
-fn digest(job: &Job) -> String {
+/// The moment of a key.
+fn moment(key: &str) -> Option<u64> {
+    let (_, file) = key.rsplit_once('/')?;
+    file.strip_suffix(".json.gz")?.parse().ok()
+}
+
+pub(super) fn digest(job: &Job) -> String {
     let namespace = job.namespace.as_deref().unwrap_or_default();
     let text = format!("{} {namespace} {} ", job.resource.name, job.name);
     let mut digest = rewrite::sha256(text.as_bytes());

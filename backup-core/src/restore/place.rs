@@ -1,5 +1,6 @@
 //! Where the records of restores are: the location, or a folder of the user's own where the location takes no writes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -110,24 +111,60 @@ impl Place {
         }
     }
 
-    /// The restores that have a folder here. What lies in the folders is not looked at: one that recreates may hold very many files.
-    pub(super) async fn names(&self) -> Result<Vec<Name>> {
-        let folders = match self {
-            Self::Store(store) => store.folders(RESTORES).await?,
-            Self::Folder(folder) => {
-                let mut folders = Vec::new();
-                if let Ok(mut entries) = tokio::fs::read_dir(folder.join(RESTORES)).await {
-                    while let Ok(Some(entry)) = entries.next_entry().await {
-                        folders.push(entry.file_name().to_string_lossy().into_owned());
-                    }
-                }
-                folders
+    /// The restores that began here and left no record: one list, of which names alone are kept.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn unfinished(&self) -> Result<Vec<Name>> {
+        // Whether it began, and whether it has a record.
+        let mut seen: BTreeMap<Name, (bool, bool)> = BTreeMap::new();
+        let mut note = |key: &str| {
+            let rest = key
+                .strip_prefix(RESTORES)
+                .and_then(|rest| rest.split_once('/'));
+            let Some((name, file)) = rest.filter(|(_, file)| !file.contains('/')) else {
+                return;
+            };
+            if let Ok(name) = name.parse::<Name>() {
+                let keys = RestoreKeys::new(&name);
+                let (begun, recorded) = seen.entry(name).or_default();
+                *begun |= keys.journal(0).ends_with(&format!("/{file}"));
+                *recorded |= keys.marker().ends_with(&format!("/{file}"));
             }
         };
-        Ok(folders
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .collect())
+        match self {
+            Self::Store(store) => {
+                let mut keys = store.list(RESTORES);
+                while let Some(entry) = keys.try_next().await? {
+                    note(&entry.key);
+                }
+            }
+            Self::Folder(folder) => files(folder, RESTORES)
+                .await
+                .iter()
+                .for_each(|key| note(key)),
+        }
+        let open = seen
+            .into_iter()
+            .filter(|(_, (begun, recorded))| *begun && !*recorded);
+        Ok(open.map(|(name, _)| name).collect())
+    }
+
+    /// Removes a file; fine where it is absent.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn remove(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Store(store) => store.delete(key).await,
+            Self::Folder(folder) => match tokio::fs::remove_file(folder.join(key)).await {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    let path = folder.join(key);
+                    Err(Error::other(format!("{} can not be removed", path.display())).because(e))
+                }
+                _ => Ok(()),
+            },
+        }
     }
 
     /// What is known of the restore of this name.

@@ -130,6 +130,7 @@ async fn what_somebody_changes_meanwhile_is_not_deleted() {
         report.errors
     );
     assert_eq!(saved.target.get(LIVE), live());
+    assert!(kept(&saved).await.is_empty(), "nothing was deleted");
 }
 
 #[tokio::test]
@@ -262,7 +263,7 @@ async fn killed_after_the_delete_the_same_restore_creates_it_or_puts_it_back() {
 
 #[tokio::test]
 async fn what_was_brought_back_and_removed_since_is_not_brought_back_once_more() {
-    for put_back in [false, true] {
+    for (put_back, killed) in [(false, false), (true, false), (false, true)] {
         let objects = [
             object("configmaps", 1, "n/x", json!({"data": {"from": "backup"}})),
             object("configmaps", 2, "n/y", json!({"data": {"refuse": "me"}})),
@@ -272,6 +273,12 @@ async fn what_was_brought_back_and_removed_since_is_not_brought_back_once_more()
             let mut state = saved.target.0.lock().unwrap();
             state.refuses_text = Some("\"refuse\":\"me\"");
             state.refuses_later = put_back.then_some("\"from\":\"backup\"");
+        }
+        if killed {
+            saved.target.0.lock().unwrap().expires = true;
+            saved.restore(recreate).await.unwrap_err();
+            assert!(saved.target.get(LIVE).is_null(), "it was deleted");
+            saved.target.0.lock().unwrap().expires = false;
         }
         saved.restore(recreate).await.unwrap();
         let from = if put_back { "target" } else { "backup" };

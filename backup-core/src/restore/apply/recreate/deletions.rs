@@ -1,14 +1,14 @@
 //! What a run has deleted, and what of it is owed: see the page of [`super`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex as Plain, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex, OnceCell};
 
 use super::super::super::journal;
+use super::super::super::kept::{self, Kept};
 use super::super::super::place::Place;
 use super::super::Job;
-use crate::error::Result;
 use crate::layout::RestoreKeys;
 
 /// What a run has deleted.
@@ -21,8 +21,8 @@ pub(in crate::restore) struct Deletions {
     settled: Plain<Vec<String>>,
     /// The journal, where an earlier run of this restore may have left some missing.
     pub(super) earlier: Option<(Place, RestoreKeys)>,
-    /// What its journal says is settled, once that was asked.
-    before: OnceCell<HashSet<String>>,
+    /// What they left, once that was asked.
+    before: OnceCell<Before>,
 }
 
 /// Whether objects go when they are deleted.
@@ -63,14 +63,38 @@ impl Deletions {
         std::mem::take(&mut *lock(&self.settled))
     }
 
-    /// Whether an earlier run saw the place taken again for which this is kept.
-    pub(super) async fn was_settled(&self, key: &str) -> Result<bool> {
-        let Some((journal, keys)) = &self.earlier else {
-            return Ok(false);
+    /// What earlier runs kept, and what their journal says is settled. Where that can not be read, nothing is settled: nothing may be lost by it.
+    async fn before(&self, kept: &Kept) -> &Before {
+        let read = || async {
+            let mut before = Before::default();
+            if let Some((journal, keys)) = &self.earlier {
+                before.settled = journal::settled(journal, keys).await.unwrap_or_default();
+                before.kept = kept.all().await.unwrap_or_default();
+            }
+            before
         };
-        let read = || journal::settled(journal, keys);
-        Ok(self.before.get_or_try_init(read).await?.contains(key))
+        self.before.get_or_init(read).await
     }
+
+    /// Whether an earlier run saw the place taken again for which this is kept.
+    pub(super) async fn was_settled(&self, kept: &Kept, key: &str) -> bool {
+        self.before(kept).await.settled.contains(key)
+    }
+
+    /// The key of what an earlier run kept of this place and did not see settled.
+    pub(super) async fn owed(&self, kept: &Kept, job: &Job) -> Option<String> {
+        let before = self.before(kept).await;
+        let key = before.kept.get(&kept::digest(job))?;
+        (!before.settled.contains(key)).then(|| key.clone())
+    }
+}
+
+/// What earlier runs left.
+#[derive(Debug, Default)]
+struct Before {
+    settled: HashSet<String>,
+    /// The newest key of each place.
+    kept: HashMap<String, String>,
 }
 
 fn place(job: &Job) -> (String, Option<String>, String) {

@@ -68,11 +68,18 @@ impl Applier {
             // The answer to a delete may have been lost, and an object on its way has another revision.
             Err(e) if e.is_conflict() && self.is_going(job, &metadata.uid).await? => {}
             Err(e) if e.is_conflict() => {
+                kept.forget(&key).await;
                 return Ok(Exchanged::Left(failed(
                     "left as it is, for somebody changed it meanwhile",
                 )));
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => {
+                // What the server refused was not done.
+                if (400..500).contains(&e.code) {
+                    kept.forget(&key).await;
+                }
+                return Err(e.into());
+            }
         }
         self.deletions.deleted(job);
         if !self.gone(job, &metadata.uid, patience(live)).await? {
@@ -100,7 +107,7 @@ impl Applier {
             Err(e) if e.is_already_exists() => None,
             Err(e) => {
                 let done = match Stop::from(e) {
-                    Stop::Api(e) => self.put_back(job, wanted, e).await?,
+                    Stop::Api(e) => self.put_back(job, wanted, e, &key).await?,
                     fatal => return Err(fatal),
                 };
                 return Ok(Exchanged::Done(done));
@@ -140,14 +147,34 @@ impl Applier {
         if !matches!(self.find(job).await, Ok(None)) {
             return Err(refused.into());
         }
-        // What an earlier run brought back went since, and not by this restore. Where that can not be told, it is owed.
-        if !missing
-            && let Ok(Some(key)) = kept.newest_key(job).await
-            && self.deletions.was_settled(&key).await.unwrap_or(false)
-        {
+        let key = match kept.newest_key(job).await {
+            Ok(Some(key)) => key,
+            Ok(None) => return Err(refused.into()),
+            Err(e) => {
+                return Ok(failed(format!(
+                    "{refused}; and whether one is kept that stood there before can not be told: {}",
+                    e.sentence()
+                )));
+            }
+        };
+        // What an earlier run brought back went since, and not by this restore.
+        if !missing && self.deletions.was_settled(kept, &key).await {
             return Err(refused.into());
         }
-        self.put_back(job, wanted, refused).await
+        self.put_back(job, wanted, refused, &key).await
+    }
+
+    /// Where an earlier run left an object missing and its place is taken now, nothing is owed any more.
+    pub(in super::super) async fn settle_earlier(&self, job: &Job, done: &Done) {
+        let (Some(kept), Some(_)) = (&self.kept, &self.deletions.earlier) else {
+            return;
+        };
+        if matches!(done.action, Action::Failed | Action::Untried) {
+            return;
+        }
+        if let Some(key) = self.deletions.owed(kept, job).await {
+            self.deletions.settle(job, &key);
+        }
     }
 
     /// Puts back what was kept, because the other was refused. Where that is refused too, both are tried in turn for a while: a quota is
@@ -157,12 +184,13 @@ impl Applier {
         job: &Job,
         wanted: &Shaped<'_>,
         refused: ApiError,
+        key: &str,
     ) -> Result<Done, Stop> {
         let Some(kept) = &self.kept else {
             return Err(refused.into());
         };
-        let (key, before) = match kept.newest(job).await {
-            Ok(Some(found)) => found,
+        let before = match kept.read(job, key).await {
+            Ok(Some(before)) => before,
             Ok(None) => return Err(refused.into()),
             Err(e) => {
                 return Ok(failed(format!(
@@ -179,7 +207,7 @@ impl Applier {
                 let query = self.query(manager(wanted));
                 match self.post(job, &query, anew.clone(), &mut false).await {
                     Ok(made) => {
-                        self.deletions.settle(job, &key);
+                        self.deletions.settle(job, key);
                         return Ok(Done {
                             action: Action::Recreated,
                             ..self.made(job, wanted, &Metadata::read(&made)).await
@@ -196,13 +224,13 @@ impl Applier {
                 .await
             {
                 Ok(_) => {
-                    self.deletions.settle(job, &key);
+                    self.deletions.settle(job, key);
                     return Ok(failed(format!(
                         "the one of the backup was refused, and the one that stood was put back: {refused}"
                     )));
                 }
                 Err(e) if e.is_already_exists() => {
-                    self.deletions.settle(job, &key);
+                    self.deletions.settle(job, key);
                     return Err(refused.into());
                 }
                 Err(e) => match Stop::from(e) {
@@ -214,7 +242,7 @@ impl Applier {
         Ok(failed(format!(
             "it is missing now: it was deleted, the one of the backup was refused ({refused}), and so was the one that stood ({also}). \
              The same command tries again; by hand: gunzip -c FILE | kubectl create -f - with the file {}",
-            kept.shown(&key)
+            kept.shown(key)
         )))
     }
 }
