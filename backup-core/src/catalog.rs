@@ -21,8 +21,8 @@ pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
 pub(crate) use remove::store_time;
 pub use remove::{PruneOptions, Pruned, delete, kept, prune};
 pub use restores::{
-    RestoreFile, UNKNOWN, delete_restore, get_restore, kept_by_restore, list_restores,
-    read_restore_file,
+    RestoreFile, UNKNOWN, being_restored, delete_restore, get_restore, kept_by_restore,
+    list_restores, read_restore_file,
 };
 
 /// Label with the schedule that a backup was made for; Velero's.

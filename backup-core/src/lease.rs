@@ -49,6 +49,11 @@ impl Turn {
         self.is_anothers
     }
 
+    /// Nothing was heard of the Lease for a while: what was seen before does not count.
+    pub fn forget(&mut self) {
+        self.seen = None;
+    }
+
     /// Whether it is this program's turn; `wants` says whether it may be.
     ///
     /// # Errors

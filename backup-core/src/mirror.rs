@@ -4,31 +4,21 @@
 //! A copy may be a moment old. What the caller wrote himself it puts in at once ([`Mirror::put`]); an older state that the watch brings later does not
 //! replace it. Versions are numbers that grow, as the API server has them since 1.35 by contract and always had; where one is no number, the newest word counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::api::{WatchEvent, WatchParams};
-use kube::core::Request;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::cluster::{ApiError, Cluster, page};
+use crate::cluster::Cluster;
 
-/// Objects of a page.
-const PAGE: usize = 500;
-
-/// A page is not larger, or smaller ones are asked for; an object is at most 1.5 MiB, and these are small as a rule.
-const LARGEST_PAGE: usize = 32 << 20;
-
-/// After a list or a watch that failed.
-const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// The server ends a watch after so many seconds, and another one goes on.
-const WATCH_SECONDS: u32 = 240;
+/// Objects of a page: an object has at most 1.5 MiB, so that a page is bounded, however large somebody made them.
+const PAGE: u32 = 50;
 
 /// The copy. Dropping it ends the watch.
 #[derive(Debug)]
@@ -46,18 +36,26 @@ struct Copy {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, Arc<Value>>,
+    /// Names that the caller wrote since the list began that is being made.
+    written: BTreeSet<String>,
     is_whole: bool,
     failed: Option<String>,
 }
 
 impl Mirror {
-    /// Begins to copy the objects of this path (`/apis/velero.io/v1/namespaces/NS/backups`); `changed` is told of every change.
-    pub fn start(cluster: &Cluster, path: String, changed: Arc<Notify>) -> Self {
+    /// Begins to copy the objects of a kind in a namespace; `changed` is told of every change.
+    pub fn start(
+        cluster: &Cluster,
+        namespace: &str,
+        kind: &ApiResource,
+        changed: Arc<Notify>,
+    ) -> Self {
         let copy = Arc::new(Copy {
             state: Mutex::default(),
             changed,
         });
-        let watch = tokio::spawn(keep(cluster.clone(), path, Arc::clone(&copy)));
+        let objects = Api::namespaced_with(cluster.client().clone(), namespace, kind);
+        let watch = tokio::spawn(keep(objects, Arc::clone(&copy)));
         Self { copy, watch }
     }
 
@@ -83,7 +81,7 @@ impl Mirror {
 
     /// An object as the API server answered it to a write of the caller's.
     pub fn put(&self, object: Value) {
-        self.copy.state().put(object);
+        self.copy.state().write(object);
     }
 
     /// An object that the caller saw gone.
@@ -119,11 +117,15 @@ fn is_older(one: &str, other: &str) -> bool {
 }
 
 impl State {
-    fn put(&mut self, mut object: Value) {
-        // Nobody here reads who owns which field, and it is half of an object.
+    fn write(&mut self, mut object: Value) {
         if let Some(meta) = object["metadata"].as_object_mut() {
             meta.remove("managedFields");
         }
+        self.written.insert(key(&object).0.to_owned());
+        self.put(object);
+    }
+
+    fn put(&mut self, object: Value) {
         let (name, _, version) = key(&object);
         let known = self.objects.get(name).map(|known| key(known).2);
         if known.is_some_and(|known| is_older(version, known)) {
@@ -143,10 +145,15 @@ impl State {
         }
     }
 
-    /// What a list of this version says; what was written since stays.
-    fn replace(&mut self, objects: Vec<Value>, version: &str) {
-        self.objects
-            .retain(|_, known| is_older(version, key(known).2));
+    /// A list begins.
+    fn begin(&mut self) {
+        self.written.clear();
+    }
+
+    /// What the list says; what was written since it began stays.
+    fn replace(&mut self, objects: Vec<Value>) {
+        let written = std::mem::take(&mut self.written);
+        self.objects.retain(|name, _| written.contains(name));
         for object in objects {
             self.put(object);
         }
@@ -155,102 +162,40 @@ impl State {
     }
 }
 
-async fn keep(cluster: Cluster, path: String, copy: Arc<Copy>) {
-    let mut pause = PAUSE;
-    loop {
-        match list(&cluster, &path).await {
-            Ok((objects, version)) => {
-                copy.state().replace(objects, &version);
-                copy.changed.notify_one();
-                pause = PAUSE;
-                follow(&cluster, &path, version, &copy).await;
-            }
-            Err(e) => {
-                copy.state().failed = Some(e.to_string());
-                copy.changed.notify_one();
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-}
-
-/// All objects, and the version they have in common.
-async fn list(cluster: &Cluster, path: &str) -> Result<(Vec<Value>, String), ApiError> {
-    let mut objects = Vec::new();
-    let mut token = String::new();
-    let mut limit = PAGE;
-    loop {
-        let asked = page(path, limit, &token);
-        let body = match cluster.get_bounded(&asked, LARGEST_PAGE).await {
-            // Somebody made large ones; each alone is small enough.
-            Err(e) if e.too_big && limit > 1 => {
-                limit /= 8;
-                limit = limit.max(1);
+async fn keep(objects: Api<DynamicObject>, copy: Arc<Copy>) {
+    let config = watcher::Config::default().page_size(PAGE);
+    let events = watcher::watcher(objects, config).default_backoff();
+    let mut events = std::pin::pin!(events);
+    let mut listed = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => {
+                listed.clear();
+                copy.state().begin();
                 continue;
             }
-            answer => answer?,
-        };
-        let mut page: Value = serde_json::from_slice(&body).map_err(|e| ApiError {
-            message: format!("{path} answers with something that is no list: {e}"),
-            ..ApiError::default()
-        })?;
-        if let Value::Array(items) = page["items"].take() {
-            objects.extend(items);
+            Ok(Event::InitApply(object)) => {
+                listed.push(plain(&object));
+                continue;
+            }
+            Ok(Event::InitDone) => copy.state().replace(std::mem::take(&mut listed)),
+            Ok(Event::Apply(object)) => copy.state().put(plain(&object)),
+            Ok(Event::Delete(object)) => copy.state().remove(&plain(&object)),
+            // A watch that broke goes on; what is known is known.
+            Err(watcher::Error::InitialListFailed(e)) => copy.state().failed = Some(e.to_string()),
+            Err(_) => continue,
         }
-        let meta = |key: &str| {
-            page["metadata"][key]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        token = meta("continue");
-        if token.is_empty() {
-            return Ok((objects, meta("resourceVersion")));
-        }
+        copy.changed.notify_one();
     }
 }
 
-/// Follows the changes since a version, until they have to be listed anew.
-async fn follow(cluster: &Cluster, path: &str, mut version: String, copy: &Copy) {
-    loop {
-        let params = WatchParams::default().timeout(WATCH_SECONDS);
-        let Ok(request) = Request::new(path).watch(&params, &version) else {
-            return;
-        };
-        let Ok(events) = cluster.client().request_events::<Value>(request).await else {
-            tokio::time::sleep(PAUSE).await;
-            return;
-        };
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            let Ok(event) = event else {
-                // A connection that broke: what is known is known.
-                tokio::time::sleep(PAUSE).await;
-                break;
-            };
-            match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    key(&object).2.clone_into(&mut version);
-                    copy.state().put(object);
-                }
-                WatchEvent::Deleted(object) => {
-                    key(&object).2.clone_into(&mut version);
-                    copy.state().remove(&object);
-                }
-                WatchEvent::Bookmark(mark) => {
-                    version = mark.metadata.resource_version;
-                    continue;
-                }
-                // The version is too old, or something else that a list settles.
-                WatchEvent::Error(_) => {
-                    tokio::time::sleep(PAUSE).await;
-                    return;
-                }
-            }
-            copy.changed.notify_one();
-        }
+/// An object as JSON, without what nobody here reads: who owns which field is half of it.
+fn plain(object: &DynamicObject) -> Value {
+    let mut object = serde_json::to_value(object).unwrap_or_default();
+    if let Some(meta) = object["metadata"].as_object_mut() {
+        meta.remove("managedFields");
     }
+    object
 }
 
 #[cfg(test)]
@@ -272,18 +217,20 @@ mod tests {
     fn what_was_written_is_not_undone_by_an_older_word() {
         let mut state = State::default();
         state.put(object("a", "1", "99"));
-        state.put(object("a", "1", "100"));
+        state.write(object("a", "1", "100"));
         state.put(object("a", "1", "99"));
         assert_eq!(versions(&state), [("a", "100")]);
         assert_eq!(state.objects["a"]["metadata"]["managedFields"], Value::Null);
-        // A list of an older version than an own write keeps it; what it lacks besides is gone.
+        // A list keeps what was written since it began; what it lacks besides is gone.
         state.put(object("b", "2", "7"));
-        state.replace(vec![object("c", "3", "5")], "50");
-        assert_eq!(versions(&state), [("a", "100"), ("c", "5")]);
+        state.begin();
+        state.write(object("d", "4", "101"));
+        state.replace(vec![object("a", "1", "100"), object("c", "3", "5")]);
+        assert_eq!(versions(&state), [("a", "100"), ("c", "5"), ("d", "101")]);
         // Another object's end is not this one's.
         state.remove(&object("a", "other", "120"));
-        assert_eq!(versions(&state), [("a", "100"), ("c", "5")]);
+        assert_eq!(versions(&state).len(), 3);
         state.remove(&object("a", "1", "120"));
-        assert_eq!(versions(&state), [("c", "5")]);
+        assert_eq!(versions(&state), [("c", "5"), ("d", "101")]);
     }
 }

@@ -62,14 +62,35 @@ pub(crate) async fn prepare(ui: &Ui, cluster: &Cluster, namespace: &str) -> Resu
         .await
     {
         // Who may not look at it may still work in it.
-        Ok(_) => Ok(()),
-        Err(e) if e.is_forbidden() => Ok(()),
-        Err(e) if e.is_not_found() => Err(Error::not_found(format!(
-            "namespace {namespace} is not there"
-        ))
-        .hint(format!("kubectl create namespace {namespace}"))),
-        Err(e) => Err(Error::from(e).context(format!("can not look at namespace {namespace}"))),
+        Ok(_) => {}
+        Err(e) if e.is_forbidden() => {}
+        Err(e) if e.is_not_found() => {
+            let hint = format!("kubectl create namespace {namespace}");
+            return Err(Error::not_found(format!("namespace {namespace} is not there")).hint(hint));
+        }
+        Err(e) => {
+            return Err(Error::from(e).context(format!("can not look at namespace {namespace}")));
+        }
     }
+    refuse_beside_velero(cluster, namespace).await
+}
+
+/// Two servers of one namespace would both make every backup.
+async fn refuse_beside_velero(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/velero");
+    let Ok(body) = cluster.get_bounded(&path, 4 << 20).await else {
+        // Absent, or none of our business.
+        return Ok(());
+    };
+    let deployment: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    if deployment["spec"]["replicas"].as_u64() == Some(0) {
+        return Ok(());
+    }
+    Err(Error::new(
+        backup_core::Kind::AlreadyExists,
+        format!("a Velero serves namespace {namespace} already: its Deployment velero is there"),
+    )
+    .hint("serve another namespace, or scale that Deployment to 0 first"))
 }
 
 /// Serves until it is asked to stop; then work that is under way is stopped, and takes its files away.
@@ -107,7 +128,10 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
             desk.ui.note(&match now {
                 Standing::Mine => format!("serving velero.io/v1 in namespace {namespace}"),
                 Standing::Unknown => {
-                    "who holds the Lease is not known: nothing is begun".to_owned()
+                    format!(
+                        "who holds the Lease is not known: nothing is begun{}",
+                        leader.why()
+                    )
                 }
                 Standing::Others => {
                     format!("another controller serves namespace {namespace}: waiting")

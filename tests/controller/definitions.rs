@@ -111,4 +111,26 @@ fn veleros_kinds_are_brought_as_velero_has_them_and_its_own_are_never_changed() 
     for backup in ["a", "b", "c"] {
         served.ends(backup, "Completed");
     }
+
+    // Where it can not serve, it says so and ends.
+    let refused = served.call(&["--namespace", "absent"]).code(1);
+    let hint = "kubectl create namespace absent";
+    assert!(refused.stderr.contains(hint), "{}", refused.stderr);
+    served.apply(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: velero, namespace: default}
+spec:
+  replicas: 1
+  selector: {matchLabels: {deploy: velero}}
+  template:
+    metadata: {labels: {deploy: velero}}
+    spec: {containers: [{name: velero, image: "localhost/velero:stub"}]}
+"#,
+    );
+    let refused = served.call(&["--namespace", "default"]).code(1);
+    let says = "a Velero serves namespace default already";
+    assert!(refused.stderr.contains(says), "{}", refused.stderr);
+    served.call(&["--concurrent-backups", "0"]).code(2);
 }

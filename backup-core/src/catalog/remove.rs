@@ -236,7 +236,8 @@ pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
     while let Some(entry) = read.next().await {
         match entry {
             Ok(entry) => rows.extend(entry.as_ref().and_then(Row::of)),
-            Err(e) if e.kind() == Kind::Corrupt => {}
+            // One that can not be read is nobody's, and does not keep the others.
+            Err(e) if !matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => {}
             Err(e) => return Err(e),
         }
     }

@@ -164,10 +164,7 @@ async fn read(store: &Store, name: &Name) -> Result<Option<Restore>> {
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn being_restored(
-    store: &Store,
-    now: Timestamp,
-) -> Result<BTreeMap<String, Name>> {
+pub async fn being_restored(store: &Store, now: Timestamp) -> Result<BTreeMap<String, Name>> {
     #[derive(Default)]
     struct Seen {
         finished: bool,

@@ -350,13 +350,15 @@ impl Claim {
         let lease = &self.lease;
         let store = &lease.store;
         lease.alive()?;
-        if Folder::read(store, &self.keys, &lease.key)
-            .await?
-            .own
-            .is_none()
-        {
+        let found = Folder::read(store, &self.keys, &lease.key).await?;
+        if found.own.is_none() {
             return Ok(());
         }
+        // Whoever wrote that marker may have written the files of Velero's names, over ours: what goes then is ours alone.
+        let is_shared = |key: &String| {
+            let alone = [self.keys.index(), self.keys.digests()];
+            found.marker.is_some() && !alone.contains(key)
+        };
         let in_doubt = lease.in_doubt.load(Ordering::SeqCst) > 0;
         let uploads = lease.file.lock().await.uploads.clone();
         for upload in uploads {
@@ -367,8 +369,8 @@ impl Claim {
             .lock()
             .expect("nobody panics while holding it")
             .clone();
-        for key in written {
-            lease.remove(&key).await?;
+        for key in written.iter().filter(|key| !is_shared(key)) {
+            lease.remove(key).await?;
         }
         if !in_doubt {
             // While the claim stands: afterwards what no listing shows may be the next run's.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::backups::label_value;
 use super::desk::{Desk, Work};
-use super::objects::{bounded, label, name, phase, time, uid};
+use super::objects::{Written, bounded, label, name, phase, time, uid};
 use super::{locations, sync};
 
 /// A request that was refused is kept so long, as Velero does.
@@ -57,9 +57,11 @@ async fn answer(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -
             }
             return Ok(());
         }
-        // It may go the next time.
-        Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => return Err(e),
-        Err(e) => bounded(&e.sentence()),
+        Err(e) if matches!(e.kind(), Kind::Invalid | Kind::NotFound | Kind::Forbidden) => {
+            bounded(&e.sentence())
+        }
+        // It may go the next time; until then it is at work.
+        Err(e) => return Err(e),
     };
     let backup = &object["spec"]["backupName"];
     desk.ui
@@ -183,15 +185,41 @@ async fn remove_files(desk: &Desk, location: &Location, backup: &Arc<Value>) -> 
     }
     let before = phase(backup).to_owned();
     let deleting = json!({"status": {"phase": "Deleting"}});
-    desk.backups.patch(backup, deleting).await?;
-    match catalog::delete(&location.store, &title, &desk.host).await {
-        Ok(()) => Ok(()),
+    // As it was seen: from here on no restore begins to read it.
+    if desk.backups.decide(backup, deleting).await? == Written::Changed {
+        return Err(Error::other("it changed just now"));
+    }
+    let deleted = match refuse_restored(desk, location, &title).await {
+        Ok(()) => catalog::delete(&location.store, &title, &desk.host).await,
+        refused => refused,
+    };
+    match deleted {
         Err(e) if e.kind() == Kind::NotFound => Ok(()),
         Err(e) => {
-            let back = json!({"status": {"phase": before}});
-            desk.backups.patch(backup, back).await?;
+            // While its marker stands, it is what it was; else there is no way back.
+            if before != "Deleting" && catalog::get(&location.store, &title).await.is_ok() {
+                let back = json!({"status": {"phase": before}});
+                desk.backups.patch(backup, back).await?;
+            }
             Err(e)
         }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Errors while a restore has begun to read it, whoever began it.
+async fn refuse_restored(desk: &Desk, location: &Location, backup: &Name) -> Result<()> {
+    let restoring = catalog::being_restored(&location.store, desk.now()).await?;
+    let by_object = desk.restores.all().into_iter().find(|restore| {
+        restore["spec"]["backupName"] == backup.as_str() && phase(restore) == "InProgress"
+    });
+    let by_object = by_object.as_ref().map(|restore| name(restore).to_owned());
+    let by_journal = restoring.get(backup.as_str()).map(ToString::to_string);
+    match by_object.or(by_journal) {
+        None => Ok(()),
+        Some(restore) => Err(Error::invalid(format!(
+            "restore {restore} has begun to read it and is not finished"
+        ))),
     }
 }
 

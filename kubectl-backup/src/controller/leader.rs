@@ -35,6 +35,7 @@ pub(crate) struct Leader {
     turn: Turn,
     namespace: String,
     mine_at: Option<Instant>,
+    why: Option<String>,
 }
 
 impl Leader {
@@ -44,6 +45,7 @@ impl Leader {
             turn: Turn::new(LEASE.to_owned(), me, TIMES),
             namespace: namespace.to_owned(),
             mine_at: None,
+            why: None,
         }
     }
 
@@ -51,6 +53,15 @@ impl Leader {
     pub(crate) async fn look(&mut self, cluster: &Cluster) -> Standing {
         let asked = self.turn.is_mine(cluster.client(), &self.namespace, true);
         let answer = tokio::time::timeout(PATIENCE, asked).await;
+        self.why = match &answer {
+            Ok(Ok(_)) => None,
+            Ok(Err(e)) => Some(e.sentence()),
+            Err(_) => Some("the API server does not answer".to_owned()),
+        };
+        if self.why.is_some() {
+            // Time counts only between two answers: who did not hear the holder has not seen him silent.
+            self.turn.forget();
+        }
         if let Ok(Ok(true)) = answer {
             self.mine_at = Some(Instant::now());
         }
@@ -61,6 +72,12 @@ impl Leader {
             self.mine_at = None;
         }
         standing
+    }
+
+    /// Why nobody knows, for a message.
+    pub(crate) fn why(&self) -> String {
+        let why = self.why.as_deref();
+        why.map(|why| format!(" ({why})")).unwrap_or_default()
     }
 
     /// Hands it on.

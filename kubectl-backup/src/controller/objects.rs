@@ -7,6 +7,7 @@ use std::sync::Arc;
 use backup_core::cluster::{ApiError, Call, Cluster};
 use backup_core::error::{Error, Result};
 use backup_core::mirror::Mirror;
+use kube::api::ApiResource;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -42,9 +43,16 @@ impl Objects {
         changed: &Arc<Notify>,
     ) -> Self {
         let path = format!("/apis/velero.io/v1/namespaces/{namespace}/{plural}");
+        let resource = ApiResource {
+            group: "velero.io".into(),
+            version: "v1".into(),
+            api_version: backup_core::api::API_VERSION.into(),
+            kind: kind.into(),
+            plural: plural.into(),
+        };
         Self {
             kind,
-            mirror: Mirror::start(cluster, path.clone(), Arc::clone(changed)),
+            mirror: Mirror::start(cluster, namespace, &resource, Arc::clone(changed)),
             path,
             cluster: cluster.clone(),
         }

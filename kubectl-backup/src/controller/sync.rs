@@ -9,7 +9,7 @@ use std::sync::Arc;
 use backup_core::Kind;
 use backup_core::api::{Backup, Phase};
 use backup_core::catalog::{self, Entry};
-use backup_core::error::Result;
+use backup_core::error::{Error, Result};
 use backup_core::layout::{BACKUPS, BackupKeys};
 use backup_core::location::Location;
 use backup_core::name::Name;
@@ -72,26 +72,32 @@ fn synced(desk: &Desk, object: &Value) -> Synced {
 
 /// Syncs one location.
 async fn sync(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
-    let place = name(&object).to_owned();
     let mut known = synced(&desk, &object);
+    let ended = round(&desk, &object, &mut known).await;
+    // However it ended: other work on the location has its turn.
+    known.at = Some(desk.now());
+    let mut all = desk.synced.lock().expect("nobody panics while holding it");
+    all.insert(uid(&object).to_owned(), known);
+    ended
+}
+
+async fn round(desk: &Desk, object: &Value, known: &mut Synced) -> Result<()> {
+    let place = name(object).to_owned();
     let now = desk.now();
     known
         .passed
         .retain(|_, at| *at <= now && now.duration_since(*at) < AGAIN);
-    let location = locations::open_named(&desk, &place).await?;
+    let location = locations::open_named(desk, &place).await?;
     // Before the listing: what ends while it is made is not judged by it.
-    let before: Vec<Arc<Value>> = of_location(&desk, &place);
+    let before: Vec<Arc<Value>> = of_location(desk, &place);
     let folders: BTreeSet<String> = location.store.folders(BACKUPS).await?.into_iter().collect();
 
-    make(&desk, &location, &place, &folders, &mut known).await?;
-    heal(&desk, &location, &before, &folders).await?;
-    remove(&desk, &location, &before, &folders, &mut known).await?;
+    make(desk, &location, &place, &folders, known).await?;
+    heal(desk, &location, &before, &folders).await?;
+    remove(desk, &location, &before, &folders, known).await?;
 
     let patch = json!({"status": {"lastSyncedTime": format!("{now:.0}")}});
-    desk.locations.patch(&object, patch).await?;
-    known.at = Some(now);
-    let mut all = desk.synced.lock().expect("nobody panics while holding it");
-    all.insert(uid(&object).to_owned(), known);
+    desk.locations.patch(object, patch).await?;
     Ok(())
 }
 
@@ -99,6 +105,11 @@ fn of_location(desk: &Desk, place: &str) -> Vec<Arc<Value>> {
     let mut all = desk.backups.all();
     all.retain(|backup| backup["spec"]["storageLocation"] == place);
     all
+}
+
+/// Whether it is the location that fails, and not one key of it.
+fn is_of_all(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized)
 }
 
 /// Objects for backups that have none.
@@ -133,15 +144,18 @@ async fn make(
                         continue;
                     }
                     Ok(false) => continue,
-                    Err(e) if e.kind() == Kind::Invalid => Some(e.sentence()),
+                    Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Forbidden) => {
+                        Some(e.sentence())
+                    }
                     Err(e) => return Err(e),
                 },
                 Err(why) => why,
             },
             // It is being made or removed, or nobody finishes it.
             Err(e) if e.kind() == Kind::NotFound => None,
-            Err(e) if e.kind() == Kind::Corrupt => Some(e.sentence()),
-            Err(e) => return Err(e),
+            Err(e) if is_of_all(&e) => return Err(e),
+            // One that can not be read does not keep the others.
+            Err(e) => Some(e.sentence()),
         };
         if let Some(why) = why {
             desk.ui.warn(&format!(
@@ -205,14 +219,19 @@ async fn heal(
         if phase(object) != "Failed" || run.is_none() || !folders.contains(name(object)) {
             continue;
         }
-        let entry = match catalog::get(&location.store, &Name::foreign(name(object))?).await {
+        let Ok(folder) = Name::foreign(name(object)) else {
+            continue;
+        };
+        let entry = match catalog::get(&location.store, &folder).await {
             Ok(entry) => entry,
-            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => continue,
-            Err(e) => return Err(e),
+            Err(e) if is_of_all(&e) => return Err(e),
+            Err(_) => continue,
         };
         let of = entry.backup.metadata.annotations.get(backups::RUN);
         if of.map(String::as_str) == run {
-            let patch = backups::stands(&entry.backup);
+            let mut patch = backups::stands(&entry.backup);
+            patch["status"]["failureReason"] = Value::Null;
+            patch["metadata"]["annotations"][backups::INTERRUPTED] = Value::Null;
             desk.backups.decide(object, patch).await?;
         }
     }
@@ -247,7 +266,10 @@ async fn remove(
             now_missing.insert(uid(object).to_owned());
             continue;
         }
-        let marker = BackupKeys::new(&Name::foreign(name(object))?).marker();
+        let Ok(folder) = Name::foreign(name(object)) else {
+            continue;
+        };
+        let marker = BackupKeys::new(&folder).marker();
         match location.store.head(&marker).await {
             Ok(_) => {}
             Err(e) if e.kind() == Kind::NotFound => {
@@ -257,7 +279,8 @@ async fn remove(
                     name(object)
                 ));
             }
-            Err(e) => return Err(e),
+            Err(e) if is_of_all(&e) => return Err(e),
+            Err(_) => {}
         }
     }
     known.missing = now_missing;

@@ -495,3 +495,22 @@ async fn a_write_that_is_dropped_halfway_keeps_the_claim() {
     claim.withdraw().await;
     assert_eq!(keys_in(&memory).await.len(), 1);
 }
+
+#[tokio::test]
+async fn who_withdraws_beside_another_tools_backup_of_the_name_leaves_its_files() {
+    let store = Store::in_memory();
+    let claim = take(&store).await.unwrap();
+    for key in [keys().archive(), keys().index(), keys().logs()] {
+        claim.put(&key, "ours".into()).await.unwrap();
+    }
+    // It knows no claims, and its names are ours.
+    for key in [keys().archive(), keys().logs(), keys().marker()] {
+        store.put(&key, "theirs".into()).await.unwrap();
+    }
+    let refused = claim.put_marker("ours".into()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::AlreadyExists);
+    claim.withdraw().await;
+    let mut theirs = vec![keys().archive(), keys().logs(), keys().marker()];
+    theirs.sort();
+    assert_eq!(keys_in(&store).await, theirs);
+}
