@@ -13,6 +13,7 @@ use harness::run::{etcd_launcher, through_kubectl};
 use harness::store::Minio;
 use harness::tools;
 
+use crate::controller::Served;
 use crate::place::on;
 
 /// What the README's commands begin with; each has a test below.
@@ -74,8 +75,8 @@ data: {greeting: hello}
     let home = Folder::new("home");
     fs::copy(minio.credentials_file(), home.join("credentials")).unwrap();
     let mut all = commands("kubectl backup ");
-    // Those of a hosted cluster have a test of their own.
-    all.retain(|words| words[0] != "etcd");
+    // Those of a hosted cluster, and those about schedules, have tests of their own.
+    all.retain(|words| !["etcd", "schedule", "controller"].contains(&words[0].as_str()));
     assert!(all.len() > 20, "{}", all.len());
     // The location is set up before the part of the README that shows how: its author has one.
     let (setup, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|words| words[0] == "location");
@@ -92,6 +93,30 @@ data: {greeting: hello}
         }
         call.ok();
     }
+}
+
+#[test]
+fn every_command_about_schedules_in_the_readme_works() {
+    let mut served = Served::without_controller("readme-schedules");
+    let mut all = commands("kubectl backup ");
+    all.retain(|words| ["schedule", "controller"].contains(&words[0].as_str()));
+    assert!(all.len() > 5, "{}", all.len());
+    for words in all {
+        let call = through_kubectl(&words).kubeconfig(served.cluster.kubeconfig());
+        if words[0] == "controller" {
+            served.controller = Some(call.spawn());
+            served.cluster_has_kinds();
+            served.location("offsite", "prod", true);
+        } else {
+            call.ok();
+        }
+    }
+    let made = |name: &str| served.object(&format!("schedules/{name}"));
+    assert_eq!(
+        made("nightly").unwrap()["metadata"]["annotations"]["kubectl-backup/keep"],
+        "7"
+    );
+    assert!(made("archive").is_none());
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub use etcd_restore::{
 };
 pub use meta::{GoDuration, LabelSelector, Meta, Progress, Requirement};
 pub use restore::{Restore, RestoreSpec, RestoreStatus};
-pub use schedule::{Schedule, ScheduleSpec};
+pub use schedule::{Schedule, ScheduleSpec, ScheduleStatus};
 pub use storage_location::{
     AccessMode, BackupStorageLocation, BackupStorageLocationSpec, ObjectStorage, SecretKey,
 };

@@ -46,7 +46,7 @@ use crate::name::Name;
 use crate::progress::Progress;
 
 pub use policies::Policies;
-pub use scheduled::{ordered_resources, schedule};
+pub use scheduled::{EVERY, KEEP, ordered_resources, schedule};
 
 /// What is asked for.
 #[derive(Clone, Debug)]

@@ -83,6 +83,34 @@ impl Filter {
         }
     }
 
+    /// The same as a Backup's spec says it.
+    pub fn spec(&self) -> BackupSpec {
+        let mut selectors = self.selectors.iter().map(|selector| selector.0.clone());
+        let (one, several) = if self.selectors.len() == 1 {
+            (selectors.next(), Vec::new())
+        } else {
+            (None, selectors.collect())
+        };
+        BackupSpec {
+            included_namespaces: if self.namespaces.is_empty() {
+                vec!["*".to_owned()]
+            } else {
+                self.namespaces.clone()
+            },
+            excluded_namespaces: self.not_namespaces.clone(),
+            included_resources: self.resources.clone(),
+            excluded_resources: self.not_resources.clone(),
+            included_cluster_scoped_resources: self.cluster_resources.clone(),
+            excluded_cluster_scoped_resources: self.not_cluster_resources.clone(),
+            included_namespace_scoped_resources: self.namespaced_resources.clone(),
+            excluded_namespace_scoped_resources: self.not_namespaced_resources.clone(),
+            label_selector: one,
+            or_label_selectors: several,
+            include_cluster_resources: self.include_cluster_resources,
+            ..BackupSpec::default()
+        }
+    }
+
     /// Refuses what can not be meant, such as old and new style together.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod duration;
 mod fields;
+mod rhythm;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 use crate::error::{Error, Result};
+
+pub use rhythm::{MOST as MOST_EVERY, Past};
 
 /// No schedule is longer, in bytes; the CRD says the same.
 pub const LONGEST: usize = 256;

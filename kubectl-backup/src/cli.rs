@@ -9,7 +9,7 @@ use owo_colors::OwoColorize;
 
 use crate::commands::{
     completion, contents, controller, create, delete, describe, diff, doctor, download, etcd, get,
-    location, logs, prune, restore, verify, version,
+    location, logs, prune, restore, schedule, verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -113,6 +113,7 @@ pub(crate) enum Command {
     /// Manage where backups live
     #[command(subcommand)]
     Location(location::LocationCommand),
+    Schedule(schedule::ScheduleArgs),
     Doctor(doctor::DoctorArgs),
     Etcd(etcd::EtcdArgs),
     Controller(controller::ControllerArgs),
@@ -144,7 +145,10 @@ impl Cli {
 
 /// The commands as the first page shows them: by what one wants. One that is not named here stands with the last.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Back up and restore", &["create", "restore", "etcd"]),
+    (
+        "Back up and restore",
+        &["create", "schedule", "restore", "etcd"],
+    ),
     (
         "Look at backups",
         &[

@@ -15,6 +15,7 @@ pub(crate) mod location;
 pub(crate) mod logs;
 pub(crate) mod prune;
 pub(crate) mod restore;
+pub(crate) mod schedule;
 pub(crate) mod verify;
 pub(crate) mod version;
 
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Delete(args) => delete::run(&context, args).await,
         Command::Prune(args) => prune::run(&context, args).await,
         Command::Restore(command) => restore::run(&context, command).await,
+        Command::Schedule(args) => schedule::run(&context, args).await,
         Command::Location(command) => location::run(&context, command).await,
         Command::Completion(command) => completion::run(&context, command),
         Command::Doctor(args) => doctor::run(&context, args).await,

@@ -482,13 +482,6 @@ pub(super) fn planned(options: &BackupOptions, location: &str) -> Backup {
 }
 
 fn spec(options: &BackupOptions, location: String) -> BackupSpec {
-    let filter = &options.filter;
-    let mut selectors = filter.selectors.iter().map(|s| s.0.clone());
-    let (one, several) = if filter.selectors.len() == 1 {
-        (selectors.next(), Vec::new())
-    } else {
-        (None, selectors.collect())
-    };
     let template = &options.template;
     let mut rest = template.rest.clone();
     let policies = options.policies.as_ref();
@@ -499,21 +492,6 @@ fn spec(options: &BackupOptions, location: String) -> BackupSpec {
         );
     }
     BackupSpec {
-        included_namespaces: if filter.namespaces.is_empty() {
-            vec!["*".to_owned()]
-        } else {
-            filter.namespaces.clone()
-        },
-        excluded_namespaces: filter.not_namespaces.clone(),
-        included_resources: filter.resources.clone(),
-        excluded_resources: filter.not_resources.clone(),
-        included_cluster_scoped_resources: filter.cluster_resources.clone(),
-        excluded_cluster_scoped_resources: filter.not_cluster_resources.clone(),
-        included_namespace_scoped_resources: filter.namespaced_resources.clone(),
-        excluded_namespace_scoped_resources: filter.not_namespaced_resources.clone(),
-        label_selector: one,
-        or_label_selectors: several,
-        include_cluster_resources: filter.include_cluster_resources,
         snapshot_volumes: options.snapshot_volumes,
         ttl: options.expires.map(|expires| {
             let left = expires.duration_since(options.now);
@@ -525,6 +503,7 @@ fn spec(options: &BackupOptions, location: String) -> BackupSpec {
             hooks => hooks.clone(),
         },
         rest,
+        ..options.filter.spec()
     }
 }
 

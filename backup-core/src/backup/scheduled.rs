@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::BackupOptions;
-use crate::api::{BackupSpec, Schedule};
+use crate::api::{API_VERSION, BackupSpec, Schedule};
 use crate::catalog::SCHEDULE_NAME;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::name::Name;
+use crate::schedule::{MOST_EVERY, Past, Schedule as Times};
+
+/// Annotation of a Schedule: of its slots each so-and-so-many-th counts; ours.
+pub const EVERY: &str = "kubectl-backup/every";
+
+/// Annotation of a Schedule: so many good backups of it stay; ours.
+pub const KEEP: &str = "kubectl-backup/keep";
 
 /// An object of the API server's is not larger.
 const LARGEST: usize = 4 << 20;
@@ -106,6 +113,74 @@ impl Schedule {
         // What `kubectl apply` remembers of the schedule would be wrong of a backup.
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         annotations
+    }
+
+    /// The Backup of this name as the object of a schedule asks for it. Annotations by which a controller finds its way are not handed on.
+    pub fn backup(&self, object: &Value, name: &str) -> Value {
+        let mut labels = self.labels_of_backups();
+        labels.insert(SCHEDULE_NAME.to_owned(), self.metadata.name.clone());
+        let mut annotations = self.annotations_of_backups();
+        annotations.retain(|key, _| !key.starts_with("kubectl-backup/"));
+        let mut metadata = json!({
+            "name": name, "namespace": self.metadata.namespace, "labels": labels, "annotations": annotations,
+        });
+        if self.spec.use_owner_references_in_backup == Some(true) {
+            metadata["ownerReferences"] = json!([{
+                "apiVersion": API_VERSION, "kind": "Schedule", "name": self.metadata.name,
+                "uid": self.metadata.uid, "controller": true,
+            }]);
+        }
+        json!({
+            "apiVersion": API_VERSION, "kind": "Backup", "metadata": metadata, "spec": object["spec"]["template"],
+        })
+    }
+
+    /// When its backups are due.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn times(&self) -> Result<Times> {
+        Times::parse(&self.spec.schedule, None)
+    }
+
+    /// Of its slots each so-and-so-many-th counts.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn every(&self) -> Result<u32> {
+        let every = self.number(EVERY, MOST_EVERY)?;
+        Ok(every.unwrap_or(1))
+    }
+
+    /// How many good backups of it stay; nothing where their age alone counts.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn keep(&self) -> Result<Option<usize>> {
+        let keep = self.number(KEEP, u32::MAX)?;
+        Ok(keep.map(|keep| keep as usize))
+    }
+
+    fn number(&self, key: &str, most: u32) -> Result<Option<u32>> {
+        let Some(text) = self.metadata.annotations.get(key) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if (1..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(Error::invalid(format!(
+                "the annotation {key} is {text:?} and not a number from 1 to {most}"
+            ))),
+        }
+    }
+
+    /// What its object tells of its past, and these slots of its backups.
+    pub fn past(&self, slots: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Past {
+        let taken = slots.into_iter().chain(self.status.last_backup);
+        Past {
+            created: self.metadata.creation_timestamp.unwrap_or(now),
+            taken: taken.filter(|slot| *slot <= now).max(),
+            skipped: self.status.last_skipped,
+        }
     }
 
     fn own(&self, key: &str) -> &Value {
@@ -276,6 +351,33 @@ mod tests {
         assert_eq!(followed.wants_volumes(), Some(true));
         assert_eq!(own.expires(followed.now), None);
         assert_eq!(own.policies().unwrap(), None);
+    }
+
+    #[test]
+    fn a_schedules_backup_has_its_labels_and_owner_and_none_of_the_controllers_annotations() {
+        let object = json!({"metadata": {"name": "s", "namespace": "n", "uid": "u", "labels": {"a": "b"},
+            "annotations": {"c": "d", KEEP: "3", EVERY: "2"}},
+            "spec": {"schedule": "@weekly", "useOwnerReferencesInBackup": true, "template": {"ttl": "1h", "newer": 1}}});
+        let schedule: Schedule = serde_json::from_value(object.clone()).unwrap();
+        assert_eq!(
+            schedule.backup(&object, "s-1"),
+            json!({"apiVersion": "velero.io/v1", "kind": "Backup",
+                "metadata": {"name": "s-1", "namespace": "n", "labels": {"a": "b", "velero.io/schedule-name": "s"}, "annotations": {"c": "d"},
+                    "ownerReferences": [{"apiVersion": "velero.io/v1", "kind": "Schedule", "name": "s", "uid": "u", "controller": true}]},
+                "spec": {"ttl": "1h", "newer": 1}})
+        );
+        assert_eq!(schedule.every().unwrap(), 2);
+        assert_eq!(schedule.keep().unwrap(), Some(3));
+        for text in ["0", "13", "two", "", "-1"] {
+            let mut odd = schedule.clone();
+            odd.metadata
+                .annotations
+                .insert(EVERY.to_owned(), text.to_owned());
+            assert!(
+                odd.every().unwrap_err().to_string().contains(EVERY),
+                "{text}"
+            );
+        }
     }
 
     #[test]

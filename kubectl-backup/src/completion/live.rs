@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::commands::etcd::proposed;
 use crate::commands::etcd::scope::ScopeArgs;
+use crate::commands::schedule::objects;
 use crate::context::Context;
 use backup_cli::error::Result;
 
@@ -31,6 +32,7 @@ pub(super) enum Names {
     Workspaces,
     Backups,
     Schedules,
+    ScheduleObjects,
     Restores,
     Locations,
     /// What follows is of hosted control planes.
@@ -85,6 +87,7 @@ pub(super) async fn look(
             }
             found
         }
+        Names::ScheduleObjects => of(objects::names(context).await?),
         Names::Locations => {
             let all = context.sources().await?.0.into_iter();
             all.flat_map(|source| source.locations)

@@ -248,6 +248,10 @@ impl<'c> Walk<'c> {
             }
             ["get" | "delete" | "diff"] => Names::Backups,
             ["restore", "get" | "describe" | "logs" | "delete"] => Names::Restores,
+            [
+                "schedule",
+                "get" | "describe" | "pause" | "unpause" | "trigger" | "delete",
+            ] => Names::ScheduleObjects,
             ["location", "get" | "check" | "set" | "delete" | "adopt"] => Names::Locations,
             [
                 "etcd",
@@ -353,6 +357,7 @@ mod tests {
             (&["diff", "one", ""], Names::Backups),
             (&["restore", "describe", ""], Names::Restores),
             (&["location", "check", ""], Names::Locations),
+            (&["schedule", "pause", ""], Names::ScheduleObjects),
             (&["etcd", "--cluster", ""], Names::HostedClusters),
             (&["etcd", "download", ""], Names::Snapshots),
             (

@@ -1,0 +1,148 @@
+//! The plugin's own commands about schedules, on the objects that the controller serves.
+
+use serde_json::Value;
+
+use harness::run::kubectl_backup;
+
+use super::Served;
+
+#[test]
+fn schedules_are_made_shown_paused_triggered_and_deleted() {
+    let served = Served::start("controller-commands");
+    let call = |words: &[&str]| {
+        kubectl_backup(&[&["schedule"], words].concat()).kubeconfig(served.cluster.kubeconfig())
+    };
+    let object = |name: &str| served.object(&format!("schedules/{name}"));
+
+    let shown = call(&["create", "nightly", "--preset", "two-weeks", "--dry-run"]).ok();
+    assert!(
+        shown.stdout.contains("kubectl-backup/every: \"2\""),
+        "{}",
+        shown.stdout
+    );
+    assert!(object("nightly").is_none());
+    let created = call(&[
+        "create",
+        "nightly",
+        "--preset",
+        "two-weeks",
+        "--keep",
+        "2",
+        "--location",
+        "default",
+        "-n",
+        "default",
+        "--labels",
+        "team=shop",
+    ])
+    .ok();
+    assert_eq!(created.stdout, "schedule/nightly created\n");
+    assert!(
+        created.stderr.contains("the first backup is due"),
+        "{}",
+        created.stderr
+    );
+    let nightly = object("nightly").unwrap();
+    assert_eq!(nightly["spec"]["schedule"], "@weekly");
+    assert_eq!(
+        nightly["spec"]["template"]["includedNamespaces"][0],
+        "default"
+    );
+
+    let listed = call(&["get"]).ok().stdout;
+    assert!(listed.starts_with("NAME "), "{listed}");
+    assert!(listed.contains("@weekly (one of 2)"), "{listed}");
+    let json: Value =
+        serde_json::from_str(&call(&["get", "nightly", "-o", "json"]).ok().stdout).unwrap();
+    assert_eq!(json["metadata"]["uid"], nightly["metadata"]["uid"]);
+    // Velero's own command reads it too.
+    let veleros = served
+        .velero(&["schedule", "describe", "nightly"])
+        .ok()
+        .stdout;
+    assert!(veleros.contains("Schedule:  @weekly"), "{veleros}");
+
+    let backup = call(&["trigger", "nightly", "--wait"]).ok();
+    assert!(backup.stderr.contains("Completed"), "{}", backup.stderr);
+    let name = backup.stdout.trim_end_matches(" created\n").to_owned();
+    let name = name.strip_prefix("backup/nightly-").unwrap();
+    let made = served.object(&format!("backups/nightly-{name}")).unwrap();
+    assert_eq!(
+        made["metadata"]["labels"]["velero.io/schedule-name"],
+        "nightly"
+    );
+    assert_eq!(made["metadata"]["labels"]["team"], "shop");
+    let described = call(&["describe", "nightly"]).ok().stdout;
+    for part in [
+        "Name:       nightly",
+        "one of 2",
+        &format!("nightly-{name}:  Completed"),
+    ] {
+        assert!(described.contains(part), "{part}: {described}");
+    }
+
+    call(&["pause", "nightly"]).ok();
+    assert_eq!(object("nightly").unwrap()["spec"]["paused"], true);
+    call(&["unpause", "nightly"]).ok();
+    assert_eq!(object("nightly").unwrap()["spec"]["paused"], false);
+
+    for (words, code, part) in [
+        (
+            &["create", "nightly", "--preset", "daily"][..],
+            1,
+            "already exists",
+        ),
+        (
+            &["create", "x", "--preset", "daily", "--location", "nowhere"],
+            1,
+            "there are: default",
+        ),
+        (&["create", "x", "--schedule", "every day"], 2, "--schedule"),
+        (&["get", "absent"], 1, "there are: nightly"),
+        (&["describe", "absent"], 1, "absent"),
+        (&["pause", "nightly", "absent"], 1, "absent"),
+        (&["trigger", "absent"], 1, "absent"),
+        (&["delete", "absent", "--yes"], 1, "absent"),
+        (&["delete", "nightly"], 2, "--yes"),
+        (
+            &["get", "nightly", "--controller-namespace", "elsewhere"],
+            1,
+            "there is none",
+        ),
+    ] {
+        let refused = call(words).code(code);
+        assert!(
+            refused.stderr.contains(part),
+            "{words:?}: {}",
+            refused.stderr
+        );
+    }
+    assert_eq!(object("nightly").unwrap()["spec"]["paused"], false);
+    let gone = call(&["delete", "nightly", "--yes"]).ok();
+    assert_eq!(gone.stdout, "schedule/nightly deleted\n");
+    assert!(object("nightly").is_none());
+    let empty = call(&["get"]).ok();
+    assert!(
+        empty.stderr.contains("No schedules found"),
+        "{}",
+        empty.stderr
+    );
+}
+
+#[test]
+fn a_cluster_without_the_kinds_says_what_brings_them() {
+    let served = Served::without_controller("controller-none");
+    for words in [
+        &["schedule", "get"][..],
+        &["schedule", "create", "x", "--preset", "daily"],
+    ] {
+        let refused = kubectl_backup(words)
+            .kubeconfig(served.cluster.kubeconfig())
+            .code(1);
+        assert!(
+            refused.stderr.contains("kubectl backup controller"),
+            "{}",
+            refused.stderr
+        );
+    }
+}
