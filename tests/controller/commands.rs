@@ -74,9 +74,9 @@ fn schedules_are_made_shown_paused_triggered_and_deleted() {
     assert_eq!(made["metadata"]["labels"]["team"], "shop");
     let described = call(&["describe", "nightly"]).ok().stdout;
     for part in [
-        "Name:       nightly",
-        "one of 2",
-        &format!("nightly-{name}:  Completed"),
+        "@weekly (one of 2)",
+        "Next:         20",
+        &format!("nightly-{name}:  Completed ("),
     ] {
         assert!(described.contains(part), "{part}: {described}");
     }
