@@ -21,7 +21,7 @@ mod restore;
 mod schedule;
 mod storage_location;
 
-pub use backup::{Backup, BackupSpec, BackupStatus, Phase};
+pub use backup::{Backup, BackupSpec, BackupStatus, EXPIRES, Phase};
 pub use cluster::{HostedCluster, HostedClusterSpec, HostedClusterStatus};
 pub use etcd_backup_config::{
     EtcdBackupConfig, EtcdBackupConfigSpec, EtcdBackupConfigStatus, RowPhase, SnapshotRow,

@@ -17,6 +17,7 @@ use crate::name::Name;
 use crate::records::{self, Data, Volume};
 
 pub use digests::{Digests, Verified, verify_files};
+pub use keep::Keep;
 pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
 pub(crate) use remove::store_time;
 pub use remove::{PruneOptions, Pruned, delete, kept, prune};

@@ -66,6 +66,15 @@ fn schedules_make_backups_that_expire_are_deleted_and_come_back_from_the_bucket(
     assert_eq!(made[0], format!("often-{digits}"));
     assert_eq!(first["metadata"]["labels"]["team"], "shop");
     assert_eq!(first["spec"]["ttl"], "1h0m0s");
+    // A Velero that looks into the same bucket does not see when it is expired; who looks at the object does.
+    let marker = format!("main/backups/{}/velero-backup.json", made[0]);
+    let marker: Value = serde_json::from_slice(&served.minio.get(&served.bucket, &marker)).unwrap();
+    assert_eq!(marker["status"]["expiration"], Value::Null);
+    assert_eq!(marker["spec"]["ttl"], "1h0m0s");
+    assert_eq!(
+        marker["metadata"]["annotations"]["kubectl-backup/expires"],
+        first["status"]["expiration"]
+    );
     let listed = velero(&["schedule", "get"]);
     assert!(
         listed.contains("often") && listed.contains("Enabled"),
@@ -83,6 +92,22 @@ fn schedules_make_backups_that_expire_are_deleted_and_come_back_from_the_bucket(
     let before = harness::wait_for("the end of all backups", super::PATIENT, settled);
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(of(&served, "often"), before);
+    // By hand it is made all the same, and is no slot.
+    velero(&[
+        "backup",
+        "create",
+        "by-hand",
+        "--from-schedule",
+        "often",
+        "--wait",
+    ]);
+    let by_hand = served.ends("by-hand", "Completed");
+    assert_eq!(by_hand["metadata"]["labels"]["team"], "shop");
+    assert_eq!(
+        by_hand["metadata"]["annotations"]["kubectl-backup/slot"],
+        Value::Null
+    );
+    let before = of(&served, "often");
     served.cluster.kubectl(&[
         "-n",
         NAMESPACE,
@@ -111,8 +136,8 @@ fn schedules_make_backups_that_expire_are_deleted_and_come_back_from_the_bucket(
         "{bad}"
     );
 
-    deleted(&served, &before[0]);
-    found(&served, &before[1]);
+    deleted(&served, &made[0]);
+    found(&served, &made[1]);
     expired(&served);
 }
 

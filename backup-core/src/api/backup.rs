@@ -26,6 +26,17 @@ pub struct Backup {
     pub status: BackupStatus,
 }
 
+/// Annotation with the time at which a backup may be removed, where its status says none; ours. Velero removes whatever its status says is expired.
+pub const EXPIRES: &str = "kubectl-backup/expires";
+
+impl Backup {
+    /// When it may be removed; nothing is never.
+    pub fn expiration(&self) -> Option<Timestamp> {
+        let hidden = || self.metadata.annotations.get(EXPIRES)?.parse().ok();
+        self.status.expiration.or_else(hidden)
+    }
+}
+
 /// What to save; absent means Velero's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -155,7 +166,7 @@ pub struct BackupStatus {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_timestamp: Option<Timestamp>,
-    /// When it may be removed; absent is never.
+    /// When it may be removed, as Velero reads it; see [`Backup::expiration`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<Timestamp>,
     /// Objects saved.

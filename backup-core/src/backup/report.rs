@@ -493,10 +493,13 @@ fn spec(options: &BackupOptions, location: String) -> BackupSpec {
     }
     BackupSpec {
         snapshot_volumes: options.snapshot_volumes,
-        ttl: options.expires.map(|expires| {
-            let left = expires.duration_since(options.now);
-            GoDuration(left.try_into().unwrap_or_default())
-        }),
+        ttl: options
+            .expires
+            .map(|expires| {
+                let left = expires.duration_since(options.now);
+                GoDuration(left.try_into().unwrap_or_default())
+            })
+            .or(template.ttl),
         storage_location: Some(location),
         hooks: match &template.hooks {
             Value::Null => Value::Object(serde_json::Map::new()),

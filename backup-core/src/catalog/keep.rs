@@ -13,6 +13,28 @@ use crate::api::Phase;
 use crate::name::Name;
 use crate::retention::{self, State};
 
+/// How many good backups of a schedule stay, at least 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Keep<'a> {
+    /// Their age alone counts.
+    #[default]
+    Unexpired,
+    /// So many of each.
+    Each(usize),
+    /// So many of those that are named.
+    Of(&'a BTreeMap<String, usize>),
+}
+
+impl Keep<'_> {
+    fn of(self, schedule: &str) -> Option<usize> {
+        match self {
+            Self::Unexpired => None,
+            Self::Each(keep) => Some(keep),
+            Self::Of(named) => named.get(schedule).copied(),
+        }
+    }
+}
+
 /// What matters here of a backup of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
@@ -43,7 +65,7 @@ impl Row {
                 _ => State::Open,
             },
             started: status.start_timestamp.or(meta.creation_timestamp),
-            expiration: status.expiration,
+            expiration: backup.expiration(),
         })
     }
 
@@ -67,7 +89,7 @@ pub(super) enum Fate {
 /// Decides; of one schedule alone, where it is named. Who is not in the answer stays.
 pub(super) fn fates(
     rows: &[Row],
-    keep: Option<usize>,
+    keep: Keep<'_>,
     schedule: Option<&str>,
     now: Timestamp,
 ) -> BTreeMap<Name, Fate> {
@@ -82,7 +104,7 @@ pub(super) fn fates(
             groups.entry(of).or_default().push(row);
         }
     }
-    for mut group in groups.into_values() {
+    for ((of, _), mut group) in groups {
         // One without a time can not be told old from new: it goes by its expiry alone.
         group.retain(|row| row.started.is_some());
         if let Some(last) = newest(&group) {
@@ -99,7 +121,7 @@ pub(super) fn fates(
                 row.started.map(|slot| retention::Row { slot, state })
             })
             .collect();
-        let plan = keep.map(|keep| retention::plan(&slots, keep));
+        let plan = keep.of(of).map(|keep| retention::plan(&slots, keep));
         if let Some(retention::Plan { delete, forget }) = plan {
             for index in delete.into_iter().chain(forget) {
                 fates.insert(group[index].name.clone(), Fate::Beyond);
@@ -157,6 +179,7 @@ mod tests {
     }
 
     fn told(rows: &[Row], keep: Option<usize>, schedule: Option<&str>) -> Vec<(String, Fate)> {
+        let keep = keep.map_or(Keep::Unexpired, Keep::Each);
         fates(rows, keep, schedule, at(1000))
             .into_iter()
             .map(|(name, fate)| (name.to_string(), fate))
@@ -207,6 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn each_schedule_keeps_as_many_as_are_named_for_it() {
+        let rows: Vec<_> = [
+            ("s1", "s", 1),
+            ("s2", "s", 2),
+            ("t1", "t", 1),
+            ("t2", "t", 2),
+            ("u1", "u", 1),
+            ("u2", "u", 2),
+        ]
+        .into_iter()
+        .map(|(name, schedule, at)| row(name, schedule, State::Good, at, None))
+        .collect();
+        let named = [("s".to_owned(), 1), ("t".to_owned(), 2)].into();
+        let fates = fates(&rows, Keep::Of(&named), None, at(1000));
+        assert_eq!(fates, [("s1".parse().unwrap(), Fate::Beyond)].into());
+    }
+
+    #[test]
     fn one_without_a_time_goes_by_its_expiry_alone() {
         let mut timeless = row("a", "s", State::Good, 1, Some(500));
         timeless.started = None;
@@ -240,7 +281,8 @@ mod tests {
                     row(&format!("b{n}"), schedule, *state, *started, *expires)
                 })
                 .collect();
-            let fates = fates(&rows, keep, None, at(1000));
+            let each = keep.map_or(Keep::Unexpired, Keep::Each);
+            let fates = fates(&rows, each, None, at(1000));
             let goes = |row: &Row| matches!(fates.get(&row.name), Some(Fate::Expired | Fate::Beyond));
             for schedule in ["s", "t"] {
                 for wanted in [State::Good, State::Failed] {

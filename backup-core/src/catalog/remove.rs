@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::keep::{self, Fate, Row};
+use super::keep::{self, Fate, Keep, Row};
 use super::restores::being_restored;
 use super::{AT_A_TIME, absent, is_ours, is_there, read_all, read_entry};
 use crate::error::{Error, Kind, Result};
@@ -103,13 +103,17 @@ pub struct PruneOptions<'a> {
     pub host: &'a str,
     /// Only tell.
     pub dry_run: bool,
-    /// How many good backups of each schedule stay, at least 1; without it age alone counts.
-    pub keep: Option<usize>,
+    /// How many good backups of each schedule stay.
+    pub keep: Keep<'a>,
     /// Look at the backups of this schedule only.
     pub schedule: Option<&'a str>,
     /// The uid of this cluster's kube-system, where it is known. Where no guard tells whose a location is, as in one that Velero uses, other clusters'
     /// backups stay.
     pub cluster: Option<&'a str>,
+    /// Other clusters' backups stay whatever a guard says.
+    pub own_only: bool,
+    /// Backups that are not expired before these times, whatever their markers say.
+    pub longer: Option<&'a BTreeMap<Name, Timestamp>>,
 }
 
 /// Removes what is expired by both clocks, what is too much of a schedule, and what dead runs left. What goes and what stays of backups that
@@ -123,6 +127,7 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         dry_run,
         keep,
         schedule,
+        longer,
         ..
     } = *options;
     let store = &location.store;
@@ -147,7 +152,8 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         names.extend(Name::foreign(&folder).ok());
     }
     let rows = rows(store, &names).await?;
-    let (fates, lost) = fates(store, &rows, keep, schedule, now.min(theirs)).await?;
+    let counted: Vec<_> = rows.iter().map(|row| lengthened(row, longer)).collect();
+    let (fates, lost) = fates(store, &counted, keep, schedule, now.min(theirs)).await?;
     let mut rows: BTreeMap<_, _> = rows
         .into_iter()
         .map(|row| (row.name.clone(), row))
@@ -181,11 +187,22 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
     Ok(done)
 }
 
+/// A row with the later one of two expirations.
+fn lengthened(row: &Row, longer: Option<&BTreeMap<Name, Timestamp>>) -> Row {
+    let longer = longer.and_then(|longer| longer.get(&row.name)).copied();
+    Row {
+        expiration: row
+            .expiration
+            .map(|end| longer.map_or(end, |longer| end.max(longer))),
+        ..row.clone()
+    }
+}
+
 /// The fates, and whose files are lost: such a one is counted as one that is not finished, for it can not be restored.
 pub(super) async fn fates(
     store: &Store,
     rows: &[Row],
-    keep: Option<usize>,
+    keep: Keep<'_>,
     schedule: Option<&str>,
     now: Timestamp,
 ) -> Result<(BTreeMap<Name, Fate>, BTreeSet<Name>)> {
@@ -334,7 +351,7 @@ impl Work<'_> {
                 Ok(Some(Pruned::Kept(name.clone(), why)))
             };
             if let Some((row, _)) = goes
-                && !self.guarded
+                && (!self.guarded || options.own_only)
                 && !self.is_own(row)
             {
                 return keep("not known to be this cluster's".to_owned());

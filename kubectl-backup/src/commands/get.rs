@@ -173,8 +173,9 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
             status.errors.to_string(),
             status.warnings.to_string(),
             output::time(started),
-            status
-                .expiration
+            entry
+                .backup
+                .expiration()
                 .map_or_else(|| "never".to_owned(), |at| output::until(at, context.now)),
             place.location.name.clone(),
             selectors(spec.label_selector.as_ref(), &spec.or_label_selectors),

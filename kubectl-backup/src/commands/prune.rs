@@ -1,6 +1,6 @@
 //! `prune`: removes what is expired, what is too much of a schedule, and what dead runs left.
 
-use backup_core::catalog::{self, PruneOptions, Pruned};
+use backup_core::catalog::{self, Keep, PruneOptions, Pruned};
 use backup_core::location::Location;
 use backup_core::name::Name;
 use clap::Args;
@@ -122,9 +122,13 @@ async fn attempt(
         now: context.now,
         host: &context.host(),
         dry_run,
-        keep: args.keep.map(|keep| keep as usize),
+        keep: args
+            .keep
+            .map_or(Keep::Unexpired, |keep| Keep::Each(keep as usize)),
         schedule: args.schedule.as_ref().map(Name::as_str),
         cluster: context.identity().await?,
+        own_only: false,
+        longer: None,
     };
     Ok(catalog::prune(location, &options).await?)
 }

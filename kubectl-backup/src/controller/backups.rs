@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backup_core::api::Backup;
+use backup_core::api::{Backup, EXPIRES};
 use backup_core::backup::BackupOptions;
+use backup_core::catalog::SCHEDULE_NAME;
 use backup_core::error::Result;
 use backup_core::filter::Filter;
 use backup_core::name::Name;
@@ -286,6 +287,15 @@ fn options(desk: &Desk, backup: &Backup, name: Name) -> BackupOptions {
         now,
     };
     options.ask(&backup.spec);
+    if options.labels.contains_key(SCHEDULE_NAME)
+        && let Some(expires) = options.expires.take()
+    {
+        // Its newest good one stays when it is expired, and a Velero that looks into the same bucket would not know.
+        options.template.ttl = backup.spec.ttl;
+        options
+            .annotations
+            .insert(EXPIRES.to_owned(), format!("{expires:.0}"));
+    }
     options
 }
 

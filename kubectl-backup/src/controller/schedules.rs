@@ -1,12 +1,13 @@
 //! Schedules: Backups are made of their templates when a slot is due. Which backup that is, [`plan`] decides; docs/controller.md says why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use backup_core::api::{API_VERSION, Schedule};
+use backup_core::api::Schedule;
 use backup_core::error::Result;
 use backup_core::filter::Filter;
 use backup_core::name::Name;
-use backup_core::schedule::{self, Schedule as Times};
+use backup_core::schedule::Schedule as Times;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -23,6 +24,12 @@ const RERUN_WITHIN: SignedDuration = SignedDuration::from_hours(1);
 /// A slot that is taken up so late is told with the time at which it was.
 const LATE: SignedDuration = SignedDuration::from_mins(1);
 
+/// The annotation of a Schedule whose slot waits: for which backup.
+pub(crate) const HELD: &str = "kubectl-backup/held";
+
+/// Backups of a schedule that failed, of which no more objects are kept: they have nothing in a bucket.
+const MOST_FAILED: usize = 20;
+
 /// `-YYYYMMDDhhmmss`, and the names that Kubernetes takes.
 const LONGEST_NAME: usize = 253 - 15;
 
@@ -35,6 +42,10 @@ enum Step {
     Enable,
     /// What was missed so far is passed over, as was asked for.
     Skip,
+    /// A slot waits, for the end of this backup.
+    Hold(String),
+    /// The oldest objects of backups that failed go.
+    Forget(Vec<String>),
     /// A backup is made.
     Make {
         name: String,
@@ -51,16 +62,18 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         return;
     }
     let backups = desk.backups.mirror().all();
+    let mut made: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for backup in &backups {
+        if let Some(schedule) = label(backup, SCHEDULE) {
+            made.entry(schedule).or_default().push(backup);
+        }
+    }
     for object in all {
         if !desk.is_free(&object) {
             continue;
         }
-        let made: Vec<&Value> = backups
-            .iter()
-            .filter(|backup| label(backup, SCHEDULE) == Some(name(&object)))
-            .map(|backup| &**backup)
-            .collect();
-        match plan(&object, &made, desk.now()) {
+        let made = made.get(name(&object)).map_or(&[][..], Vec::as_slice);
+        match plan(&object, made, desk.now()) {
             None => {}
             Some(step) => desk.begin(&object, Work::Small, |desk, object, _| {
                 carry_out(desk, object, step)
@@ -71,8 +84,8 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
 
 /// What is to be done, where something is.
 fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
-    let times = match validate(object) {
-        Ok(times) => times,
+    let (schedule, times, every) = match validate(object) {
+        Ok(valid) => valid,
         Err(why) => {
             let is_said = phase(object) == "FailedValidation"
                 && object["status"]["validationErrors"] == json!(why);
@@ -96,23 +109,41 @@ fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
                 "" | "New" | "Queued" | "ReadyToStart" | "InProgress"
             )
     };
-    if made.iter().any(is_open) {
-        return None;
-    }
-    if let Some(again) = again(object, made, now) {
+    let open = made.iter().find(|backup| is_open(backup));
+    if open.is_none()
+        && let Some(again) = again(object, made, now)
+    {
         return Some(again);
     }
     let slots = made.iter().filter_map(|backup| slot(backup));
-    let noted = ["/status/lastBackup", "/status/lastSkipped"];
-    let noted = noted.into_iter().filter_map(|at| time(object, at));
-    let created = time(object, "/metadata/creationTimestamp")?;
-    let anchor = schedule::anchor(created, slots.chain(noted), now);
-    let slot = times.due(anchor, now)?;
+    let slot = times.due_of(every, &schedule.past(slots, now), now);
+    let Some(slot) = slot else {
+        return forget(made);
+    };
+    if let Some(open) = open {
+        let why = format!("{} is not finished ({})", name(open), phase(open));
+        let is_late = now.duration_since(slot) > LATE;
+        let is_said = annotation(object, HELD) == Some(&why);
+        return (is_late && !is_said).then_some(Step::Hold(why));
+    }
     Some(Step::Make {
         name: crate::flags::generated_name(name(object), slot),
         slot,
         again_for: None,
     })
+}
+
+/// The oldest backups that failed, where they are too many.
+fn forget(made: &[&Value]) -> Option<Step> {
+    let mut failed: Vec<_> = made
+        .iter()
+        .filter(|backup| matches!(phase(backup), "Failed" | "FailedValidation"))
+        .filter_map(|backup| Some((slot(backup)?, name(backup))))
+        .collect();
+    failed.sort_unstable();
+    failed.truncate(failed.len().saturating_sub(MOST_FAILED));
+    let names: Vec<_> = failed.iter().map(|(_, name)| (*name).to_owned()).collect();
+    (!names.is_empty()).then_some(Step::Forget(names))
 }
 
 fn slot(backup: &Value) -> Option<Timestamp> {
@@ -145,12 +176,13 @@ fn again(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
     })
 }
 
-/// The times of a schedule that can be followed; else all that is wrong with it.
-fn validate(object: &Value) -> Result<Times, Vec<String>> {
+/// A schedule that can be followed, its times, and which of them count; else all that is wrong with it.
+fn validate(object: &Value) -> Result<(Schedule, Times, u32), Vec<String>> {
     let schedule: Schedule = decode(object).map_err(|why| vec![why])?;
     let mut wrong = Vec::new();
     let said = |e: backup_core::Error| bounded(&e.sentence());
-    let times = Times::parse(&schedule.spec.schedule, None).map_err(said);
+    let times = schedule.times().map_err(said);
+    let every = schedule.every().map_err(said);
     let template = &schedule.spec.template;
     wrong.extend(
         times
@@ -158,6 +190,8 @@ fn validate(object: &Value) -> Result<Times, Vec<String>> {
             .err()
             .map(|why| format!("invalid schedule: {why}")),
     );
+    wrong.extend(every.as_ref().err().cloned());
+    wrong.extend(schedule.keep().err().map(said));
     wrong.extend(Filter::of(template).validate().err().map(said));
     wrong.extend(template.policies().err().map(said));
     if schedule.metadata.name.len() > LONGEST_NAME {
@@ -166,8 +200,8 @@ fn validate(object: &Value) -> Result<Times, Vec<String>> {
         ));
     }
     wrong.extend(Name::foreign(&schedule.metadata.name).err().map(said));
-    match times {
-        Ok(times) if wrong.is_empty() => Ok(times),
+    match (times, every) {
+        (Ok(times), Ok(every)) if wrong.is_empty() => Ok((schedule, times, every)),
         _ => Err(wrong),
     }
 }
@@ -185,6 +219,19 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
             "spec": {"skipImmediately": false},
             "status": {"lastSkipped": format!("{:.0}", desk.now())},
         }),
+        Step::Hold(why) => {
+            desk.ui
+                .warn(&format!("schedule {title}: a slot waits, {why}"));
+            json!({"metadata": {"annotations": {HELD: why}}})
+        }
+        Step::Forget(names) => {
+            for failed in names {
+                if let Some(failed) = desk.backups.get(&failed) {
+                    desk.backups.delete(&failed).await?;
+                }
+            }
+            return Ok(());
+        }
         Step::Make {
             name,
             slot,
@@ -199,8 +246,17 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
             }
             let now = desk.now();
             let is_late = now.duration_since(slot) > LATE;
-            let last = if is_late { now } else { slot };
-            json!({"status": {"lastBackup": format!("{last:.0}")}})
+            // Where not every slot counts, the next one is counted from it.
+            let last = if is_late && schedule.every().is_ok_and(|every| every == 1) {
+                now
+            } else {
+                slot
+            };
+            let mut patch = json!({"status": {"lastBackup": format!("{last:.0}")}});
+            if annotation(&object, HELD).is_some() {
+                patch["metadata"]["annotations"] = json!({HELD: null});
+            }
+            patch
         }
     };
     desk.schedules.decide(&object, patch).await.map(drop)
@@ -214,31 +270,20 @@ fn backup(
     slot: Timestamp,
     again_for: Option<&str>,
 ) -> Value {
-    let mut labels = schedule.labels_of_backups();
-    labels.insert(SCHEDULE.to_owned(), schedule.metadata.name.clone());
-    let mut annotations = schedule.annotations_of_backups();
-    annotations.retain(|key, _| !key.starts_with("kubectl-backup/"));
-    annotations.insert(SLOT.to_owned(), format!("{slot:.0}"));
+    let mut backup = schedule.backup(object, name);
+    let annotations = &mut backup["metadata"]["annotations"];
+    annotations[SLOT] = format!("{slot:.0}").into();
     if let Some(lost) = again_for {
-        annotations.insert(AGAIN_FOR.to_owned(), lost.to_owned());
+        annotations[AGAIN_FOR] = lost.into();
     }
-    let mut metadata = json!({
-        "name": name, "namespace": object["metadata"]["namespace"], "labels": labels, "annotations": annotations,
-    });
-    if object["spec"]["useOwnerReferencesInBackup"] == true {
-        metadata["ownerReferences"] = json!([{
-            "apiVersion": API_VERSION, "kind": "Schedule", "name": schedule.metadata.name,
-            "uid": object["metadata"]["uid"], "controller": true,
-        }]);
-    }
-    json!({
-        "apiVersion": API_VERSION, "kind": "Backup", "metadata": metadata, "spec": object["spec"]["template"],
-    })
+    backup
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use backup_core::api::API_VERSION;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-21T{text}Z").parse().unwrap()
@@ -316,6 +361,64 @@ mod tests {
             plan(&noted, &[], at("04:00:30")),
             make("s-20261121040030", "04:00:30")
         );
+    }
+
+    #[test]
+    fn a_slot_that_waits_is_told_after_a_minute_and_once() {
+        let hourly = enabled(json!({"schedule": "@hourly"}));
+        let open = made("x", Some("01:00:00"), "InProgress", json!({}));
+        assert_eq!(plan(&hourly, &[&open], at("01:59:59")), None);
+        assert_eq!(plan(&hourly, &[&open], at("02:01:00")), None);
+        let told = plan(&hourly, &[&open], at("02:01:01"));
+        let Some(Step::Hold(why)) = told else {
+            panic!("{told:?}")
+        };
+        assert_eq!(why, "x is not finished (InProgress)");
+        let mut held = hourly.clone();
+        held["metadata"]["annotations"][HELD] = why.into();
+        assert_eq!(plan(&held, &[&open], at("05:00:00")), None);
+        let done = made("x", Some("01:00:00"), "Completed", json!({}));
+        assert_eq!(
+            plan(&held, &[&done], at("05:13:00")),
+            make("s-20261121050000", "05:00:00")
+        );
+    }
+
+    #[test]
+    fn of_many_backups_that_failed_the_oldest_objects_go() {
+        let hourly = enabled(json!({"schedule": "@hourly"}));
+        let failed: Vec<_> = (0..23)
+            .map(|hour| {
+                made(
+                    &format!("f{hour}"),
+                    Some(&format!("{hour:02}:00:00")),
+                    "Failed",
+                    json!({}),
+                )
+            })
+            .collect();
+        let all: Vec<&Value> = failed.iter().collect();
+        let oldest = ["f0", "f1", "f2"].map(str::to_owned).to_vec();
+        assert_eq!(
+            plan(&hourly, &all, at("22:30:00")),
+            Some(Step::Forget(oldest))
+        );
+        assert_eq!(plan(&hourly, &all[3..], at("22:30:00")), None);
+    }
+
+    #[test]
+    fn of_every_second_slot_one_is_taken_and_an_odd_number_is_refused() {
+        let mut every = enabled(json!({"schedule": "@hourly"}));
+        every["metadata"]["annotations"][backup_core::backup::EVERY] = "2".into();
+        let taken = made("x", Some("01:00:00"), "Completed", json!({}));
+        assert_eq!(plan(&every, &[&taken], at("02:30:00")), None);
+        assert_eq!(
+            plan(&every, &[&taken], at("03:00:00")),
+            make("s-20261121030000", "03:00:00")
+        );
+        every["metadata"]["annotations"][backup_core::backup::EVERY] = "many".into();
+        let refused = plan(&every, &[], at("03:00:00"));
+        assert!(matches!(refused, Some(Step::Refuse(why)) if why[0].contains("many")));
     }
 
     #[test]

@@ -200,10 +200,14 @@ fn object_of(entry: &Entry, place: &str, namespace: &str) -> Result<Value, Optio
         spec = json!({});
     }
     spec["storageLocation"] = place.into();
+    let mut status = raw["status"].clone();
+    if let Some(expiration) = entry.backup.expiration() {
+        status["expiration"] = json!(expiration);
+    }
     Ok(json!({
         "apiVersion": backup_core::api::API_VERSION, "kind": "Backup",
         "metadata": {"name": entry.name.as_str(), "namespace": namespace, "labels": labels, "annotations": annotations},
-        "spec": spec, "status": raw["status"],
+        "spec": spec, "status": status,
     }))
 }
 

@@ -11,9 +11,11 @@ fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
         now,
         host: "here",
         dry_run,
-        keep: None,
+        keep: Keep::Unexpired,
         schedule: None,
         cluster: None,
+        own_only: false,
+        longer: None,
     }
 }
 
@@ -229,8 +231,8 @@ async fn of_each_schedule_as_many_stay_as_are_kept_and_the_newest_good_one_alway
     };
     let expired = |text: &str| Pruned::Expired(name(text));
     let beyond = |text: &str| Pruned::Beyond(name(text));
-    let keep = |keep, schedule, dry_run| PruneOptions {
-        keep,
+    let keep = |keep: Option<usize>, schedule, dry_run| PruneOptions {
+        keep: keep.map_or(Keep::Unexpired, Keep::Each),
         schedule,
         ..at(now, dry_run)
     };
@@ -302,7 +304,7 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
     store.delete(&keys("n1").archive()).await.unwrap();
     store.delete(&keys("n3").index()).await.unwrap();
     let keep = PruneOptions {
-        keep: Some(2),
+        keep: Keep::Each(2),
         ..at(now, false)
     };
     let done = prune(&location, &keep).await.unwrap();
@@ -316,13 +318,13 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
     let rows = remove::rows(store, &[name("n2"), name("n4"), name("n1")])
         .await
         .unwrap();
-    let (fates, _) = remove::fates(store, &rows, None, None, later)
+    let (fates, _) = remove::fates(store, &rows, Keep::Unexpired, None, later)
         .await
         .unwrap();
     assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Expired));
     assert_eq!(fates.get(&name("n2")), None);
     store.delete(&keys("n2").archive()).await.unwrap();
-    let (fates, _) = remove::fates(store, &rows, None, None, later)
+    let (fates, _) = remove::fates(store, &rows, Keep::Unexpired, None, later)
         .await
         .unwrap();
     assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Last));
@@ -366,6 +368,31 @@ async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() 
     assert_eq!(done, [kept("theirs"), Pruned::Expired(name("unsaid"))]);
     // A guard says it of all.
     guard::write(&location, "a", false).await.unwrap();
+    // Who asks for more looks at each all the same.
+    let own = PruneOptions {
+        own_only: true,
+        ..known
+    };
+    let done = prune(&location, &own).await.unwrap();
+    assert_eq!(done, [kept("theirs")]);
+    // What is said elsewhere can make it last longer, and never shorter.
+    let at_end = |hours| now + SignedDuration::from_hours(hours);
+    let longer = [(name("theirs"), at_end(1))].into();
+    let later = PruneOptions {
+        longer: Some(&longer),
+        ..known
+    };
+    assert_eq!(prune(&location, &later).await.unwrap(), []);
+    let longer = [(name("theirs"), at_end(-9))].into();
+    let later = PruneOptions {
+        longer: Some(&longer),
+        dry_run: true,
+        ..known
+    };
+    assert_eq!(
+        prune(&location, &later).await.unwrap(),
+        [Pruned::Expired(name("theirs"))]
+    );
     let done = prune(&location, &known).await.unwrap();
     assert_eq!(done, [Pruned::Expired(name("theirs"))]);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backup_core::api::Schedule;
 use backup_core::backup::{self, BackupOptions, Policies};
-use backup_core::catalog::{self, PruneOptions};
+use backup_core::catalog::{self, Keep, PruneOptions};
 use backup_core::location::Location;
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
@@ -164,9 +164,11 @@ impl AskedArgs {
             now: context.now,
             host: &context.host(),
             dry_run: false,
-            keep: Some(keep as usize),
+            keep: Keep::Each(keep as usize),
             schedule: Some(schedule.as_str()),
             cluster: context.identity().await?,
+            own_only: false,
+            longer: None,
         };
         let done = catalog::prune(location, &options).await?;
         for one in &done {

@@ -182,7 +182,7 @@ pub(crate) fn times(text: &mut Description, backup: &Backup, now: Timestamp) {
     text.field(0, "Backup Format Version", &status.format_version);
     text.field(0, "Started", output::time(status.start_timestamp));
     text.field(0, "Completed", output::time(status.completion_timestamp));
-    let expires = status.expiration.map_or_else(
+    let expires = backup.expiration().map_or_else(
         || "never".to_owned(),
         |at| format!("{} ({})", output::time(Some(at)), output::until(at, now)),
     );

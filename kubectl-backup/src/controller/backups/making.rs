@@ -125,17 +125,20 @@ fn begun(wanted: &Backup, asked: &BackupOptions, location: &str) -> Value {
         "status": {
             "phase": "InProgress", "version": 1, "formatVersion": "1.1.0", "queuePosition": null,
             "startTimestamp": format!("{:.0}", asked.now),
-            "expiration": asked.expires.map(|expires| format!("{expires:.0}")),
+            "expiration": wanted.spec.expires(asked.now).map(|expires| format!("{expires:.0}")),
         },
     })
 }
 
 /// What is written of a backup that stands: what its marker says.
 pub(crate) fn stands(marker: &Backup) -> Value {
-    json!({
+    let mut patch = json!({
         "metadata": {"annotations": marker.metadata.annotations},
         "status": marker.status,
-    })
+    });
+    // Here it may be seen.
+    patch["status"]["expiration"] = json!(marker.expiration());
+    patch
 }
 
 fn failed(desk: &Desk, why: &str) -> Value {
