@@ -97,6 +97,8 @@ fn is_worth_it(objects: &[Arc<Value>], keep: &BTreeMap<String, usize>, now: Time
             });
             is_expired || is_beyond
         }
+        // What a deletion that died left.
+        "Deleting" => true,
         "Failed" if annotation(object, INTERRUPTED).is_some() => {
             let ended = time(object, "/status/completionTimestamp");
             ended.is_some_and(|at| now.duration_since(at) < LEFT)

@@ -30,8 +30,8 @@ pub(crate) const HELD: &str = "kubectl-backup/held";
 /// Backups of a schedule that failed, of which no more objects are kept: they have nothing in a bucket.
 const MOST_FAILED: usize = 20;
 
-/// `-YYYYMMDDhhmmss`, and the names that Kubernetes takes.
-const LONGEST_NAME: usize = 253 - 15;
+/// It is the value of a label of its backups, as it is.
+const LONGEST_NAME: usize = 63;
 
 /// What is to be done with a schedule now.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ enum Step {
     Enable,
     /// What was missed so far is passed over, as was asked for.
     Skip,
+    /// Its newest slot was taken, and is not noted yet.
+    Note(Timestamp),
     /// A slot waits, for the end of this backup.
     Hold(String),
     /// The oldest objects of backups that failed go.
@@ -116,9 +118,14 @@ fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
         return Some(again);
     }
     let slots = made.iter().filter_map(|backup| slot(backup));
-    let slot = times.due_of(every, &schedule.past(slots, now), now);
-    let Some(slot) = slot else {
-        return forget(made);
+    let past = schedule.past(slots, now);
+    let Some(slot) = times.due_of(every, &past, now) else {
+        // When that backup goes, nothing else tells that its slot was taken.
+        let last = schedule.status.last_backup;
+        let unnoted = past
+            .taken
+            .filter(|taken| last.is_none_or(|last| last < *taken));
+        return unnoted.map(Step::Note).or_else(|| forget(made));
     };
     if let Some(open) = open {
         let why = format!("{} is not finished ({})", name(open), phase(open));
@@ -219,6 +226,7 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
             "spec": {"skipImmediately": false},
             "status": {"lastSkipped": format!("{:.0}", desk.now())},
         }),
+        Step::Note(taken) => json!({"status": {"lastBackup": format!("{taken:.0}")}}),
         Step::Hold(why) => {
             desk.ui
                 .warn(&format!("schedule {title}: a slot waits, {why}"));
@@ -324,14 +332,18 @@ mod tests {
         assert_eq!(plan(&[], "01:00:00"), make("s-20261121010000", "01:00:00"));
         assert_eq!(plan(&[], "05:13:00"), make("s-20261121050000", "05:00:00"));
         let done = made("x", Some("01:00:00"), "Completed", json!({}));
-        assert_eq!(plan(&[&done], "01:59:59"), None);
+        // A crash came before that was noted.
+        assert_eq!(plan(&[&done], "01:59:59"), Some(Step::Note(at("01:00:00"))));
         assert_eq!(
             plan(&[&done], "02:00:00"),
             make("s-20261121020000", "02:00:00")
         );
         // What did not succeed was taken all the same.
         let failed = made("x", Some("01:00:00"), "FailedValidation", json!({}));
-        assert_eq!(plan(&[&failed], "01:30:00"), None);
+        assert_eq!(
+            plan(&[&failed], "01:30:00"),
+            Some(Step::Note(at("01:00:00")))
+        );
         // One that a clock took that was wrong does not hold it up.
         let future = made("x", Some("23:00:00"), "Completed", json!({}));
         assert_eq!(
@@ -345,7 +357,8 @@ mod tests {
         let hourly = enabled(json!({"schedule": "@every 1h"}));
         for phase in ["", "New", "Queued", "ReadyToStart", "InProgress"] {
             let open = made("x", Some("01:00:30"), phase, json!({}));
-            assert_eq!(plan(&hourly, &[&open], at("05:00:00")), None, "{phase}");
+            let held = plan(&hourly, &[&open], at("05:00:00"));
+            assert!(matches!(held, Some(Step::Hold(_))), "{phase}");
             let by_hand = made("x", None, phase, json!({}));
             assert!(
                 plan(&hourly, &[&by_hand], at("05:00:00")).is_some(),
@@ -367,7 +380,10 @@ mod tests {
     fn a_slot_that_waits_is_told_after_a_minute_and_once() {
         let hourly = enabled(json!({"schedule": "@hourly"}));
         let open = made("x", Some("01:00:00"), "InProgress", json!({}));
-        assert_eq!(plan(&hourly, &[&open], at("01:59:59")), None);
+        assert_eq!(
+            plan(&hourly, &[&open], at("01:59:59")),
+            Some(Step::Note(at("01:00:00")))
+        );
         assert_eq!(plan(&hourly, &[&open], at("02:01:00")), None);
         let told = plan(&hourly, &[&open], at("02:01:01"));
         let Some(Step::Hold(why)) = told else {
@@ -386,7 +402,8 @@ mod tests {
 
     #[test]
     fn of_many_backups_that_failed_the_oldest_objects_go() {
-        let hourly = enabled(json!({"schedule": "@hourly"}));
+        let noted = json!({"phase": "Enabled", "lastBackup": at("22:00:00").to_string()});
+        let hourly = schedule(json!({"schedule": "@hourly"}), noted);
         let failed: Vec<_> = (0..23)
             .map(|hour| {
                 made(
@@ -411,7 +428,10 @@ mod tests {
         let mut every = enabled(json!({"schedule": "@hourly"}));
         every["metadata"]["annotations"][backup_core::backup::EVERY] = "2".into();
         let taken = made("x", Some("01:00:00"), "Completed", json!({}));
-        assert_eq!(plan(&every, &[&taken], at("02:30:00")), None);
+        assert_eq!(
+            plan(&every, &[&taken], at("02:30:00")),
+            Some(Step::Note(at("01:00:00")))
+        );
         assert_eq!(
             plan(&every, &[&taken], at("03:00:00")),
             make("s-20261121030000", "03:00:00")
@@ -461,7 +481,10 @@ mod tests {
                 phase,
                 json!({AGAIN_FOR: "first", INTERRUPTED: "true"}),
             );
-            assert_eq!(plan(&hourly, &[&second, &lost], at("02:02:00")), None);
+            assert_eq!(
+                plan(&hourly, &[&second, &lost], at("02:02:00")),
+                Some(Step::Note(at("02:00:00")))
+            );
         }
         assert_eq!(
             plan(&hourly, &[&lost], at("03:00:21")),
@@ -469,7 +492,10 @@ mod tests {
         );
         // One that failed by itself has said why.
         let failed = made("first", Some("02:00:00"), "Failed", json!({}));
-        assert_eq!(plan(&hourly, &[&failed], at("02:01:00")), None);
+        assert_eq!(
+            plan(&hourly, &[&failed], at("02:01:00")),
+            Some(Step::Note(at("02:00:00")))
+        );
     }
 
     #[test]
