@@ -3,6 +3,7 @@
 mod backups;
 mod commands;
 mod definitions;
+mod installed;
 mod killed;
 mod restores;
 mod schedules;

@@ -20,7 +20,7 @@ use crate::place::on;
 const PROGRAMS: [&str; 2] = ["kubectl backup ", "etcd-launcher "];
 
 /// The lines of the README's `sh` blocks that begin with these words, without them.
-fn commands(program: &str) -> Vec<Vec<String>> {
+pub(crate) fn commands(program: &str) -> Vec<Vec<String>> {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
     let mut inside = false;
@@ -75,8 +75,16 @@ data: {greeting: hello}
     let home = Folder::new("home");
     fs::copy(minio.credentials_file(), home.join("credentials")).unwrap();
     let mut all = commands("kubectl backup ");
-    // Those of a hosted cluster, and those about schedules, have tests of their own.
-    all.retain(|words| !["etcd", "schedule", "controller"].contains(&words[0].as_str()));
+    // Those of a hosted cluster, of schedules and of an installed controller have tests of their own.
+    let elsewhere = [
+        "etcd",
+        "schedule",
+        "controller",
+        "install",
+        "status",
+        "uninstall",
+    ];
+    all.retain(|words| !elsewhere.contains(&words[0].as_str()));
     assert!(all.len() > 20, "{}", all.len());
     // The location is set up before the part of the README that shows how: its author has one.
     let (setup, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|words| words[0] == "location");

@@ -23,6 +23,7 @@ use std::fmt;
 use crate::api::{AccessMode, BackupStorageLocation};
 use crate::error::{Error, Result};
 
+pub use aws::profile_of;
 pub use store::Store;
 pub use upload::{hex, sha256};
 

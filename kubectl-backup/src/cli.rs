@@ -9,7 +9,7 @@ use owo_colors::OwoColorize;
 
 use crate::commands::{
     completion, contents, controller, create, delete, describe, diff, doctor, download, etcd, get,
-    location, logs, prune, restore, schedule, verify, version,
+    install, location, logs, prune, restore, schedule, status, uninstall, verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -116,6 +116,9 @@ pub(crate) enum Command {
     Schedule(schedule::ScheduleArgs),
     Doctor(doctor::DoctorArgs),
     Etcd(etcd::EtcdArgs),
+    Install(Box<install::InstallArgs>),
+    Status(status::StatusArgs),
+    Uninstall(uninstall::UninstallArgs),
     Controller(controller::ControllerArgs),
     /// Complete this plugin's command line in your shell
     #[command(subcommand)]
@@ -144,7 +147,7 @@ impl Cli {
 }
 
 /// The commands as the first page shows them: by what one wants. One that is not named here stands with the last.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Back up and restore",
         &["create", "schedule", "restore", "etcd"],
@@ -157,9 +160,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     ("Keep the place tidy", &["delete", "prune", "location"]),
     (
-        "This plugin",
-        &["controller", "doctor", "completion", "version"],
+        "The controller in a cluster",
+        &["install", "status", "uninstall", "controller"],
     ),
+    ("This plugin", &["doctor", "completion", "version"]),
 ];
 
 /// The command with its own first page; nothing else of it changes.

@@ -11,11 +11,14 @@ pub(crate) mod doctor;
 pub(crate) mod download;
 pub(crate) mod etcd;
 pub(crate) mod get;
+pub(crate) mod install;
 pub(crate) mod location;
 pub(crate) mod logs;
 pub(crate) mod prune;
 pub(crate) mod restore;
 pub(crate) mod schedule;
+pub(crate) mod status;
+pub(crate) mod uninstall;
 pub(crate) mod verify;
 pub(crate) mod version;
 
@@ -44,6 +47,9 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Doctor(args) => doctor::run(&context, args).await,
         Command::Etcd(args) => etcd::run(&context, args).await,
         Command::Controller(args) => controller::run(&context, args).await,
+        Command::Install(args) => install::run(&context, *args).await,
+        Command::Uninstall(args) => uninstall::run(&context, args).await,
+        Command::Status(args) => status::run(&context, args).await,
         Command::Version(args) => version::run(&context, args).await,
     };
     ended.unwrap_or_else(|error| {

@@ -8,8 +8,11 @@ mod deletions;
 mod desk;
 mod downloads;
 mod expiry;
+mod history;
+mod http;
 mod leader;
 mod locations;
+mod metrics;
 mod objects;
 mod restores;
 mod schedules;
@@ -26,6 +29,7 @@ use backup_core::definitions;
 use backup_core::error::{Error, Result};
 
 pub(crate) use desk::{Desk, Settings};
+pub(crate) use http::{address, listen, serve as answer};
 use leader::{Leader, Standing};
 use objects::MANAGER;
 
@@ -111,6 +115,7 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
             () = desk.changed() => {}
             _ = tick.tick() => {}
         }
+        desk.health.turned();
         let failed = desk.failed();
         if failed != told {
             match &failed {
@@ -138,6 +143,7 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
                 }
             });
             standing = Some(now);
+            desk.health.works(now == Standing::Mine);
         }
         match now {
             Standing::Mine => turn(&desk),
@@ -165,6 +171,7 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
 fn turn(desk: &Arc<Desk>) {
     let there = desk.uids();
     desk.forget(|uid| there.contains(uid));
+    history::turn(desk);
     locations::turn(desk);
     sync::turn(desk);
     expiry::turn(desk);

@@ -7,6 +7,7 @@ mod connection;
 mod context;
 mod controller;
 mod flags;
+mod install;
 mod many;
 mod plugin;
 

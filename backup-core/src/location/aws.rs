@@ -382,8 +382,11 @@ fn keys(
     Ok(builder)
 }
 
-/// The lines of one section of an INI file, keys in lower case.
-fn profile_of(file: &[u8], profile: &str, path: &str) -> Result<BTreeMap<String, String>> {
+/// The lines of one section of a credentials file, keys in lower case; `path` names it in messages.
+///
+/// # Errors
+/// A file that is no text, or has no such section.
+pub fn profile_of(file: &[u8], profile: &str, path: &str) -> Result<BTreeMap<String, String>> {
     let text = std::str::from_utf8(file)
         .map_err(|e| Error::invalid(format!("{path} is not text")).because(e))?;
     let mut found: Option<BTreeMap<String, String>> = None;

@@ -38,10 +38,17 @@ pub(crate) struct ControllerArgs {
     /// How often expired backups are removed
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     garbage_collection_frequency: Duration,
+    /// Answer /metrics (Prometheus), /healthz and /readyz at HOST:PORT; `:8085` is every address [default: nothing is answered]
+    #[arg(long, value_name = "ADDRESS", value_parser = controller::address)]
+    metrics_address: Option<String>,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit> {
+    let listener = match &args.metrics_address {
+        Some(address) => Some(controller::listen(address).await?),
+        None => None,
+    };
     let cluster = context.cluster().await?.clone();
     let namespace = args.namespace.to_string();
     controller::prepare(&context.ui, &cluster, &namespace).await?;
@@ -62,7 +69,11 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
         context.host(),
         Arc::new(Timestamp::now),
     );
-    controller::serve(Arc::new(desk)).await;
+    let desk = Arc::new(desk);
+    if let Some(listener) = listener {
+        tokio::spawn(controller::answer(listener, Arc::clone(&desk)));
+    }
+    controller::serve(desk).await;
     Ok(Exit::Done)
 }
 

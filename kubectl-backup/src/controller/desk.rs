@@ -14,6 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
+use super::history::History;
+use super::http::Health;
 use super::locations::Checked;
 use super::objects::{Objects, name, uid};
 use super::sync::Synced;
@@ -91,6 +93,9 @@ pub(crate) struct Desk {
     identity: OnceCell<Option<String>>,
     /// The definition of Backups knows no phase Queued.
     pub(crate) knows_no_queue: AtomicBool,
+    /// How the loop does.
+    pub(crate) health: Health,
+    history: Mutex<History>,
     /// What is known of the locations' last checks, by uid.
     pub(crate) checked: Mutex<BTreeMap<String, Checked>>,
     changed: Arc<Notify>,
@@ -129,6 +134,8 @@ impl Desk {
             host,
             run: uuid(),
             clock,
+            health: Health::default(),
+            history: Mutex::default(),
             checked: Mutex::default(),
             changed,
             busy: Mutex::default(),
@@ -286,6 +293,17 @@ impl Desk {
         of(&self.checked).retain(|uid, _| is_there(uid));
         of(&self.synced).retain(|uid, _| is_there(uid));
         of(&self.collected).retain(|uid, _| is_there(uid));
+    }
+
+    /// What happened to objects, as far as it was seen.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("nobody panics while holding it")
+    }
+
+    /// All objects.
+    pub(crate) fn objects(&self) -> Vec<Arc<Value>> {
+        let kinds = self.kinds().into_iter();
+        kinds.flat_map(|kind| kind.mirror().all()).collect()
     }
 
     /// The uids of all objects.

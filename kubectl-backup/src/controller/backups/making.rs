@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{INTERRUPTED, LOCATION, RUN, Stopped, label_value, options, refuse, run_of};
 use crate::controller::desk::Desk;
 use crate::controller::locations;
+use crate::controller::metrics::ARCHIVE_BYTES;
 use crate::controller::objects::{Written, bounded, decode, name, time};
 use crate::controller::telling::{Count, Telling, end};
 
@@ -67,7 +68,10 @@ pub(super) async fn make(
                 "backup {}: {}",
                 asked.name, report.backup.status.phase
             ));
-            stands(&report.backup)
+            let mut patch = stands(&report.backup);
+            patch["metadata"]["annotations"][ARCHIVE_BYTES] =
+                report.archive_bytes.to_string().into();
+            patch
         }
         Err(e) => {
             desk.ui

@@ -1,0 +1,346 @@
+//! The location that an installation begins with: what this machine knows of it becomes an object, and its keys a Secret beside it. Reads files and the
+//! environment of this machine; what it read of keys goes into the Secret alone, and of a file of several profiles only the one that is meant.
+
+use std::path::{Path, PathBuf};
+
+use backup_cli::error::{CommandError, Result};
+use backup_cli::locations::{CREDENTIALS_FILE, LocationArgs};
+use backup_core::Error;
+use backup_core::api::{BackupStorageLocation, SecretKey};
+use backup_core::location::profile_of;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::{CONTROLLER, NAME, PART, Piece};
+
+/// The key with the credentials file, as Velero's documentation has it.
+const KEY: &str = "cloud";
+
+/// The key with the key that the store encrypts with.
+const CUSTOMER_KEY: &str = "customer-key";
+
+/// A location, with its Secret where it has one.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The Secret, then the location.
+    pub(crate) pieces: Vec<Piece>,
+    /// How the Secret is made by hand, where there is one.
+    pub(crate) by_hand: Option<String>,
+}
+
+/// A variable of the environment; an empty one is none.
+pub(crate) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The location as the cluster is to have it.
+///
+/// # Errors
+/// One that means something of this machine alone; files that can not be read; keys that do not last.
+pub(crate) fn of(
+    mut location: BackupStorageLocation,
+    given: &LocationArgs,
+    variable: Variable<'_>,
+    namespace: &str,
+) -> Result<Place> {
+    let spec = &mut location.spec;
+    if spec.provider.trim_start_matches("velero.io/") == "local" {
+        return Err(refused(
+            "a folder of this machine can be no location of the cluster",
+            "name a bucket: --location s3://bucket/prefix",
+        ));
+    }
+    let name = match location.metadata.name.as_str() {
+        url if url.contains("://") => "default".to_owned(),
+        name => name.to_owned(),
+    };
+    let remembered = location.metadata.annotations.get(CREDENTIALS_FILE);
+    let file = given.given_credentials().map(Path::to_owned);
+    let file = file.or(remembered.map(PathBuf::from));
+    // What the environment says here, nobody says there.
+    for (key, names) in [
+        ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"]),
+        ("s3Url", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+    ] {
+        let is_said = spec.config.get(key).is_some_and(|value| !value.is_empty());
+        if let Some(value) = names.into_iter().find_map(variable).filter(|_| !is_said) {
+            spec.config.insert(key.to_owned(), value);
+        }
+    }
+    let ca = given
+        .cacert
+        .as_ref()
+        .or(given.cacert_of_environment.as_ref());
+    let ca = ca
+        .cloned()
+        .or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
+    if let Some(ca) = ca {
+        spec.object_storage.ca_cert = Some(STANDARD.encode(read(&ca, "the CA file")?));
+    }
+    let secret = format!("{name}-credentials");
+    let mut data = serde_json::Map::new();
+    let mut by_hand = format!("kubectl create secret generic {secret} --namespace {namespace}");
+    let profile = spec
+        .config
+        .remove("profile")
+        .filter(|profile| !profile.is_empty());
+    if let Some(text) = keys(file.as_deref(), profile, variable)? {
+        data.insert(KEY.to_owned(), STANDARD.encode(text).into());
+        by_hand += &format!(" --from-file={KEY}=FILE");
+        spec.credential = Some(SecretKey {
+            name: secret.clone(),
+            key: KEY.to_owned(),
+        });
+    } else if spec.config.get("s3Url").is_some_and(|url| !url.is_empty()) {
+        return Err(refused(
+            &format!(
+                "location {name:?} has no credentials, and a store of its own does not know the controller without"
+            ),
+            "give --credentials-file, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    if let Some(file) = spec.config.remove("customerKeyEncryptionFile") {
+        let key = read(Path::new(&file), "the key file")?;
+        data.insert(CUSTOMER_KEY.to_owned(), STANDARD.encode(key).into());
+        by_hand += &format!(" --from-file={CUSTOMER_KEY}=FILE");
+        let named = format!("{secret}/{CUSTOMER_KEY}");
+        spec.config
+            .insert("customerKeyEncryptionSecret".to_owned(), named);
+    }
+    spec.default = true;
+    let labels = json!({"app.kubernetes.io/name": NAME, PART: CONTROLLER});
+    let spec = serde_json::to_value(&location.spec)
+        .map_err(|e| Error::other("the location can not be written as JSON").because(e))?;
+    let mut pieces = Vec::new();
+    let has_secret = !data.is_empty();
+    if has_secret {
+        pieces.push(Piece::new(
+            format!("/api/v1/namespaces/{namespace}/secrets"),
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": Value::Object(data),
+                "metadata": {"name": secret, "namespace": namespace, "labels": labels},
+            }),
+        ));
+    }
+    pieces.push(Piece::new(
+        format!("/apis/velero.io/v1/namespaces/{namespace}/backupstoragelocations"),
+        json!({
+            "apiVersion": "velero.io/v1", "kind": "BackupStorageLocation",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": spec,
+        }),
+    ));
+    Ok(Place {
+        pieces,
+        by_hand: has_secret.then_some(by_hand),
+    })
+}
+
+/// Keys as a credentials file has them; nothing where neither a file nor the environment has any.
+fn keys(
+    file: Option<&Path>,
+    profile: Option<String>,
+    variable: Variable<'_>,
+) -> Result<Option<String>> {
+    let (id, secret, token) = if let Some(file) = file {
+        let profile = profile.or_else(|| variable("AWS_PROFILE"));
+        let profile = profile.unwrap_or_else(|| "default".to_owned());
+        let shown = file.display().to_string();
+        let text = read(file, "the credentials file")?;
+        let mut found = profile_of(&text, &profile, &shown).map_err(CommandError::usage)?;
+        let mut one = |key: &str| {
+            found.remove(key).ok_or_else(|| {
+                refused(
+                    &format!("{shown} has no {key} in [{profile}]"),
+                    "plain keys are needed: a role or a single sign-on of yours does not last",
+                )
+            })
+        };
+        (
+            one("aws_access_key_id")?,
+            one("aws_secret_access_key")?,
+            found.remove("aws_session_token"),
+        )
+    } else {
+        let (id, secret) = (
+            variable("AWS_ACCESS_KEY_ID"),
+            variable("AWS_SECRET_ACCESS_KEY"),
+        );
+        let (Some(id), Some(secret)) = (id, secret) else {
+            return Ok(None);
+        };
+        (id, secret, variable("AWS_SESSION_TOKEN"))
+    };
+    if token.is_some() {
+        return Err(refused(
+            "these keys come with a session token: they end within hours, and the backups with them",
+            "give keys that last with --credentials-file",
+        ));
+    }
+    Ok(Some(format!(
+        "[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"
+    )))
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| {
+        CommandError::usage(
+            Error::invalid(format!("can not read {what} {}", path.display())).because(e),
+        )
+    })
+}
+
+fn refused(why: &str, hint: &str) -> CommandError {
+    CommandError::usage(Error::invalid(why).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_cli::error::Exit;
+    use backup_core::location::url;
+
+    use super::*;
+
+    const FILE: &str = "[other]\naws_access_key_id=OTHER\naws_secret_access_key=other-secret\n[work]\naws_access_key_id=WORK\naws_secret_access_key=work-secret\n";
+
+    fn location(url: &str) -> BackupStorageLocation {
+        url::parse(url).unwrap().unwrap()
+    }
+
+    fn environment<'a>(all: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| {
+            let found = all.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    fn held(piece: &Piece) -> String {
+        let cloud = piece.object["data"][KEY].as_str().unwrap();
+        String::from_utf8(STANDARD.decode(cloud).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn of_a_file_with_several_profiles_one_goes_into_the_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("credentials");
+        std::fs::write(&file, FILE).unwrap();
+        let given = LocationArgs {
+            credentials_file: Some(file),
+            ..LocationArgs::default()
+        };
+        let mut named = location("s3://b/p?endpoint=https://minio:9000&region=x&profile=work");
+        named.metadata.name = "offsite".to_owned();
+        let place = of(named, &given, &environment(&[]), "ns").unwrap();
+        let [secret, object] = &place.pieces[..] else {
+            panic!("{place:?}")
+        };
+        assert_eq!(
+            secret.path(),
+            "/api/v1/namespaces/ns/secrets/offsite-credentials"
+        );
+        assert_eq!(
+            held(secret),
+            "[default]\naws_access_key_id = WORK\naws_secret_access_key = work-secret\n"
+        );
+        let spec = &object.object["spec"];
+        assert_eq!(
+            spec["credential"],
+            json!({"name": "offsite-credentials", "key": "cloud"})
+        );
+        assert_eq!(
+            spec["config"],
+            json!({"region": "x", "s3Url": "https://minio:9000"})
+        );
+        assert_eq!(spec["objectStorage"], json!({"bucket": "b", "prefix": "p"}));
+        assert_eq!(spec["default"], true);
+        assert_eq!(object.object["metadata"]["annotations"], Value::Null);
+        // What may be shown holds nothing of it.
+        let shown = format!("{} {:?}", object.object, place.by_hand);
+        assert!(!shown.contains("WORK") && !shown.contains("work-secret"));
+    }
+
+    #[test]
+    fn what_the_environment_says_goes_along() {
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "A"),
+            ("AWS_SECRET_ACCESS_KEY", "S"),
+            ("AWS_REGION", "r"),
+            ("AWS_ENDPOINT_URL", "http://store:9000"),
+        ];
+        let given = LocationArgs::default();
+        let place = of(location("s3://b"), &given, &environment(&variables), "ns").unwrap();
+        assert!(held(&place.pieces[0]).contains("aws_access_key_id = A\n"));
+        let object = &place.pieces[1].object;
+        assert_eq!(object["metadata"]["name"], "default");
+        assert_eq!(
+            object["spec"]["config"],
+            json!({"region": "r", "s3Url": "http://store:9000"})
+        );
+        // On AWS itself the pod may have a role of its own.
+        let place = of(
+            location("s3://b"),
+            &given,
+            &environment(&variables[2..3]),
+            "ns",
+        )
+        .unwrap();
+        assert_eq!(place.pieces.len(), 1);
+        assert_eq!(place.pieces[0].object["spec"]["credential"], Value::Null);
+    }
+
+    #[test]
+    fn what_would_not_work_there_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("credentials");
+        std::fs::write(&file, "[default]\nrole_arn = x\n").unwrap();
+        let with = |file: PathBuf| LocationArgs {
+            credentials_file: Some(file),
+            ..LocationArgs::default()
+        };
+        let temporary = [
+            ("AWS_ACCESS_KEY_ID", "A"),
+            ("AWS_SECRET_ACCESS_KEY", "S"),
+            ("AWS_SESSION_TOKEN", "T"),
+        ];
+        let none = LocationArgs::default();
+        for (url, given, variables, part) in [
+            (
+                "file:///backups",
+                none.clone(),
+                &temporary[..0],
+                "this machine",
+            ),
+            (
+                "s3://b?endpoint=http://x",
+                none.clone(),
+                &temporary[..0],
+                "no credentials",
+            ),
+            ("s3://b", none, &temporary[..], "session token"),
+            (
+                "s3://b",
+                with(file.clone()),
+                &temporary[..0],
+                "no aws_access_key_id",
+            ),
+            (
+                "s3://b?profile=x",
+                with(file),
+                &temporary[..0],
+                "no profile",
+            ),
+            (
+                "s3://b",
+                with(folder.path().join("absent")),
+                &temporary[..0],
+                "can not read",
+            ),
+        ] {
+            let refused = of(location(url), &given, &environment(variables), "ns").unwrap_err();
+            assert_eq!(refused.exit(), Exit::Usage, "{part}");
+            assert!(
+                refused.error().to_string().contains(part),
+                "{}",
+                refused.error()
+            );
+        }
+    }
+}
