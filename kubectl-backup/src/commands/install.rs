@@ -231,6 +231,7 @@ async fn apply(
         }
         context.ui.line(&format!("{title} {done}{dry}"))
     };
+    refuse_beside_velero(cluster, args.namespace.controller_namespace.as_str()).await?;
     let crds = crds::velero()?;
     let mut absent = Vec::new();
     for crd in &crds {
@@ -285,6 +286,25 @@ async fn apply(
         tell(&piece.title(), done)?;
     }
     Ok(())
+}
+
+/// Two servers that follow the same objects make everything twice.
+async fn refuse_beside_velero(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/velero");
+    let velero = match cluster.get_bounded(&path, LARGEST).await {
+        Ok(body) => serde_json::from_slice::<Value>(&body).unwrap_or_default(),
+        Err(e) if e.is_not_found() => return Ok(()),
+        Err(e) => return Err(Error::from(e).context("can not look for a Velero").into()),
+    };
+    if velero["spec"]["replicas"] == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::AlreadyExists,
+        format!("a Velero works in namespace {namespace}; nothing was changed"),
+    )
+    .hint("choose another namespace with --controller-namespace, or scale it to 0 first: kubectl scale deployment/velero --replicas=0")
+    .into())
 }
 
 /// What is there of an object; nothing where it, or its kind, is absent.

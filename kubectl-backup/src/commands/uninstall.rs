@@ -39,9 +39,9 @@ const MOST_NAMED: usize = 10;
 
 /// Take the controller out of the cluster; all backups stay where they are
 ///
-/// Removes what `install` brought, and Velero's objects in the controller's namespace, such as Schedules: they only tell of backups, which stay in their
-/// bucket and can be read with this plugin, or by the next controller. Kinds stay where objects of them remain elsewhere, or where Velero brought them; the
-/// namespace stays where it was there before or holds anything else. What stays is told.
+/// Removes what `install` brought, and with its namespace Velero's objects in it, such as Schedules: they only tell of backups, which stay in their
+/// bucket and can be read with this plugin, or by the next controller. A namespace that was there before stays, with those objects in it; one that holds
+/// anything else stays, too. Kinds stay where objects of them remain, or where Velero brought them. What stays is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct UninstallArgs {
@@ -89,7 +89,17 @@ pub(crate) async fn run(context: &Context, args: UninstallArgs) -> Result<Exit> 
         .hint("--controller-namespace names another one")
         .into());
     }
-    let objects = velero_objects(cluster, Some(&namespace)).await?;
+    let mut objects = velero_objects(cluster, Some(&namespace)).await?;
+    let all = objects.len();
+    if !there.as_ref().is_some_and(is_ours) {
+        objects.retain(|(_, object)| is_ours(object));
+    }
+    if objects.len() < all {
+        let stay = counted((all - objects.len()) as u64, "object");
+        context.ui.say(&format!(
+            "{stay} of Velero's kinds stay: namespace {namespace} was there before"
+        ));
+    }
     let others = others(cluster, &namespace).await?;
     if others.is_empty() {
         for piece in install::users() {
