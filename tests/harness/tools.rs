@@ -57,31 +57,22 @@ pub fn launcher() -> PathBuf {
 /// The launcher as `make build` makes it, linked to nothing of this machine; `ETCD_LAUNCHER_BIN` names one that is built already.
 pub fn static_launcher() -> PathBuf {
     static BUILT: OnceLock<(Folder, PathBuf)> = OnceLock::new();
-    let named = env::var_os("ETCD_LAUNCHER_BIN").map(PathBuf::from);
-    named.unwrap_or_else(|| built_static(&BUILT, "etcd-launcher"))
-}
-
-/// The plugin as its image has it, linked to nothing of this machine.
-pub fn static_plugin() -> PathBuf {
-    static BUILT: OnceLock<(Folder, PathBuf)> = OnceLock::new();
-    built_static(&BUILT, "kubectl-backup")
-}
-
-fn built_static(once: &OnceLock<(Folder, PathBuf)>, name: &str) -> PathBuf {
-    let (_, path) = once.get_or_init(|| {
+    if let Some(named) = env::var_os("ETCD_LAUNCHER_BIN") {
+        return PathBuf::from(named);
+    }
+    let (_, path) = BUILT.get_or_init(|| {
         // The programs that other stories start are built first: both lie in one place.
         built();
-        let (package, bin) = (format!("--package={name}"), format!("--bin={name}"));
         let built = build(&[
             "rustc",
-            &package,
-            &bin,
+            "--package=etcd-launcher",
+            "--bin=etcd-launcher",
             "--",
             "-Ctarget-feature=+crt-static",
         ]);
         let folder = Folder::new("static");
-        let path = folder.join(name);
-        std::fs::copy(built.of(name), &path).expect("a copy");
+        let path = folder.join("etcd-launcher");
+        std::fs::copy(built.of("etcd-launcher"), &path).expect("a copy");
         (folder, path)
     });
     path.clone()

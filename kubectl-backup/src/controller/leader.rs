@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use backup_core::cluster::Cluster;
 use backup_core::lease::{Times, Turn};
 
-/// The Lease.
-const LEASE: &str = "kubectl-backup-controller";
+use crate::install::LEASE;
 
 const TIMES: Times = Times {
     renewed: Duration::from_secs(4),
