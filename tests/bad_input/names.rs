@@ -133,7 +133,6 @@ fn kinds_and_namespaces_that_match_nothing_are_no_success() {
     for wrong in [
         ["--include-resources", "foos"],
         ["--include-namespaces", "nosuch"],
-        ["--selector", "no=such"],
     ] {
         let restore = ["restore", "create", "--from-backup", "b"];
         let run = place.run(&restore).args(&wrong).code(1);
