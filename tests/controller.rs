@@ -52,6 +52,20 @@ impl Served {
         served
     }
 
+    /// Velero's `describe --details` and `logs` of it: all these parts, and nothing that could not be fetched.
+    pub(crate) fn is_described(&self, kind: &str, name: &str, parts: &[&str]) {
+        let described = self
+            .velero(&[kind, "describe", name, "--details"])
+            .ok()
+            .stdout;
+        for part in parts {
+            assert!(described.contains(part), "{part}: {described}");
+        }
+        assert!(!described.contains("<error"), "{described}");
+        let logs = self.velero(&[kind, "logs", name]).ok().stdout;
+        assert!(logs.contains("level=info"), "{logs}");
+    }
+
     /// The same before the controller was started for the first time.
     pub(crate) fn without_controller(bucket: &str) -> Self {
         let minio = Minio::shared();

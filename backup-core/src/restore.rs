@@ -35,6 +35,7 @@ use tokio::sync::watch;
 
 use crate::api::Restore;
 use crate::cluster::Cluster;
+use crate::discovery::Served;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::location::Location;
@@ -219,17 +220,7 @@ pub async fn plan(
         progress,
     };
     let served = serves(cluster, progress).await?;
-    let spool = &options.spool_dir;
-    let changing = options.changing();
-    let source = open(
-        location,
-        &options.backup,
-        spool,
-        &served,
-        changing,
-        progress,
-    )
-    .await?;
+    let source = source(location, options, &served, progress).await?;
     let goal = Goal::Tell { dry, show };
     let (ended, mut warnings) = match source {
         Opened::Ours(archive) => run.go(&archive, served, goal).await?,
@@ -244,6 +235,17 @@ pub async fn plan(
         lacks: ended.lacks,
         warnings,
     })
+}
+
+/// The backup that the options name, opened as they change what is read.
+async fn source(
+    location: &Location,
+    options: &RestoreOptions,
+    served: &Served,
+    progress: &dyn Progress,
+) -> Result<Opened> {
+    let (spool, changing) = (&options.spool_dir, options.changing());
+    open(location, &options.backup, spool, served, changing, progress).await
 }
 
 /// Restores. The name must have been decided. `consent` is asked before anything is changed.
@@ -282,17 +284,7 @@ pub async fn restore(
         progress.step(&format!("as when it began: {mappings}"));
     }
     let served = serves(cluster, progress).await?;
-    let spool = &options.spool_dir;
-    let changing = options.changing();
-    let source = open(
-        location,
-        &options.backup,
-        spool,
-        &served,
-        changing,
-        progress,
-    )
-    .await?;
+    let source = source(location, options, &served, progress).await?;
     let header = Header {
         format: journal::FORMAT.to_owned(),
         backup: options.backup.to_string(),

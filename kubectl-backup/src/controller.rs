@@ -14,6 +14,7 @@ mod leader;
 mod locations;
 mod metrics;
 mod objects;
+mod requests;
 mod restores;
 mod schedules;
 mod status_requests;

@@ -293,6 +293,8 @@ async fn act(
                 return Ok(answer.map(|body| forward::hold_after(length, body)));
             }
             Action::Status(code, headers, body) => {
+                // As stores do: who answers while a large body is still coming breaks the pipe it comes through, and the answer is lost.
+                forward::drain(request.into_body()).await?;
                 let answer = headers
                     .iter()
                     .fold(Response::builder().status(code), |answer, (name, value)| {

@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::desk::{Desk, Work};
+use super::desk::Desk;
 use super::locations;
-use super::objects::{bounded, name, phase, time};
+use super::objects::{bounded, name, time};
+use super::requests;
 
 /// How long an address works.
 const LASTS: Duration = Duration::from_secs(600);
@@ -23,26 +24,12 @@ const MESSAGE: &str = "kubectl-backup/message";
 
 /// One look at all requests.
 pub(crate) fn turn(desk: &Arc<Desk>) {
-    let now = desk.now();
-    for object in desk.downloads.all() {
-        if !desk.is_free(&object) {
-            continue;
-        }
-        if matches!(phase(&object), "" | "New") {
-            desk.begin(&object, Work::Small, answer);
-        } else if is_over(&object, now) {
-            desk.begin(&object, Work::Small, remove);
-        }
-    }
+    requests::turn(desk, |desk| &desk.downloads, is_over, answer);
 }
 
 /// Whether its address is over. The end was written by this clock: how the API server's goes does not count.
 fn is_over(object: &Value, now: Timestamp) -> bool {
     time(object, "/status/expiration").is_none_or(|end| end < now)
-}
-
-async fn remove(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
-    desk.downloads.delete(&object).await.map(drop)
 }
 
 async fn answer(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {

@@ -7,25 +7,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::desk::{Desk, Work};
-use super::objects::{phase, time};
+use super::desk::Desk;
+use super::objects::time;
+use super::requests;
 
 /// How long an answer stands, as long as Velero's.
 const STANDS: SignedDuration = SignedDuration::from_mins(1);
 
 /// One look at all requests.
 pub(crate) fn turn(desk: &Arc<Desk>) {
-    let now = desk.now();
-    for object in desk.questions.all() {
-        if !desk.is_free(&object) {
-            continue;
-        }
-        if matches!(phase(&object), "" | "New") {
-            desk.begin(&object, Work::Small, answer);
-        } else if is_over(&object, now) {
-            desk.begin(&object, Work::Small, remove);
-        }
-    }
+    requests::turn(desk, |desk| &desk.questions, is_over, answer);
 }
 
 fn is_over(object: &Value, now: Timestamp) -> bool {
@@ -41,10 +32,6 @@ async fn answer(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -
         "plugins": [],
     }});
     desk.questions.decide(&object, patch).await.map(drop)
-}
-
-async fn remove(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
-    desk.questions.delete(&object).await.map(drop)
 }
 
 #[cfg(test)]

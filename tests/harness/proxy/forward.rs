@@ -57,6 +57,14 @@ impl Upstream {
     }
 }
 
+/// Reads a body to its end and keeps nothing of it.
+pub(super) async fn drain(mut body: Incoming) -> Result<(), Failure> {
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
+}
+
 /// The first `length` bytes of a body, and then an error. The pause lets them reach the client: what is still
 /// buffered when a body fails is thrown away.
 pub(super) fn cut_after(length: usize, body: Body) -> Body {
