@@ -1,7 +1,9 @@
 //! A part of a backup, in the same or another namespace.
 
-use crate::place::Place;
+use crate::place::{Place, on};
+use harness::cluster::Cluster;
 use harness::compare::{Options, compare};
+use harness::process::Folder;
 use harness::snapshot::Snapshot;
 
 const SHOP: &str = "
@@ -331,10 +333,14 @@ spec: {{policyName: {copy}, validationActions: [Deny]}}
 
 #[test]
 fn a_kind_the_target_does_not_serve_is_listed_and_the_rest_is_restored() {
-    let place = Place::new();
-    let namespace = place.cluster.create_namespace("unknown-kind");
+    // A definition that goes while others back the shared cluster up would be a gap of theirs.
+    let cluster = Cluster::start();
+    let folder = Folder::new("location");
+    let location = format!("file://{}", folder.path().display());
+    let run = |arguments: &[&str]| on(&cluster, &location, arguments);
+    let namespace = cluster.create_namespace("unknown-kind");
     let group = format!("{namespace}.example.com");
-    place.cluster.apply(&format!(
+    cluster.apply(&format!(
         "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -352,32 +358,28 @@ metadata: {{name: settings, namespace: {namespace}}}
     ));
     let path = format!("/apis/{group}/v1/namespaces/{namespace}/gadgets");
     harness::wait_for("the new kind", std::time::Duration::from_secs(30), || {
-        (place.cluster.client().get(&path).unwrap().status == 200).then_some(())
+        (cluster.client().get(&path).unwrap().status == 200).then_some(())
     });
-    place.cluster.apply(&format!(
+    cluster.apply(&format!(
         "apiVersion: {group}/v1\nkind: Gadget\nmetadata: {{name: one, namespace: {namespace}}}\n"
     ));
-    place
-        .run(&["create", "b", "--include-namespaces", &namespace])
-        .ok();
+    run(&["create", "b", "--include-namespaces", &namespace]).ok();
     let definition = format!("gadgets.{group}");
-    place
-        .cluster
-        .kubectl(&["delete", "crd", &definition, "--wait=true"]);
-    place
-        .cluster
-        .kubectl(&["-n", &namespace, "delete", "configmap", "settings"]);
+    cluster.kubectl(&["delete", "crd", &definition, "--wait=true"]);
+    cluster.kubectl(&["-n", &namespace, "delete", "configmap", "settings"]);
     let without = ["--exclude-resources", "customresourcedefinitions"];
     let restore = ["restore", "create", "--from-backup", "b"];
-    let asked = place.run(&restore).args(&without).code(2);
+    let asked = run(&restore).args(&without).code(2);
     let lack = format!("the target lacks API {definition}");
     assert!(asked.stderr.contains(&lack), "{}", asked.stderr);
-    let run = place.run(&restore).args(&without).arg("--yes").code(3);
-    assert!(run.stderr.contains("gadgets"), "{}", run.stderr);
-    assert!(names(&place, &namespace, "configmaps").contains("settings"));
+    let partly = run(&restore).args(&without).arg("--yes").code(3);
+    assert!(partly.stderr.contains("gadgets"), "{}", partly.stderr);
+    cluster.get_raw(&format!(
+        "/api/v1/namespaces/{namespace}/configmaps/settings"
+    ));
     // With its definition, which the backup holds, it comes back.
-    place.run(&["restore", "create", "--from-backup", "b"]).ok();
-    place.cluster.get_raw(&format!("{path}/one"));
+    run(&["restore", "create", "--from-backup", "b"]).ok();
+    cluster.get_raw(&format!("{path}/one"));
 }
 
 #[test]
