@@ -6,6 +6,7 @@ pub(crate) mod backend;
 pub(crate) mod bucket;
 pub mod check;
 pub mod claim;
+mod client;
 mod failure;
 pub mod guard;
 pub mod kept;

@@ -3,17 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use object_store::TagSet;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig, TagSet};
-use url::{Host, Url};
 
 use super::Credentials;
 use super::backend::Backend;
 use super::bucket::Bucket;
+use super::client;
 use super::kept::Attentive;
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
@@ -36,14 +35,6 @@ const KEYS: [&str; 14] = [
     "tagging",
 ];
 
-const CONNECT: Duration = Duration::from_secs(10);
-
-/// No byte for so long: the peer is gone.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// The same while writing: it counts from the request's first byte to the answer's, so a part on a slow line has to fit.
-const SENDING: Duration = Duration::from_secs(300);
-
 /// Opens a bucket. Nothing is sent yet.
 ///
 /// # Errors
@@ -54,25 +45,15 @@ pub(crate) fn open(
 ) -> Result<Arc<dyn Backend>> {
     let config = &spec.spec.config;
     super::known_keys("aws", config, &KEYS)?;
-    let bucket = bucket_name(&spec.spec.object_storage.bucket)?;
-    let environment: BTreeMap<&str, &str> = credentials
-        .environment
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .filter(|(_, value)| !value.is_empty())
-        .collect();
-    let set = |key: &str| {
-        config
-            .get(key)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
-    };
+    let bucket = client::bucket_name(&spec.spec.object_storage.bucket)?;
+    let environment = client::environment(credentials);
+    let set = |key: &str| client::set(config, key);
     let from_environment =
         |keys: &[&str]| keys.iter().find_map(|key| environment.get(key).copied());
 
     let endpoint = set("s3Url")
         .or_else(|| from_environment(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]))
-        .map(endpoint)
+        .map(|text| client::endpoint("s3Url", text, "https://minio.example.com:9000"))
         .transpose()?;
     let region = set("region")
         .or_else(|| from_environment(&["AWS_REGION", "AWS_DEFAULT_REGION"]))
@@ -82,13 +63,8 @@ pub(crate) fn open(
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(region)
-        // Each attempt is one request: when to try again, and whether a run still may, is the store's business.
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: 0,
-            retry_timeout: Duration::ZERO,
-        });
-    let path_style = match boolean(config, "s3ForcePathStyle")? {
+        .with_retry(client::once());
+    let path_style = match client::boolean(config, "s3ForcePathStyle")? {
         Some(asked) => asked,
         // Names with dots do not fit a certificate's wildcard.
         None => endpoint.is_some() || bucket.contains('.'),
@@ -96,7 +72,7 @@ pub(crate) fn open(
     builder = builder.with_virtual_hosted_style_request(!path_style);
     let place = match &endpoint {
         Some(url) => {
-            let host = shown(url);
+            let host = client::shown(url);
             let mut url = url.clone();
             if !path_style {
                 let host = url.host_str().unwrap_or_default();
@@ -124,8 +100,8 @@ pub(crate) fn open(
         .hint("requests are signed with version 4; remove the key"));
     }
 
-    let reading = client(spec, credentials, endpoint.as_ref(), SILENCE)?;
-    let writing = client(spec, credentials, endpoint.as_ref(), SENDING)?;
+    let reading = client::options(spec, credentials, endpoint.as_ref(), client::SILENCE)?;
+    let writing = client::options(spec, credentials, endpoint.as_ref(), client::SENDING)?;
     let objects = builder.clone().with_client_options(reading);
     let objects = Arc::new(build(objects.with_http_connector(Attentive::default()))?);
     let writes = Arc::new(build(builder.with_client_options(writing))?);
@@ -140,29 +116,7 @@ pub(crate) fn open(
 }
 
 fn build(builder: AmazonS3Builder) -> Result<AmazonS3> {
-    builder.build().map_err(unfit)
-}
-
-fn unfit(e: object_store::Error) -> Error {
-    let error = Error::invalid("the location's settings do not fit together").because(e);
-    if error.sentence().contains("No CA certificates") {
-        return error.hint("this machine or image has no CA certificates: name a file with some in SSL_CERT_FILE, or give the store's own as objectStorage.caCert");
-    }
-    error
-}
-
-fn bucket_name(bucket: &str) -> Result<&str> {
-    if bucket.is_empty() {
-        return Err(Error::invalid("the location names no bucket").hint("set objectStorage.bucket"));
-    }
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-    if bucket.len() > 255 || !bucket.bytes().all(plain) || bucket.contains("..") {
-        return Err(Error::invalid(format!(
-            "objectStorage.bucket {bucket:?} is not a bucket's name"
-        ))
-        .hint("folders in the bucket go to objectStorage.prefix"));
-    }
-    Ok(bucket)
+    builder.build().map_err(client::unfit)
 }
 
 /// It becomes a part of AWS's own address: what could lead elsewhere is none.
@@ -177,106 +131,6 @@ fn region_name(region: &str) -> Result<&str> {
     Ok(region)
 }
 
-fn endpoint(text: &str) -> Result<Url> {
-    let bad = |why: &str| {
-        Error::invalid(format!("config.s3Url {text:?} {why}"))
-            .hint("it looks like https://minio.example.com:9000")
-    };
-    let url = Url::parse(text).map_err(|e| bad("is not a URL").because(e))?;
-    if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
-        return Err(bad("is not an http or https URL"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        // Not repeated in the message: it holds a secret.
-        return Err(Error::invalid("config.s3Url holds a user name")
-            .hint("keys go to the credentials file, not into the URL"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("has a query or a fragment"));
-    }
-    Ok(url)
-}
-
-fn shown(url: &Url) -> String {
-    url.as_str().trim_end_matches('/').to_owned()
-}
-
-fn boolean(config: &BTreeMap<String, String>, key: &str) -> Result<Option<bool>> {
-    match config
-        .get(key)
-        .map(|value| value.to_ascii_lowercase())
-        .as_deref()
-    {
-        None | Some("") => Ok(None),
-        Some("true" | "1" | "t") => Ok(Some(true)),
-        Some("false" | "0" | "f") => Ok(Some(false)),
-        Some(other) => Err(Error::invalid(format!(
-            "config.{key} {other:?} is neither true nor false"
-        ))),
-    }
-}
-
-/// Whether a proxy of the environment can never be meant.
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
-}
-
-fn client(
-    spec: &BackupStorageLocation,
-    credentials: &Credentials,
-    endpoint: Option<&Url>,
-    silence: Duration,
-) -> Result<ClientOptions> {
-    let is_plain = endpoint.is_some_and(|url| url.scheme() == "http");
-    let mut options = ClientOptions::new()
-        .with_timeout_disabled()
-        .with_connect_timeout(CONNECT)
-        .with_read_timeout(silence)
-        .with_allow_http(is_plain)
-        // An image of etcd has none, and who does not ask for any should not fail for them.
-        .with_no_system_certificates(is_plain);
-    if let Some(url) = endpoint.filter(|url| is_this_machine(url)) {
-        // An explicit proxy that excludes every host: the environment's is not looked at.
-        options = options
-            .with_proxy_url(url.as_str())
-            .with_proxy_excludes("*,127.0.0.0/8,::1");
-    }
-    let storage = &spec.spec.object_storage;
-    let mut authorities: Vec<(&str, Vec<u8>)> = Vec::new();
-    if let Some(text) = storage.ca_cert.as_deref().filter(|text| !text.is_empty()) {
-        let packed: String = text.split_whitespace().collect();
-        let pem = BASE64.decode(packed).map_err(|e| {
-            Error::invalid("objectStorage.caCert is not base64")
-                .because(e)
-                .hint("it is the CA's PEM file in base64: `base64 -w0 ca.crt`")
-        })?;
-        authorities.push(("objectStorage.caCert", pem));
-    }
-    if let Some(pem) = &credentials.ca_pem {
-        authorities.push(("--cacert", pem.clone()));
-    }
-    for (setting, pem) in authorities {
-        let bundle = Certificate::from_pem_bundle(&pem)
-            .map_err(|e| Error::invalid(format!("{setting} is not PEM")).because(e))?;
-        if bundle.is_empty() {
-            return Err(Error::invalid(format!("{setting} holds no certificate"))
-                .hint("it begins with -----BEGIN CERTIFICATE-----"));
-        }
-        for certificate in bundle {
-            options = options.with_root_certificate(certificate);
-        }
-    }
-    if boolean(&spec.spec.config, "insecureSkipTLSVerify")? == Some(true) {
-        options = options.with_allow_invalid_certificates(true);
-    }
-    Ok(options)
-}
-
 /// Who we are: the credentials file's profile, else the environment, else (on AWS itself) the machine's own role.
 fn keys(
     builder: AmazonS3Builder,
@@ -286,11 +140,8 @@ fn keys(
     own_endpoint: bool,
 ) -> Result<AmazonS3Builder> {
     let config = &spec.spec.config;
-    let profile = config
-        .get("profile")
-        .map(String::as_str)
-        .filter(|profile| !profile.is_empty());
-    boolean(config, "enableSharedConfig")?;
+    let profile = client::set(config, "profile");
+    client::boolean(config, "enableSharedConfig")?;
     if let Some(file) = &credentials.file {
         let unnamed = || "the credentials file".to_owned();
         let path = credentials.origin.clone().unwrap_or_else(unnamed);
