@@ -3,6 +3,7 @@
 mod backups;
 mod commands;
 mod definitions;
+mod handed;
 mod installed;
 mod killed;
 mod restores;

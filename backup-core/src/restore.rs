@@ -44,8 +44,8 @@ use crate::progress::Progress;
 
 use finish::finish;
 use journal::{Earlier, Header};
-pub use naming::decide_name;
-use naming::{fresh_name, options_hash, other_options, places, spec};
+pub use naming::{decide_name, spec};
+use naming::{fresh_name, options_hash, other_options, places};
 use open::{Opened, open, serves};
 pub use preflight::Lack;
 use rewriting::Rewriting;

@@ -201,6 +201,13 @@ impl Context {
         flags
     }
 
+    /// The same where this location was meant though no flag named one.
+    pub(crate) fn flags_again_with(&self, location: Option<&str>) -> String {
+        let location = location.filter(|_| !self.is_location_asked());
+        let location = location.map(|name| format!(" --location {}", quoted(name)));
+        self.flags_again() + &location.unwrap_or_default()
+    }
+
     /// Credentials and CA as the flags give them, for `location create`.
     pub(crate) fn location_args(&self) -> &LocationArgs {
         &self.global.location

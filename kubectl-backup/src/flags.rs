@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+use crate::install::NAMESPACE;
 use backup_cli::error::{CommandError, Result};
 use backup_cli::ui::Ui;
 
@@ -24,6 +25,21 @@ pub(crate) enum DryRun {
     None,
     /// Show what would be done.
     Client,
+}
+
+/// Which controller is meant.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ControllerNamespace {
+    /// Namespace of the controller, with its schedules and locations
+    #[arg(long, global = true, value_name = "NS", default_value = NAMESPACE, value_parser = Name::foreign, env = "KUBECTL_BACKUP_CONTROLLER_NAMESPACE", hide_env_values = true)]
+    controller_namespace: Name,
+}
+
+impl ControllerNamespace {
+    /// The namespace.
+    pub(crate) fn as_str(&self) -> &str {
+        self.controller_namespace.as_str()
+    }
 }
 
 /// For commands that take something away for good: they ask.

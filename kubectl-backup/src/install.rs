@@ -6,6 +6,7 @@
 
 pub(crate) mod place;
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 /// The label of our objects, and its values.
@@ -18,6 +19,9 @@ pub(crate) const NAME: &str = "kubectl-backup";
 
 /// Its holder works; of several controllers it is one.
 pub(crate) const LEASE: &str = "kubectl-backup-controller";
+
+/// The Lease is renewed every few seconds; clocks differ.
+pub(crate) const SILENT: SignedDuration = SignedDuration::from_secs(60);
 
 /// The namespace where none is named.
 pub(crate) const NAMESPACE: &str = "kubectl-backup";
@@ -84,7 +88,8 @@ pub(crate) fn is_ours(object: &Value) -> bool {
     object["metadata"]["labels"][PART].is_string()
 }
 
-fn labels(part: &str) -> Value {
+/// The labels of an object of ours.
+pub(crate) fn labels(part: &str) -> Value {
     json!({"app.kubernetes.io/name": NAME, PART: part})
 }
 

@@ -7,9 +7,11 @@ mod connection;
 mod context;
 mod controller;
 mod flags;
+mod in_cluster;
 mod install;
 mod many;
 mod plugin;
+mod template;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -89,7 +89,7 @@ pub(super) fn places(store: &Store, options: &RestoreOptions) -> [Place; 2] {
 }
 
 /// What was asked for, as a Restore says it.
-pub(super) fn spec(options: &RestoreOptions) -> RestoreSpec {
+pub fn spec(options: &RestoreOptions) -> RestoreSpec {
     let filter = &options.filter;
     let all = |list: &[Vec<String>]| list.concat();
     let mut selectors: Vec<LabelSelector> = filter.selectors.iter().map(|s| s.0.clone()).collect();

@@ -1,6 +1,7 @@
 //! `create`: back up now.
 
 mod asked;
+mod handed;
 mod several;
 mod summary;
 
@@ -9,12 +10,14 @@ use std::time::{Duration, Instant};
 use backup_core::api::{Backup, BackupSpec, Phase};
 use backup_core::backup::{self, BackupOptions, BackupReport};
 use backup_core::catalog::SCHEDULE_NAME;
+use backup_core::filter::Filter;
 use backup_core::{Kind, name::Name};
 use clap::Args;
 
 use self::asked::AskedArgs;
 use crate::context::Context;
 use crate::flags::{self, DryRun, FilterArgs};
+use crate::in_cluster::InClusterArgs;
 use crate::many::ManyArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
@@ -27,12 +30,14 @@ Examples:
   kubectl backup create web -n shop --selector app=web
   kubectl backup create --from-schedule nightly --keep 7
   kubectl backup create --dry-run=client --exclude-namespaces kube-system
-  kubectl backup create --contexts prod-eu,prod-us --location offsite";
+  kubectl backup create --contexts prod-eu,prod-us --location offsite
+  kubectl backup create --in-cluster=auto";
 
 /// Back up the cluster, or a part of it, now
 ///
 /// Reads every object that the filters let through, at one point in time, and writes a backup that Velero can read too.
-/// Without filters the whole cluster is saved. Volume data is not saved yet; each claim is named.
+/// Without filters the whole cluster is saved. Volume data is not saved yet; each claim is named. The work is done where this program runs, or with
+/// --in-cluster by a controller.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CreateArgs {
@@ -116,6 +121,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
     #[command(flatten)]
+    in_cluster: InClusterArgs,
+    #[command(flatten)]
     many: ManyArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -125,6 +132,9 @@ pub(crate) struct CreateArgs {
 pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     if let Some(many) = args.many.resolve(context)? {
         return several::run(context, &args, &many).await;
+    }
+    if let Some(exit) = handed::run(context, &args).await? {
+        return Ok(exit);
     }
     let ui = &context.ui;
     if args.dry_run == DryRun::Client {
@@ -266,20 +276,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         Some(name) => flags::new_name(name)?,
         None => flags::new_name(&flags::generated_name(stem, context.now))?,
     };
-    let mut filter = args.filter.filter()?;
-    filter
-        .cluster_resources
-        .clone_from(&args.include_cluster_scoped_resources);
-    filter
-        .not_cluster_resources
-        .clone_from(&args.exclude_cluster_scoped_resources);
-    filter
-        .namespaced_resources
-        .clone_from(&args.include_namespace_scoped_resources);
-    filter
-        .not_namespaced_resources
-        .clone_from(&args.exclude_namespace_scoped_resources);
-    filter.skip_noise = args.skip_noise;
+    let filter = filter(args)?;
     filter.validate().map_err(CommandError::usage)?;
     Ok(BackupOptions {
         name,
@@ -299,6 +296,25 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         host: context.host(),
         now: context.now,
     })
+}
+
+/// Which objects, not yet validated.
+fn filter(args: &CreateArgs) -> Result<Filter> {
+    let mut filter = args.filter.filter()?;
+    filter
+        .cluster_resources
+        .clone_from(&args.include_cluster_scoped_resources);
+    filter
+        .not_cluster_resources
+        .clone_from(&args.exclude_cluster_scoped_resources);
+    filter
+        .namespaced_resources
+        .clone_from(&args.include_namespace_scoped_resources);
+    filter
+        .not_namespaced_resources
+        .clone_from(&args.exclude_namespace_scoped_resources);
+    filter.skip_noise = args.skip_noise;
+    Ok(filter)
 }
 
 /// Another name for the same second.

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use backup_core::api::crds;
 use backup_core::cluster::{Call, Cluster};
 use backup_core::definitions;
-use backup_core::name::Name;
 use backup_core::schedule;
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::flags::DryRun;
+use crate::flags::{ControllerNamespace, DryRun};
 use crate::install::place::{self, Place};
-use crate::install::{self, CONTROLLER, NAME, NAMESPACE, PART, Piece, Wanted, is_ours};
+use crate::install::{self, CONTROLLER, NAME, Piece, Wanted, is_ours};
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations::Choice;
 use backup_cli::output::{self, Format};
@@ -36,14 +35,6 @@ const OFTEN: Duration = Duration::from_millis(500);
 /// No object of ours is larger.
 const LARGEST: usize = 4 << 20;
 
-/// Which controller is meant.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct NamespaceArgs {
-    /// Namespace of the controller
-    #[arg(long, value_name = "NS", default_value = NAMESPACE, value_parser = Name::foreign, env = "KUBECTL_BACKUP_CONTROLLER_NAMESPACE", hide_env_values = true)]
-    pub(crate) controller_namespace: Name,
-}
-
 /// Bring the controller into the cluster: backups are made there, on schedules and when Velero's objects ask for them
 ///
 /// Applies Velero's kinds where they are absent, a namespace, an account with rights, a Deployment and roles for users. What is there already and is not of
@@ -53,7 +44,7 @@ pub(crate) struct NamespaceArgs {
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InstallArgs {
     #[command(flatten)]
-    namespace: NamespaceArgs,
+    namespace: ControllerNamespace,
     /// Image of the controller, as the cluster's nodes pull it
     #[arg(long, value_name = "IMAGE", default_value_t = image())]
     image: String,
@@ -111,7 +102,7 @@ pub(crate) async fn run(context: &Context, args: InstallArgs) -> Result<Exit> {
         ));
     }
     let wanted = Wanted {
-        namespace: args.namespace.controller_namespace.to_string(),
+        namespace: args.namespace.as_str().to_owned(),
         image: args.image.clone(),
         restores: !args.no_restores,
     };
@@ -171,7 +162,7 @@ fn scheduled(text: &str, namespace: &str) -> Result<Piece> {
         format!("/apis/velero.io/v1/namespaces/{namespace}/schedules"),
         json!({
             "apiVersion": "velero.io/v1", "kind": "Schedule",
-            "metadata": {"name": SCHEDULE, "namespace": namespace, "labels": {"app.kubernetes.io/name": NAME, PART: CONTROLLER}},
+            "metadata": {"name": SCHEDULE, "namespace": namespace, "labels": install::labels(CONTROLLER)},
             "spec": {"schedule": text, "template": {}},
         }),
     ))
@@ -231,7 +222,7 @@ async fn apply(
         }
         context.ui.line(&format!("{title} {done}{dry}"))
     };
-    refuse_beside_velero(cluster, args.namespace.controller_namespace.as_str()).await?;
+    refuse_beside_velero(cluster, args.namespace.as_str()).await?;
     let crds = crds::velero()?;
     let mut absent = Vec::new();
     for crd in &crds {

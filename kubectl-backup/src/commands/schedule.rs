@@ -8,10 +8,10 @@ pub(crate) mod objects;
 mod pause;
 mod trigger;
 
-use backup_core::name::Name;
 use clap::{Args, Subcommand};
 
 use crate::context::Context;
+use crate::flags::ControllerNamespace;
 use backup_cli::error::{Exit, Result};
 
 /// Make backups by a schedule
@@ -20,9 +20,8 @@ use backup_cli::error::{Exit, Result};
 /// commands show and change too.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ScheduleArgs {
-    /// Namespace of the controller, with its schedules and locations
-    #[arg(long, global = true, value_name = "NS", default_value = objects::NAMESPACE, value_parser = Name::foreign, env = "KUBECTL_BACKUP_CONTROLLER_NAMESPACE", hide_env_values = true)]
-    controller_namespace: Name,
+    #[command(flatten)]
+    namespace: ControllerNamespace,
     /// What to do.
     #[command(subcommand)]
     command: ScheduleCommand,
@@ -42,7 +41,7 @@ enum ScheduleCommand {
 
 /// Runs one of them.
 pub(crate) async fn run(context: &Context, args: ScheduleArgs) -> Result<Exit> {
-    let namespace = args.controller_namespace.as_str();
+    let namespace = args.namespace.as_str();
     match args.command {
         ScheduleCommand::Create(args) => create::run(context, namespace, *args).await,
         ScheduleCommand::Get(args) => get::run(context, namespace, args).await,

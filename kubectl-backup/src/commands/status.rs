@@ -6,13 +6,14 @@ use backup_core::catalog::SCHEDULE_NAME;
 use backup_core::cluster::Cluster;
 use backup_core::error::Error;
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::install::{NamespaceArgs, is_not_available};
+use super::install::is_not_available;
 use crate::context::Context;
-use crate::install::{LEASE, NAME};
+use crate::flags::ControllerNamespace;
+use crate::install::{LEASE, NAME, SILENT};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,9 +23,6 @@ Examples:
 /// No answer is larger: 5,000 backups take a fifth of it.
 const LARGEST: usize = 64 << 20;
 
-/// The Lease is renewed every few seconds; clocks differ.
-const SILENT: SignedDuration = SignedDuration::from_secs(60);
-
 /// Show how the controller in the cluster does: whether it works, its locations, and the last backup of each schedule
 ///
 /// Exit code 1 where something is wrong; it is listed under Problems.
@@ -32,7 +30,7 @@ const SILENT: SignedDuration = SignedDuration::from_secs(60);
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    namespace: NamespaceArgs,
+    namespace: ControllerNamespace,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -90,7 +88,7 @@ struct Row {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: StatusArgs) -> Result<Exit> {
     let cluster = context.cluster().await?;
-    let namespace = args.namespace.controller_namespace.as_str();
+    let namespace = args.namespace.as_str();
     let seen = gather(cluster, namespace).await?;
     if seen.deployment.is_null() && seen.lease.is_null() {
         return Err(Error::not_found(format!(

@@ -13,9 +13,9 @@ use clap::Args;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use super::install::{NamespaceArgs, look};
+use super::install::look;
 use crate::context::Context;
-use crate::flags::RemovalArgs;
+use crate::flags::{ControllerNamespace, RemovalArgs};
 use crate::install::{self, PART, Wanted, is_ours, title};
 use backup_cli::error::{Exit, Result};
 use backup_cli::output::counted;
@@ -46,7 +46,7 @@ const MOST_NAMED: usize = 10;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct UninstallArgs {
     #[command(flatten)]
-    namespace: NamespaceArgs,
+    namespace: ControllerNamespace,
     #[command(flatten)]
     removal: RemovalArgs,
 }
@@ -54,7 +54,7 @@ pub(crate) struct UninstallArgs {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: UninstallArgs) -> Result<Exit> {
     let cluster = context.cluster().await?;
-    let namespace = args.namespace.controller_namespace.to_string();
+    let namespace = args.namespace.as_str().to_owned();
     let kept = |title: &str, why: &str| {
         context.ui.say(&format!("{title} stays: {why}"));
     };

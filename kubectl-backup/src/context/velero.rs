@@ -15,14 +15,12 @@ use backup_core::location::{Location, object};
 use backup_core::{Error, Kind};
 
 use super::Context;
+use crate::install::NAMESPACE;
 use backup_cli::error::Result;
 use backup_cli::locations::{CREDENTIALS_FILE, Source, has_keys_in_environment};
 
-/// Where our own controller has its objects: what lies there is not Velero's.
-const OURS: &str = "kubectl-backup";
-
-/// Looked at in this order.
-const USUAL: [&str; 2] = [OURS, "velero"];
+/// Looked at in this order: what lies where our own controller has its objects is not Velero's.
+const USUAL: [&str; 2] = [NAMESPACE, "velero"];
 
 const KIND: &str = "/apis/velero.io/v1";
 
@@ -197,7 +195,7 @@ impl Context {
             own => own,
         };
         let mut location = flags.open_with(&spec, file, credentials)?;
-        location.shared_with_velero = namespace != OURS;
+        location.shared_with_velero = namespace != NAMESPACE;
         Ok(location)
     }
 }

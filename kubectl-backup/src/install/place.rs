@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{CONTROLLER, NAME, PART, Piece};
+use super::{CONTROLLER, Piece, labels};
 
 /// The key with the credentials file, as Velero's documentation has it.
 const KEY: &str = "cloud";
@@ -107,7 +107,7 @@ pub(crate) fn of(
             .insert("customerKeyEncryptionSecret".to_owned(), named);
     }
     spec.default = true;
-    let labels = json!({"app.kubernetes.io/name": NAME, PART: CONTROLLER});
+    let labels = labels(CONTROLLER);
     let spec = serde_json::to_value(&location.spec)
         .map_err(|e| Error::other("the location can not be written as JSON").because(e))?;
     let mut pieces = Vec::new();

@@ -1,5 +1,6 @@
 //! What a backup is asked beside its filters, in Velero's words: a schedule to follow, resource policies, ordered resources.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::CreateArgs;
 use crate::commands::prune;
 use crate::context::Context;
 use crate::flags;
+use crate::in_cluster::InClusterArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 
 /// The annotation with the name of the file that held the resource policies; a ConfigMap's name stands in the spec.
@@ -100,6 +102,41 @@ pub(super) async fn resolve(
 }
 
 impl AskedArgs {
+    /// What a Backup object can not say of these, in words.
+    pub(super) fn unfit(&self, context: &Context, place: &InClusterArgs) -> Option<String> {
+        if self.from_schedule.is_some() {
+            return Some(
+                "`schedule trigger` asks the controller for a backup of a schedule, not --from-schedule"
+                    .to_owned(),
+            );
+        }
+        if self.resource_policies_file.is_some() {
+            return Some("a Backup can not say --resource-policies-file".to_owned());
+        }
+        let (here, there) = (context.velero(), place.namespace());
+        // Who says that it is the controller in any case means what that sees.
+        let is_other = self.resource_policies_configmap.is_some() && !place.is_always();
+        (is_other && here != there).then(|| {
+            format!("--resource-policies-configmap is of namespace {here}, and that of namespace {there} would count")
+        })
+    }
+
+    /// The ConfigMap with resource policies.
+    pub(super) fn policies(&self) -> Option<&Name> {
+        self.resource_policies_configmap.as_ref()
+    }
+
+    /// Which objects come first.
+    ///
+    /// # Errors
+    /// Usage.
+    pub(super) fn order(&self) -> Result<Option<BTreeMap<String, String>>> {
+        let order = self.ordered_resources.as_deref();
+        let order = order
+            .map(|text| flags::of_flag("--ordered-resources", backup::ordered_resources(text)));
+        order.transpose()
+    }
+
     /// Puts what is asked into the options.
     ///
     /// # Errors
@@ -115,8 +152,7 @@ impl AskedArgs {
             options.follow(schedule)?;
             config_map = schedule.policies()?;
         }
-        if let Some(text) = &self.ordered_resources {
-            let order = flags::of_flag("--ordered-resources", backup::ordered_resources(text))?;
+        if let Some(order) = self.order()? {
             options
                 .template
                 .rest

@@ -1,5 +1,6 @@
 //! `restore create`: bring a backup back, or a part of it, or show what that would do.
 
+mod handed;
 mod plan;
 mod policy;
 mod rewriting;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use crate::commands::contents::SpoolArgs;
 use crate::context::{Context, Place};
 use crate::flags::{self, PartArgs};
+use crate::in_cluster::InClusterArgs;
 use crate::many::ManyArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
@@ -108,6 +110,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
     #[command(flatten)]
+    in_cluster: InClusterArgs,
+    #[command(flatten)]
     many: ManyArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -117,6 +121,9 @@ pub(crate) struct CreateArgs {
 pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     if let Some(many) = args.many.resolve(context)? {
         return several::run(context, &args, &many).await;
+    }
+    if let Some(exit) = handed::run(context, &args).await? {
+        return Ok(exit);
     }
     let meant = look_up(context, &args).await?;
     if let Some(dry) = args.dry_run.meant() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backup_core::Error;
-use backup_core::api::{API_VERSION, BackupSpec, GoDuration};
+use backup_core::api::{API_VERSION, BackupSpec};
 use backup_core::backup::{EVERY, KEEP};
 use backup_core::location::object;
 use backup_core::name::Name;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::objects;
 use crate::context::Context;
 use crate::flags::{self, DryRun, FilterArgs, of_flag};
+use crate::template::Template;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output::{self, Format, OutputArgs};
 
@@ -205,50 +206,16 @@ impl CreateArgs {
 
     /// What its backups hold.
     fn template(&self, location: Option<&str>) -> Result<BackupSpec> {
-        let mut filter = self.filter.filter()?;
-        if self.filter.namespace.is_some() && filter.include_cluster_resources.is_none() {
-            filter.include_cluster_resources = Some(false);
-        }
-        filter.validate().map_err(CommandError::usage)?;
-        if let Some(place) = location
-            && Name::foreign(place).is_err()
-        {
-            return Err(CommandError::usage(
-                Error::invalid(format!(
-                    "invalid value for --location: {place:?} is no name of a BackupStorageLocation"
-                ))
-                .hint("the controller uses locations that are objects of its namespace"),
-            ));
-        }
-        let mut rest = serde_json::Map::new();
-        if let Some(name) = &self.resource_policies_configmap {
-            let policy = json!({"kind": "configmap", "name": name.as_str()});
-            rest.insert("resourcePolicy".to_owned(), policy);
-        }
-        Ok(BackupSpec {
+        Template {
+            filter: self.filter.filter()?,
+            is_one_namespace: self.filter.namespace.is_some(),
+            policies: self.resource_policies_configmap.as_ref(),
+            order: None,
             snapshot_volumes: self.snapshot_volumes,
-            ttl: self.ttl()?,
-            storage_location: location.map(str::to_owned),
-            hooks: json!({}),
-            rest,
-            ..filter.spec()
-        })
-    }
-
-    fn ttl(&self) -> Result<Option<GoDuration>> {
-        let Some(text) = self.ttl.as_deref() else {
-            return Ok(None);
-        };
-        if text == "never" {
-            return Err(CommandError::usage(
-                Error::invalid("invalid value for --ttl: the backups of a schedule expire")
-                    .hint("name a long time, such as 3650d; the newest good one stays in any case"),
-            ));
+            ttl: self.ttl.as_deref(),
+            location,
         }
-        // The same words as for a backup, and the same refusals.
-        flags::expiry(Some(text), None, jiff::Timestamp::UNIX_EPOCH)?;
-        let ttl = humantime::parse_duration(text).unwrap_or_default();
-        Ok((!ttl.is_zero()).then_some(GoDuration(ttl)))
+        .spec()
     }
 }
 

@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::flags;
+use crate::install::NAMESPACE;
 use backup_cli::error::Result;
-
-/// Where the controller has its objects.
-pub(crate) const NAMESPACE: &str = "kubectl-backup";
 
 /// Objects a page of a list holds.
 const PAGE: usize = 500;
@@ -185,7 +183,7 @@ pub(super) async fn several(
 }
 
 /// An object; nothing where there is none of the name.
-pub(super) async fn get(
+pub(crate) async fn get(
     context: &Context,
     namespace: &str,
     plural: &str,
@@ -201,7 +199,7 @@ pub(super) async fn get(
 }
 
 /// Makes an object; a field that the kind does not have is an error.
-pub(super) async fn create(
+pub(crate) async fn create(
     context: &Context,
     namespace: &str,
     plural: &str,

@@ -45,6 +45,11 @@ pub(super) struct RewritingArgs {
 }
 
 impl RewritingArgs {
+    /// The ConfigMap with resource modifiers.
+    pub(super) fn config_map(&self) -> Option<&str> {
+        self.resource_modifier_configmap.as_deref()
+    }
+
     /// What the flags and files say, before any cluster is asked.
     ///
     /// # Errors
