@@ -2,7 +2,7 @@
 //! business, and so is what is done when it is told that something changed.
 //!
 //! A copy may be a moment old. What the caller wrote himself it puts in at once ([`Mirror::put`]); an older state that the watch brings later does not
-//! replace it. Versions are numbers that grow, as the API server has them since 1.35 by contract and always had; where one is no number, the newest word counts.
+//! replace it, and of the same one nobody is told. Versions are numbers that grow, as the API server has them since 1.35 by contract and always had; where one is no number, the newest word counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -125,13 +125,17 @@ impl State {
         self.put(object);
     }
 
-    fn put(&mut self, object: Value) {
-        let (name, _, version) = key(&object);
-        let known = self.objects.get(name).map(|known| key(known).2);
-        if known.is_some_and(|known| is_older(version, known)) {
-            return;
+    /// Puts a version in, and says whether it is news: what the caller wrote is none when the watch brings it.
+    fn put(&mut self, object: Value) -> bool {
+        let (name, uid, version) = key(&object);
+        let known = self.objects.get(name).map(|known| key(known));
+        if known.is_some_and(|(_, known_uid, known)| {
+            is_older(version, known) || (uid, version) == (known_uid, known)
+        }) {
+            return false;
         }
         self.objects.insert(name.to_owned(), Arc::new(object));
+        true
     }
 
     fn remove(&mut self, object: &Value) {
@@ -179,7 +183,11 @@ async fn keep(objects: Api<DynamicObject>, copy: Arc<Copy>) {
                 continue;
             }
             Ok(Event::InitDone) => copy.state().replace(std::mem::take(&mut listed)),
-            Ok(Event::Apply(object)) => copy.state().put(plain(&object)),
+            Ok(Event::Apply(object)) => {
+                if !copy.state().put(plain(&object)) {
+                    continue;
+                }
+            }
             Ok(Event::Delete(object)) => copy.state().remove(&plain(&object)),
             // A watch that broke goes on; what is known is known.
             Err(watcher::Error::InitialListFailed(e)) => copy.state().failed = Some(e.to_string()),
@@ -216,9 +224,11 @@ mod tests {
     #[test]
     fn what_was_written_is_not_undone_by_an_older_word() {
         let mut state = State::default();
-        state.put(object("a", "1", "99"));
+        assert!(state.put(object("a", "1", "99")));
         state.write(object("a", "1", "100"));
-        state.put(object("a", "1", "99"));
+        // Nor is it news when it comes again.
+        assert!(!state.put(object("a", "1", "99")));
+        assert!(!state.put(object("a", "1", "100")));
         assert_eq!(versions(&state), [("a", "100")]);
         assert_eq!(state.objects["a"]["metadata"]["managedFields"], Value::Null);
         // A list keeps what was written since it began; what it lacks besides is gone.

@@ -10,6 +10,7 @@ mod downloads;
 mod expiry;
 mod history;
 mod http;
+mod known;
 mod leader;
 mod locations;
 mod metrics;
@@ -21,6 +22,7 @@ mod status_requests;
 mod sync;
 mod telling;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ use backup_core::error::{Error, Result};
 pub(crate) use desk::{Desk, Settings};
 pub(crate) use http::{address, listen, serve as answer};
 use leader::{Leader, Standing};
-use objects::MANAGER;
+use objects::{MANAGER, uid};
 
 use backup_cli::interrupt::interrupted;
 use backup_cli::ui::Ui;
@@ -170,9 +172,10 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
 
 /// One look at everything.
 fn turn(desk: &Arc<Desk>) {
-    let there = desk.uids();
+    let all = desk.objects();
+    let there: BTreeSet<&str> = all.iter().map(|object| uid(object)).collect();
     desk.forget(|uid| there.contains(uid));
-    history::turn(desk);
+    history::turn(desk, &all);
     locations::turn(desk);
     sync::turn(desk);
     expiry::turn(desk);

@@ -179,7 +179,7 @@ impl Schedule {
         Past {
             created: self.metadata.creation_timestamp.unwrap_or(now),
             taken: taken.filter(|slot| *slot <= now).max(),
-            skipped: self.status.last_skipped,
+            skipped: self.status.last_skipped.filter(|slot| *slot <= now),
         }
     }
 

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::desk::{Desk, Work};
+use super::known::Known;
 use super::locations::{self, Place};
 use super::objects::{annotation, bounded, decode, name, phase, time, uid};
 pub(crate) use backup_core::name::label_value;
@@ -81,7 +82,16 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     let is_free = |object: &Value| desk.is_free(object);
     let queue_is_known = !desk.knows_no_queue.load(Ordering::Relaxed);
     let told = if queue_is_known { TOLD } else { 0 };
-    for (object, step) in plan(&all, &places, free, told, &is_free, desk.now()) {
+    let steps = plan(
+        &all,
+        &places,
+        free,
+        told,
+        &is_free,
+        &mut desk.asked(),
+        desk.now(),
+    );
+    for (object, step) in steps {
         match step {
             Step::Make(location) => desk.begin(&object, Work::Backup, |desk, object, stopped| {
                 making::make(desk, object, location, stopped)
@@ -114,6 +124,7 @@ fn plan(
     mut free: usize,
     told: usize,
     is_free: &dyn Fn(&Value) -> bool,
+    asked: &mut Known<Asked>,
     now: Timestamp,
 ) -> Vec<(Arc<Value>, Step)> {
     let mut steps = Vec::new();
@@ -137,7 +148,7 @@ fn plan(
         if !is_free(object) {
             continue;
         }
-        let step = match validate(object, places, now) {
+        let step = match validate(object, asked.of(object, read), places, now) {
             Verdict::Refused(why) => Step::Refuse(why),
             Verdict::Wait => continue,
             Verdict::Good(location) if free > 0 => {
@@ -170,18 +181,26 @@ enum Verdict {
     Refused(Vec<String>),
 }
 
-/// Whether what is asked for can be done, as far as the objects say; all that is wrong with it, in Velero's words where it has them.
-fn validate(object: &Value, places: &[Place], now: Timestamp) -> Verdict {
-    let backup: Backup = match decode(object) {
-        Ok(backup) => backup,
-        Err(why) => return Verdict::Refused(vec![bounded(&why)]),
-    };
+/// What is wrong with what a Backup asks for, wherever it is made; an error where it can not be understood at all.
+pub(crate) type Asked = Result<Vec<String>, String>;
+
+fn read(object: &Value) -> Asked {
+    let backup: Backup = decode(object).map_err(|why| bounded(&why))?;
     let mut wrong = Vec::new();
     let said = |e: backup_core::Error| bounded(&e.sentence());
     wrong.extend(Name::foreign(&backup.metadata.name).err().map(said));
     wrong.extend(Filter::of(&backup.spec).validate().err().map(said));
     wrong.extend(backup.spec.policies().err().map(said));
-    let asked = backup.spec.storage_location.as_deref();
+    Ok(wrong)
+}
+
+/// Whether what is asked for can be done, as far as the objects say; all that is wrong with it, in Velero's words where it has them.
+fn validate(object: &Value, asked: &Asked, places: &[Place], now: Timestamp) -> Verdict {
+    let mut wrong = match asked {
+        Ok(wrong) => wrong.clone(),
+        Err(why) => return Verdict::Refused(vec![why.clone()]),
+    };
+    let asked = object["spec"]["storageLocation"].as_str();
     let place = match asked.filter(|name| !name.is_empty()) {
         Some(asked) => {
             let place = places.iter().find(|place| place.name == asked);
@@ -336,6 +355,22 @@ mod tests {
             is_read_only,
             is_available,
         }
+    }
+
+    fn plan(
+        all: &[Arc<Value>],
+        places: &[Place],
+        free: usize,
+        told: usize,
+        is_free: &dyn Fn(&Value) -> bool,
+        now: Timestamp,
+    ) -> Vec<(Arc<Value>, Step)> {
+        let known = &mut Known::default();
+        super::plan(all, places, free, told, is_free, known, now)
+    }
+
+    fn validate(object: &Value, places: &[Place], now: Timestamp) -> Verdict {
+        super::validate(object, &read(object), places, now)
     }
 
     fn told(steps: &[(Arc<Value>, Step)]) -> Vec<(&str, Step)> {

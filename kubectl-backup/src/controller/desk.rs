@@ -16,9 +16,11 @@ use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
 use super::history::History;
 use super::http::Health;
+use super::known::Known;
 use super::locations::Checked;
 use super::objects::{Objects, name, uid};
 use super::sync::Synced;
+use super::{backups, schedules};
 
 /// Pieces of small work at a time: backups and restores are counted apart.
 const SMALL: usize = 16;
@@ -98,6 +100,8 @@ pub(crate) struct Desk {
     history: Mutex<History>,
     /// What is known of the locations' last checks, by uid.
     pub(crate) checked: Mutex<BTreeMap<String, Checked>>,
+    terms: Mutex<Known<schedules::Terms>>,
+    asked: Mutex<Known<backups::Asked>>,
     changed: Arc<Notify>,
     busy: Mutex<BTreeMap<String, Doing>>,
     failures: Mutex<BTreeMap<String, (Instant, Duration)>>,
@@ -137,6 +141,8 @@ impl Desk {
             health: Health::default(),
             history: Mutex::default(),
             checked: Mutex::default(),
+            terms: Mutex::default(),
+            asked: Mutex::default(),
             changed,
             busy: Mutex::default(),
             failures: Mutex::default(),
@@ -293,6 +299,8 @@ impl Desk {
         of(&self.checked).retain(|uid, _| is_there(uid));
         of(&self.synced).retain(|uid, _| is_there(uid));
         of(&self.collected).retain(|uid, _| is_there(uid));
+        self.terms().retain(&is_there);
+        self.asked().retain(&is_there);
     }
 
     /// What happened to objects, as far as it was seen.
@@ -306,13 +314,14 @@ impl Desk {
         kinds.flat_map(|kind| kind.mirror().all()).collect()
     }
 
-    /// The uids of all objects.
-    pub(crate) fn uids(&self) -> std::collections::BTreeSet<String> {
-        let all = self
-            .kinds()
-            .into_iter()
-            .flat_map(|kind| kind.mirror().all());
-        all.map(|object| uid(&object).to_owned()).collect()
+    /// What the Schedules ask for.
+    pub(crate) fn terms(&self) -> MutexGuard<'_, Known<schedules::Terms>> {
+        self.terms.lock().expect("nobody panics while holding it")
+    }
+
+    /// What Backups that wait ask for.
+    pub(crate) fn asked(&self) -> MutexGuard<'_, Known<backups::Asked>> {
+        self.asked.lock().expect("nobody panics while holding it")
     }
 
     fn busy(&self) -> MutexGuard<'_, BTreeMap<String, Doing>> {

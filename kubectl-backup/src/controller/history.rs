@@ -56,35 +56,39 @@ pub(crate) struct Counts {
 /// The phases that were seen last, by uid, and what was counted.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    seen: Option<BTreeMap<String, String>>,
+    has_looked: bool,
+    seen: BTreeMap<String, String>,
     pub(crate) counts: Counts,
 }
 
 impl History {
     /// One look: what changed since the last one.
     fn look(&mut self, all: &[Arc<Value>]) -> Vec<Change> {
+        let is_first = !std::mem::replace(&mut self.has_looked, true);
         let mut changes = Vec::new();
-        let mut now = BTreeMap::new();
         for object in all {
-            let phase = phase(object);
-            now.insert(uid(object).to_owned(), phase.to_owned());
-            let Some(seen) = &self.seen else {
-                continue;
+            let to = phase(object);
+            let from = match self.seen.get_mut(uid(object)) {
+                Some(seen) if seen == to => continue,
+                Some(seen) => std::mem::replace(seen, to.to_owned()),
+                None => {
+                    self.seen.insert(uid(object).to_owned(), to.to_owned());
+                    // It stood before, it came with its end, out of a bucket, or has no phase yet.
+                    if is_first || is_end(to) || to.is_empty() {
+                        continue;
+                    }
+                    String::new()
+                }
             };
-            let from = match seen.get(uid(object)) {
-                Some(from) => from.clone(),
-                // It came with its end: out of a bucket.
-                None if is_end(phase) => continue,
-                None => String::new(),
-            };
-            if from != phase {
-                changes.push(Change {
-                    object: Arc::clone(object),
-                    from,
-                });
-            }
+            changes.push(Change {
+                object: Arc::clone(object),
+                from,
+            });
         }
-        self.seen = Some(now);
+        if self.seen.len() > all.len() {
+            let there: BTreeSet<&str> = all.iter().map(|object| uid(object)).collect();
+            self.seen.retain(|uid, _| there.contains(uid.as_str()));
+        }
         // What nothing names any more needs no numbers.
         self.counts
             .forget(&all.iter().map(|object| scheduled(object)).collect());
@@ -186,8 +190,8 @@ fn is_end(phase: &str) -> bool {
 }
 
 /// One look at all objects, of who works.
-pub(crate) fn turn(desk: &Arc<Desk>) {
-    let changes = desk.history().look(&desk.objects());
+pub(crate) fn turn(desk: &Arc<Desk>, all: &[Arc<Value>]) {
+    let changes = desk.history().look(all);
     let events: Vec<Value> = changes
         .iter()
         .filter_map(|change| event(&change.object, desk.now()))

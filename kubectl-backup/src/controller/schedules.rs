@@ -1,19 +1,21 @@
 //! Schedules: Backups are made of their templates when a slot is due. Which backup that is, [`plan`] decides; docs/controller.md says why.
 
+mod terms;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_core::api::Schedule;
 use backup_core::error::Result;
-use backup_core::filter::Filter;
-use backup_core::name::Name;
-use backup_core::schedule::Schedule as Times;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::backups::{AGAIN_FOR, INTERRUPTED, SLOT};
 use super::desk::{Desk, Work};
-use super::objects::{annotation, bounded, decode, label, name, phase, time};
+use super::objects::{annotation, decode, label, name, phase, time};
+
+/// What a Schedule asks for, or all that is wrong with it.
+pub(crate) type Terms = Result<terms::Terms, Vec<String>>;
 
 /// The label with the schedule, Velero's.
 pub(crate) const SCHEDULE: &str = backup_core::catalog::SCHEDULE_NAME;
@@ -29,9 +31,6 @@ pub(crate) const HELD: &str = "kubectl-backup/held";
 
 /// Backups of a schedule that failed, of which no more objects are kept: they have nothing in a bucket.
 const MOST_FAILED: usize = 20;
-
-/// It is the value of a label of its backups, as it is.
-const LONGEST_NAME: usize = 63;
 
 /// What is to be done with a schedule now.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,12 +69,14 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
             made.entry(schedule).or_default().push(backup);
         }
     }
+    let mut known = desk.terms();
     for object in all {
         if !desk.is_free(&object) {
             continue;
         }
         let made = made.get(name(&object)).map_or(&[][..], Vec::as_slice);
-        match plan(&object, made, desk.now()) {
+        let terms = known.of(&object, terms::Terms::of);
+        match plan(&object, terms, made, desk.now()) {
             None => {}
             Some(step) => desk.begin(&object, Work::Small, |desk, object, _| {
                 carry_out(desk, object, step)
@@ -84,14 +85,14 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     }
 }
 
-/// What is to be done, where something is.
-fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
-    let (schedule, times, every) = match validate(object) {
-        Ok(valid) => valid,
+/// What is to be done, where something is. The terms are those of this object.
+fn plan(object: &Value, terms: &mut Terms, made: &[&Value], now: Timestamp) -> Option<Step> {
+    let terms = match terms {
+        Ok(terms) => terms,
         Err(why) => {
             let is_said = phase(object) == "FailedValidation"
                 && object["status"]["validationErrors"] == json!(why);
-            return (!is_said).then_some(Step::Refuse(why));
+            return (!is_said).then(|| Step::Refuse(why.clone()));
         }
     };
     if phase(object) != "Enabled" {
@@ -118,10 +119,10 @@ fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
         return Some(again);
     }
     let slots = made.iter().filter_map(|backup| slot(backup));
-    let past = schedule.past(slots, now);
-    let Some(slot) = times.due_of(every, &past, now) else {
+    let past = terms.schedule.past(slots, now);
+    let Some(slot) = terms.due(past, now) else {
         // When that backup goes, nothing else tells that its slot was taken.
-        let last = schedule.status.last_backup;
+        let last = terms.schedule.status.last_backup;
         let unnoted = past
             .taken
             .filter(|taken| last.is_none_or(|last| last < *taken));
@@ -181,36 +182,6 @@ fn again(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
         slot,
         again_for: Some(name(lost).to_owned()),
     })
-}
-
-/// A schedule that can be followed, its times, and which of them count; else all that is wrong with it.
-fn validate(object: &Value) -> Result<(Schedule, Times, u32), Vec<String>> {
-    let schedule: Schedule = decode(object).map_err(|why| vec![why])?;
-    let mut wrong = Vec::new();
-    let said = |e: backup_core::Error| bounded(&e.sentence());
-    let times = schedule.times().map_err(said);
-    let every = schedule.every().map_err(said);
-    let template = &schedule.spec.template;
-    wrong.extend(
-        times
-            .as_ref()
-            .err()
-            .map(|why| format!("invalid schedule: {why}")),
-    );
-    wrong.extend(every.as_ref().err().cloned());
-    wrong.extend(schedule.keep().err().map(said));
-    wrong.extend(Filter::of(template).validate().err().map(said));
-    wrong.extend(template.policies().err().map(said));
-    if schedule.metadata.name.len() > LONGEST_NAME {
-        wrong.push(format!(
-            "its backups can not be named: the schedule's name is longer than {LONGEST_NAME} characters"
-        ));
-    }
-    wrong.extend(Name::foreign(&schedule.metadata.name).err().map(said));
-    match (times, every) {
-        (Ok(times), Ok(every)) if wrong.is_empty() => Ok((schedule, times, every)),
-        _ => Err(wrong),
-    }
 }
 
 async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()> {
@@ -295,6 +266,10 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-21T{text}Z").parse().unwrap()
+    }
+
+    fn plan(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
+        super::plan(object, &mut terms::Terms::of(object), made, now)
     }
 
     fn schedule(spec: Value, status: Value) -> Value {

@@ -57,7 +57,10 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
             .any(|place| place.name == name(&object) && place.is_available == Some(true));
         let every = locations::period(&object["spec"]["backupSyncPeriod"]);
         let every = every.unwrap_or(desk.settings.sync_period);
-        let last = synced(desk, &object).at;
+        let last = {
+            let all = desk.synced.lock().expect("nobody panics while holding it");
+            all.get(uid(&object)).and_then(|known| known.at)
+        };
         let is_due = last.is_none_or(|at| at > now || now.duration_since(at) >= every);
         if is_available && !every.is_zero() && is_due && desk.is_free(&object) {
             desk.begin(&object, Work::Location, sync);
@@ -65,14 +68,12 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     }
 }
 
-fn synced(desk: &Desk, object: &Value) -> Synced {
-    let all = desk.synced.lock().expect("nobody panics while holding it");
-    all.get(uid(object)).cloned().unwrap_or_default()
-}
-
 /// Syncs one location.
 async fn sync(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
-    let mut known = synced(&desk, &object);
+    let mut known = {
+        let all = desk.synced.lock().expect("nobody panics while holding it");
+        all.get(uid(&object)).cloned().unwrap_or_default()
+    };
     let ended = round(&desk, &object, &mut known).await;
     // However it ended: other work on the location has its turn.
     known.at = Some(desk.now());
