@@ -1,0 +1,179 @@
+//! A cluster, a bucket and a controller that serves Velero's API there, as its users have them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Controllers};
+use crate::process::{Folder, Output};
+use crate::run::{Backup, Running, kubectl_backup};
+use crate::store::Minio;
+use crate::velero;
+
+/// Everything the controller does takes seconds; a machine that is busy takes longer.
+pub const PATIENT: Duration = Duration::from_secs(120);
+
+/// A cluster and a bucket of a story's own, and a controller there.
+pub struct Served {
+    pub cluster: Cluster,
+    pub minio: &'static Minio,
+    pub bucket: String,
+    pub home: Folder,
+    pub controller: Option<Running>,
+}
+
+/// The namespace that is served, as it is by default.
+pub const NAMESPACE: &str = "kubectl-backup";
+
+impl Served {
+    /// A cluster with the namespace, the kinds, a location `default` and a controller that serves them.
+    pub fn start(bucket: &str) -> Self {
+        Self::start_with(bucket, &[])
+    }
+
+    /// The same with flags of the controller's.
+    pub fn start_with(bucket: &str, flags: &[&str]) -> Self {
+        let mut served = Self::without_controller(bucket);
+        served.controller = Some(served.call(flags).spawn());
+        served.cluster_has_kinds();
+        served.location("default", "main", true);
+        served.wait(
+            "backupstoragelocations/default",
+            "an available location",
+            |object| object["status"]["phase"] == "Available",
+        );
+        served
+    }
+
+    /// Velero's `describe --details` and `logs` of it: all these parts, and nothing that could not be fetched.
+    pub fn is_described(&self, kind: &str, name: &str, parts: &[&str]) {
+        let described = self
+            .velero(&[kind, "describe", name, "--details"])
+            .ok()
+            .stdout;
+        for part in parts {
+            assert!(described.contains(part), "{part}: {described}");
+        }
+        assert!(!described.contains("<error"), "{described}");
+        let logs = self.velero(&[kind, "logs", name]).ok().stdout;
+        assert!(logs.contains("level=info"), "{logs}");
+    }
+
+    /// The same before the controller was started for the first time.
+    pub fn without_controller(bucket: &str) -> Self {
+        let minio = Minio::shared();
+        minio.bucket(bucket);
+        let cluster = Cluster::builder().controllers(Controllers::None).start();
+        cluster.kubectl(&["create", "namespace", NAMESPACE]);
+        let keys = format!("--from-file=cloud={}", minio.credentials_file().display());
+        cluster.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "create",
+            "secret",
+            "generic",
+            "cloud-credentials",
+            &keys,
+        ]);
+        Self {
+            cluster,
+            minio,
+            bucket: bucket.to_owned(),
+            home: Folder::new("velero"),
+            controller: None,
+        }
+    }
+
+    /// The call that starts a controller.
+    pub fn call(&self, flags: &[&str]) -> Backup {
+        kubectl_backup(&["controller"])
+            .args(flags)
+            .kubeconfig(self.cluster.kubeconfig())
+    }
+
+    pub fn cluster_has_kinds(&self) {
+        let mut client = self.cluster.client();
+        crate::wait_for("the kinds", PATIENT, || {
+            let answer = client
+                .get("/apis/velero.io/v1/namespaces/default/serverstatusrequests")
+                .ok()?;
+            (answer.status == 200).then_some(())
+        });
+    }
+
+    /// A location as Velero documents it.
+    pub fn location(&self, name: &str, prefix: &str, is_default: bool) {
+        self.location_at(self.minio.endpoint(), name, prefix, is_default);
+    }
+
+    /// The same at another address of the store: a proxy's.
+    pub fn location_at(&self, endpoint: &str, name: &str, prefix: &str, is_default: bool) {
+        let bucket = &self.bucket;
+        self.cluster.apply(&format!(
+            r#"
+apiVersion: velero.io/v1
+kind: BackupStorageLocation
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  provider: aws
+  default: {is_default}
+  objectStorage: {{bucket: {bucket}, prefix: {prefix}}}
+  config: {{region: us-east-1, s3ForcePathStyle: "true", s3Url: "{endpoint}"}}
+"#
+        ));
+    }
+
+    /// An object of the namespace; nothing where it is not there.
+    pub fn object(&self, what: &str) -> Option<Value> {
+        let path = format!("/apis/velero.io/v1/namespaces/{NAMESPACE}/{what}");
+        let answer = self.cluster.client().get(&path).ok()?;
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    /// Waits until an object is as it should be.
+    #[track_caller]
+    pub fn wait(&self, what: &str, title: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let began = std::time::Instant::now();
+        while began.elapsed() < PATIENT {
+            if let Some(object) = self.object(what) {
+                if is_so(&object) {
+                    return object;
+                }
+                last = object;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{what} is not {title}: {last:#}\n{}", self.log());
+    }
+
+    /// Waits until a backup ended like this.
+    #[track_caller]
+    pub fn ends(&self, backup: &str, phase: &str) -> Value {
+        self.wait(&format!("backups/{backup}"), phase, |object| {
+            object["status"]["phase"] == phase
+        })
+    }
+
+    /// What the controller said.
+    pub fn log(&self) -> String {
+        self.controller
+            .as_ref()
+            .map(Running::stderr)
+            .unwrap_or_default()
+    }
+
+    /// The unchanged `velero` command.
+    pub fn velero(&self, arguments: &[&str]) -> Output {
+        let arguments: Vec<_> = arguments
+            .iter()
+            .copied()
+            .chain(["-n", NAMESPACE, "--colorized=false"])
+            .collect();
+        velero::cli(&self.cluster, &self.home, &arguments)
+    }
+
+    pub fn apply(&self, yaml: &str) {
+        self.cluster.apply(yaml);
+    }
+}
