@@ -13,6 +13,7 @@ use crate::api::{Backup, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys};
 use crate::location::Store;
+use crate::location::claim::{Folder, describe, may_write};
 use crate::name::Name;
 use crate::records::{self, Data, Volume};
 
@@ -119,6 +120,35 @@ pub async fn get(store: &Store, name: &Name) -> Result<Entry> {
         Some(entry) => Ok(entry),
         None => Err(absent(store, name).await),
     }
+}
+
+/// What a run left of itself, whose process is not heard of.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// The backup, if its marker stands and can be understood.
+    pub entry: Option<Entry>,
+    /// Whose claim it is that may still be a living run's.
+    pub at_work: Option<String>,
+}
+
+/// What stands in a backup's folder. Claims are looked at first, by the store's clock: a run that ended before has its marker there.
+///
+/// # Errors
+/// The store's.
+pub async fn traces(store: &Store, name: &Name) -> Result<Traces> {
+    let folder = Folder::read(store, &BackupKeys::new(name), "").await?;
+    let mut at_work = None;
+    if !folder.claims.is_empty() {
+        let now = store_time(store).await?;
+        if let Some(claim) = folder.claims.iter().find(|claim| may_write(claim, now)) {
+            at_work = Some(describe(store, claim).await);
+        }
+    }
+    let entry = match read_entry(store, name).await {
+        Err(e) if e.kind() == Kind::Corrupt => None,
+        read => read?,
+    };
+    Ok(Traces { entry, at_work })
 }
 
 /// Why there is no such backup, as helpfully as a listing allows.

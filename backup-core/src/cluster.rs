@@ -52,6 +52,7 @@ pub struct Cluster {
     context: String,
     server: String,
     watcher: Option<Watcher>,
+    patience: Duration,
 }
 
 /// What an API server refused, or why it was not reached.
@@ -266,7 +267,14 @@ impl Cluster {
             context: context.into(),
             server: server.into(),
             watcher: None,
+            patience: Duration::ZERO,
         }
+    }
+
+    /// The same, that waits so long for a server that is away: who works for nobody at a keyboard has the time.
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The same, with somebody who is told of every request.
@@ -356,6 +364,7 @@ impl Cluster {
     }
 
     async fn repeat(&self, call: &Call<'_>, most: usize) -> Result<Bytes, ApiError> {
+        let began = Instant::now();
         let mut pause = Duration::from_millis(100);
         let mut attempt = 1;
         loop {
@@ -369,11 +378,12 @@ impl Cluster {
                 error.hint = None;
                 return Err(error);
             }
+            let is_patient = began.elapsed() < self.patience;
             let broken = error.code == 0
                 && error.kind == Some(Kind::Unreachable)
                 && call.repeatable
-                && attempt < 4;
-            if attempt >= ATTEMPTS || !(error.is_worth_repeating() || broken) {
+                && (attempt < 4 || is_patient);
+            if attempt >= ATTEMPTS && !is_patient || !(error.is_worth_repeating() || broken) {
                 return Err(error);
             }
             tokio::time::sleep(wait.unwrap_or(pause).min(Duration::from_secs(60))).await;
@@ -640,6 +650,28 @@ mod tests {
             refused.to_string(),
             "https://server did not answer /apis/metrics.k8s.io/v1/pods for 75 s"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_away_for_a_while_is_awaited_by_who_has_the_time() {
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = asked.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let is_away = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 12;
+            async move {
+                if is_away {
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+                }
+                Ok(Response::new(Body::from(b"{}".to_vec())))
+            }
+        });
+        let client = kube::Client::new(service, "default");
+        let cluster = Cluster::new(client, "test", "https://server");
+        let refused = cluster.get("/api/v1/pods").await.unwrap_err();
+        assert_eq!(refused.kind, Some(Kind::Unreachable));
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 4);
+        let patient = cluster.patient(Duration::from_secs(120));
+        assert!(patient.get("/api/v1/pods").await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! Who does what one program of several alone should do: a Lease, which spares work and fences nothing. Another holder's is taken when it was not seen
-//! renewed for some time by the own clock.
+//! renewed for some time by the own clock, which goes on in a sleeping machine. Only time between two answers counts: who did not hear the holder has not seen him
+//! silent.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -11,6 +12,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 
 use crate::cluster::told;
 use crate::error::Result;
+use crate::stopwatch::{awake_or_asleep, since};
 
 /// How long its moments are.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +23,30 @@ pub struct Times {
     pub silence: Duration,
 }
 
+/// A version of the Lease, and since when answers have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    version: String,
+    since: Duration,
+}
+
+impl Seen {
+    /// What an answer of this moment shows; `before` is what the last one did.
+    fn of(version: String, now: Duration, before: Option<Self>) -> Self {
+        let since = before.filter(|before| before.version == version);
+        let since = since.map_or(now, |before| before.since);
+        Self { version, since }
+    }
+}
+
 /// The Lease, as this program has seen it.
 pub struct Turn {
     name: String,
     me: String,
     times: Times,
     is_anothers: bool,
-    seen: Option<(String, Instant)>,
-    renewed: Option<Instant>,
+    seen: Option<Seen>,
+    renewed: Option<Duration>,
 }
 
 impl Turn {
@@ -49,11 +67,6 @@ impl Turn {
         self.is_anothers
     }
 
-    /// Nothing was heard of the Lease for a while: what was seen before does not count.
-    pub fn forget(&mut self) {
-        self.seen = None;
-    }
-
     /// Whether it is this program's turn; `wants` says whether it may be.
     ///
     /// # Errors
@@ -65,11 +78,13 @@ impl Turn {
         wants: bool,
     ) -> Result<bool> {
         let renewed_for = self.times.renewed;
-        let fresh = |at: Instant| at.elapsed() < renewed_for;
+        let fresh = |at| since(at) < renewed_for;
         if wants && self.renewed.is_some_and(fresh) {
             return Ok(true);
         }
         let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+        // Without an answer it is forgotten.
+        let before = self.seen.take();
         let lease = leases
             .get_opt(&self.name)
             .await
@@ -94,13 +109,9 @@ impl Turn {
             .as_ref()
             .and_then(|spec| spec.holder_identity.clone());
         let version = lease.resource_version().unwrap_or_default();
-        if self.seen.as_ref().is_none_or(|(seen, _)| *seen != version) {
-            self.seen = Some((version, Instant::now()));
-        }
-        let stale = self
-            .seen
-            .as_ref()
-            .is_some_and(|(_, at)| at.elapsed() >= self.times.silence);
+        let seen = Seen::of(version, awake_or_asleep(), before);
+        let stale = since(seen.since) >= self.times.silence;
+        self.seen = Some(seen);
         self.is_anothers = false;
         let mine = holder.as_deref() == Some(self.me.as_str());
         if !wants {
@@ -138,8 +149,10 @@ impl Turn {
     fn took(&mut self, answer: kube::Result<Lease>) -> Result<bool> {
         match answer {
             Ok(lease) => {
-                self.renewed = Some(Instant::now());
-                self.seen = Some((lease.resource_version().unwrap_or_default(), Instant::now()));
+                let now = awake_or_asleep();
+                self.renewed = Some(now);
+                let version = lease.resource_version().unwrap_or_default();
+                self.seen = Some(Seen::of(version, now, None));
                 Ok(true)
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -148,5 +161,22 @@ impl Turn {
             }
             Err(e) => Err(told("take the Lease", e)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_silent_only_while_answers_show_the_same_version() {
+        let at = Duration::from_secs;
+        let seen = |version: &str, now, before| Seen::of(version.to_owned(), now, before);
+        let first = seen("7", at(100), None);
+        let same = seen("7", at(119), Some(first.clone()));
+        assert_eq!(same.since, at(100));
+        assert_eq!(seen("8", at(119), Some(first)).since, at(119));
+        // An answer did not come in between.
+        assert_eq!(seen("7", at(140), None).since, at(140));
     }
 }

@@ -26,5 +26,6 @@ pub mod records;
 pub mod restore;
 pub mod retention;
 pub mod schedule;
+pub mod stopwatch;
 
 pub use error::{Error, Kind, Result};

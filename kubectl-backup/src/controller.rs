@@ -159,7 +159,13 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
     desk.stop_all();
     let quiet = async {
         while !desk.is_idle() {
-            desk.changed().await;
+            tokio::select! {
+                () = desk.changed() => {}
+                // Nobody else begins before the last of it is over.
+                _ = tick.tick(), if standing == Some(Standing::Mine) => {
+                    standing = Some(leader.look(&desk.cluster).await);
+                }
+            }
         }
     };
     if tokio::time::timeout(LAST_ORDERS, quiet).await.is_err() {

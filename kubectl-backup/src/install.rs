@@ -130,6 +130,14 @@ pub(crate) fn controller(wanted: &Wanted) -> Vec<Piece> {
 }
 
 fn deployment(wanted: &Wanted, labels: &Value) -> Value {
+    let mut args = vec![
+        "controller".to_owned(),
+        format!("--namespace={}", wanted.namespace),
+        format!("--metrics-address=:{PORT}"),
+    ];
+    if !wanted.restores {
+        args.push("--no-restores".to_owned());
+    }
     let probe = |path: &str, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": "http"},
@@ -157,7 +165,7 @@ fn deployment(wanted: &Wanted, labels: &Value) -> Value {
                     "name": CONTROLLER,
                     "image": wanted.image,
                     "command": ["/kubectl-backup"],
-                    "args": ["controller", format!("--namespace={}", wanted.namespace), format!("--metrics-address=:{PORT}")],
+                    "args": args,
                     // Archives of other tools are rewritten there for a restore, and journals of read-only locations kept.
                     "env": [{"name": "HOME", "value": "/scratch"}, {"name": "TMPDIR", "value": "/scratch"}],
                     "ports": [{"name": "http", "containerPort": PORT}],
@@ -304,10 +312,12 @@ mod tests {
             ),
             ("rbac.yaml", documents(of, objects(rights(&wanted(true))))),
             (
-                "rbac-no-restores.yaml",
+                "no-restores.yaml",
                 documents(
                     &format!("{of} --no-restores"),
-                    objects(rights(&wanted(false))),
+                    objects(controller(&wanted(false)))
+                        .filter(|object| object["kind"] == "Deployment")
+                        .chain(objects(rights(&wanted(false)))),
                 ),
             ),
             ("users.yaml", documents(of, objects(users()))),

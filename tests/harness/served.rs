@@ -155,6 +155,70 @@ spec:
         })
     }
 
+    /// A Backup of one namespace.
+    pub fn backup(&self, name: &str, namespace: &str) {
+        self.apply(&format!(
+            "{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: {name}, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [{namespace}]}}}}"
+        ));
+    }
+
+    /// A Schedule of the namespace `default`.
+    pub fn schedule(&self, name: &str, cron: &str) {
+        self.apply(&format!(
+            "{{apiVersion: velero.io/v1, kind: Schedule, metadata: {{name: {name}, namespace: {NAMESPACE}}}, spec: {{schedule: '{cron}', template: {{includedNamespaces: [default]}}}}}}"
+        ));
+    }
+
+    /// kubectl in the namespace.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        let within = [&["-n", NAMESPACE][..], arguments].concat();
+        self.cluster.kubectl(&within)
+    }
+
+    /// Names of the backups in this phase.
+    pub fn backups_in(&self, phase: &str) -> Vec<String> {
+        let list = self.object("backups").unwrap();
+        let all = list["items"].as_array().unwrap();
+        let of = all
+            .iter()
+            .filter(|backup| backup["status"]["phase"] == phase);
+        of.map(|backup| backup["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Names of the backups of a schedule.
+    pub fn backups_of(&self, schedule: &str) -> Vec<String> {
+        let list = self.object("backups").unwrap();
+        let all = list["items"].as_array().unwrap();
+        let of = all
+            .iter()
+            .filter(|backup| backup["metadata"]["labels"]["velero.io/schedule-name"] == schedule);
+        of.map(|backup| backup["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Claims in a backup's folder of the location `default`.
+    pub fn claims(&self, backup: &str) -> Vec<String> {
+        let folder = format!("main/backups/{backup}/");
+        let mut all = self.minio.list(&self.bucket, &folder);
+        all.retain(|key| key.contains("/claim-"));
+        all
+    }
+
+    /// Waits for a backup at work that has its claim.
+    #[track_caller]
+    pub fn at_work(&self) -> String {
+        crate::wait_for("a backup at work", PATIENT, || {
+            let name = self.backups_in("InProgress").pop()?;
+            (self.claims(&name).len() == 1).then_some(name)
+        })
+    }
+
+    /// Nobody waits for the Lease of a controller that is gone.
+    pub fn forget_the_lease(&self) {
+        self.kubectl(&["delete", "lease", "kubectl-backup-controller"]);
+    }
+
     /// What the controller said.
     pub fn log(&self) -> String {
         self.controller

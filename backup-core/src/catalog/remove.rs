@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 
 use super::keep::{self, Fate, Keep, Row};
 use super::restores::being_restored;
@@ -114,6 +115,8 @@ pub struct PruneOptions<'a> {
     pub own_only: bool,
     /// Backups that are not expired before these times, whatever their markers say.
     pub longer: Option<&'a BTreeMap<Name, Timestamp>>,
+    /// Looked at between two backups: no further one is touched once it says so.
+    pub stopped: Option<&'a watch::Receiver<bool>>,
 }
 
 /// Removes what is expired by both clocks, what is too much of a schedule, and what dead runs left. What goes and what stays of backups that
@@ -171,6 +174,9 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
     };
     let mut done = Vec::new();
     for name in names {
+        if options.stopped.is_some_and(|stopped| *stopped.borrow()) {
+            break;
+        }
         let fate = rows.remove(&name).zip(fates.get(&name).copied());
         match work.consider(&name, fate).await {
             Ok(Some(pruned)) => done.push(pruned),

@@ -38,11 +38,12 @@ use super::store::{Created, Entry, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
 use crate::name::Name;
-use folder::{describe, obstacle};
-use lease::{awake_or_asleep, keep_fresh};
+use crate::stopwatch::awake_or_asleep;
+use folder::obstacle;
+use lease::keep_fresh;
 
 pub use folder::STALE;
-pub(crate) use folder::{Folder, has_marker, is_stale, read_claim};
+pub(crate) use folder::{Folder, describe, has_marker, is_stale, may_write, read_claim};
 pub(crate) use lease::{ClaimFile, Lease, UploadId, abort};
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.

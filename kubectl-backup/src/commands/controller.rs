@@ -29,6 +29,9 @@ pub(crate) struct ControllerArgs {
     /// Backups that are made at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     concurrent_backups: u16,
+    /// Refuse Restores: without the rights to write what they bring back, each would fail halfway
+    #[arg(long)]
+    no_restores: bool,
     /// How often a location is checked that does not say it itself
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
     store_validation_frequency: Duration,
@@ -55,6 +58,7 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
     let settings = Settings {
         namespace,
         concurrent_backups: usize::from(args.concurrent_backups),
+        restores: !args.no_restores,
         validation_frequency: signed(args.store_validation_frequency),
         sync_period: signed(args.backup_sync_period),
         collection_frequency: signed(args.garbage_collection_frequency),

@@ -48,7 +48,7 @@ pub(crate) struct InstallArgs {
     /// Image of the controller, as the cluster's nodes pull it
     #[arg(long, value_name = "IMAGE", default_value_t = image())]
     image: String,
-    /// Without the rights to write what restores bring back
+    /// Without the rights to write what restores bring back: Restores are refused
     #[arg(long)]
     no_restores: bool,
     /// Make a schedule `cluster` of the whole cluster: cron, such as '0 1 * * *', or @daily, '@every 6h'

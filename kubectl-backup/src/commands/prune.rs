@@ -129,6 +129,7 @@ async fn attempt(
         cluster: context.identity().await?,
         own_only: false,
         longer: None,
+        stopped: None,
     };
     Ok(catalog::prune(location, &options).await?)
 }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::desk::{Desk, Work};
 use super::known::Known;
 use super::locations::{self, Place};
-use super::objects::{annotation, bounded, decode, name, phase, time, uid};
+use super::objects::{annotation, bounded, decode, label, name, phase, time, uid};
 pub(crate) use backup_core::name::label_value;
 pub(crate) use making::stands;
 
@@ -38,8 +38,11 @@ pub(crate) const INTERRUPTED: &str = "kubectl-backup/interrupted";
 /// The annotation with the backup in whose place it is made.
 pub(crate) const AGAIN_FOR: &str = "kubectl-backup/again-for";
 
+/// The annotation of a backup that was lost: which one was made in its place. It is not made a second time, even where it was removed.
+pub(crate) const MADE_AGAIN: &str = "kubectl-backup/made-again";
+
 /// Annotations by which the controller finds its way; a bucket has no say in them.
-pub(crate) const OWN: [&str; 4] = [RUN, SLOT, INTERRUPTED, AGAIN_FOR];
+pub(crate) const OWN: [&str; 5] = [RUN, SLOT, INTERRUPTED, AGAIN_FOR, MADE_AGAIN];
 
 /// A scheduled backup waits so long for a location that is unavailable: nobody is there to ask for it again.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
@@ -117,6 +120,11 @@ pub(crate) fn is_new(object: &Value) -> bool {
     matches!(phase(object), "" | "New" | "Queued" | "ReadyToStart")
 }
 
+/// Whether a controller of ours makes it, dead or alive; without its annotation, another server is at work on it.
+pub(crate) fn is_at_work(object: &Value) -> bool {
+    phase(object) == "InProgress" && run_of(object).is_some()
+}
+
 /// What is to be done with each, where something is: those that are asked for are taken in the order of their creation.
 fn plan(
     all: &[Arc<Value>],
@@ -132,8 +140,7 @@ fn plan(
     for object in all {
         if is_new(object) {
             waiting.push(object);
-        } else if phase(object) == "InProgress" && run_of(object).is_some() && is_free(object) {
-            // Without that, another server is at work on it.
+        } else if is_at_work(object) && is_free(object) {
             steps.push((Arc::clone(object), Step::Recover));
         } else if matches!(phase(object), "Failed" | "FailedValidation")
             && time(object, "/status/expiration").is_some_and(|end| end < now)
@@ -143,6 +150,12 @@ fn plan(
         }
     }
     waiting.sort_by_key(|object| (time(object, "/metadata/creationTimestamp"), name(object)));
+    // A schedule never overlaps itself, whoever asked for its backups.
+    let mut at_work: BTreeSet<&str> = all
+        .iter()
+        .filter(|object| is_at_work(object))
+        .filter_map(|object| label(object, SCHEDULE_NAME))
+        .collect();
     let mut queued = 0;
     for object in waiting {
         if !is_free(object) {
@@ -151,7 +164,9 @@ fn plan(
         let step = match validate(object, asked.of(object, read), places, now) {
             Verdict::Refused(why) => Step::Refuse(why),
             Verdict::Wait => continue,
-            Verdict::Good(location) if free > 0 => {
+            Verdict::Good(location)
+                if free > 0 && label(object, SCHEDULE_NAME).is_none_or(|of| at_work.insert(of)) =>
+            {
                 free -= 1;
                 Step::Make(location)
             }
@@ -408,6 +423,21 @@ mod tests {
             told(&steps)[1..],
             [("c", make()), ("b", make()), ("a", make())]
         );
+        // Of one schedule they are made one after the other.
+        let of_schedule = |index: usize| {
+            let mut labelled = (*all[index]).clone();
+            labelled["metadata"]["labels"] = json!({SCHEDULE_NAME: "s"});
+            Arc::new(labelled)
+        };
+        let mine = [of_schedule(0), of_schedule(1), Arc::clone(&all[2])];
+        let steps = plan(&mine, &places, 9, 9, &is_free, at(99));
+        assert_eq!(
+            told(&steps),
+            [("c", make()), ("b", make()), ("a", Step::Queue(1))]
+        );
+        let mine = [of_schedule(0), of_schedule(4)];
+        let steps = plan(&mine, &places, 9, 9, &is_free, at(99));
+        assert_eq!(told(&steps), [("a", Step::Queue(1))]);
         // A place in the queue that did not change is not written again.
         let mut queued = (*all[1]).clone();
         queued["status"]["queuePosition"] = 1.into();

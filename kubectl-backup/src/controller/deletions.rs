@@ -48,8 +48,8 @@ async fn remove(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -
     desk.deletions.delete(&object).await.map(drop)
 }
 
-async fn answer(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
-    let why = match delete(&desk, &object).await {
+async fn answer(desk: Arc<Desk>, object: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
+    let why = match delete(&desk, &object, &stopped).await {
         Ok(()) => {
             // As it stands now: it was written to.
             if let Some(request) = desk.deletions.read(&object).await? {
@@ -71,7 +71,11 @@ async fn answer(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -
 }
 
 /// Deletes what is asked for; an error is the answer.
-async fn delete(desk: &Arc<Desk>, request: &Arc<Value>) -> Result<()> {
+async fn delete(
+    desk: &Arc<Desk>,
+    request: &Arc<Value>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
     let title = request["spec"]["backupName"].as_str().unwrap_or_default();
     let Some(backup) = desk.backups.get(title) else {
         // This request did it, and its controller did not live to see it.
@@ -112,10 +116,12 @@ async fn delete(desk: &Arc<Desk>, request: &Arc<Value>) -> Result<()> {
         "status": {"phase": "InProgress", "errors": null},
     });
     desk.deletions.patch(request, patch).await?;
+    still_ours(stopped)?;
     if let Some(location) = &location {
         remove_files(desk, location, &backup).await?;
     }
     for restore in restores {
+        still_ours(stopped)?;
         if let Some(location) = &location {
             remove_restore(location, name(&restore), title).await?;
         }
@@ -125,6 +131,17 @@ async fn delete(desk: &Arc<Desk>, request: &Arc<Value>) -> Result<()> {
         desk.backups.delete(&backup).await?;
     }
     desk.ui.note(&format!("backup {title} is deleted"));
+    Ok(())
+}
+
+/// Whoever serves next goes on with it.
+fn still_ours(stopped: &watch::Receiver<bool>) -> Result<()> {
+    if *stopped.borrow() {
+        return Err(Error::new(
+            Kind::Interrupted,
+            "the controller stops, or another one serves by now",
+        ));
+    }
     Ok(())
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// Backups at a time.
     pub(crate) concurrent_backups: usize,
+    /// Whether Restores are served.
+    pub(crate) restores: bool,
     /// Between two checks of a location that does not say it.
     pub(crate) validation_frequency: SignedDuration,
     /// Between two syncs of a location that does not say it.

@@ -48,7 +48,11 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     }
 }
 
-async fn collect(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
+async fn collect(
+    desk: Arc<Desk>,
+    object: Arc<Value>,
+    stopped: watch::Receiver<bool>,
+) -> Result<()> {
     let place = name(&object).to_owned();
     let now = desk.now();
     let objects = of_location(&desk, &place);
@@ -67,6 +71,7 @@ async fn collect(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) 
                 cluster: identity.as_deref(),
                 own_only: true,
                 longer: Some(&expirations(&objects)),
+                stopped: Some(&stopped),
             };
             prune(&desk, &location, &options).await?;
         }

@@ -1,9 +1,10 @@
 //! Which controller of a namespace works: the holder of a Lease. It spares work and fences nothing: claims in the bucket and the versions of objects do that.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backup_core::cluster::Cluster;
 use backup_core::lease::{Times, Turn};
+use backup_core::stopwatch::{awake_or_asleep, since};
 
 use crate::install::LEASE;
 
@@ -33,7 +34,7 @@ pub(crate) enum Standing {
 pub(crate) struct Leader {
     turn: Turn,
     namespace: String,
-    mine_at: Option<Instant>,
+    mine_at: Option<Duration>,
     why: Option<String>,
 }
 
@@ -57,16 +58,11 @@ impl Leader {
             Ok(Err(e)) => Some(e.sentence()),
             Err(_) => Some("the API server does not answer".to_owned()),
         };
-        if self.why.is_some() {
-            // Time counts only between two answers: who did not hear the holder has not seen him silent.
-            self.turn.forget();
-        }
         if let Ok(Ok(true)) = answer {
-            self.mine_at = Some(Instant::now());
+            self.mine_at = Some(awake_or_asleep());
         }
         let answer = answer.ok().and_then(Result::ok);
-        let since = self.mine_at.map(|at| at.elapsed());
-        let standing = decide(answer, self.turn.is_anothers(), since);
+        let standing = decide(answer, self.turn.is_anothers(), self.mine_at.map(since));
         if standing == Standing::Others {
             self.mine_at = None;
         }

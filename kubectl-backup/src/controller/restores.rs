@@ -1,26 +1,22 @@
 //! Restores: a backup, or a part of it, is brought back into the controller's cluster. One whose controller died goes on where its journal stopped.
 
+mod bringing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use backup_core::Kind;
 use backup_core::api::Restore;
 use backup_core::catalog::CLUSTER_UID;
 use backup_core::error::{Error, Result};
-use backup_core::filter::{Filter, Selector};
-use backup_core::name::Name;
-use backup_core::restore::rewriting::{self, Rewriting, StatusKinds};
-use backup_core::restore::{self, ExistingPolicy, RestoreOptions};
-use jiff::Timestamp;
+use backup_core::restore::rewriting::Rewriting;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use super::backups::RUN;
 use super::desk::{Desk, Work};
 use super::locations::{self, Place};
-use super::objects::{Written, annotation, bounded, decode, label, name, phase, time, uid};
+use super::objects::{annotation, bounded, decode, label, name, phase, time, uid};
 use super::schedules::SCHEDULE;
-use super::telling::{Count, Telling, end};
 
 /// The annotation that counts how often a restore was begun.
 const ATTEMPTS: &str = "kubectl-backup/attempts";
@@ -28,8 +24,11 @@ const ATTEMPTS: &str = "kubectl-backup/attempts";
 /// One that takes its controller along is not tried for ever.
 const MOST_ATTEMPTS: u64 = 3;
 
-/// Requests at a time.
-const CONCURRENCY: usize = 32;
+/// The annotation of a restore that has begun and can not go on: since when.
+const WAITS: &str = "kubectl-backup/waits-since";
+
+/// So long it waits for what it needs.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What is to be done with a restore now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +37,10 @@ enum Step {
     Refuse(Vec<String>),
     /// It begins, or goes on, with this backup.
     Restore(String),
-    /// It was begun too often.
-    GiveUp,
+    /// It has begun, and can not go on for now.
+    Wait(String),
+    /// It has begun, and does not go on any more.
+    GiveUp(String),
 }
 
 /// One look at all restores: one at a time.
@@ -67,20 +68,26 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     waiting.sort_by_key(|object| (time(object, "/metadata/creationTimestamp"), name(object)));
     let backups = desk.backups.all();
     let places = locations::places(desk);
+    let restores = desk.settings.restores;
     let mut is_idle = desk.count(Work::Restore) == 0;
     for object in waiting {
-        let Some(step) = plan(object, &backups, &places, &is_ours, desk.now()) else {
+        let Some(step) = plan(object, &backups, &places, &is_ours, restores, desk.now()) else {
             continue;
         };
         match step {
             Step::Refuse(why) => desk.begin(object, Work::Small, |desk, object, _| {
                 refuse(desk, object, why)
             }),
-            Step::GiveUp => desk.begin(object, Work::Small, give_up),
+            Step::Wait(why) => desk.begin(object, Work::Small, |desk, object, _| {
+                wait(desk, object, why)
+            }),
+            Step::GiveUp(why) => desk.begin(object, Work::Small, |desk, object, _| {
+                give_up(desk, object, why)
+            }),
             Step::Restore(backup) if is_idle => {
                 is_idle = false;
                 desk.begin(object, Work::Restore, |desk, object, stopped| {
-                    begin(desk, object, backup, stopped)
+                    bringing::begin(desk, object, backup, stopped)
                 });
             }
             Step::Restore(_) => {}
@@ -94,15 +101,48 @@ fn plan(
     backups: &[Arc<Value>],
     places: &[Place],
     is_ours: &dyn Fn(&Value) -> bool,
+    restores: bool,
     now: Timestamp,
 ) -> Option<Step> {
-    if phase(object) == "InProgress" && attempts(object) >= MOST_ATTEMPTS {
-        return Some(Step::GiveUp);
+    let has_begun = phase(object) == "InProgress";
+    if has_begun && attempts(object) >= MOST_ATTEMPTS {
+        let why = "the controller ended each time before it was done; what was restored stays";
+        return Some(Step::GiveUp(why.to_owned()));
     }
-    let restore: Restore = match decode(object) {
-        Ok(restore) => restore,
-        Err(why) => return Some(Step::Refuse(vec![bounded(&why)])),
-    };
+    match judge(object, backups, places, is_ours, restores, now) {
+        Ok(backup) => backup.map(Step::Restore),
+        // Half of it may be there: it is not refused any more.
+        Err(wrong) if has_begun => hindered(object, wrong.join("; "), now),
+        Err(wrong) => Some(Step::Refuse(wrong)),
+    }
+}
+
+/// What becomes of a restore that has begun and can not go on.
+fn hindered(object: &Value, why: String, now: Timestamp) -> Option<Step> {
+    let since: Option<Timestamp> = annotation(object, WAITS).and_then(|text| text.parse().ok());
+    match since.filter(|since| *since <= now) {
+        None => Some(Step::Wait(why)),
+        Some(since) if now.duration_since(since) > PATIENCE => Some(Step::GiveUp(format!(
+            "it could not go on for {} minutes: {why}; what was restored stays",
+            PATIENCE.as_mins()
+        ))),
+        Some(_) => None,
+    }
+}
+
+/// The backup that is restored, or all that is wrong with what is asked for; neither while its location was not checked.
+fn judge(
+    object: &Value,
+    backups: &[Arc<Value>],
+    places: &[Place],
+    is_ours: &dyn Fn(&Value) -> bool,
+    restores: bool,
+    now: Timestamp,
+) -> Result<Option<String>, Vec<String>> {
+    if !restores {
+        return Err(vec!["this controller does not restore: it was installed with --no-restores; `kubectl backup restore` does, with the rights of who calls it".to_owned()]);
+    }
+    let restore: Restore = decode(object).map_err(|why| vec![bounded(&why)])?;
     let mut wrong = Vec::new();
     let said = |e: Error| bounded(&e.sentence());
     let spec = &restore.spec;
@@ -148,7 +188,7 @@ fn plan(
             }
         ));
     }
-    let options = options(&restore, "backup", Rewriting::default(), now);
+    let options = bringing::options(&restore, "backup", Rewriting::default(), now);
     wrong.extend(
         options
             .and_then(|options| options.validate())
@@ -171,16 +211,12 @@ fn plan(
             place.unwrap_or_default()
         ));
     }
-    // One that goes on waits for its location.
-    if phase(object) == "InProgress" && is_available != Some(true) {
-        return None;
-    }
     if !wrong.is_empty() {
-        return Some(Step::Refuse(wrong));
+        return Err(wrong);
     }
-    (is_available == Some(true))
-        .then(|| backup.map(|backup| Step::Restore(name(backup).to_owned())))
-        .flatten()
+    Ok(backup
+        .filter(|_| is_available == Some(true))
+        .map(|backup| name(backup).to_owned()))
 }
 
 /// The newest completed backup of a schedule. Who may write to a bucket may have written one of any name and time there: only this cluster's count.
@@ -215,11 +251,18 @@ async fn refuse(desk: Arc<Desk>, object: Arc<Value>, why: Vec<String>) -> Result
     desk.restores.decide(&object, patch).await.map(drop)
 }
 
-async fn give_up(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
-    let patch = failed(
-        &desk,
-        "the controller ended each time before it was done; what was restored stays",
-    );
+async fn wait(desk: Arc<Desk>, object: Arc<Value>, why: String) -> Result<()> {
+    desk.ui
+        .warn(&format!("restore {} waits: {why}", name(&object)));
+    let since = format!("{:.0}", desk.now());
+    let patch = json!({"metadata": {"annotations": {WAITS: since}}});
+    desk.restores.decide(&object, patch).await.map(drop)
+}
+
+async fn give_up(desk: Arc<Desk>, object: Arc<Value>, why: String) -> Result<()> {
+    desk.ui
+        .warn(&format!("restore {} is given up: {why}", name(&object)));
+    let patch = failed(&desk, &why);
     desk.restores.decide(&object, patch).await.map(drop)
 }
 
@@ -228,175 +271,6 @@ fn failed(desk: &Desk, why: &str) -> Value {
         "phase": "Failed", "failureReason": bounded(why),
         "completionTimestamp": format!("{:.0}", desk.now()),
     }})
-}
-
-/// The options that an object asks for.
-///
-/// # Errors
-/// What is asked for and not done.
-fn options(
-    restore: &Restore,
-    backup: &str,
-    rewriting: Rewriting,
-    now: Timestamp,
-) -> Result<RestoreOptions> {
-    let spec = &restore.spec;
-    let hooks = &spec.rest.get("hooks").unwrap_or(&Value::Null)["resources"];
-    if hooks.as_array().is_some_and(|hooks| !hooks.is_empty()) {
-        return Err(Error::invalid("spec.hooks: restore hooks are not done yet"));
-    }
-    let selectors = spec.label_selector.iter().chain(&spec.or_label_selectors);
-    let existing = match spec.existing_resource_policy.as_deref() {
-        None | Some("" | "none") => ExistingPolicy::None,
-        Some("update") => ExistingPolicy::Update,
-        Some(other) => {
-            return Err(Error::invalid(format!(
-                "spec.existingResourcePolicy {other:?} is neither none nor update"
-            )));
-        }
-    };
-    Ok(RestoreOptions {
-        name: Some(Name::foreign(&restore.metadata.name)?),
-        backup: Name::foreign(backup)?,
-        filter: Filter {
-            namespaces: spec.included_namespaces.clone(),
-            not_namespaces: spec.excluded_namespaces.clone(),
-            resources: spec.included_resources.clone(),
-            not_resources: spec.excluded_resources.clone(),
-            include_cluster_resources: spec.include_cluster_resources,
-            selectors: selectors.cloned().map(Selector).collect(),
-            ..Filter::default()
-        },
-        namespace_mappings: spec.namespace_mapping.clone(),
-        existing,
-        preserve_node_ports: spec.preserve_node_ports == Some(true),
-        rewriting,
-        of_target: Rewriting::default(),
-        restore_volumes: spec.rest.get("restorePVs").and_then(Value::as_bool),
-        spool_dir: std::path::PathBuf::new(),
-        state_dir: std::path::PathBuf::new(),
-        concurrency: CONCURRENCY,
-        now,
-    })
-}
-
-/// What is changed on the way, as the spec says.
-async fn rewriting(desk: &Desk, restore: &Restore) -> Result<Rewriting> {
-    let rest = &restore.spec.rest;
-    let mut asked = Rewriting::default();
-    if let Some(modifier) = rest
-        .get("resourceModifier")
-        .filter(|modifier| !modifier.is_null())
-    {
-        let name = modifier["name"].as_str().unwrap_or_default();
-        let found = rewriting::modifiers_of_cluster(&desk.cluster, &desk.settings.namespace, name);
-        asked = found.await?.rewriting;
-    }
-    if let Some(status) = rest.get("restoreStatus").filter(|status| !status.is_null()) {
-        let list = |key: &str| {
-            let list = status[key].as_array().into_iter().flatten();
-            list.filter_map(|kind| kind.as_str().map(str::to_owned))
-                .collect()
-        };
-        asked.status = Some(StatusKinds {
-            included: list("includedResources"),
-            excluded: list("excludedResources"),
-        });
-    }
-    Ok(asked)
-}
-
-/// Restores, or goes on with it.
-async fn begin(
-    desk: Arc<Desk>,
-    object: Arc<Value>,
-    backup: String,
-    stopped: watch::Receiver<bool>,
-) -> Result<()> {
-    let wanted: Restore = decode(&object).map_err(Error::invalid)?;
-    let changed = match rewriting(&desk, &wanted).await {
-        Ok(changed) => changed,
-        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Invalid) => {
-            return refuse(desk, object, vec![bounded(&e.sentence())]).await;
-        }
-        Err(e) => return Err(e),
-    };
-    // An equal time makes an equal restore, whoever goes on with it.
-    let began = time(&object, "/status/startTimestamp").unwrap_or_else(|| desk.now());
-    let asked = RestoreOptions {
-        of_target: rewriting::of_cluster(&desk.cluster, &desk.settings.namespace)
-            .await?
-            .rewriting,
-        spool_dir: desk.settings.spool_dir.clone(),
-        state_dir: desk.settings.state_dir.clone(),
-        ..options(&wanted, &backup, changed, began)?
-    };
-    let attempt = format!("{}.{}", desk.run, uid(&object));
-    let patch = json!({
-        "metadata": {"annotations": {RUN: attempt, ATTEMPTS: (attempts(&object) + 1).to_string()}},
-        "spec": {"backupName": backup},
-        "status": {"phase": "InProgress", "startTimestamp": format!("{began:.0}")},
-    });
-    if desk.restores.decide(&object, patch).await? == Written::Changed {
-        return Ok(());
-    }
-    desk.ui.note(&format!(
-        "restore {} begins, of backup {backup}",
-        name(&object)
-    ));
-    let count = Arc::new(Count::default());
-    let telling = Telling::begin(
-        &desk,
-        |desk| &desk.restores,
-        &object,
-        &count,
-        "itemsRestored",
-    );
-    let done = carry_out(&desk, &asked, stopped, &count).await;
-    telling.end().await;
-    let patch = match done {
-        Ok(restored) => {
-            desk.ui.note(&format!(
-                "restore {}: {}",
-                name(&object),
-                restored.status.phase
-            ));
-            json!({"status": restored.status})
-        }
-        // The next controller goes on with it.
-        Err(e) if e.kind() == Kind::Interrupted => return Ok(()),
-        Err(e) => {
-            desk.ui
-                .warn(&format!("restore {}: {}", name(&object), e.sentence()));
-            failed(&desk, &e.sentence())
-        }
-    };
-    end(&desk, |desk| &desk.restores, &object, &attempt, &patch).await
-}
-
-async fn carry_out(
-    desk: &Desk,
-    asked: &RestoreOptions,
-    stopped: watch::Receiver<bool>,
-    count: &Count,
-) -> Result<Restore> {
-    let place = desk.backups.get(asked.backup.as_str());
-    let place =
-        place.ok_or_else(|| Error::not_found(format!("backup {} is gone", asked.backup)))?;
-    let place = place["spec"]["storageLocation"]
-        .as_str()
-        .unwrap_or_default();
-    let location = locations::open_named(desk, place).await?;
-    let (title, _) = restore::decide_name(&desk.cluster, &location.store, asked).await?;
-    let mut consent = |lacks: &[restore::Lack]| {
-        for lack in lacks.iter().take(20) {
-            desk.ui
-                .warn(&format!("restore {title}: the target lacks {lack}"));
-        }
-        Ok(stopped.clone())
-    };
-    let report = restore::restore(&desk.cluster, &location, &title, asked, &mut consent, count);
-    Ok(report.await?.restore)
 }
 
 #[cfg(test)]
@@ -443,6 +317,7 @@ mod tests {
             &backups,
             &place(is_available),
             &is_ours,
+            true,
             at("05:00:00"),
         )
     }
@@ -489,14 +364,59 @@ mod tests {
         assert_eq!(decided(&restore(good.clone(), ""), None), None);
         let away = decided(&restore(good.clone(), ""), Some(false));
         assert!(matches!(away, Some(Step::Refuse(_))));
-        // One that was begun waits for its location, and is not begun for ever.
-        let mut begun = restore(good, "InProgress");
-        assert_eq!(decided(&begun, Some(false)), None);
+    }
+
+    #[test]
+    fn one_that_has_begun_waits_for_what_it_needs_and_neither_for_ever_nor_refused() {
+        let begun = |spec: Value, waits: Option<&str>| {
+            let mut begun = restore(spec, "InProgress");
+            if let Some(since) = waits {
+                begun["metadata"]["annotations"][WAITS] = at(since).to_string().into();
+            }
+            begun
+        };
+        let good = || json!({"backupName": "s-1"});
+        let goes_on = Some(Step::Restore("s-1".to_owned()));
+        assert_eq!(decided(&begun(good(), None), Some(true)), goes_on);
         assert_eq!(
-            decided(&begun, Some(true)),
-            Some(Step::Restore("s-1".to_owned()))
+            decided(&begun(good(), Some("03:00:00")), Some(true)),
+            goes_on
         );
-        begun["metadata"]["annotations"][ATTEMPTS] = "3".into();
-        assert_eq!(decided(&begun, Some(true)), Some(Step::GiveUp));
+        assert_eq!(decided(&begun(good(), None), None), None);
+        for (spec, is_available, part) in [
+            (good(), false, "is unavailable"),
+            // Its object is not there, for a moment or for good.
+            (json!({"backupName": "none"}), true, "not found"),
+            (json!({"backupName": 7}), true, "can not be understood"),
+        ] {
+            let step = |waits| decided(&begun(spec.clone(), waits), Some(is_available));
+            for waits in [None, Some("05:00:01")] {
+                let told = step(waits);
+                assert!(
+                    matches!(&told, Some(Step::Wait(why)) if why.contains(part)),
+                    "{told:?}"
+                );
+            }
+            assert_eq!(step(Some("04:00:00")), None);
+            let told = step(Some("03:59:59"));
+            assert!(
+                matches!(&told, Some(Step::GiveUp(why)) if why.contains(part) && why.contains("60 minutes")),
+                "{told:?}"
+            );
+        }
+        let mut often = begun(good(), None);
+        often["metadata"]["annotations"][ATTEMPTS] = "3".into();
+        let told = decided(&often, Some(true));
+        assert!(matches!(told, Some(Step::GiveUp(_))), "{told:?}");
+    }
+
+    #[test]
+    fn where_nothing_is_restored_the_refusal_says_so() {
+        let object = restore(json!({"backupName": "s-1"}), "");
+        let told = plan(&object, &[], &[], &|_| true, false, at("05:00:00"));
+        assert!(
+            matches!(&told, Some(Step::Refuse(why)) if why[0].contains("--no-restores")),
+            "{told:?}"
+        );
     }
 }

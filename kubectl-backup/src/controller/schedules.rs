@@ -10,7 +10,7 @@ use backup_core::error::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::backups::{AGAIN_FOR, INTERRUPTED, SLOT};
+use super::backups::{self, AGAIN_FOR, INTERRUPTED, MADE_AGAIN, SLOT};
 use super::desk::{Desk, Work};
 use super::objects::{annotation, decode, label, name, phase, time};
 
@@ -25,6 +25,9 @@ const RERUN_WITHIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// A slot that is taken up so late is told with the time at which it was.
 const LATE: SignedDuration = SignedDuration::from_mins(1);
+
+/// So long a backup that was asked for by hand, and that has not begun, holds up the next slot.
+const HELD_BY_HAND: SignedDuration = SignedDuration::from_mins(10);
 
 /// The annotation of a Schedule whose slot waits: for which backup.
 pub(crate) const HELD: &str = "kubectl-backup/held";
@@ -104,15 +107,7 @@ fn plan(object: &Value, terms: &mut Terms, made: &[&Value], now: Timestamp) -> O
     if object["spec"]["skipImmediately"] == true {
         return Some(Step::Skip);
     }
-    // Those of other makers do not hold it up: who knows what becomes of them.
-    let is_open = |backup: &&Value| {
-        annotation(backup, SLOT).is_some()
-            && matches!(
-                phase(backup),
-                "" | "New" | "Queued" | "ReadyToStart" | "InProgress"
-            )
-    };
-    let open = made.iter().find(|backup| is_open(backup));
+    let open = made.iter().find(|backup| is_open(backup, now));
     if open.is_none()
         && let Some(again) = again(object, made, now)
     {
@@ -139,6 +134,15 @@ fn plan(object: &Value, terms: &mut Terms, made: &[&Value], now: Timestamp) -> O
         slot,
         again_for: None,
     })
+}
+
+/// Whether the next slot waits for this backup: it is at work, or will be. One that was asked for by hand and waits, for whatever it may be, does not hold
+/// up its schedule for ever.
+fn is_open(backup: &Value, now: Timestamp) -> bool {
+    let created = time(backup, "/metadata/creationTimestamp");
+    let is_young = || created.is_some_and(|at| at <= now && now.duration_since(at) < HELD_BY_HAND);
+    backups::is_at_work(backup)
+        || backups::is_new(backup) && (annotation(backup, SLOT).is_some() || is_young())
 }
 
 /// The oldest backups that failed, where they are too many.
@@ -168,6 +172,9 @@ fn again(object: &Value, made: &[&Value], now: Timestamp) -> Option<Step> {
         newest.max_by_key(|(slot, backup)| (*slot, annotation(backup, AGAIN_FOR).is_some()));
     let (slot, lost) = newest?;
     annotation(lost, INTERRUPTED)?;
+    if annotation(lost, MADE_AGAIN).is_some() {
+        return None;
+    }
     let ended = time(lost, "/status/completionTimestamp")?;
     let is_late = ended > now || now.duration_since(ended) > RERUN_WITHIN;
     if is_late || annotation(lost, AGAIN_FOR).is_some() || phase(lost) != "Failed" {
@@ -223,14 +230,11 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
                 desk.ui
                     .note(&format!("schedule {title} makes backup {name}"));
             }
-            let now = desk.now();
-            let is_late = now.duration_since(slot) > LATE;
-            // Where not every slot counts, the next one is counted from it.
-            let last = if is_late && schedule.every().is_ok_and(|every| every == 1) {
-                now
-            } else {
-                slot
-            };
+            if let Some(lost) = again_for.and_then(|lost| desk.backups.get(&lost)) {
+                let noted = json!({"metadata": {"annotations": {MADE_AGAIN: name}}});
+                desk.backups.patch(&lost, noted).await?;
+            }
+            let last = noted(&schedule, slot, desk.now());
             let mut patch = json!({"status": {"lastBackup": format!("{last:.0}")}});
             if annotation(&object, HELD).is_some() {
                 patch["metadata"]["annotations"] = json!({HELD: null});
@@ -239,6 +243,17 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
         }
     };
     desk.schedules.decide(&object, patch).await.map(drop)
+}
+
+/// What is noted of a slot that was taken.
+fn noted(schedule: &Schedule, slot: Timestamp, now: Timestamp) -> Timestamp {
+    let is_late = now.duration_since(slot) > LATE;
+    // Where not every slot counts, the next one is counted from it.
+    if is_late && schedule.every().is_ok_and(|every| every == 1) {
+        now
+    } else {
+        slot
+    }
 }
 
 /// The Backup of a slot.
@@ -262,6 +277,7 @@ fn backup(
 mod tests {
     use super::*;
 
+    use super::super::backups::RUN;
     use backup_core::api::API_VERSION;
 
     fn at(text: &str) -> Timestamp {
@@ -331,14 +347,22 @@ mod tests {
     fn a_schedule_never_overlaps_itself_and_others_backups_do_not_hold_it_up() {
         let hourly = enabled(json!({"schedule": "@every 1h"}));
         for phase in ["", "New", "Queued", "ReadyToStart", "InProgress"] {
-            let open = made("x", Some("01:00:30"), phase, json!({}));
+            let open = made("x", Some("01:00:30"), phase, json!({RUN: "r"}));
             let held = plan(&hourly, &[&open], at("05:00:00"));
             assert!(matches!(held, Some(Step::Hold(_))), "{phase}");
-            let by_hand = made("x", None, phase, json!({}));
+            // One that was triggered by hand: for a while, or while it is made here.
+            let mut by_hand = made("x", None, phase, json!({}));
+            by_hand["metadata"]["creationTimestamp"] = at("04:50:30").to_string().into();
+            let step = |by_hand: &Value, now| plan(&hourly, &[by_hand], at(now));
+            let is_held = |step| matches!(step, Some(Step::Hold(_)));
+            let made_here = phase == "InProgress";
+            assert_eq!(is_held(step(&by_hand, "05:00:29")), !made_here, "{phase}");
             assert!(
-                plan(&hourly, &[&by_hand], at("05:00:00")).is_some(),
+                matches!(step(&by_hand, "05:00:30"), Some(Step::Make { .. })),
                 "{phase}"
             );
+            by_hand["metadata"]["annotations"][RUN] = "r".into();
+            assert_eq!(is_held(step(&by_hand, "05:02:00")), made_here, "{phase}");
         }
         let noted = schedule(
             json!({"schedule": "@every 1h"}),
@@ -354,7 +378,7 @@ mod tests {
     #[test]
     fn a_slot_that_waits_is_told_after_a_minute_and_once() {
         let hourly = enabled(json!({"schedule": "@hourly"}));
-        let open = made("x", Some("01:00:00"), "InProgress", json!({}));
+        let open = made("x", Some("01:00:00"), "InProgress", json!({RUN: "r"}));
         assert_eq!(
             plan(&hourly, &[&open], at("01:59:59")),
             Some(Step::Note(at("01:00:00")))
@@ -372,6 +396,80 @@ mod tests {
         assert_eq!(
             plan(&held, &[&done], at("05:13:00")),
             make("s-20261121050000", "05:00:00")
+        );
+    }
+
+    /// Looks at an hourly schedule at each of these times, does what is decided, and says which backups there are at the end.
+    fn followed(times: &[&str]) -> Vec<String> {
+        let mut hourly = enabled(json!({"schedule": "@hourly"}));
+        let mut terms = terms::Terms::of(&hourly);
+        let mut all: Vec<Value> = Vec::new();
+        for now in times {
+            let now: Timestamp = now.parse().unwrap();
+            // Nothing is decided over and over.
+            for look in 0.. {
+                assert!(look < 4, "{now}: it does not come to rest");
+                let made: Vec<&Value> = all.iter().collect();
+                match super::plan(&hourly, &mut terms, &made, now) {
+                    None => break,
+                    Some(Step::Note(taken)) => {
+                        hourly["status"]["lastBackup"] = taken.to_string().into();
+                    }
+                    Some(Step::Make { name, slot, .. }) => {
+                        let schedule: Schedule = decode(&hourly).unwrap();
+                        let mut backup = backup(&schedule, &hourly, &name, slot, None);
+                        backup["status"]["phase"] = "Completed".into();
+                        if all.iter().all(|there| super::name(there) != name) {
+                            all.push(backup);
+                        }
+                        hourly["status"]["lastBackup"] =
+                            noted(&schedule, slot, now).to_string().into();
+                    }
+                    other => panic!("{other:?}"),
+                }
+                // As it is where the object changed.
+                terms = terms::Terms::of(&hourly);
+            }
+        }
+        let mut names: Vec<_> = all.iter().map(|backup| name(backup).to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_clock_that_jumps_neither_doubles_a_slot_nor_stops_a_schedule() {
+        // A year ahead, for a look, and back; then it is as late as that.
+        let made = followed(&[
+            "2026-11-21T01:00:00Z",
+            "2027-11-21T01:30:00Z",
+            "2026-11-21T01:30:01Z",
+            "2026-11-21T02:00:00Z",
+            "2026-11-21T02:30:00Z",
+            "2026-11-21T03:00:00Z",
+            "2027-11-21T01:30:00Z",
+            "2027-11-21T02:00:00Z",
+        ]);
+        assert_eq!(
+            made,
+            [
+                "s-20261121010000",
+                "s-20261121020000",
+                "s-20261121030000",
+                "s-20271121010000",
+                "s-20271121020000"
+            ]
+        );
+        // An hour back.
+        let made = followed(&[
+            "2026-11-21T02:00:00Z",
+            "2026-11-21T02:30:00Z",
+            "2026-11-21T01:30:00Z",
+            "2026-11-21T02:00:10Z",
+            "2026-11-21T03:00:00Z",
+        ]);
+        assert_eq!(
+            made,
+            ["s-20261121010000", "s-20261121020000", "s-20261121030000"]
         );
     }
 
@@ -461,6 +559,17 @@ mod tests {
                 Some(Step::Note(at("02:00:00")))
             );
         }
+        // Nor when somebody removed the second one.
+        let settled = made(
+            "first",
+            Some("02:00:00"),
+            "Failed",
+            json!({INTERRUPTED: "true", MADE_AGAIN: "second"}),
+        );
+        assert_eq!(
+            plan(&hourly, &[&settled], at("02:02:00")),
+            Some(Step::Note(at("02:00:00")))
+        );
         assert_eq!(
             plan(&hourly, &[&lost], at("03:00:21")),
             make("s-20261121030000", "03:00:00")

@@ -69,12 +69,12 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
 }
 
 /// Syncs one location.
-async fn sync(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
+async fn sync(desk: Arc<Desk>, object: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
     let mut known = {
         let all = desk.synced.lock().expect("nobody panics while holding it");
         all.get(uid(&object)).cloned().unwrap_or_default()
     };
-    let ended = round(&desk, &object, &mut known).await;
+    let ended = round(&desk, &object, &mut known, &stopped).await;
     // However it ended: other work on the location has its turn.
     known.at = Some(desk.now());
     let mut all = desk.synced.lock().expect("nobody panics while holding it");
@@ -82,7 +82,12 @@ async fn sync(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> 
     ended
 }
 
-async fn round(desk: &Desk, object: &Value, known: &mut Synced) -> Result<()> {
+async fn round(
+    desk: &Desk,
+    object: &Value,
+    known: &mut Synced,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
     let place = name(object).to_owned();
     let now = desk.now();
     known
@@ -93,7 +98,10 @@ async fn round(desk: &Desk, object: &Value, known: &mut Synced) -> Result<()> {
     let before: Vec<Arc<Value>> = of_location(desk, &place);
     let folders: BTreeSet<String> = location.store.folders(BACKUPS).await?.into_iter().collect();
 
-    make(desk, &location, &place, &folders, known).await?;
+    make(desk, &location, &place, &folders, known, stopped).await?;
+    if *stopped.borrow() {
+        return Ok(());
+    }
     heal(desk, &location, &before, &folders).await?;
     remove(desk, &location, &before, &folders, known).await?;
 
@@ -120,6 +128,7 @@ async fn make(
     place: &str,
     folders: &BTreeSet<String>,
     known: &mut Synced,
+    stopped: &watch::Receiver<bool>,
 ) -> Result<()> {
     let new = folders
         .iter()
@@ -131,6 +140,9 @@ async fn make(
     let room = MOST_OBJECTS.saturating_sub(of_location(desk, place).len());
     let mut made = 0;
     for folder in new {
+        if *stopped.borrow() {
+            break;
+        }
         if made >= room {
             desk.ui.warn(&format!(
                 "location {place} has more than {MOST_OBJECTS} backups: the others get no objects"

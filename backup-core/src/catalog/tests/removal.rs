@@ -16,6 +16,7 @@ fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
         cluster: None,
         own_only: false,
         longer: None,
+        stopped: None,
     }
 }
 
@@ -499,4 +500,34 @@ async fn what_may_be_locked_is_not_pruned_and_the_others_are() {
     assert!(left(&location.store, "asked").await.is_empty());
     assert_eq!(left(&location.store, "hidden").await.len(), 5);
     assert!(kept(&location.store, &name("hidden")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_run_that_is_not_heard_of_counts_as_at_work_as_long_as_its_fence_lets_it_write() {
+    let memory = Store::in_memory();
+    let trial = Trial::of(&memory);
+    let store = trial.store();
+    let claim = Claim::take(&store, &name("one"), Purpose::Create, "node-1")
+        .await
+        .unwrap();
+    let file = left(&memory, "one").await.remove(0);
+    let key = format!("backups/one/{file}");
+    for (minutes, is_at_work) in [(0, true), (9, true), (10, true), (12, false)] {
+        trial.age(&key, SignedDuration::from_mins(minutes));
+        let traces = traces(&store, &name("one")).await.unwrap();
+        assert!(traces.entry.is_none());
+        assert_eq!(traces.at_work.is_some(), is_at_work, "{minutes}");
+        if let Some(who) = traces.at_work {
+            assert!(who.contains("on node-1"), "{who}");
+        }
+    }
+    claim.release().await;
+    // Without a claim nothing is written to ask for the time.
+    write(&memory, "two", None).await;
+    let silent = Trial::of(&memory).judged(|verb, _| match verb {
+        "put" => Fate::Refused,
+        _ => Fate::Happens,
+    });
+    let traces = traces(&silent.store(), &name("two")).await.unwrap();
+    assert!(traces.entry.is_some() && traces.at_work.is_none());
 }

@@ -1,8 +1,11 @@
 //! What stands in a backup's folder, and who says so: claims of others, the marker, files.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::store::{Entry, Store, is_absent};
+use super::lease::LOST;
 use super::{ClaimFile, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
@@ -55,6 +58,13 @@ impl Folder {
             .iter()
             .filter(move |claim| !is_stale(claim, now))
     }
+}
+
+/// Whether a claim's run may still write, at this time of the store: its own fence stops it, and what it sent just before may be under way a while longer.
+pub(crate) fn may_write(claim: &Entry, now: Timestamp) -> bool {
+    const UNDER_WAY: Duration = Duration::from_secs(60);
+    let quiet = Duration::try_from(now.duration_since(claim.modified)).unwrap_or_default();
+    quiet <= LOST + UNDER_WAY
 }
 
 /// Whether a claim's run is dead, by the store's clock.
@@ -144,7 +154,7 @@ pub(super) async fn obstacle(
 }
 
 /// `on node-1, since 2026-11-21T02:00:00Z, last sign of life ...`
-pub(super) async fn describe(store: &Store, claim: &Entry) -> String {
+pub(crate) async fn describe(store: &Store, claim: &Entry) -> String {
     let last = format!("last sign of life {:.0}", claim.modified);
     match read_claim(store, &claim.key).await {
         Ok(Some(file)) => {

@@ -15,12 +15,13 @@ use super::super::store::{Entry, Patience, Store, is_absent, repeat};
 use super::Purpose;
 use crate::error::{Error, Result};
 use crate::layout::BackupKeys;
+use crate::stopwatch::{awake_or_asleep, since};
 
 /// How often a claim is written anew.
 const REFRESH: Duration = Duration::from_secs(30);
 
 /// A run writes nothing more once its last refresh is older.
-const LOST: Duration = Duration::from_secs(600);
+pub(super) const LOST: Duration = Duration::from_secs(600);
 
 /// An upload in parts that a claim names, so that another run can abort it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,20 +43,6 @@ pub(crate) struct ClaimFile {
     pub started: Option<Timestamp>,
     #[serde(default)]
     pub uploads: Vec<UploadId>,
-}
-
-/// The time since some moment, sleep included.
-pub(crate) fn awake_or_asleep() -> Duration {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = rustix::time::ClockId::Boottime;
-    // On macOS and the BSDs this one goes on while the machine sleeps.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
-    Duration::new(
-        now.tv_sec.try_into().unwrap_or(0),
-        now.tv_nsec.try_into().unwrap_or(0),
-    )
 }
 
 /// What a claim, its refresher and its uploads share.
@@ -91,8 +78,7 @@ fn settle<T>(lease: &Lease, result: Result<T, Failure>) -> Result<T> {
 impl Lease {
     /// Errors once the claim is not ours for certain.
     pub(crate) fn alive(&self) -> Result<()> {
-        let since = awake_or_asleep()
-            .saturating_sub(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));
+        let since = since(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));
         if since > LOST {
             self.lost.store(true, Ordering::SeqCst);
         }

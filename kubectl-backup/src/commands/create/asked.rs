@@ -205,6 +205,7 @@ impl AskedArgs {
             cluster: context.identity().await?,
             own_only: false,
             longer: None,
+            stopped: None,
         };
         let done = catalog::prune(location, &options).await?;
         for one in &done {

@@ -1,6 +1,7 @@
 //! One backup from InProgress to its end; and the end of one whose process is gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::api::{Backup, GoDuration};
 use backup_core::backup::{self, BackupOptions, Policies};
@@ -19,6 +20,9 @@ use crate::controller::telling::{Count, Telling, end};
 
 /// So long it is tried to see how a backup ended whose controller is gone.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
+
+/// An API server that is started anew, or updated, is away for a minute.
+const ABSENCE: Duration = Duration::from_secs(120);
 
 /// Makes the backup that an object asks for.
 pub(super) async fn make(
@@ -58,7 +62,10 @@ pub(super) async fn make(
         "itemsBackedUp",
     );
     let made = match locations::open_named(&desk, &location).await {
-        Ok(location) => backup::create(&desk.cluster, &location, &asked, stopped, &*count).await,
+        Ok(location) => {
+            let cluster = desk.cluster.clone().patient(ABSENCE);
+            backup::create(&cluster, &location, &asked, stopped, &*count).await
+        }
         Err(e) => Err(e),
     };
     telling.end().await;
@@ -163,26 +170,28 @@ pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> 
     let is_long_ago = began.is_none_or(|at| at > now || now.duration_since(at) > PATIENCE);
     let seen = async {
         let location = locations::open_named(&desk, place).await?;
-        let entry = catalog::get(&location.store, &Name::foreign(&title)?).await?;
-        Ok::<_, Error>(entry.backup)
+        catalog::traces(&location.store, &Name::foreign(&title)?).await
     };
-    let marker = match seen.await {
-        Ok(marker) => Some(marker),
-        // Neither is a marker that can not be read one of ours, nor can anybody look into a location that is gone.
-        Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Corrupt) => None,
+    let unseen = "the controller that made it is gone, and whether it stands can not be seen";
+    let (marker, at_work) = match seen.await {
+        Ok(traces) => (traces.entry.map(|entry| entry.backup), traces.at_work),
         // If it stands after all, the sync finds it.
-        Err(_) if is_long_ago => None,
-        Err(e) => {
-            return Err(Error::context(
-                e,
-                "the controller that made it is gone, and whether it stands can not be seen",
-            ));
-        }
+        Err(_) if is_long_ago => (None, None),
+        Err(e) => return Err(e.context(unseen)),
     };
     let of_run = |marker: &Backup| {
         marker.metadata.annotations.get(RUN).map(String::as_str) == run_of(&object)
     };
-    let patch = match marker.filter(of_run) {
+    let marker = marker.filter(of_run);
+    // A process without its Lease, or one that sleeps, may be at work for all that is known.
+    if marker.is_none()
+        && let Some(who) = at_work
+    {
+        return Err(Error::other(format!(
+            "it waits: its run may not be over, for its claim in the bucket is younger than 11 minutes ({who})"
+        )));
+    }
+    let patch = match marker {
         Some(marker) => stands(&marker),
         None => {
             let mut patch = failed(
