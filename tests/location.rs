@@ -1,6 +1,8 @@
 //! Locations: created, checked, looked up, guarded.
 
 mod kept;
+mod policy;
+mod signin;
 mod velero;
 
 use std::fs;

@@ -13,10 +13,14 @@ use backup_core::location::url;
 
 use crate::error::{CommandError, Result};
 
-pub use flags::{LocationArgs, has_keys_in_environment};
+pub use flags::{LocationArgs, has_keys_in_environment, role, shared};
 
 /// Names the file with a location's credentials; the secret itself is never in the client's file.
 pub const CREDENTIALS_FILE: &str = "kubectl-backup/credentials-file";
+
+/// The role that is taken with a location's credentials, and what its owner wants to hear besides. Velero's config has no keys for them.
+pub const ROLE_ARN: &str = "kubectl-backup/role-arn";
+pub const EXTERNAL_ID: &str = "kubectl-backup/external-id";
 
 /// One place where locations are defined.
 #[derive(Clone, Debug)]

@@ -24,7 +24,7 @@ use std::fmt;
 use crate::api::{AccessMode, BackupStorageLocation};
 use crate::error::{Error, Result};
 
-pub use aws::profile_of;
+pub use aws::{credentials_file, policies};
 pub use store::Store;
 pub use upload::{hex, sha256};
 
@@ -68,12 +68,29 @@ pub struct Credentials {
     pub file: Option<Vec<u8>>,
     /// The environment's variables, for the SDK's usual names; empty where a file is given.
     pub environment: Vec<(String, String)>,
+    /// The same where a file is given: they say where AWS's STS is, and what the file itself asks for.
+    pub beside_file: Vec<(String, String)>,
+    /// The files of AWS's tools as this machine's user has them, and their path; where no file is given.
+    pub shared: Option<(Vec<u8>, String)>,
+    /// A role that is taken with the credentials.
+    pub role: Option<Role>,
+    /// Whether the file comes out of a cluster: it may name no file and no role of this machine then.
+    pub of_object: bool,
     /// PEM of further CAs to trust.
     pub ca_pem: Option<Vec<u8>>,
     /// The key of `config.customerKeyEncryptionSecret`, as it stands there.
     pub customer_key: Option<Vec<u8>>,
     /// Where the file is from, for messages: its path, or the Secret.
     pub origin: Option<String>,
+}
+
+/// A role of AWS that others may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// `arn:aws:iam::123456789012:role/backup`
+    pub arn: String,
+    /// What the role's owner wants to hear besides; no secret, as AWS has it.
+    pub external_id: Option<String>,
 }
 
 /// Tells where they are from, never what they are.

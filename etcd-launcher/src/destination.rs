@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backup_cli::locations::LocationArgs;
 use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::Cluster;
 use backup_core::etcd::{catalog, destination, manifest, names};
@@ -70,9 +71,18 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
     let mut found = destination::find(&cluster, wanted.namespace, wanted.destination).await?;
     let credentials = Credentials {
         file: found.credentials(&cluster).await?,
+        of_object: true,
         ..Credentials::default()
     };
-    location::open(&found.spec, &credentials)
+    let config = &found.spec.spec.config;
+    let has_url = config.get("s3Url").is_some_and(|url| !url.is_empty());
+    if credentials.file.is_none() && has_url {
+        return location::open(&found.spec, &credentials);
+    }
+    // On AWS itself the launcher's own role serves, as the controller's does; STS has its address from here.
+    LocationArgs::default()
+        .open_with(&found.spec, None, credentials)
+        .map_err(backup_cli::error::CommandError::into_error)
 }
 
 /// KKP's own form of a bucket and its keys.

@@ -5,7 +5,8 @@ use harness::http_client::Endpoint;
 use harness::process::Folder;
 use harness::proxy::{Action, Match, Proxy};
 use harness::run::kubectl_backup;
-use harness::store::Minio;
+use harness::store::{KMS_KEY, Minio};
+use http::Method;
 
 use crate::place::on;
 
@@ -98,6 +99,33 @@ fn a_store_with_a_ca_of_its_own_works_through_a_stored_location() {
             .iter()
             .any(|key| key.ends_with("velero-backup.json"))
     );
+    // Without its CA, only who asks for no proof is let in.
+    let bare = |name: &str, more: &str| {
+        let config = format!("{config}{more}");
+        run(&[
+            "location",
+            "create",
+            name,
+            "--provider",
+            "aws",
+            "--bucket",
+            bucket,
+        ])
+        .args(&[
+            "--prefix",
+            "p",
+            "--config",
+            &config,
+            "--credentials-file",
+            credentials,
+        ])
+        .ok();
+        run(&["location", "check", name])
+    };
+    let refused = bare("unproven", "").code(1);
+    let told = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(told.contains("caCert"), "{told}");
+    bare("trusting", ",insecureSkipTLSVerify=true").ok();
     let listed = run(&["location", "get"]).ok().stdout;
     assert!(
         listed.contains('s') && !listed.contains(minio.secret_key()),
@@ -108,6 +136,55 @@ fn a_store_with_a_ca_of_its_own_works_through_a_stored_location() {
         shown.contains("kind: BackupStorageLocation") && !shown.contains(minio.secret_key()),
         "{shown}"
     );
+}
+
+#[test]
+fn objects_are_tagged_and_encrypted_by_the_key_that_a_location_names() {
+    let (cluster, minio) = (Cluster::shared(), Minio::shared());
+    let bucket = minio.bucket("tagged");
+    let namespace = cluster.create_namespace("tagged");
+    let home = Folder::new("home");
+    let run = |arguments: &[&str]| {
+        kubectl_backup(arguments)
+            .home(home.path())
+            .kubeconfig(cluster.kubeconfig())
+    };
+    let config = format!(
+        "region=us-east-1,s3Url={},kmsKeyId={KMS_KEY},tagging=team=shop&cost%20center=7",
+        minio.endpoint()
+    );
+    run(&[
+        "location",
+        "create",
+        "t",
+        "--provider=aws",
+        "--default",
+        "--bucket",
+        bucket,
+    ])
+    .args(&["--config", &config, "--credentials-file"])
+    .arg(minio.credentials_file())
+    .ok();
+    run(&["location", "check"]).ok();
+    run(&["create", "b", "-n", &namespace]).ok();
+    run(&["verify", "b"]).ok();
+    let keys = minio.list(bucket, "backups/b");
+    assert!(keys.len() > 3, "{keys:?}");
+    for key in keys {
+        let path = format!("/{bucket}/{key}");
+        let head = minio.signed(Method::HEAD, &path, "s3", "", &[]);
+        let header = |name: &str| head.headers[name].to_str().unwrap().to_owned();
+        assert_eq!(header("x-amz-server-side-encryption"), "aws:kms", "{key}");
+        let id = header("x-amz-server-side-encryption-aws-kms-key-id");
+        assert!(id.ends_with(KMS_KEY), "{key}: {id}");
+        let tags = minio.signed(Method::GET, &format!("{path}?tagging="), "s3", "", &[]);
+        let tags = tags.text();
+        assert!(
+            tags.contains("<Key>team</Key><Value>shop</Value>")
+                && tags.contains("<Key>cost center</Key><Value>7</Value>"),
+            "{key}: {tags}"
+        );
+    }
 }
 
 #[test]

@@ -137,6 +137,7 @@ fn veleros_command_makes_backups_and_looks_at_them() {
     assert!(restored.contains("TTL:  24h0m0s"), "{restored}");
 
     refused(&served);
+    by_roles(&served);
 
     // A second default takes the first one's place; the older one's prefix is left as it is.
     served.location("second", "other", true);
@@ -176,6 +177,41 @@ fn veleros_command_makes_backups_and_looks_at_them() {
         ended.stderr
     );
     ended.code(0);
+}
+
+/// A Secret may hold a role and the keys it is taken with; it may name nothing that is the machine's.
+fn by_roles(served: &Served) {
+    let minio = served.minio;
+    let arn = "arn:aws:iam::123456789012:role/backup";
+    let keys = format!(
+        "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
+        minio.access_key(),
+        minio.secret_key()
+    );
+    let role = format!(
+        "{keys}[role]\nrole_arn={arn}\nsource_profile=default\nendpoint_url={}\n",
+        minio.endpoint()
+    );
+    let token = format!("[role]\nrole_arn={arn}\nweb_identity_token_file=/etc/hostname\n");
+    for (name, text) in [("role", role), ("token", token)] {
+        let meta = json!({"name": name, "namespace": NAMESPACE});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"keys": text}});
+        let location = json!({"apiVersion": "velero.io/v1", "kind": "BackupStorageLocation", "metadata": meta, "spec": {
+            "provider": "aws",
+            "objectStorage": {"bucket": served.bucket, "prefix": name},
+            "credential": {"name": name, "key": "keys"},
+            "config": {"region": "us-east-1", "s3ForcePathStyle": "true", "s3Url": minio.endpoint(), "profile": "role"},
+        }});
+        let both = json!({"apiVersion": "v1", "kind": "List", "items": [secret, location]});
+        served.apply(&both.to_string());
+    }
+    served.wait("backupstoragelocations/role", "available", |object| {
+        object["status"]["phase"] == "Available"
+    });
+    served.wait("backupstoragelocations/token", "refused", |object| {
+        let message = object["status"]["message"].as_str().unwrap_or_default();
+        message.contains("web_identity_token_file") && message.contains("not the owner")
+    });
 }
 
 /// What can not be done ends with the reason, and the controller goes on.

@@ -32,6 +32,7 @@ pub mod served;
 pub mod skip;
 pub mod snapshot;
 pub mod store;
+pub mod sts;
 pub mod terminal;
 pub mod tools;
 pub mod velero;

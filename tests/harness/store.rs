@@ -29,6 +29,9 @@ const REGION: &str = "us-east-1";
 const ACCESS_KEY: &str = "harness-access";
 const SECRET_KEY: &str = "harness-secret-key";
 const STARTS: usize = 4;
+/// The one key of its key management, by which an object is encrypted where that is asked for.
+pub const KMS_KEY: &str = "harness-kms-key";
+const KMS_SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A running MinIO; dropping it stops it and removes its data.
 pub struct Minio {
@@ -118,6 +121,7 @@ impl Minio {
             ))
             .env("MINIO_ROOT_USER", ACCESS_KEY)
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
+            .env("MINIO_KMS_SECRET_KEY", format!("{KMS_KEY}:{KMS_SECRET}"))
             .env("MINIO_BROWSER", "off")
             .env("MINIO_UPDATE", "off");
         let process = Process::start("minio", &self.folder, &command);

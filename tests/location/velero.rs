@@ -31,6 +31,14 @@ fn install(cluster: &Cluster, plain: &Minio, secure: &Minio) {
             "objectStorage": {"bucket": "b"},
             "config": config("http://minio.absent.svc:9000"),
         })),
+        location("public", json!({
+            "provider": "aws",
+            "objectStorage": {"bucket": plain.bucket("installed")},
+            "config": {
+                "region": "us-east-1", "s3ForcePathStyle": "true", "checksumAlgorithm": "",
+                "s3Url": "http://minio.absent.svc:9000", "publicUrl": plain.endpoint(),
+            },
+        })),
         location("elsewhere", json!({"provider": "gcp", "objectStorage": {"bucket": "b"}})),
         location("half", json!({
             "provider": "aws",
@@ -256,6 +264,7 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
         1,
         &["minio.absent.svc", "publicUrl"],
     );
+    told(run(&["location", "check", "public"]), 0, &[]);
     told(
         run(&["get", "--location", "elsewhere"]),
         1,

@@ -1,14 +1,15 @@
 //! `--location`, `--credentials-file` and `--cacert`, and opening what they mean. Reads the files named here, and the environment's
-//! `AWS_*` where no credentials are.
+//! `AWS_*` and the files of AWS's tools where no credentials are.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
-use backup_core::location::{self, Credentials, Location};
+use backup_core::location::{self, Credentials, Location, Role};
 use clap::Args;
 
-use super::CREDENTIALS_FILE;
+use super::{CREDENTIALS_FILE, EXTERNAL_ID, ROLE_ARN};
 use crate::error::Result;
 
 /// Where backups live.
@@ -53,6 +54,56 @@ fn aws_variables() -> Vec<(String, String)> {
         .collect()
 }
 
+/// A variable of the environment; an empty one is none.
+type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The files in which AWS's tools keep profiles, as one: what `credentials` says comes before what `config` says. None where neither is there.
+///
+/// # Errors
+/// A file that can not be read, where a variable names it or it is there.
+pub fn shared(variable: Variable<'_>) -> Result<Option<(Vec<u8>, String)>> {
+    let home = variable("HOME").map(PathBuf::from);
+    let mut found = (Vec::new(), Vec::new());
+    for (name, usual) in [
+        ("AWS_CONFIG_FILE", ".aws/config"),
+        ("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
+    ] {
+        let named = variable(name).map(PathBuf::from);
+        let is_named = named.is_some();
+        let Some(path) = named.or(home.as_ref().map(|home| home.join(usual))) else {
+            continue;
+        };
+        let shown = path.display().to_string();
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                found.0.extend_from_slice(&bytes);
+                found.0.push(b'\n');
+                found.1.push(shown);
+            }
+            // A home that is closed to this user, as a pod's may be, is none.
+            Err(_) if !is_named => {}
+            Err(e) => {
+                return Err(
+                    Error::invalid(format!("can not read {shown}, which {name} names"))
+                        .because(e)
+                        .into(),
+                );
+            }
+        }
+    }
+    let (bytes, paths) = found;
+    Ok((!paths.is_empty()).then(|| (bytes, paths.join(" and "))))
+}
+
+/// The role that a remembered location is used with.
+pub fn role(location: &BackupStorageLocation) -> Option<Role> {
+    let annotations = &location.metadata.annotations;
+    Some(Role {
+        arn: annotations.get(ROLE_ARN)?.clone(),
+        external_id: annotations.get(EXTERNAL_ID).cloned(),
+    })
+}
+
 /// Whether the environment holds keys.
 pub fn has_keys_in_environment() -> bool {
     ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
@@ -78,7 +129,11 @@ impl LocationArgs {
         let remembered = spec.metadata.annotations.get(CREDENTIALS_FILE);
         let file = self.given_credentials();
         let file = file.or(remembered.map(Path::new));
-        self.open_with(spec, file, Credentials::default())
+        let credentials = Credentials {
+            role: role(spec),
+            ..Credentials::default()
+        };
+        self.open_with(spec, file, credentials)
     }
 
     /// The same with what is known of its credentials already; a file of this machine comes before it.
@@ -104,9 +159,17 @@ impl LocationArgs {
         if let Some(path) = file {
             credentials.file = Some(read(path, "the credentials file")?);
             credentials.origin = Some(path.display().to_string());
+            credentials.of_object = false;
         }
-        if credentials.file.is_none() {
+        if credentials.file.is_some() {
+            credentials.beside_file = aws_variables();
+        } else {
             credentials.environment = aws_variables();
+            // An object of a cluster is not to choose among this user's profiles.
+            if !credentials.of_object {
+                credentials.shared =
+                    shared(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))?;
+            }
         }
         if let Some(path) = self.cacert.as_ref().or(self.cacert_of_environment.as_ref()) {
             credentials.ca_pem = Some(read(path, "the CA file")?);

@@ -1,13 +1,23 @@
 //! Buckets of S3 and of everything that speaks its language, by the config keys of Velero's plugin. A key that would not be honoured is
-//! refused, not ignored.
+//! refused, not ignored. Who signs the requests is [`way`]'s to find out and [`session`]'s to get.
+
+mod policy;
+mod profile;
+mod session;
+mod way;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use object_store::TagSet;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, Checksum,
+};
+use object_store::client::{HttpConnector as _, ReqwestConnector};
+use url::Url;
 
 use super::Credentials;
 use super::backend::Backend;
@@ -35,6 +45,13 @@ const KEYS: [&str; 14] = [
     "tagging",
 ];
 
+pub use policy::policies;
+
+const USUAL_REGION: &str = "us-east-1";
+
+/// What is on this machine takes a connection at once.
+const NEAR: Duration = Duration::from_secs(2);
+
 /// Opens a bucket. Nothing is sent yet.
 ///
 /// # Errors
@@ -57,7 +74,7 @@ pub(crate) fn open(
         .transpose()?;
     let region = set("region")
         .or_else(|| from_environment(&["AWS_REGION", "AWS_DEFAULT_REGION"]))
-        .unwrap_or("us-east-1");
+        .unwrap_or(USUAL_REGION);
     let region = region_name(region)?;
 
     let mut builder = AmazonS3Builder::new()
@@ -89,7 +106,7 @@ pub(crate) fn open(
         None => format!("bucket {bucket:?} of AWS in {region}"),
     };
 
-    builder = keys(builder, spec, credentials, &environment, endpoint.is_some())?;
+    builder = builder.with_credentials(signer(spec, credentials, region, endpoint.is_some())?);
     builder = encryption(builder, config, &set, credentials.customer_key.as_deref())?;
     builder = checksum(builder, config, endpoint.is_some())?;
     if let Some(version) = set("signatureVersion").filter(|version| !["4", "v4"].contains(version))
@@ -131,146 +148,61 @@ fn region_name(region: &str) -> Result<&str> {
     Ok(region)
 }
 
-/// Who we are: the credentials file's profile, else the environment, else (on AWS itself) the machine's own role.
-fn keys(
-    builder: AmazonS3Builder,
+/// Who signs, as [`way`] has it. What gives keys is asked without the store's own settings: by its own address, and with AWS's certificates where it
+/// is AWS's.
+fn signer(
     spec: &BackupStorageLocation,
     credentials: &Credentials,
-    environment: &BTreeMap<&str, &str>,
+    region: &str,
     own_endpoint: bool,
-) -> Result<AmazonS3Builder> {
-    let config = &spec.spec.config;
-    let profile = client::set(config, "profile");
-    client::boolean(config, "enableSharedConfig")?;
-    if let Some(file) = &credentials.file {
-        let unnamed = || "the credentials file".to_owned();
-        let path = credentials.origin.clone().unwrap_or_else(unnamed);
-        let profile = profile
-            .or_else(|| environment.get("AWS_PROFILE").copied())
-            .unwrap_or("default");
-        let found = profile_of(file, profile, &path)?;
-        let value = |key: &str| {
-            found.get(key).cloned().ok_or_else(|| {
-                Error::invalid(format!("{path} has no {key} in [{profile}]")).hint(
-                    "the file looks like:\n[default]\naws_access_key_id = ...\naws_secret_access_key = ...",
-                )
-            })
-        };
-        for other in [
-            "role_arn",
-            "credential_process",
-            "sso_session",
-            "sso_start_url",
-            "web_identity_token_file",
-        ] {
-            if found.contains_key(other) {
-                return Err(Error::invalid(format!(
-                    "{path} asks for {other} in [{profile}], which is not supported yet"
-                ))
-                .hint("use plain keys: `aws configure export-credentials --format env` prints those of a role or a single sign-on; give them as the environment"));
+) -> Result<AwsCredentialProvider> {
+    client::boolean(&spec.spec.config, "enableSharedConfig")?;
+    let way = way(spec, credentials, region, own_endpoint)?;
+    let connect = |url: &Url, taken: Option<&way::Taken>| {
+        let mut options = client::options(spec, credentials, Some(url), client::SILENCE)?;
+        match taken {
+            Some(taken) if taken.of_aws => {
+                options = options.with_allow_invalid_certificates(false);
+            }
+            Some(_) => {}
+            // It is this machine, or beside it: no proxy leads there, and an answer comes at once or not at all.
+            None => {
+                options = options
+                    .with_connect_timeout(NEAR)
+                    .with_proxy_url(url.as_str())
+                    .with_proxy_excludes("*,0.0.0.0/0,::/0");
             }
         }
-        let mut builder = builder
-            .with_access_key_id(value("aws_access_key_id")?)
-            .with_secret_access_key(value("aws_secret_access_key")?);
-        if let Some(token) = found.get("aws_session_token") {
-            builder = builder.with_token(token);
-        }
-        return Ok(builder);
-    }
-    if let (Some(id), Some(secret)) = (
-        environment.get("AWS_ACCESS_KEY_ID"),
-        environment.get("AWS_SECRET_ACCESS_KEY"),
-    ) {
-        let mut builder = builder
-            .with_access_key_id(*id)
-            .with_secret_access_key(*secret);
-        if let Some(token) = environment.get("AWS_SESSION_TOKEN") {
-            builder = builder.with_token(*token);
-        }
-        return Ok(builder);
-    }
-    if let Some(profile) = profile {
-        return Err(Error::invalid(format!(
-            "config.profile is {profile:?}, but there is no credentials file"
-        ))
-        .hint("give the location a credentials file with that profile, or remove config.profile"));
-    }
-    const ROLES: [(&str, AmazonS3ConfigKey); 7] = [
-        ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
-        ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
-        (
-            "AWS_WEB_IDENTITY_TOKEN_FILE",
-            AmazonS3ConfigKey::WebIdentityTokenFile,
-        ),
-        ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
-        (
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            AmazonS3ConfigKey::ContainerCredentialsRelativeUri,
-        ),
-        (
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-            AmazonS3ConfigKey::ContainerCredentialsFullUri,
-        ),
-        (
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-            AmazonS3ConfigKey::ContainerAuthorizationTokenFile,
-        ),
-    ];
-    let mut builder = builder;
-    let mut any = false;
-    for (variable, key) in ROLES {
-        if let Some(value) = environment.get(variable) {
-            builder = builder.with_config(key, *value);
-            any = true;
-        }
-    }
-    if own_endpoint && !any {
-        return Err(Error::invalid("the location has no keys").hint(
-            "give it a credentials file (--credentials-file), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        ));
-    }
-    Ok(builder)
+        let connector = ReqwestConnector::default();
+        connector.connect(&options).map_err(client::unfit)
+    };
+    session::provider(way, &connect)
 }
 
-/// The lines of one section of a credentials file, keys in lower case; `path` names it in messages.
+/// The keys and roles that a location of AWS uses, as a credentials file that holds nothing else; nothing where they are this machine's own.
 ///
 /// # Errors
-/// A file that is no text, or has no such section.
-pub fn profile_of(file: &[u8], profile: &str, path: &str) -> Result<BTreeMap<String, String>> {
-    let text = std::str::from_utf8(file)
-        .map_err(|e| Error::invalid(format!("{path} is not text")).because(e))?;
-    let mut found: Option<BTreeMap<String, String>> = None;
-    let mut names = Vec::new();
-    let mut inside = false;
-    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
-        if line.is_empty() || line.starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            let name = section.0.trim();
-            let name = name.strip_prefix("profile ").map_or(name, str::trim);
-            names.push(name.to_owned());
-            inside = name == profile;
-            if inside {
-                found.get_or_insert_default();
-            }
-        } else if inside
-            && let Some((key, value)) = line.split_once('=')
-            && let Some(found) = &mut found
-        {
-            found.insert(key.trim().to_ascii_lowercase(), value.trim().to_owned());
-        }
-    }
-    found.ok_or_else(|| {
-        names.truncate(20);
-        let names = if names.is_empty() {
-            "it has none; the file begins with [default]".to_owned()
-        } else {
-            format!("it has: {}", names.join(", "))
-        };
-        Error::invalid(format!("{path} has no profile [{profile}]"))
-            .hint(format!("{names}; config.profile chooses one"))
+/// `Invalid`, naming the setting; where the keys would not last, or not work elsewhere.
+pub fn credentials_file(
+    spec: &BackupStorageLocation,
+    credentials: &Credentials,
+) -> Result<Option<String>> {
+    let set = |key: &str| client::set(&spec.spec.config, key);
+    let region = region_name(set("region").unwrap_or(USUAL_REGION))?;
+    way(spec, credentials, region, set("s3Url").is_some())?.file()
+}
+
+fn way(
+    spec: &BackupStorageLocation,
+    credentials: &Credentials,
+    region: &str,
+    own_endpoint: bool,
+) -> Result<way::Way> {
+    way::way(&way::Known {
+        credentials,
+        profile: client::set(&spec.spec.config, "profile"),
+        region,
+        own_endpoint,
     })
 }
 

@@ -21,7 +21,10 @@ use super::backend::{Backend, Failure, Reading};
 use super::failure;
 use super::kept::Kept;
 use super::store::{Created, Entry};
-use crate::error::Error;
+use crate::error::{Error, Kind};
+
+/// So many keys may stand between one and its own beginning, when a listing is asked for it.
+const PASSED: usize = 1000;
 
 /// A bucket.
 pub(crate) struct Bucket {
@@ -51,6 +54,37 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// To who may list no more than a part of the bucket, S3 does not say that an object is absent: it refuses to tell. Then the listing tells.
+    async fn settled(&self, path: &Path, failure: Failure) -> Failure {
+        if failure.error.kind() != Kind::Forbidden || self.is_listed(path).await != Some(false) {
+            return failure;
+        }
+        let (key, place) = (path.as_ref(), &self.place);
+        Failure::final_answer(Error::not_found(format!("{key} is not in {place}")))
+    }
+
+    /// Whether the listing has an object; nothing where it can not be had, or tells nothing for long.
+    async fn is_listed(&self, path: &Path) -> Option<bool> {
+        let key = path.as_ref();
+        let (folder, _) = key.rsplit_once('/').unwrap_or_default();
+        let folder = Path::parse(folder).ok()?;
+        // No key that is looked for stands before its own beginning.
+        let last = key.chars().next_back()?;
+        let before = Path::parse(key.strip_suffix(last)?).ok()?;
+        let mut found = self.objects.list_with_offset(Some(&folder), &before);
+        for _ in 0..PASSED {
+            match found.next().await {
+                Some(Ok(meta)) if meta.location == *path => return Some(true),
+                Some(Ok(meta)) if meta.location.as_ref() < key => {}
+                Some(Ok(_)) | None => return Some(false),
+                Some(Err(_)) => return None,
+            }
+        }
+        None
+    }
+}
+
 fn entry(meta: &ObjectMeta) -> Entry {
     Entry {
         key: meta.location.as_ref().to_owned(),
@@ -72,7 +106,10 @@ impl Backend for Bucket {
         let path = self.path(key)?;
         match self.objects.head(&path).await {
             Ok(meta) => Ok(entry(&meta)),
-            Err(e) => Err(self.failure(&format!("read {key}"), e)),
+            Err(e) => {
+                let failure = self.failure(&format!("read {key}"), e);
+                Err(self.settled(&path, failure).await)
+            }
         }
     }
 
@@ -83,11 +120,13 @@ impl Backend for Bucket {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
         };
-        let got = self
-            .objects
-            .get_opts(&path, options)
-            .await
-            .map_err(|e| self.failure(&doing, e))?;
+        let got = match self.objects.get_opts(&path, options).await {
+            Ok(got) => got,
+            Err(e) => {
+                let failure = self.failure(&doing, e);
+                return Err(self.settled(&path, failure).await);
+            }
+        };
         let place = self.place.clone();
         Ok(Reading {
             size: got.meta.size,
@@ -229,7 +268,14 @@ impl Backend for Bucket {
             {
                 Ok(Kept::default())
             }
-            Err(e) => Err(self.failure(&format!("ask whether {key} is locked"), e)),
+            Err(e) => {
+                let failure = self.failure(&format!("ask whether {key} is locked"), e);
+                let failure = self.settled(&path, failure).await;
+                match failure.error.kind() {
+                    Kind::NotFound if failure.error.hint_text().is_none() => Ok(Kept::default()),
+                    _ => Err(failure),
+                }
+            }
         }
     }
 

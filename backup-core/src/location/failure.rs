@@ -1,6 +1,7 @@
 //! What a bucket's refusals mean: who should change which setting. Pure.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -29,8 +30,8 @@ pub(crate) fn names_missing_bucket(error: &(dyn StdError + 'static)) -> bool {
     chain(error).contains("NoSuchBucket")
 }
 
-/// The text between two tags of an S3 answer.
-fn between<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
+/// The text between two tags of an answer in XML.
+pub(super) fn between<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{tag}>"))?;
     let (value, _) = rest.split_once(&format!("</{tag}>"))?;
     Some(value.trim()).filter(|value| !value.is_empty() && value.len() < 500)
@@ -42,16 +43,46 @@ fn status(text: &str) -> Option<u16> {
     rest.get(..3)?.parse().ok()
 }
 
-fn http_kind(error: &object_store::Error) -> Option<HttpErrorKind> {
+/// The first cause of this type.
+fn within<T: StdError + 'static>(error: &object_store::Error) -> Option<&T> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
-        if let Some(http) = error.downcast_ref::<HttpError>() {
-            return Some(http.kind());
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         next = error.source();
     }
     None
 }
+
+fn http_kind(error: &object_store::Error) -> Option<HttpErrorKind> {
+    within(error).map(HttpError::kind)
+}
+
+/// Why no keys could be got to sign a request with: nothing went to the store.
+#[derive(Clone, Debug)]
+pub(super) struct NoKeys {
+    pub(super) kind: Kind,
+    /// Who refused what, and why; no secret.
+    pub(super) why: String,
+    pub(super) hint: Option<String>,
+    /// Whether it may pass.
+    pub(super) transient: bool,
+}
+
+impl NoKeys {
+    pub(super) fn within(error: &object_store::Error) -> Option<&Self> {
+        within(error)
+    }
+}
+
+impl fmt::Display for NoKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl StdError for NoKeys {}
 
 /// The cause as a user reads it: the server's code and sentence, or the innermost reason why nobody answered.
 fn cause(text: &str, error: &object_store::Error) -> String {
@@ -82,6 +113,22 @@ fn cause(text: &str, error: &object_store::Error) -> String {
 
 /// What went wrong while `doing` something ("write backups/x/y") in `place`.
 pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failure {
+    if let Some(NoKeys {
+        kind,
+        why,
+        hint,
+        transient,
+    }) = NoKeys::within(&error)
+    {
+        let said = Error::new(*kind, format!("can not {doing} in {place}")).because(why.clone());
+        return Failure {
+            transient: *transient,
+            ..Failure::final_answer(match hint {
+                Some(hint) => said.hint(hint.clone()),
+                None => said,
+            })
+        };
+    }
     let text = chain(&error);
     let code = between(&text, "Code").unwrap_or_default().to_owned();
     let status = status(&text);
@@ -233,14 +280,6 @@ fn meaning(
             );
         }
         _ => {}
-    }
-    if text.contains("169.254.16") || text.contains("169.254.170.") {
-        return (
-            Kind::Unauthorized,
-            say(
-                "no keys were given and this machine has no role of its own: give the location a credentials file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ),
-        );
     }
     if text.contains("UnknownIssuer")
         || text.contains("unknown issuer")

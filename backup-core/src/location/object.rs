@@ -233,6 +233,7 @@ pub async fn credentials(
     trust(cluster, namespace, location).await?;
     let mut credentials = Credentials {
         customer_key: customer_key(cluster, namespace, location).await?,
+        of_object: true,
         ..Credentials::default()
     };
     if own {

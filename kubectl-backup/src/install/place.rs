@@ -1,13 +1,15 @@
 //! The location that an installation begins with: what this machine knows of it becomes an object, and its keys a Secret beside it. Reads files and the
-//! environment of this machine; what it read of keys goes into the Secret alone, and of a file of several profiles only the one that is meant.
+//! environment of this machine; what it read of keys goes into the Secret alone, and of a file of several profiles only those that are meant: a role with
+//! the keys it is taken with.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use backup_cli::error::{CommandError, Result};
-use backup_cli::locations::{CREDENTIALS_FILE, LocationArgs};
+use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs};
 use backup_core::Error;
 use backup_core::api::{BackupStorageLocation, SecretKey};
-use backup_core::location::profile_of;
+use backup_core::location::{Credentials, credentials_file};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -19,6 +21,17 @@ const KEY: &str = "cloud";
 
 /// The key with the key that the store encrypts with.
 const CUSTOMER_KEY: &str = "customer-key";
+
+/// What says which keys are meant.
+const VARIABLES: [&str; 7] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_STS",
+];
 
 /// A location, with its Secret where it has one.
 #[derive(Debug)]
@@ -79,11 +92,10 @@ pub(crate) fn of(
     let secret = format!("{name}-credentials");
     let mut data = serde_json::Map::new();
     let mut by_hand = format!("kubectl create secret generic {secret} --namespace {namespace}");
-    let profile = spec
-        .config
-        .remove("profile")
-        .filter(|profile| !profile.is_empty());
-    if let Some(text) = keys(file.as_deref(), profile, variable)? {
+    let found = keys(&location, file.as_deref(), variable)?;
+    let spec = &mut location.spec;
+    spec.config.remove("profile");
+    if let Some(text) = found {
         data.insert(KEY.to_owned(), STANDARD.encode(text).into());
         by_hand += &format!(" --from-file={KEY}=FILE");
         spec.credential = Some(SecretKey {
@@ -134,50 +146,42 @@ pub(crate) fn of(
     })
 }
 
-/// Keys as a credentials file has them; nothing where neither a file nor the environment has any.
+/// Keys and roles as a credentials file has them; nothing where neither a file nor the environment has any.
 fn keys(
+    location: &BackupStorageLocation,
     file: Option<&Path>,
-    profile: Option<String>,
     variable: Variable<'_>,
 ) -> Result<Option<String>> {
-    let (id, secret, token) = if let Some(file) = file {
-        let profile = profile.or_else(|| variable("AWS_PROFILE"));
-        let profile = profile.unwrap_or_else(|| "default".to_owned());
-        let shown = file.display().to_string();
-        let text = read(file, "the credentials file")?;
-        let mut found = profile_of(&text, &profile, &shown).map_err(CommandError::usage)?;
-        let mut one = |key: &str| {
-            found.remove(key).ok_or_else(|| {
-                refused(
-                    &format!("{shown} has no {key} in [{profile}]"),
-                    "plain keys are needed: a role or a single sign-on of yours does not last",
-                )
-            })
-        };
-        (
-            one("aws_access_key_id")?,
-            one("aws_secret_access_key")?,
-            found.remove("aws_session_token"),
-        )
-    } else {
-        let (id, secret) = (
-            variable("AWS_ACCESS_KEY_ID"),
-            variable("AWS_SECRET_ACCESS_KEY"),
-        );
-        let (Some(id), Some(secret)) = (id, secret) else {
-            return Ok(None);
-        };
-        (id, secret, variable("AWS_SESSION_TOKEN"))
+    let environment: Vec<_> = VARIABLES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
+        .collect();
+    let mut credentials = Credentials {
+        role: locations::role(location),
+        ..Credentials::default()
     };
-    if token.is_some() {
+    let mut location = location.clone();
+    if let Some(file) = file {
+        credentials.file = Some(read(file, "the credentials file")?);
+        credentials.origin = Some(file.display().to_string());
+        credentials.beside_file = environment;
+        let config = &mut location.spec.config;
+        let is_said = config.get("profile").is_some_and(|name| !name.is_empty());
+        if let Some(profile) = variable("AWS_PROFILE").filter(|_| !is_said) {
+            config.insert("profile".to_owned(), profile);
+        }
+    } else {
+        credentials.environment = environment;
+        credentials.shared = locations::shared(&|name| variable(name).map(OsString::from))?;
+    }
+    let found = credentials_file(&location, &credentials).map_err(CommandError::usage)?;
+    if found.is_none() && file.is_some() {
         return Err(refused(
-            "these keys come with a session token: they end within hours, and the backups with them",
-            "give keys that last with --credentials-file",
+            "the credentials file names what only this machine has, such as a token's file",
+            "give keys that last, or give the pod a role of its own and the location no credentials",
         ));
     }
-    Ok(Some(format!(
-        "[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"
-    )))
+    Ok(found)
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
@@ -258,6 +262,37 @@ mod tests {
     }
 
     #[test]
+    fn a_role_goes_along_with_the_keys_it_is_taken_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("credentials");
+        let text = "[work]\nrole_arn=arn:aws:iam::123456789012:role/b\nsource_profile=other\nexternal_id=x1\n";
+        std::fs::write(&file, format!("{FILE}{text}").replace("WORK", "not-this")).unwrap();
+        let given = LocationArgs {
+            credentials_file: Some(file),
+            ..LocationArgs::default()
+        };
+        let mut named = location("s3://b/p?region=eu-1&profile=work");
+        named.metadata.annotations.insert(
+            locations::ROLE_ARN.to_owned(),
+            "arn:aws:iam::210987654321:role/c".to_owned(),
+        );
+        let place = of(named, &given, &environment(&[]), "ns").unwrap();
+        let role = "role_session_name = kubectl-backup\nduration_seconds = 3600\nregion = eu-1\n";
+        assert_eq!(
+            held(&place.pieces[0]),
+            format!(
+                "[default]\nrole_arn = arn:aws:iam::210987654321:role/c\n{role}source_profile = source-1\n\n\
+                 [source-1]\nrole_arn = arn:aws:iam::123456789012:role/b\nexternal_id = x1\n{role}source_profile = source-2\n\n\
+                 [source-2]\naws_access_key_id = OTHER\naws_secret_access_key = other-secret\n"
+            )
+        );
+        assert_eq!(
+            place.pieces[1].object["spec"]["config"],
+            json!({"region": "eu-1"})
+        );
+    }
+
+    #[test]
     fn what_the_environment_says_goes_along() {
         let variables = [
             ("AWS_ACCESS_KEY_ID", "A"),
@@ -290,7 +325,11 @@ mod tests {
     fn what_would_not_work_there_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("credentials");
-        std::fs::write(&file, "[default]\nrole_arn = x\n").unwrap();
+        std::fs::write(
+            &file,
+            "[default]\n[token]\nrole_arn = arn:aws:iam::123456789012:role/b\nweb_identity_token_file = /t\n",
+        )
+        .unwrap();
         let with = |file: PathBuf| LocationArgs {
             credentials_file: Some(file),
             ..LocationArgs::default()
@@ -312,7 +351,7 @@ mod tests {
                 "s3://b?endpoint=http://x",
                 none.clone(),
                 &temporary[..0],
-                "no credentials",
+                "no keys",
             ),
             ("s3://b", none, &temporary[..], "session token"),
             (
@@ -323,9 +362,15 @@ mod tests {
             ),
             (
                 "s3://b?profile=x",
-                with(file),
+                with(file.clone()),
                 &temporary[..0],
                 "no profile",
+            ),
+            (
+                "s3://b?profile=token",
+                with(file),
+                &temporary[..0],
+                "only this machine has",
             ),
             (
                 "s3://b",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use backup_core::api::{API_VERSION, AccessMode, BackupStorageLocation};
-use backup_core::{Error, Kind};
+use backup_core::{Error, Kind, location};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
@@ -12,11 +12,14 @@ use super::ChangeArgs;
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::locations::{self, CREDENTIALS_FILE};
+use backup_cli::locations::{self, CREDENTIALS_FILE, EXTERNAL_ID, ROLE_ARN};
+use backup_cli::output::{self, Format};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup location create offsite --provider aws --bucket backups --prefix prod --config region=us-east-1 --credentials-file ./credentials --default
+  kubectl backup location create other-account --provider aws --bucket backups --role-arn arn:aws:iam::123456789012:role/backup --external-id 7f3a9c --credentials-file ./credentials
+  kubectl backup location create other-account --provider aws --bucket backups --role-arn arn:aws:iam::123456789012:role/backup --external-id 7f3a9c --print-trust-policy=210987654321
   kubectl backup location create minio --provider aws --bucket backups --config s3Url=https://minio:9000,s3ForcePathStyle=true --cacert ca.pem
   kubectl backup location create disk --provider local --bucket /mnt/backups";
 
@@ -43,7 +46,8 @@ impl From<Mode> for AccessMode {
 /// Remember where backups live
 ///
 /// Flags and keys of --config are those of Velero. The location is kept in $XDG_CONFIG_HOME/kubectl-backup/locations.yaml;
-/// of credentials only the file's path is kept. Without --credentials-file the environment's (AWS_ACCESS_KEY_ID, ...) are used.
+/// of credentials only the file's path is kept. Without --credentials-file the environment's (AWS_ACCESS_KEY_ID, ...) are used, then ~/.aws with
+/// AWS_PROFILE, then the role of the pod or machine. A profile may be a role (role_arn, source_profile, external_id, web_identity_token_file).
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CreateArgs {
@@ -61,6 +65,8 @@ pub(crate) struct CreateArgs {
     /// The provider's settings, key=value (comma list, can be repeated)
     #[arg(long, value_name = "CONFIG")]
     config: Vec<String>,
+    #[command(flatten)]
+    role: RoleArgs,
     /// Whether anything may be written
     #[arg(
         long,
@@ -73,14 +79,67 @@ pub(crate) struct CreateArgs {
     /// Use it where no location is named
     #[arg(long)]
     default: bool,
+    /// Print, as JSON, who may take the role and what it has to be allowed for this location, and remember nothing; who takes it is the role's own account or PRINCIPAL (an account, or an ARN)
+    #[arg(long, value_name = "PRINCIPAL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    print_trust_policy: Option<String>,
     #[command(flatten)]
     change: ChangeArgs,
+}
+
+/// A role of AWS.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct RoleArgs {
+    /// Role of AWS to take with the credentials (STS AssumeRole); new keys are got before the old ones end
+    #[arg(long, value_name = "ARN")]
+    pub(super) role_arn: Option<String>,
+    /// What the role's owner wants to hear besides (sts:ExternalId)
+    #[arg(long, value_name = "ID")]
+    pub(super) external_id: Option<String>,
+}
+
+impl RoleArgs {
+    pub(super) fn is_given(&self) -> bool {
+        self.role_arn.is_some() || self.external_id.is_some()
+    }
+
+    /// Remembers it beside the location; an empty text takes it away.
+    pub(super) fn put(&self, location: &mut BackupStorageLocation) -> Result<()> {
+        let annotations = &mut location.metadata.annotations;
+        for (key, value) in [(ROLE_ARN, &self.role_arn), (EXTERNAL_ID, &self.external_id)] {
+            match value.as_deref() {
+                None => {}
+                Some("") => drop(annotations.remove(key)),
+                Some(value) => drop(annotations.insert(key.to_owned(), value.to_owned())),
+            }
+        }
+        let is_aws = location.spec.provider.trim_start_matches("velero.io/") == "aws";
+        if self.is_given() && !is_aws {
+            return Err(refused(
+                "roles are of provider aws",
+                "leave --role-arn away",
+            ));
+        }
+        if annotations.contains_key(EXTERNAL_ID) && !annotations.contains_key(ROLE_ARN) {
+            return Err(refused(
+                "an External ID belongs to a role, and none is named",
+                "give --role-arn; a role in a credentials file has its external_id there",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn refused(why: &str, hint: &str) -> CommandError {
+    CommandError::usage(Error::invalid(why).hint(hint))
 }
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     flags::new_name(&args.name)?;
     let location = location(context, &args)?;
+    if let Some(principal) = &args.print_trust_policy {
+        return print_policies(context, &location, principal);
+    }
     args.change.change(context, |all| {
         if all
             .iter()
@@ -121,6 +180,28 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+fn print_policies(
+    context: &Context,
+    location: &BackupStorageLocation,
+    principal: &str,
+) -> Result<Exit> {
+    if location.spec.provider.trim_start_matches("velero.io/") != "aws" {
+        return Err(refused(
+            "--print-trust-policy is for provider aws",
+            "other stores have no such documents",
+        ));
+    }
+    let principal = Some(principal).filter(|principal| !principal.is_empty());
+    let role = locations::role(location);
+    let policies = location::policies(location, role.as_ref(), principal);
+    let policies = policies.map_err(CommandError::usage)?;
+    output::print(&context.ui, Format::Json, &policies)?;
+    context.ui.note(
+        "trustPolicy is for the role (aws iam create-role --assume-role-policy-document), policy for what it may do (aws iam put-role-policy --policy-document)",
+    );
+    Ok(Exit::Done)
+}
+
 fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocation> {
     let mut location = BackupStorageLocation {
         api_version: API_VERSION.to_owned(),
@@ -139,6 +220,7 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
     spec.config = flags::pairs("--config", '=', &args.config)?;
     spec.default = args.default;
     spec.access_mode = Some(args.access_mode.into());
+    args.role.put(&mut location)?;
     secure(context, &mut location)?;
     Ok(location)
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::ChangeArgs;
-use super::create::{Mode, secure};
+use super::create::{Mode, RoleArgs, secure};
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
@@ -27,6 +27,8 @@ pub(crate) struct SetArgs {
     /// The provider's settings, key=value; `key=` takes one away (comma list, can be repeated)
     #[arg(long, value_name = "CONFIG")]
     config: Vec<String>,
+    #[command(flatten)]
+    role: RoleArgs,
     /// Whether anything may be written
     #[arg(long, value_enum, value_name = "MODE", ignore_case = true)]
     access_mode: Option<Mode>,
@@ -41,10 +43,11 @@ pub(crate) struct SetArgs {
 pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     let given = context.location_args();
     let secured = given.cacert.is_some() || given.credentials_file.is_some();
+    let secured = secured || args.role.is_given();
     if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
         return Err(CommandError::usage(
             Error::invalid("nothing to set is named")
-                .hint("name what to change: --default, --access-mode, --config, --credentials-file or --cacert"),
+                .hint("name what to change: --default, --access-mode, --config, --role-arn, --credentials-file or --cacert"),
         ));
     }
     args.change
@@ -74,6 +77,7 @@ fn change(context: &Context, args: &SetArgs, all: &mut [BackupStorageLocation]) 
     if let Some(default) = args.default {
         location.spec.default = default;
     }
+    args.role.put(location)?;
     secure(context, location)?;
     // Nothing is kept that could not be opened.
     context.open(location)?;

@@ -1,0 +1,242 @@
+//! What a location of AWS needs to be allowed, as the two documents that IAM takes: who may take its role, and what the role may do. Pure. No more than
+//! what this library asks of a bucket is in it; a call that is added here or in [`bucket`](crate::location::bucket) is added there.
+//!
+//! Grammar: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_grammar.html>.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::BackupStorageLocation;
+use crate::error::{Error, Result};
+use crate::location::{Role, client};
+
+const VERSION: &str = "2012-10-17";
+
+/// What is done to objects: read, written (in parts, too), removed, and asked whether they are locked.
+const OBJECTS: [&str; 6] = [
+    "s3:GetObject",
+    "s3:PutObject",
+    "s3:DeleteObject",
+    "s3:AbortMultipartUpload",
+    "s3:GetObjectRetention",
+    "s3:GetObjectLegalHold",
+];
+
+/// Both documents, `trustPolicy` and `policy`. `principal` is who takes the role: an account or an ARN; without it the role's own account.
+///
+/// # Errors
+/// `Invalid`, where the bucket, the role or the principal can be none, or nobody is named who may take the role.
+pub fn policies(
+    spec: &BackupStorageLocation,
+    role: Option<&Role>,
+    principal: Option<&str>,
+) -> Result<Value> {
+    if let Some(role) = role {
+        role.check("--role-arn")?;
+    }
+    // arn:PARTITION:iam::ACCOUNT:role/NAME
+    let parts: Vec<&str> = role.map_or(Vec::new(), |role| role.arn.split(':').collect());
+    let partition = parts.get(1).copied().unwrap_or("aws");
+    let account = parts.get(4).copied().filter(|account| is_account(account));
+    let root = |account: &str| format!("arn:{partition}:iam::{account}:root");
+    let principal = match (principal, account) {
+        (Some(account), _) if is_account(account) => root(account),
+        (Some(arn), _) if arn.starts_with("arn:") => arn.to_owned(),
+        (Some(other), _) => {
+            return Err(Error::invalid(format!("{other:?} can take no role")).hint(
+                "name an account (123456789012) or an ARN: the one whose keys the location has",
+            ));
+        }
+        (None, Some(account)) => root(account),
+        (None, None) => {
+            return Err(
+                Error::invalid("nobody is named who may take the role").hint(
+                    "give --role-arn, whose account is meant then, or --print-trust-policy=ACCOUNT",
+                ),
+            );
+        }
+    };
+    let mut trust = json!({
+        "Effect": "Allow",
+        "Principal": {"AWS": principal},
+        "Action": "sts:AssumeRole",
+    });
+    if let Some(id) = role.and_then(|role| role.external_id.as_ref()) {
+        trust["Condition"] = json!({"StringEquals": {"sts:ExternalId": id}});
+    }
+    Ok(json!({
+        "trustPolicy": {"Version": VERSION, "Statement": [trust]},
+        "policy": {"Version": VERSION, "Statement": allowed(spec, partition, account)?},
+    }))
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn allowed(
+    spec: &BackupStorageLocation,
+    partition: &str,
+    account: Option<&str>,
+) -> Result<Vec<Value>> {
+    let storage = &spec.spec.object_storage;
+    let bucket = client::bucket_name(&storage.bucket)?;
+    let bucket = format!("arn:{partition}:s3:::{bucket}");
+    let prefix = storage.prefix.as_deref().unwrap_or_default();
+    let prefix = literal(prefix.trim_matches('/'));
+    let below = if prefix.is_empty() {
+        "*".to_owned()
+    } else {
+        format!("{prefix}/*")
+    };
+    let mut list = json!({"Effect": "Allow", "Action": "s3:ListBucket", "Resource": bucket});
+    if !prefix.is_empty() {
+        list["Condition"] = json!({"StringLike": {"s3:prefix": below}});
+    }
+    let mut actions = OBJECTS.to_vec();
+    let set = |key: &str| client::set(&spec.spec.config, key);
+    if set("tagging").is_some() {
+        actions.push("s3:PutObjectTagging");
+    }
+    let objects = json!({
+        "Effect": "Allow", "Action": actions, "Resource": format!("{bucket}/{below}"),
+    });
+    let mut statements = vec![list, objects];
+    if let Some(key) = set("kmsKeyId") {
+        let region = super::region_name(set("region").unwrap_or(super::USUAL_REGION))?;
+        let of = |what: &str| {
+            let account = account.unwrap_or("*");
+            format!("arn:{partition}:kms:{region}:{account}:{what}")
+        };
+        let (resource, condition) = match key {
+            arn if arn.starts_with("arn:") => (arn.to_owned(), Map::new()),
+            alias if alias.starts_with("alias/") => {
+                let named = json!({"kms:RequestAlias": alias});
+                (
+                    of("key/*"),
+                    Map::from_iter([("StringEquals".to_owned(), named)]),
+                )
+            }
+            id => (of(&format!("key/{id}")), Map::new()),
+        };
+        let mut statement = json!({
+            "Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"], "Resource": resource,
+        });
+        if !condition.is_empty() {
+            statement["Condition"] = condition.into();
+        }
+        statements.push(statement);
+    }
+    Ok(statements)
+}
+
+/// A text that stands for itself: policies know `*`, `?` and `$`.
+fn literal(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '*' | '?' | '$' => format!("${{{c}}}"),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(prefix: &str, config: &[(&str, &str)]) -> BackupStorageLocation {
+        let mut location = BackupStorageLocation::default();
+        location.spec.provider = "aws".to_owned();
+        location.spec.object_storage.bucket = "b".to_owned();
+        location.spec.object_storage.prefix = Some(prefix.to_owned());
+        for (key, value) in config {
+            let config = &mut location.spec.config;
+            config.insert((*key).to_owned(), (*value).to_owned());
+        }
+        location
+    }
+
+    fn role(arn: &str, id: Option<&str>) -> Role {
+        Role {
+            arn: arn.to_owned(),
+            external_id: id.map(str::to_owned),
+        }
+    }
+
+    const ARN: &str = "arn:aws-cn:iam::123456789012:role/backup";
+
+    #[test]
+    fn who_takes_the_role_is_its_own_account_or_the_one_that_is_named() {
+        let plain = location("", &[]);
+        let with_id = role(ARN, Some("x-1"));
+        let all = policies(&plain, Some(&with_id), None).unwrap();
+        assert_eq!(
+            all["trustPolicy"]["Statement"][0],
+            json!({
+                "Effect": "Allow", "Principal": {"AWS": "arn:aws-cn:iam::123456789012:root"}, "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"sts:ExternalId": "x-1"}},
+            })
+        );
+        let user = "arn:aws:iam::210987654321:user/u";
+        for (role, principal, expected) in [
+            (
+                Some(role(ARN, None)),
+                Some("210987654321"),
+                "arn:aws-cn:iam::210987654321:root",
+            ),
+            (Some(role(ARN, None)), Some(user), user),
+            (None, Some("210987654321"), "arn:aws:iam::210987654321:root"),
+        ] {
+            let all = policies(&plain, role.as_ref(), principal).unwrap();
+            let trust = &all["trustPolicy"]["Statement"][0];
+            assert_eq!(trust["Principal"]["AWS"], expected);
+            assert_eq!(trust["Condition"], Value::Null);
+        }
+        for (role, principal) in [
+            (None, None),
+            (Some(role("x", None)), None),
+            (Some(role(ARN, None)), Some("somebody")),
+        ] {
+            assert!(policies(&plain, role.as_ref(), principal).is_err());
+        }
+        let nowhere = BackupStorageLocation::default();
+        assert!(policies(&nowhere, Some(&with_id), None).is_err());
+    }
+
+    #[test]
+    fn a_prefix_bounds_everything_and_settings_that_need_more_say_so() {
+        let statements = |prefix: &str, config: &[(&str, &str)]| {
+            let role = role(ARN, None);
+            let all = policies(&location(prefix, config), Some(&role), None).unwrap();
+            all["policy"]["Statement"].clone()
+        };
+        let whole = statements("", &[]);
+        assert_eq!(whole[0]["Condition"], Value::Null);
+        assert_eq!(whole[1]["Resource"], "arn:aws-cn:s3:::b/*");
+        let part = statements("/p/q*${x}/", &[]);
+        assert_eq!(part[0]["Resource"], "arn:aws-cn:s3:::b");
+        let below = "p/q${*}${$}{x}/*";
+        assert_eq!(
+            part[0]["Condition"],
+            json!({"StringLike": {"s3:prefix": below}})
+        );
+        assert_eq!(part[1]["Resource"], format!("arn:aws-cn:s3:::b/{below}"));
+        assert_eq!(part[1]["Action"], json!(OBJECTS));
+        assert_eq!(part[2], Value::Null);
+        let more = statements(
+            "",
+            &[("tagging", "a=b"), ("kmsKeyId", "1-2"), ("region", "cn-1")],
+        );
+        assert!(more[1]["Action"].to_string().contains("PutObjectTagging"));
+        assert_eq!(
+            more[2]["Resource"],
+            "arn:aws-cn:kms:cn-1:123456789012:key/1-2"
+        );
+        let alias = statements("", &[("kmsKeyId", "alias/k")]);
+        assert_eq!(
+            alias[2]["Condition"],
+            json!({"StringEquals": {"kms:RequestAlias": "alias/k"}})
+        );
+        let arn = statements("", &[("kmsKeyId", "arn:aws:kms:x:1:key/2")]);
+        assert_eq!(arn[2]["Resource"], "arn:aws:kms:x:1:key/2");
+    }
+}
