@@ -14,7 +14,7 @@ use backup_cli::error::{Exit, Result};
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup controller
-  kubectl backup controller --kubeconfig prod.yaml --namespace backups --concurrent-backups 4";
+  kubectl backup controller --kubeconfig prod.yaml --namespace backups --concurrent-backups 8";
 
 /// Serve Velero's objects: backups, schedules, restores
 ///
@@ -27,7 +27,7 @@ pub(crate) struct ControllerArgs {
     #[arg(short, long, value_name = "NS", default_value = "kubectl-backup", value_parser = Name::foreign, env = "KUBECTL_BACKUP_CONTROLLER_NAMESPACE", hide_env_values = true)]
     namespace: Name,
     /// Backups that are made at a time
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     concurrent_backups: u16,
     /// Refuse Restores: without the rights to write what they bring back, each would fail halfway
     #[arg(long)]

@@ -5,6 +5,7 @@ mod making;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use backup_core::api::{Backup, EXPIRES};
 use backup_core::backup::BackupOptions;
@@ -53,6 +54,9 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(5);
 /// So many are told their place in the queue.
 const TOLD: usize = 20;
 
+/// Places are told at most so often: each backup that begins moves all of them.
+const MOVES: Duration = Duration::from_secs(10);
+
 /// What is to be done with a backup now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
@@ -83,8 +87,12 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         .concurrent_backups
         .saturating_sub(desk.count(Work::Backup));
     let is_free = |object: &Value| desk.is_free(object);
-    let queue_is_known = !desk.knows_no_queue.load(Ordering::Relaxed);
-    let told = if queue_is_known { TOLD } else { 0 };
+    let mut queue_told = desk.queue_told();
+    let may_tell = queue_told.is_none_or(|at| at.elapsed() >= MOVES);
+    let told = match desk.knows_no_queue.load(Ordering::Relaxed) {
+        false if may_tell => TOLD,
+        _ => 0,
+    };
     let steps = plan(
         &all,
         &places,
@@ -94,6 +102,9 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         &mut desk.asked(),
         desk.now(),
     );
+    if steps.iter().any(|(_, step)| matches!(step, Step::Queue(_))) {
+        *queue_told = Some(Instant::now());
+    }
     for (object, step) in steps {
         match step {
             Step::Make(location) => desk.begin(&object, Work::Backup, |desk, object, stopped| {

@@ -97,6 +97,7 @@ pub(crate) struct Desk {
     identity: OnceCell<Option<String>>,
     /// The definition of Backups knows no phase Queued.
     pub(crate) knows_no_queue: AtomicBool,
+    queue_told: Mutex<Option<Instant>>,
     /// How the loop does.
     pub(crate) health: Health,
     history: Mutex<History>,
@@ -134,6 +135,7 @@ impl Desk {
             collected: Mutex::default(),
             identity: OnceCell::new(),
             knows_no_queue: AtomicBool::new(false),
+            queue_told: Mutex::default(),
             ui,
             cluster,
             settings,
@@ -314,6 +316,13 @@ impl Desk {
     pub(crate) fn objects(&self) -> Vec<Arc<Value>> {
         let kinds = self.kinds().into_iter();
         kinds.flat_map(|kind| kind.mirror().all()).collect()
+    }
+
+    /// When backups that wait were told their places last.
+    pub(crate) fn queue_told(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.queue_told
+            .lock()
+            .expect("nobody panics while holding it")
     }
 
     /// What the Schedules ask for.
