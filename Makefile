@@ -1,7 +1,7 @@
 # Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
 .DEFAULT_GOAL := build
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: build dist demo demo-etcd test check bench soak
+.PHONY: build dist demo demo-etcd test check bench soak soak-controller
 # Where the archives of `make dist` will be fetched from.
 URL := file://$(TARGET)/dist
 
@@ -44,7 +44,12 @@ bench: build
 	tests/tools/build >/dev/null
 	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup ETCD_LAUNCHER_BIN=$(TARGET)/release/etcd-launcher cargo run --locked -q --release -p tests --bin bench $(PARTS)
 
-## soak: the races and faults of the tests, many times over
-soak:
+## soak: the races and faults of the tests, many times over; then the controller for ten minutes of 100 schedules, and beside 5,000 backups, whose
+## figures are printed (BENCH.md has them). `make soak-controller`: that alone (PARTS="schedules many": one of them)
+soak: build
 	tests/tools/build >/dev/null
 	for round in 1 2 3 4 5; do KUBECTL_BACKUP_SOAK=20 .ci/test claims:: interrupted:: stores:: point_in_time:: || exit 1; done
+	$(MAKE) soak-controller
+soak-controller: build
+	tests/tools/build >/dev/null
+	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup cargo run --locked -q --release -p tests --bin soak $(PARTS)

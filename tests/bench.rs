@@ -1,7 +1,7 @@
 //! The budgets of object backups and restores, beside Velero and beside bare requests, in one run on one machine.
 //!
 //! Prints a table and keeps it in BENCH.md. It judges by ratios; a row that does not hold says so. Nothing here is a test.
-//! With arguments (`objects`, `tuned`, `many-objects`, `large-objects`, `etcd`, `etcd-restore`) only those parts are measured, and BENCH.md stays as it is.
+//! With arguments (`objects`, `tuned`, `many-objects`, `large-objects`, `controller`, `etcd`, `etcd-restore`) only those parts are measured, and BENCH.md stays as it is.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,8 @@
 // Beside this program there is a module of the tests of the same name.
 #[path = "bench/bare.rs"]
 mod bare;
+#[path = "bench/controller.rs"]
+mod controller;
 #[path = "bench/etcd.rs"]
 mod etcd;
 #[path = "bench/hosted.rs"]
@@ -36,15 +38,16 @@ const RUNS: usize = 5;
 const BUCKET: &str = "bench";
 
 fn main() {
-    let minio = Minio::start();
+    let minio = Minio::shared();
     minio.bucket(BUCKET);
     let mut table = Table::default();
     let asked: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("objects", objects::objects),
         ("tuned", scale::against_tuned),
         ("many-objects", scale::many_objects),
         ("large-objects", objects::large_objects),
+        ("controller", controller::beside_velero),
         ("etcd", etcd::snapshots),
         ("etcd-restore", hosted::restores),
     ];
@@ -57,7 +60,7 @@ fn main() {
     }
     for (name, measure) in parts {
         if asked.is_empty() || asked.iter().any(|part| part == name) {
-            measure(&minio, &mut table);
+            measure(minio, &mut table);
         }
     }
     let report = table.report();
@@ -65,15 +68,15 @@ fn main() {
     if !asked.is_empty() {
         return;
     }
-    fs::write(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../BENCH.md"),
-        report,
-    )
-    .unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../BENCH.md");
+    // What was measured in runs of their own stays below it.
+    let before = fs::read_to_string(&file).unwrap_or_default();
+    let others = before.find("\nMeasured in").map(|start| &before[start..]);
+    fs::write(&file, report + others.unwrap_or_default()).unwrap();
 }
 
 /// Measures something and writes its rows.
-type Part = fn(&Minio, &mut Table);
+type Part = fn(&'static Minio, &mut Table);
 
 fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();

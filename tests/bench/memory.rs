@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harness::proc::bytes;
 use harness::process::Output;
 use harness::run::Backup;
 
@@ -32,19 +33,12 @@ pub(super) fn measured(call: Backup, memory: fn(u32) -> u64) -> (Duration, u64, 
 
 /// Bytes of anonymous memory a process has now.
 pub(super) fn anonymous(pid: u32) -> u64 {
-    status(pid, "RssAnon:")
+    bytes(pid, "RssAnon")
 }
 
 /// The most memory a process ever had resident, in bytes; 0 when it is gone.
 pub(super) fn peak_of(pid: u32) -> u64 {
-    status(pid, "VmHWM:")
-}
-
-fn status(pid: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or(0, |kib| kib << 10)
+    bytes(pid, "VmHWM")
 }
 
 /// The same of a process and its children, summed.

@@ -55,6 +55,11 @@ impl Table {
         );
     }
 
+    /// Memory that has to hold nothing.
+    pub(super) fn memory_shown(&mut self, work: &str, ours: u64, peer: &str) {
+        self.push(work, &mebibytes(ours), peer, "", "", None);
+    }
+
     fn push(
         &mut self,
         work: &str,

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request};
 use object_store::aws::{AmazonS3Builder, AwsAuthorizer, AwsCredential};
 use object_store::client::HttpRequestBody;
@@ -350,6 +350,19 @@ impl Minio {
         self.runtime
             .block_on(store.put(&Key::from(key), content.into()))
             .unwrap_or_else(|error| panic!("put {bucket}/{key}: {error}"));
+    }
+
+    /// Stores many objects at once.
+    pub fn put_all(&self, bucket: &str, objects: impl IntoIterator<Item = (String, String)>) {
+        let store = self.open(bucket);
+        let puts = objects.into_iter().map(|(key, content)| {
+            let store = Arc::clone(&store);
+            async move { store.put(&Key::from(key), content.into()).await }
+        });
+        let puts = futures::stream::iter(puts).buffer_unordered(16);
+        self.runtime
+            .block_on(puts.try_for_each(|_| async { Ok(()) }))
+            .unwrap_or_else(|error| panic!("put many into {bucket}: {error}"));
     }
 
     pub fn delete(&self, bucket: &str, key: &str) {
