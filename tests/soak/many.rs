@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harness::load::Load;
 use harness::proc::{bytes, cpu_time};
 use harness::proxy::{Call, Proxy};
 use harness::run::Running;
@@ -11,12 +12,17 @@ use harness::served::{NAMESPACE, Served};
 use serde_json::{Value, json};
 
 use super::schedules::items;
-use super::{Row, mebibytes, row, say};
+use super::{Row, mebibytes, must, row, say};
 
 const SCHEDULES: usize = 500;
 const BACKUPS: usize = 5000;
 /// Measured for so long; figures are a minute's.
 const MINUTES: u32 = 3;
+
+/// What the Deployment of `install` may take.
+const LIMIT: u64 = 512 << 20;
+/// Backups that are made at a time by default.
+const AT_A_TIME: usize = 4;
 
 pub(super) fn run() -> Vec<Row> {
     let mut served = Served::without_controller("soak-many");
@@ -97,38 +103,80 @@ pub(super) fn run() -> Vec<Row> {
     for call in api.calls().iter().chain(&store.calls()) {
         say(&format!("{} {}", call.method, call.target));
     }
+    let peak = bytes(pid, "VmHWM");
+    large(&served);
+    let large = bytes(pid, "VmHWM");
     let title = format!("{SCHEDULES} Schedules and {BACKUPS} Backups");
+    let number = |calls: &[Call]| a_minute(calls.len());
     vec![
         row(
             &format!("{title}: from an empty cluster and a full bucket to an object for each"),
             format!("{:.0} s", found.as_secs_f64()),
         ),
         row("the same: most memory ever resident", mebibytes(finding)),
-        row(
+        must(
             &format!("{title}, nothing to be done: resident memory"),
             mebibytes(idle),
+            "at most 160 MiB",
+            idle <= 160 << 20,
         ),
-        row(
-            "the same: most memory ever resident",
-            mebibytes(bytes(pid, "VmHWM")),
-        ),
+        row("the same: most memory ever resident", mebibytes(peak)),
         row(
             "the same: processor time a minute",
             format!("{:.2} s", work.as_secs_f64()),
         ),
-        row(
+        must(
             "the same: requests to the API server a minute",
             by_kind(&requests),
+            "at most 60",
+            number(&requests) <= 60.0,
         ),
-        row(
+        must(
             "the same: requests to the bucket a minute",
             by_kind(&bucket),
+            "at most 12",
+            number(&bucket) <= 12.0,
         ),
         row(
             "a Backup of one namespace beside them: from kubectl apply to Completed, requests to the API server, to the bucket",
             of_one,
         ),
+        must(
+            &format!(
+                "{AT_A_TIME} Backups of 300 Secrets of 1 MiB at a time beside them: most memory ever resident"
+            ),
+            mebibytes(large),
+            "at most four fifths of what the Deployment may take",
+            large <= LIMIT / 5 * 4,
+        ),
     ]
+}
+
+/// As many large backups as are made at a time.
+fn large(served: &Served) {
+    let load = Load {
+        prefix: "large".to_owned(),
+        secrets: 300,
+        secret_bytes: 1_040_000,
+        half_random: true,
+        ..Load::default()
+    };
+    load.fill(&served.cluster.endpoint());
+    for number in 0..AT_A_TIME {
+        served.apply(&format!("{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: large-{number}, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [{}]}}}}", load.namespace(0)));
+    }
+    for number in 0..AT_A_TIME {
+        let backup = format!("backups/large-{number}");
+        harness::wait_for(&backup, Duration::from_secs(900), || {
+            let phase = served.object(&backup)?["status"]["phase"].take();
+            assert!(
+                !phase.as_str().unwrap_or_default().contains("Failed"),
+                "{backup}: {phase}\n{}",
+                served.log()
+            );
+            (phase == "Completed").then_some(())
+        });
+    }
 }
 
 /// Numbers of requests a minute, in all and of each kind.
