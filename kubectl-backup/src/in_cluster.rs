@@ -51,7 +51,7 @@ pub(crate) enum When {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "In the cluster")]
 pub(crate) struct InClusterArgs {
-    /// Let a controller do the work, with an object of Velero's kind, and follow it to its end. Ctrl-C ends the following alone: the controller goes on, until the object is deleted
+    /// Let a controller do the work, with an object of Velero's kind, and follow it to its end. Ctrl-C ends the following alone (exit code 130): the controller goes on, until the object is deleted
     #[arg(long, value_enum, value_name = "WHEN", default_value = "never", conflicts_with_all = ["contexts", "workspace"])]
     in_cluster: When,
     #[command(flatten)]
@@ -189,7 +189,11 @@ async fn look(
     is_always: bool,
 ) -> Result<Result<Controller, Error>> {
     let cluster = context.cluster().await?;
-    if !may_create(cluster, namespace, work).await? {
+    let may = match may_create(cluster, namespace, work).await {
+        Ok(may) => may,
+        Err(e) => return Ok(Err(e.into_error())),
+    };
+    if !may {
         return Ok(Err(Error::new(
             Kind::Forbidden,
             format!(
@@ -202,11 +206,13 @@ async fn look(
         Ok(holder) => holder,
         Err(why) => return Ok(Err(why)),
     };
-    let own = match is_always {
+    let here = match is_always {
         true => None,
-        false => Some(context.own_locations()?),
+        false => Some(match context.choose(context.asked_location()).await {
+            Ok(here) => here,
+            Err(e) => return Ok(Err(e.into_error())),
+        }),
     };
-    let veleros = context.velero_namespace().filter(|_| !is_always);
     let there = match object::list(cluster, Some(namespace)).await {
         Ok(there) => there,
         Err(e) if e.is_not_found() => Vec::new(),
@@ -218,8 +224,7 @@ async fn look(
     };
     let meant = Meant {
         asked: context.asked_location(),
-        own: own.as_ref(),
-        veleros,
+        here: here.as_ref(),
         namespace,
         work,
     };
@@ -290,7 +295,7 @@ async fn works(cluster: &Cluster, namespace: &str) -> Result<Result<String, Erro
     let until = tokio::time::Instant::now() + RENEWAL;
     while tokio::time::Instant::now() < until {
         tokio::time::sleep(OFTEN).await;
-        let now = lease(cluster, namespace).await?;
+        let now = lease(cluster, namespace).await.ok().flatten();
         let Some(now) = now.filter(|now| version(now) != version(&seen)) else {
             continue;
         };
@@ -307,10 +312,8 @@ async fn works(cluster: &Cluster, namespace: &str) -> Result<Result<String, Erro
 /// Which location is meant.
 struct Meant<'a> {
     asked: Option<&'a str>,
-    /// The client's own, where they come first.
-    own: Option<&'a Source>,
-    /// The namespace of a Velero whose locations are meant from here.
-    veleros: Option<&'a str>,
+    /// What is meant from here, where it has to be the same.
+    here: Option<&'a Choice>,
     namespace: &'a str,
     work: Work,
 }
@@ -319,23 +322,27 @@ impl Meant<'_> {
     /// Its name; nothing where a restore does not name one. Pure.
     fn of(&self, there: &[BackupStorageLocation]) -> Result<Option<String>, Error> {
         let namespace = self.namespace;
-        if let Some(own) = self.own {
-            match locations::choose(self.asked, std::slice::from_ref(own)) {
-                Ok(Choice::PerCluster) => {}
-                Err(e) if e.is_not_found() => {}
-                Ok(Choice::One(location) | Choice::Object(location)) => {
-                    return Err(Error::invalid(format!(
-                        "location {:?} is known here, and not there",
-                        location.metadata.name
-                    )));
-                }
-                Err(e) => return Err(e.into_error()),
+        let elsewhere = |what: String| Err(Error::invalid(what));
+        match self.here {
+            None => {}
+            Some(Choice::Object(here)) if here.metadata.namespace.as_deref() == Some(namespace) => {
             }
-        }
-        if let Some(other) = self.veleros.filter(|other| *other != namespace) {
-            return Err(Error::invalid(format!(
-                "the locations of namespace {other} are meant, for it is named as Velero's"
-            )));
+            Some(Choice::Object(here)) => {
+                return elsewhere(format!(
+                    "location {:?} of namespace {} is meant",
+                    here.metadata.name,
+                    here.metadata.namespace.as_deref().unwrap_or_default()
+                ));
+            }
+            Some(Choice::One(here)) => {
+                return elsewhere(format!(
+                    "location {:?} is known here, and not there",
+                    here.metadata.name
+                ));
+            }
+            Some(Choice::PerCluster) => {
+                return elsewhere("a folder of this machine is meant".to_owned());
+            }
         }
         let source = Source {
             title: format!("namespace {namespace}"),
@@ -377,10 +384,8 @@ impl Meant<'_> {
             ));
         }
         // A restore that names no location finds its backup's, wherever that is.
-        Ok(
-            (self.work == Work::Backup || self.asked.is_some() || self.own.is_some())
-                .then_some(name),
-        )
+        let is_said = self.work == Work::Backup || self.asked.is_some() || self.here.is_some();
+        Ok(is_said.then_some(name))
     }
 }
 
@@ -489,23 +494,13 @@ mod tests {
 
     fn found(
         asked: Option<&str>,
-        own: &[&str],
-        veleros: Option<&str>,
+        here: Option<&Choice>,
         there: &[BackupStorageLocation],
         work: Work,
     ) -> Result<Option<String>, String> {
-        let own = Source {
-            title: "own".to_owned(),
-            locations: own
-                .iter()
-                .map(|name| location(name, |one| one.spec.default = *name == "mine"))
-                .collect(),
-            in_cluster: false,
-        };
         let meant = Meant {
             asked,
-            own: Some(&own),
-            veleros,
+            here,
             namespace: "ns",
             work,
         };
@@ -524,45 +519,46 @@ mod tests {
                 one.status = json!({"phase": "Unavailable", "message": "no such bucket"});
             }),
         ];
-        let of = |asked, own: &[&str]| found(asked, own, None, &there, Work::Backup);
-        assert_eq!(of(None, &[]), Ok(Some("default".to_owned())));
+        let object = |namespace: &str| {
+            Choice::Object(Box::new(location("second", |one| {
+                one.metadata.namespace = Some(namespace.to_owned());
+            })))
+        };
+        let of = |asked, here: Option<&Choice>| found(asked, here, &there, Work::Backup);
+        assert_eq!(of(None, None), Ok(Some("default".to_owned())));
+        let same = object("ns");
         assert_eq!(
-            of(Some("second"), &["other"]),
+            of(Some("second"), Some(&same)),
             Ok(Some("second".to_owned()))
         );
-        for (asked, own, why) in [
-            (None, &["mine"][..], "known here, and not there"),
-            (Some("second"), &["second"], "known here, and not there"),
-            (Some("s3://b/p"), &[], "known here, and not there"),
-            (Some("nowhere"), &[], "not in namespace ns"),
-            (Some("second/eu"), &[], "no folders"),
-            (Some("reading"), &[], "read-only"),
-            (Some("away"), &[], "no such bucket"),
+        let own = Choice::One(Box::new(location("mine", |_| {})));
+        for (here, why) in [
+            (&own, "known here, and not there"),
+            (&object("velero"), "of namespace velero is meant"),
+            (&Choice::PerCluster, "a folder of this machine"),
         ] {
-            let refused = of(asked, own).unwrap_err();
+            let refused = of(None, Some(here)).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+        // Who says `always` means what is there, whatever has the name here.
+        for (asked, why) in [
+            (Some("s3://b/p"), "no BackupStorageLocation"),
+            (Some("nowhere"), "not in namespace ns"),
+            (Some("second/eu"), "no folders"),
+            (Some("reading"), "read-only"),
+            (Some("away"), "no such bucket"),
+        ] {
+            let refused = of(asked, None).unwrap_err();
             assert!(refused.contains(why), "{asked:?}: {refused}");
         }
-        let refused = found(None, &[], Some("velero"), &there, Work::Backup).unwrap_err();
-        assert!(refused.contains("namespace velero"), "{refused}");
-        assert!(found(None, &[], Some("ns"), &there, Work::Backup).is_ok());
-        let refused = found(None, &[], None, &[], Work::Backup).unwrap_err();
+        let refused = found(None, None, &[], Work::Backup).unwrap_err();
         assert!(refused.contains("no default"), "{refused}");
         // A restore finds its backup's location, and reads from one that takes no writes.
-        assert_eq!(found(None, &[], None, &[], Work::Restore), Ok(None));
+        assert_eq!(found(None, None, &[], Work::Restore), Ok(None));
         assert_eq!(
-            found(Some("reading"), &[], None, &there, Work::Restore),
+            found(Some("reading"), None, &there, Work::Restore),
             Ok(Some("reading".to_owned()))
         );
-        // Who says `always` means what is there, whatever has the name here.
-        let always = Meant {
-            asked: Some("s3://b/p"),
-            own: None,
-            veleros: None,
-            namespace: "ns",
-            work: Work::Backup,
-        };
-        let refused = always.of(&there).unwrap_err().sentence();
-        assert!(refused.contains("no BackupStorageLocation"), "{refused}");
     }
 
     #[test]

@@ -84,7 +84,10 @@ async fn end(
             Ok(_) => {
                 return Err(Error::not_found(format!("{title} {name} was removed")).into());
             }
-            Err(e) if e.error().kind() == Kind::Unreachable && answered.elapsed() < SILENCE => {}
+            // What passes by itself: no answer, or one of a server that is in trouble.
+            Err(e)
+                if matches!(e.error().kind(), Kind::Unreachable | Kind::Other)
+                    && answered.elapsed() < SILENCE => {}
             Err(e) => {
                 let e = e.into_error();
                 return Err(e
