@@ -19,13 +19,18 @@ use crate::place::on;
 /// What the README's commands begin with; each has a test below.
 const PROGRAMS: [&str; 2] = ["kubectl backup ", "etcd-launcher "];
 
-/// The lines of the README's `sh` blocks that begin with these words, without them.
+/// Where the way from Velero begins, and where it ends.
+const MOVING: [&str; 2] = ["\n## Moving from Velero\n", "\n## "];
+
+/// The lines of the README's `sh` blocks that begin with these words, without them; the way from Velero has a test of its own.
 pub(crate) fn commands(program: &str) -> Vec<Vec<String>> {
     let readme =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (before, moving) = readme.split_once(MOVING[0]).unwrap();
+    let (_, after) = moving.split_once(MOVING[1]).unwrap();
     let mut inside = false;
     let mut found = Vec::new();
-    for line in readme.lines() {
+    for line in before.lines().chain(after.lines()) {
         match line {
             "```sh" => inside = true,
             "```" => inside = false,
@@ -100,6 +105,161 @@ data: {greeting: hello}
             call = call.credentials_of(&minio);
         }
         call.ok();
+    }
+}
+
+/// The lines of the way from Velero.
+fn moving() -> Vec<String> {
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, moving) = readme.split_once(MOVING[0]).unwrap();
+    let (moving, _) = moving.split_once(MOVING[1]).unwrap();
+    let blocks = moving.split("```sh\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    blocks
+        .flat_map(|block| block.lines().map(str::to_owned))
+        .collect()
+}
+
+/// Velero has a namespace with all its objects, and a Deployment that no node runs; what the README tells is typed as it stands there.
+#[test]
+fn every_command_about_moving_from_velero_in_the_readme_works() {
+    let served = Served::without_controller("readme-moving");
+    let secret = [
+        "-n",
+        "kubectl-backup",
+        "delete",
+        "secret",
+        "cloud-credentials",
+    ];
+    served.cluster.kubectl(&secret);
+    let home = Folder::new("moving");
+    served
+        .cluster
+        .apply(&harness::velero::definitions(&home).to_string());
+    let keys = format!(
+        "--from-file=cloud={}",
+        served.minio.credentials_file().display()
+    );
+    for words in [
+        &["create", "namespace", "velero"][..],
+        &[
+            "-n",
+            "velero",
+            "create",
+            "secret",
+            "generic",
+            "cloud-credentials",
+            &keys,
+        ],
+        &[
+            "-n",
+            "velero",
+            "create",
+            "deployment",
+            "velero",
+            "--image=velero",
+        ],
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd/schedules.velero.io",
+            "crd/backupstoragelocations.velero.io",
+        ],
+    ] {
+        served.cluster.kubectl(words);
+    }
+    let (bucket, endpoint) = (&served.bucket, served.minio.endpoint());
+    served.apply(&format!(
+        r#"
+apiVersion: velero.io/v1
+kind: BackupStorageLocation
+metadata: {{name: default, namespace: velero}}
+spec:
+  provider: aws
+  default: true
+  objectStorage: {{bucket: {bucket}, prefix: prod}}
+  config: {{region: us-east-1, s3ForcePathStyle: "true", s3Url: "{endpoint}"}}
+status: {{phase: Available, lastValidationTime: "2026-11-20T01:00:00Z"}}
+---
+apiVersion: velero.io/v1
+kind: Schedule
+metadata: {{name: nightly, namespace: velero, labels: {{team: shop}}}}
+spec: {{schedule: "0 1 * * *", template: {{includedNamespaces: [default], storageLocation: default, ttl: 48h0m0s}}}}
+status: {{phase: Enabled, lastBackup: "2026-11-20T01:00:00Z"}}
+"#
+    ));
+    let object = |what: &str| served.cluster.try_kubectl(&["get", "-o", "json", what]);
+    let replicas = || -> serde_json::Value {
+        let path = "/apis/apps/v1/namespaces/velero/deployments/velero";
+        served.cluster.get_raw(path)["spec"]["replicas"].clone()
+    };
+    let (plugin, folder) = (tools::plugin(), tools::folder());
+    let folders = [plugin.parent().unwrap(), &folder].map(|one| one.display().to_string());
+    let path = format!("{}:/usr/bin:/bin", folders.join(":"));
+    let all = moving();
+    assert!(all.len() >= 11, "{all:?}");
+    let ended = |namespace: &str| {
+        let path = format!("/apis/velero.io/v1/namespaces/{namespace}/backups");
+        let list = served.cluster.get_raw(&path);
+        let all = list["items"].as_array().cloned().unwrap_or_default();
+        let mut ended = all
+            .into_iter()
+            .filter(|one| one["status"]["phase"] == "Completed");
+        let name = ended.next()?["metadata"]["name"].as_str()?.to_owned();
+        let marker = format!("prod/backups/{name}/velero-backup.json");
+        served.minio.try_get(bucket, &marker).map(|_| name)
+    };
+    let mut controller = None;
+    for line in &all {
+        if line.contains(" uninstall ") {
+            // Before it goes, it has made a backup.
+            let namespace = if line.contains("velero") {
+                "velero"
+            } else {
+                "kubectl-backup"
+            };
+            let made = harness::wait_for("a backup", Duration::from_secs(120), || ended(namespace));
+            assert!(made.starts_with("nightly-"), "{made}");
+            drop(controller.take().map(harness::run::Running::kill));
+        }
+        harness::run::program("/bin/sh", &["-c", line])
+            .env("PATH", &path)
+            .home(home.path())
+            .kubeconfig(served.cluster.kubeconfig())
+            .ok();
+        if line.contains(" install ") {
+            // No node runs the Deployment.
+            let at = if line.contains("velero") {
+                "velero"
+            } else {
+                "kubectl-backup"
+            };
+            controller = Some(served.call(&["--namespace", at]).spawn());
+        }
+        if line.ends_with("get backupstoragelocations.velero.io") {
+            served.wait("backupstoragelocations/default", "available", |object| {
+                object["status"]["phase"] == "Available"
+            });
+            let copied = served.object("backupstoragelocations/default").unwrap();
+            assert_eq!(copied["metadata"]["labels"], serde_json::Value::Null);
+        }
+        if line.contains("schedules.velero.io") {
+            let copied = served.object("schedules/nightly").unwrap();
+            assert_eq!(copied["spec"]["template"]["ttl"], "48h0m0s");
+        }
+        let is_back = line.ends_with("--replicas=1");
+        if is_back || line.ends_with("--replicas=0") {
+            assert_eq!(replicas(), i32::from(is_back), "{line}");
+        }
+    }
+    // Velero has what it had.
+    for what in ["namespace/velero", "crd/backups.velero.io"] {
+        assert_eq!(object(what).code, 0, "{what}");
+    }
+    for what in ["schedules/nightly", "backupstoragelocations/default"] {
+        let path = format!("/apis/velero.io/v1/namespaces/velero/{what}");
+        served.cluster.get_raw(&path);
     }
 }
 
