@@ -6,6 +6,7 @@ mod definitions;
 mod handed;
 mod installed;
 mod killed;
+mod kkp;
 mod outage;
 mod restores;
 mod schedules;

@@ -10,6 +10,7 @@ mod client;
 mod failure;
 pub mod guard;
 pub mod kept;
+pub mod kkp;
 pub(crate) mod local;
 pub mod object;
 pub mod store;

@@ -55,6 +55,17 @@ pub(crate) struct GlobalArgs {
         hide_env_values = true
     )]
     pub(crate) velero_namespace: Option<String>,
+    /// Context of the KKP master or seed whose ClusterBackupStorageLocations are meant: --location NAME/CLUSTER is the folder of a user cluster in the bucket of its project
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "KUBECTL_BACKUP_KKP_CONTEXT",
+        help_heading = "Location",
+        hide_short_help = true,
+        hide_env_values = true
+    )]
+    pub(crate) kkp_context: Option<String>,
     /// The same as Velero's own command takes it.
     #[arg(skip = std::env::var("VELERO_NAMESPACE").ok().filter(|name| !name.is_empty()))]
     pub(crate) velero_namespace_of_velero: Option<String>,

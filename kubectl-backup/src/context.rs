@@ -1,6 +1,7 @@
 //! What a command is given: the terminal, the clock, the cluster when it is first needed, and the location that is meant.
 
 mod connecting;
+mod kkp;
 mod lookup;
 mod velero;
 
@@ -63,6 +64,8 @@ pub(crate) struct Context {
     cluster: OnceCell<Cluster>,
     identity: OnceCell<Option<String>>,
     objects: OnceCell<velero::Found>,
+    /// The API server with KKP's locations, where it is another one.
+    kkp: OnceCell<Cluster>,
 }
 
 /// The user's wish to stop: one of the whole command, however many clusters are meant.
@@ -92,6 +95,7 @@ impl Context {
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
             objects: OnceCell::new(),
+            kkp: OnceCell::new(),
         }
     }
 
@@ -113,6 +117,7 @@ impl Context {
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
             objects: OnceCell::new(),
+            kkp: OnceCell::new(),
         }
     }
 
@@ -193,6 +198,7 @@ impl Context {
         for (flag, value) in [
             ("location", &self.global.location.location),
             ("velero-namespace", &self.global.velero_namespace),
+            ("kkp-context", &self.global.kkp_context),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" --{flag} {}", quoted(value)));
@@ -251,6 +257,22 @@ impl Context {
     /// # Errors
     /// No such location; a cluster that can not be asked.
     pub(crate) async fn choose(&self, asked: Option<&str>) -> Result<Choice> {
+        if self.global.kkp_context.is_some() {
+            return self.choose_of_kkp(asked).await;
+        }
+        match self.choose_of_all(asked).await {
+            // What nobody has may be KKP's.
+            Err(e) if e.is_not_found() && asked.is_some() => {
+                match self.kkp_location(asked.unwrap_or_default()).await? {
+                    Some(location) => Ok(Choice::Object(Box::new(location))),
+                    None => Err(e),
+                }
+            }
+            chosen => chosen,
+        }
+    }
+
+    async fn choose_of_all(&self, asked: Option<&str>) -> Result<Choice> {
         let own = self.own_locations()?;
         let missing = match locations::choose(asked, std::slice::from_ref(&own)) {
             Ok(Choice::PerCluster) => None,
@@ -298,8 +320,8 @@ impl Context {
     /// # Errors
     /// No such location; a cluster that was named and refuses.
     async fn choose_to_read(&self) -> Result<(Choice, Option<CommandError>)> {
-        if let Some(asked) = self.asked_location() {
-            return Ok((self.choose(Some(asked)).await?, None));
+        if self.global.kkp_context.is_some() || self.is_location_asked() {
+            return Ok((self.choose(self.asked_location()).await?, None));
         }
         let own = self.own_locations()?;
         let decided = locations::choose(None, &[own])?;
@@ -369,6 +391,7 @@ impl Context {
     /// No such location, a read-only one, or a cluster that is not reached.
     pub(crate) async fn location_to_write(&self) -> Result<Location> {
         let location = self.location_to_check().await?;
+        Self::refuse_to_write_to_kkp(&location.spec)?;
         if location.is_read_only() {
             return Err(Error::new(
                 Kind::Forbidden,

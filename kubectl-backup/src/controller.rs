@@ -11,6 +11,7 @@ mod expiry;
 mod history;
 mod http;
 mod known;
+mod launchers;
 mod leader;
 mod locations;
 mod metrics;
@@ -191,4 +192,5 @@ fn turn(desk: &Arc<Desk>) {
     restores::turn(desk);
     downloads::turn(desk);
     status_requests::turn(desk);
+    launchers::turn(desk);
 }

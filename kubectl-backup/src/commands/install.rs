@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use backup_core::api::crds;
 use backup_core::cluster::{Call, Cluster};
 use backup_core::definitions;
+use backup_core::location::kkp;
 use backup_core::schedule;
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
@@ -141,8 +142,16 @@ async fn chosen(context: &Context, namespace: &str) -> Result<Option<Place>> {
     let Some(asked) = context.asked_location() else {
         return Ok(None);
     };
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let location = match context.choose(Some(asked)).await? {
         Choice::One(location) => *location,
+        Choice::Object(location) if location.kind == kkp::KIND => {
+            Context::refuse_to_write_to_kkp(&location)?;
+            let keys = context.kkp_credentials(&location).await?;
+            let none = |_: &str| None;
+            let flags = context.location_args();
+            return place::of(*location, flags, keys.file, &none, namespace).map(Some);
+        }
         Choice::Object(_) | Choice::PerCluster => {
             return Err(refused(
                 &format!("location {asked:?} is an object of the cluster already"),
@@ -152,8 +161,14 @@ async fn chosen(context: &Context, namespace: &str) -> Result<Option<Place>> {
     };
     // Settings that nobody could open go nowhere.
     context.open(&location)?;
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    place::of(location, context.location_args(), &variable, namespace).map(Some)
+    place::of(
+        location,
+        context.location_args(),
+        None,
+        &variable,
+        namespace,
+    )
+    .map(Some)
 }
 
 fn scheduled(text: &str, namespace: &str) -> Result<Piece> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::{ApiError, Cluster};
-use backup_core::location::{Location, object};
+use backup_core::location::{Location, kkp, object};
 use backup_core::{Error, Kind};
 
 use super::Context;
@@ -166,6 +166,9 @@ impl Context {
     /// # Errors
     /// One that only works inside the cluster, with what to do instead; a Secret that is absent, or that this user may not read.
     pub(crate) async fn open_object(&self, mut spec: BackupStorageLocation) -> Result<Location> {
+        if spec.kind == kkp::KIND {
+            return self.open_kkp(spec).await;
+        }
         let namespace = spec.metadata.namespace.clone().unwrap_or_default();
         let title = format!("location {:?} of namespace {namespace}", spec.metadata.name);
         let flags = self.location_args();
@@ -225,7 +228,7 @@ impl<'e> Ambient<'e> {
 }
 
 /// Makes a location that works inside the cluster one that works from here, where that can be.
-async fn reachable(location: &mut BackupStorageLocation, title: &str) -> Result<()> {
+pub(super) async fn reachable(location: &mut BackupStorageLocation, title: &str) -> Result<()> {
     // No file of this machine is named by an object of a cluster.
     location.metadata.annotations.remove(CREDENTIALS_FILE);
     let spec = &mut location.spec;

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use super::history::History;
 use super::http::Health;
 use super::known::Known;
+use super::launchers::Launchers;
 use super::locations::Checked;
 use super::objects::{Objects, name, uid};
 use super::sync::Synced;
@@ -94,6 +95,8 @@ pub(crate) struct Desk {
     pub(crate) synced: Mutex<BTreeMap<String, Synced>>,
     /// When expired backups were removed last, by the location's uid.
     pub(crate) collected: Mutex<BTreeMap<String, Timestamp>>,
+    /// What is known of etcd-launchers.
+    pub(crate) launchers: Arc<tokio::sync::Mutex<Launchers>>,
     identity: OnceCell<Option<String>>,
     /// The definition of Backups knows no phase Queued.
     pub(crate) knows_no_queue: AtomicBool,
@@ -133,6 +136,7 @@ impl Desk {
             questions: objects("ServerStatusRequest", "serverstatusrequests"),
             synced: Mutex::default(),
             collected: Mutex::default(),
+            launchers: Arc::default(),
             identity: OnceCell::new(),
             knows_no_queue: AtomicBool::new(false),
             queue_told: Mutex::default(),

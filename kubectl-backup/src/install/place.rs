@@ -45,13 +45,14 @@ pub(crate) struct Place {
 /// A variable of the environment; an empty one is none.
 pub(crate) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The location as the cluster is to have it.
+/// The location as the cluster is to have it. `known` is a credentials file that was read already.
 ///
 /// # Errors
 /// One that means something of this machine alone; files that can not be read; keys that do not last.
 pub(crate) fn of(
     mut location: BackupStorageLocation,
     given: &LocationArgs,
+    known: Option<Vec<u8>>,
     variable: Variable<'_>,
     namespace: &str,
 ) -> Result<Place> {
@@ -64,7 +65,8 @@ pub(crate) fn of(
     }
     let name = match location.metadata.name.as_str() {
         url if url.contains("://") => "default".to_owned(),
-        name => name.to_owned(),
+        // The folder of one cluster in a bucket of KKP's.
+        name => name.split('/').next().unwrap_or_default().to_owned(),
     };
     let remembered = location.metadata.annotations.get(CREDENTIALS_FILE);
     let file = given.given_credentials().map(Path::to_owned);
@@ -92,7 +94,10 @@ pub(crate) fn of(
     let secret = format!("{name}-credentials");
     let mut data = serde_json::Map::new();
     let mut by_hand = format!("kubectl create secret generic {secret} --namespace {namespace}");
-    let found = keys(&location, file.as_deref(), variable)?;
+    let found = match known.filter(|_| given.credentials_file.is_none()) {
+        Some(known) => Some(known),
+        None => keys(&location, file.as_deref(), variable)?.map(String::into_bytes),
+    };
     let spec = &mut location.spec;
     spec.config.remove("profile");
     if let Some(text) = found {
@@ -232,7 +237,7 @@ mod tests {
         };
         let mut named = location("s3://b/p?endpoint=https://minio:9000&region=x&profile=work");
         named.metadata.name = "offsite".to_owned();
-        let place = of(named, &given, &environment(&[]), "ns").unwrap();
+        let place = of(named, &given, None, &environment(&[]), "ns").unwrap();
         let [secret, object] = &place.pieces[..] else {
             panic!("{place:?}")
         };
@@ -276,7 +281,7 @@ mod tests {
             locations::ROLE_ARN.to_owned(),
             "arn:aws:iam::210987654321:role/c".to_owned(),
         );
-        let place = of(named, &given, &environment(&[]), "ns").unwrap();
+        let place = of(named, &given, None, &environment(&[]), "ns").unwrap();
         let role = "role_session_name = kubectl-backup\nduration_seconds = 3600\nregion = eu-1\n";
         assert_eq!(
             held(&place.pieces[0]),
@@ -301,7 +306,14 @@ mod tests {
             ("AWS_ENDPOINT_URL", "http://store:9000"),
         ];
         let given = LocationArgs::default();
-        let place = of(location("s3://b"), &given, &environment(&variables), "ns").unwrap();
+        let place = of(
+            location("s3://b"),
+            &given,
+            None,
+            &environment(&variables),
+            "ns",
+        )
+        .unwrap();
         assert!(held(&place.pieces[0]).contains("aws_access_key_id = A\n"));
         let object = &place.pieces[1].object;
         assert_eq!(object["metadata"]["name"], "default");
@@ -313,6 +325,7 @@ mod tests {
         let place = of(
             location("s3://b"),
             &given,
+            None,
             &environment(&variables[2..3]),
             "ns",
         )
@@ -379,7 +392,8 @@ mod tests {
                 "can not read",
             ),
         ] {
-            let refused = of(location(url), &given, &environment(variables), "ns").unwrap_err();
+            let refused =
+                of(location(url), &given, None, &environment(variables), "ns").unwrap_err();
             assert_eq!(refused.exit(), Exit::Usage, "{part}");
             assert!(
                 refused.error().to_string().contains(part),

@@ -15,13 +15,13 @@ use super::scope::ControlPlane;
 use backup_cli::error::Result;
 
 /// A launcher that does not renew its Lease for so long is held to be gone.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
 const RESTORES: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/etcdrestores.kubermatic.k8c.io";
 
 /// Watches one Lease.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// Nothing where launchers are none of this cluster's.
     path: Option<String>,
     /// The Lease as it was last seen, nothing where it was absent; and since when it is so.
@@ -30,7 +30,7 @@ pub(super) struct Watch {
 
 /// What can be said of the launchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sign {
+pub(crate) enum Sign {
     /// One renewed its Lease while it was watched.
     Alive,
     /// Nothing can be said yet.
@@ -44,15 +44,18 @@ pub(super) enum Sign {
 impl Watch {
     /// Begins to watch; whose the kinds are is looked up once.
     pub(super) async fn start(cluster: &Cluster, plane: &ControlPlane) -> Self {
+        // Who may not read definitions can not tell, and then nothing is written.
+        let ours = are_ours(cluster).await.unwrap_or(false);
+        Self::of(plane, ours)
+    }
+
+    /// The same where it is known already whether the kinds are ours.
+    pub(crate) fn of(plane: &ControlPlane, ours: bool) -> Self {
         let lease = format!(
             "/apis/coordination.k8s.io/v1/namespaces/{}/leases/{}",
             plane.namespace,
             lease_name(&plane.cluster)
         );
-        // Who may not read definitions can not tell, and then nothing is written.
-        let crd = cluster.get(RESTORES).await.ok();
-        let crd = crd.and_then(|body| serde_json::from_slice(&body).ok());
-        let ours = crd.is_some_and(|crd| matches!(ownership(&crd), Ownership::Ours(_)));
         Self {
             path: ours.then_some(lease),
             seen: None,
@@ -60,7 +63,7 @@ impl Watch {
     }
 
     /// Looks at the Lease once more; where this user may not read it, nothing can be said.
-    pub(super) async fn look(&mut self, cluster: &Cluster) -> Result<Sign> {
+    pub(crate) async fn look(&mut self, cluster: &Cluster) -> Result<Sign> {
         let Some(path) = &self.path else {
             return Ok(Sign::Unknown);
         };
@@ -102,8 +105,21 @@ impl Watch {
     }
 }
 
+/// Whether the kinds are there, and ours.
+///
+/// # Errors
+/// The API server's.
+pub(crate) async fn are_ours(cluster: &Cluster) -> Result<bool> {
+    match cluster.get(RESTORES).await {
+        Ok(body) => Ok(serde_json::from_slice(&body)
+            .is_ok_and(|crd| matches!(ownership(&crd), Ownership::Ours(_)))),
+        Err(e) if e.is_not_found() => Ok(false),
+        Err(e) => Err(Error::from(e).into()),
+    }
+}
+
 /// Writes EtcdLauncherNotEnabled, onto an empty phase only and only where nobody wrote in between. Returns whether it stands now.
-pub(super) async fn not_enabled(cluster: &Cluster, restore: &Object<EtcdRestore>) -> Result<bool> {
+pub(crate) async fn not_enabled(cluster: &Cluster, restore: &Object<EtcdRestore>) -> Result<bool> {
     let mut status = restore.it.status.clone().unwrap_or_default();
     if status.phase.is_some() {
         return Ok(status.phase == Some(RestorePhase::EtcdLauncherNotEnabled));

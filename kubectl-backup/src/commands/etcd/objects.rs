@@ -20,19 +20,19 @@ const PAGE: usize = 500;
 const LARGEST: usize = 64 << 20;
 
 /// A kind that these commands handle.
-pub(super) trait Hosted: Resource<DynamicType = ()> + Serialize + DeserializeOwned {}
+pub(crate) trait Hosted: Resource<DynamicType = ()> + Serialize + DeserializeOwned {}
 
 impl<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned> Hosted for K {}
 
 /// An object, and as the server sent it, with fields of newer programs.
 #[derive(Clone, Debug)]
-pub(super) struct Object<K> {
-    pub(super) it: K,
-    pub(super) raw: Value,
+pub(crate) struct Object<K> {
+    pub(crate) it: K,
+    pub(crate) raw: Value,
 }
 
 impl<K: Hosted> Object<K> {
-    fn read(raw: Value) -> Result<Self> {
+    pub(crate) fn read(raw: Value) -> Result<Self> {
         let it = serde_json::from_value(raw.clone()).map_err(|e| {
             let name = raw["metadata"]["name"].as_str().unwrap_or_default();
             Error::new(
@@ -44,11 +44,11 @@ impl<K: Hosted> Object<K> {
         Ok(Self { it, raw })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.it.meta().name.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.it.meta().namespace.as_deref().unwrap_or_default()
     }
 
@@ -88,28 +88,40 @@ fn refused<K: Hosted>(e: ApiError) -> CommandError {
 }
 
 /// Objects of a namespace, or of all, by namespace and name.
-pub(super) async fn list<K: Hosted>(
+pub(crate) async fn list<K: Hosted>(
     cluster: &Cluster,
     namespace: Option<&str>,
 ) -> Result<Vec<Object<K>>> {
+    let all = list_raw::<K>(cluster, namespace).await?;
+    let mut objects: Vec<_> = all
+        .into_iter()
+        .map(Object::<K>::read)
+        .collect::<Result<_>>()?;
+    objects.sort_by(|a, b| (a.namespace(), a.name()).cmp(&(b.namespace(), b.name())));
+    Ok(objects)
+}
+
+/// The same as the server sent them, whatever they are.
+pub(crate) async fn list_raw<K: Hosted>(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+) -> Result<Vec<Value>> {
     let path = path::<K>(namespace, None);
     let mut objects = Vec::new();
     let mut token = String::new();
     loop {
         let page = format!("{path}?limit={PAGE}{token}");
         let body = cluster.get_bounded(&page, LARGEST).await;
-        let page: Value = decode(&body.map_err(|e| forbidden_everywhere::<K>(e, namespace))?)?;
-        for raw in page["items"].as_array().into_iter().flatten() {
-            objects.push(Object::<K>::read(raw.clone())?);
+        let mut page: Value = decode(&body.map_err(|e| forbidden_everywhere::<K>(e, namespace))?)?;
+        if let Value::Array(items) = page["items"].take() {
+            objects.extend(items);
         }
         match page["metadata"]["continue"].as_str() {
-            None | Some("") => break,
+            None | Some("") => return Ok(objects),
             // Tokens are of letters that a URL takes.
             Some(next) => token = format!("&continue={next}"),
         }
     }
-    objects.sort_by(|a, b| (a.namespace(), a.name()).cmp(&(b.namespace(), b.name())));
-    Ok(objects)
 }
 
 /// Who may look into one namespace is told to name it.
@@ -128,7 +140,7 @@ fn decode(body: &[u8]) -> Result<Value> {
 }
 
 /// One object.
-pub(super) async fn get<K: Hosted>(
+pub(crate) async fn get<K: Hosted>(
     cluster: &Cluster,
     namespace: Option<&str>,
     name: &str,
@@ -172,7 +184,7 @@ pub(super) async fn annotate<K: Hosted>(
 }
 
 /// What became of a write that goes through only where nothing came in between.
-pub(super) enum Written {
+pub(crate) enum Written {
     /// It was written.
     Yes,
     /// Somebody else wrote in between.

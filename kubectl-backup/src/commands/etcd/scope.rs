@@ -29,9 +29,9 @@ pub(crate) struct ScopeArgs {
 
 /// A control plane and its namespace.
 #[derive(Clone, Debug)]
-pub(super) struct ControlPlane {
-    pub(super) cluster: String,
-    pub(super) namespace: String,
+pub(crate) struct ControlPlane {
+    pub(crate) cluster: String,
+    pub(crate) namespace: String,
 }
 
 impl ScopeArgs {
