@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use backup_core::Error;
 use backup_core::api::{API_VERSION, BackupStorageLocation};
 use backup_core::layout::TOP_FOLDERS;
-use backup_core::location::url;
+use backup_core::location::{store_address, url};
 
 use crate::error::{CommandError, Result};
 
@@ -226,8 +226,7 @@ pub fn place(location: &BackupStorageLocation) -> String {
 /// The same with the store's own address where the location names one: a bucket's name alone does not say whose it is.
 pub fn place_and_endpoint(location: &BackupStorageLocation) -> String {
     let place = place(location);
-    let url = location.spec.config.get("s3Url").map(String::as_str);
-    let Some(url) = url.filter(|url| !url.is_empty()) else {
+    let Some(url) = store_address(&location.spec) else {
         return place;
     };
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));

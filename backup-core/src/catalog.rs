@@ -197,7 +197,7 @@ pub(crate) fn near(what: &str, name: &str, names: &[String]) -> Option<String> {
 }
 
 /// Edits from one name to the other.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut corner = i;

@@ -2,12 +2,14 @@
 //! A provider is a file with one function `open(spec, credentials)` that gives a [`Backend`](backend::Backend).
 
 pub(crate) mod aws;
+mod azure;
 pub(crate) mod backend;
 pub(crate) mod bucket;
 pub mod check;
 pub mod claim;
 mod client;
 mod failure;
+mod gcp;
 pub mod guard;
 pub mod kept;
 pub mod kkp;
@@ -22,7 +24,8 @@ pub mod url;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::api::{AccessMode, BackupStorageLocation};
+use crate::api::{AccessMode, BackupStorageLocation, BackupStorageLocationSpec};
+use crate::catalog::distance;
 use crate::error::{Error, Result};
 
 pub use aws::{credentials_file, policies};
@@ -121,15 +124,13 @@ pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<L
     let backend = match provider.strip_prefix("velero.io/").unwrap_or(provider) {
         "aws" => aws::open(spec, credentials),
         "local" => local::open(spec, credentials),
-        "gcp" | "azure" => Err(Error::invalid(format!(
-            "provider {provider:?} is not supported yet"
-        ))
-        .hint("aws (with every S3-compatible store) and local are")),
+        "gcp" => gcp::open(spec, credentials),
+        "azure" => azure::open(spec, credentials),
         "" => Err(Error::invalid("the location names no provider")
-            .hint("set spec.provider to aws or local")),
+            .hint(format!("set spec.provider to {}", providers()))),
         _ => Err(
             Error::invalid(format!("provider {provider:?} is not known"))
-                .hint("spec.provider is aws or local"),
+                .hint(format!("spec.provider is {}", providers())),
         ),
     }
     .map_err(|e| e.context(format!("location {name:?} can not be used")))?;
@@ -155,6 +156,39 @@ pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<L
     })
 }
 
+/// The providers there are.
+const PROVIDERS: [&str; 4] = ["aws", "gcp", "azure", "local"];
+
+fn providers() -> String {
+    let (last, first) = PROVIDERS.split_last().unwrap_or((&"", &[]));
+    format!("{} or {last}", first.join(", "))
+}
+
+/// The config keys of a provider that lead to a store or a sign-in service of one's own, the store's first.
+fn address_keys(spec: &BackupStorageLocationSpec) -> &'static [&'static str] {
+    let provider = spec.provider.as_str();
+    match provider.strip_prefix("velero.io/").unwrap_or(provider) {
+        "aws" => &["s3Url"],
+        "gcp" => &["storeEndpoint", "universeDomain"],
+        "azure" => &["storageAccountURI", "activeDirectoryAuthorityURI"],
+        _ => &[],
+    }
+}
+
+/// The first config key by which a spec leads to others than its provider, to whom keys that it does not bring are not known.
+pub fn leads_elsewhere(spec: &BackupStorageLocationSpec) -> Option<&'static str> {
+    let keys = address_keys(spec).iter().copied();
+    keys.into_iter()
+        .find(|key| client::set(&spec.config, key).is_some())
+}
+
+/// What tells a store from others with a bucket of the same name: its address, or for Azure the account.
+pub fn store_address(spec: &BackupStorageLocationSpec) -> Option<&str> {
+    let key = address_keys(spec).first()?;
+    let account = || client::set(&spec.config, "storageAccount");
+    client::set(&spec.config, key).or_else(account)
+}
+
 /// Errors unless every config key is one the provider knows.
 fn known_keys(provider: &str, config: &BTreeMap<String, String>, known: &[&str]) -> Result<()> {
     let Some(key) = config.keys().find(|key| !known.contains(&key.as_str())) else {
@@ -163,7 +197,13 @@ fn known_keys(provider: &str, config: &BTreeMap<String, String>, known: &[&str])
     let hint = if known.is_empty() {
         format!("provider {provider} takes no config")
     } else {
-        format!("the keys of provider {provider} are {}", known.join(", "))
+        let nearest = known.iter().min_by_key(|one| distance(key, one));
+        let meant = nearest.filter(|one| distance(key, one) <= 3);
+        let meant = meant.map_or(String::new(), |one| format!("{one} may be meant; "));
+        format!(
+            "{meant}the keys of provider {provider} are {}",
+            known.join(", ")
+        )
     };
     Err(Error::invalid(format!("config key {key:?} is not known")).hint(hint))
 }

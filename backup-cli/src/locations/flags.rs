@@ -1,5 +1,5 @@
 //! `--location`, `--credentials-file` and `--cacert`, and opening what they mean. Reads the files named here, and the environment's
-//! `AWS_*` and the files of AWS's tools where no credentials are.
+//! variables for the providers' own tools, and the files of AWS's, where no credentials are.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::error::Result;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Location")]
 pub struct LocationArgs {
-    /// Location of backups: a name from `location get`, or a URL (s3://bucket/prefix?endpoint=..&region=.., file:///folder)
+    /// Location of backups: a name from `location get`, or a URL (s3://bucket/prefix?endpoint=..&region=.., gs://bucket/prefix, az://container/prefix?storage-account=.., file:///folder)
     #[arg(
         long,
         visible_alias = "storage-location",
@@ -46,11 +46,21 @@ fn of_environment(name: &str) -> Option<PathBuf> {
     (!value.is_empty()).then(|| value.into())
 }
 
-/// The SDK's variables.
-fn aws_variables() -> Vec<(String, String)> {
+/// The variables of the providers' own tools.
+fn sdk_variables() -> Vec<(String, String)> {
+    const OTHERS: [&str; 5] = [
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "CLOUDSDK_CONFIG",
+        "GCE_METADATA_HOST",
+        "IDENTITY_ENDPOINT",
+        "HOME",
+    ];
+    let ours = |name: &str| {
+        name.starts_with("AWS_") || name.starts_with("AZURE_") || OTHERS.contains(&name)
+    };
     std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("AWS_"))
+        .filter(|(name, _)| ours(name))
         .collect()
 }
 
@@ -104,11 +114,21 @@ pub fn role(location: &BackupStorageLocation) -> Option<Role> {
     })
 }
 
-/// Whether the environment holds keys.
-pub fn has_keys_in_environment() -> bool {
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
-        .iter()
-        .all(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+/// Whether the environment holds keys for a provider.
+pub fn has_keys_in_environment(provider: &str) -> bool {
+    let sets: &[&[&str]] = match provider.trim_start_matches("velero.io/") {
+        "aws" => &[&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]],
+        "gcp" => &[&["GOOGLE_APPLICATION_CREDENTIALS"]],
+        "azure" => &[
+            &["AZURE_STORAGE_ACCOUNT_ACCESS_KEY"],
+            &["AZURE_STORAGE_KEY"],
+            &["AZURE_STORAGE_SAS_TOKEN"],
+            &["AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"],
+        ],
+        _ => &[],
+    };
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    sets.iter().any(|set| set.iter().all(is_set))
 }
 
 impl LocationArgs {
@@ -162,11 +182,12 @@ impl LocationArgs {
             credentials.of_object = false;
         }
         if credentials.file.is_some() {
-            credentials.beside_file = aws_variables();
+            credentials.beside_file = sdk_variables();
         } else {
-            credentials.environment = aws_variables();
+            credentials.environment = sdk_variables();
+            let is_aws = spec.spec.provider.trim_start_matches("velero.io/") == "aws";
             // An object of a cluster is not to choose among this user's profiles.
-            if !credentials.of_object {
+            if is_aws && !credentials.of_object {
                 credentials.shared =
                     shared(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))?;
             }

@@ -23,6 +23,7 @@ use super::Credentials;
 use super::backend::Backend;
 use super::bucket::Bucket;
 use super::client;
+use super::failure;
 use super::kept::Attentive;
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
@@ -128,6 +129,7 @@ pub(crate) fn open(
         parts: writes.clone(),
         writes,
         place,
+        words: &failure::S3,
         tags: tags(set("tagging").unwrap_or_default())?,
     }))
 }

@@ -100,6 +100,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Gives an upload up; fine where it is unknown.
     async fn abort(&self, key: &str, id: &str) -> Result<(), Failure>;
 
+    /// Asks whether an object could be written now, with no body that might hide the answer; a store that can not say so says yes.
+    async fn may_write(&self, key: &str) -> Result<(), Failure> {
+        let id = self.begin(key).await?;
+        self.abort(key, &id).await
+    }
+
     /// What would stay of an object that is removed; nothing where there is none.
     async fn kept(&self, _key: &str) -> Result<Kept, Failure> {
         Ok(Kept::default())

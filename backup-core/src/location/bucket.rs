@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use http::Method;
 use jiff::Timestamp;
 use object_store::multipart::{MultipartStore, PartId};
@@ -18,7 +18,7 @@ use object_store::{
 };
 
 use super::backend::{Backend, Failure, Reading};
-use super::failure;
+use super::failure::{self, Words};
 use super::kept::Kept;
 use super::store::{Created, Entry};
 use crate::error::{Error, Kind};
@@ -36,6 +36,8 @@ pub(crate) struct Bucket {
     pub parts: Arc<dyn MultipartStore>,
     /// For messages.
     pub place: String,
+    /// What its refusals mean.
+    pub words: &'static Words,
     /// Tags of every object.
     pub tags: TagSet,
     /// Signs addresses, where the store knows such.
@@ -44,7 +46,7 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     fn failure(&self, doing: &str, error: object_store::Error) -> Failure {
-        failure::of(doing, &self.place, error)
+        failure::of(self.words, doing, &self.place, error)
     }
 
     fn path(&self, key: &str) -> Result<Path, Failure> {
@@ -127,13 +129,13 @@ impl Backend for Bucket {
                 return Err(self.settled(&path, failure).await);
             }
         };
-        let place = self.place.clone();
+        let (place, words) = (self.place.clone(), self.words);
         Ok(Reading {
             size: got.meta.size,
             version: got.meta.e_tag.clone(),
             body: got
                 .into_stream()
-                .map(move |chunk| chunk.map_err(|e| failure::of(&doing, &place, e)))
+                .map(move |chunk| chunk.map_err(|e| failure::of(words, &doing, &place, e)))
                 .boxed(),
         })
     }
@@ -174,7 +176,7 @@ impl Backend for Bucket {
         folder: &str,
         after: Option<&str>,
     ) -> BoxStream<'static, Result<Entry, Failure>> {
-        let place = self.place.clone();
+        let (place, words) = (self.place.clone(), self.words);
         let doing = format!("list {folder}");
         let prefix = match self.path(folder.trim_end_matches('/')) {
             Ok(path) => path,
@@ -182,13 +184,18 @@ impl Backend for Bucket {
         };
         let found = match after.map(|after| self.path(after)) {
             None => self.objects.list(Some(&prefix)),
-            Some(Ok(after)) => self.objects.list_with_offset(Some(&prefix), &after),
+            // Not every store heeds the offset: what comes again is not told again.
+            Some(Ok(after)) => self
+                .objects
+                .list_with_offset(Some(&prefix), &after)
+                .try_filter(move |meta| futures::future::ready(meta.location > after))
+                .boxed(),
             Some(Err(e)) => return futures::stream::once(async { Err(e) }).boxed(),
         };
         found
             .map(move |meta| match meta {
                 Ok(meta) => Ok(entry(&meta)),
-                Err(e) => Err(failure::of(&doing, &place, e)),
+                Err(e) => Err(failure::of(words, &doing, &place, e)),
             })
             .boxed()
     }

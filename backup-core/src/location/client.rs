@@ -104,19 +104,34 @@ pub(super) fn endpoint(key: &str, text: &str, example: &str) -> Result<Url> {
     Ok(url)
 }
 
+/// An address of a sign-in service, where the text is one.
+pub(super) fn endpoint_of(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_http = ["http", "https"].contains(&url.scheme()) && url.host_str().is_some();
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    (is_http && is_bare).then_some(url)
+}
+
 /// An address for messages, and as object_store wants it.
 pub(super) fn shown(url: &Url) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
 /// Whether a proxy of the environment can never be meant.
-fn is_this_machine(url: &Url) -> bool {
+pub(super) fn is_this_machine(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,
     }
+}
+
+/// An explicit proxy that excludes every host: the environment's is not looked at.
+pub(super) fn past_proxies(options: ClientOptions) -> ClientOptions {
+    options
+        .with_proxy_url("http://127.0.0.1:9")
+        .with_proxy_excludes("*,127.0.0.0/8,169.254.0.0/16,::1")
 }
 
 /// How a store is asked. `silence` is how long it may say nothing.
@@ -137,11 +152,8 @@ pub(super) fn options(
         .with_allow_http(is_plain)
         // An image of etcd has none, and who does not ask for any should not fail for them.
         .with_no_system_certificates(is_plain);
-    if let Some(url) = endpoint.filter(|url| is_this_machine(url)) {
-        // An explicit proxy that excludes every host: the environment's is not looked at.
-        options = options
-            .with_proxy_url(url.as_str())
-            .with_proxy_excludes("*,127.0.0.0/8,::1");
+    if endpoint.is_some_and(is_this_machine) {
+        options = past_proxies(options);
     }
     let storage = &spec.spec.object_storage;
     let mut authorities: Vec<(&str, Vec<u8>)> = Vec::new();

@@ -1,4 +1,8 @@
-//! What a bucket's refusals mean: who should change which setting. Pure.
+//! What a bucket's refusals mean: who should change which setting. Pure. The codes of each provider and the names of its settings are its
+//! [`Words`]; those of S3 are here, the others have a file each.
+
+mod azure;
+mod gcs;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,6 +11,33 @@ use object_store::client::{HttpError, HttpErrorKind};
 
 use super::backend::Failure;
 use crate::error::{Error, Kind};
+
+pub(crate) use azure::AZURE;
+pub(crate) use gcs::GCS;
+
+/// What a provider calls its settings, and what its codes mean.
+#[derive(Debug)]
+pub(crate) struct Words {
+    /// The setting with the store's address.
+    endpoint: &'static str,
+    /// What else may lead to another address.
+    address: &'static str,
+    /// What to do about an action that is not allowed.
+    rights: &'static str,
+    /// What to do where nobody says who we are.
+    nobody: &'static str,
+    /// The meaning of a code, in its whole text.
+    code: fn(code: &str, text: &str) -> Option<(Kind, String)>,
+}
+
+/// S3 and what speaks its language.
+pub(crate) const S3: Words = Words {
+    endpoint: "config.s3Url",
+    address: "config.s3Url (or config.region)",
+    rights: "the store refuses these keys or this action: check the location's credentials file and the bucket's policy",
+    nobody: "no keys were given and this machine has no role of its own: give the location a credentials file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    code: s3,
+};
 
 /// All causes of an error in one line.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
@@ -27,7 +58,8 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 
 /// Whether a "not found" is about the bucket and not about an object.
 pub(crate) fn names_missing_bucket(error: &(dyn StdError + 'static)) -> bool {
-    chain(error).contains("NoSuchBucket")
+    let text = chain(error);
+    text.contains("NoSuchBucket") || text.contains("ContainerNotFound")
 }
 
 /// The text between two tags of an answer in XML.
@@ -37,10 +69,36 @@ pub(super) fn between<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     Some(value.trim()).filter(|value| !value.is_empty() && value.len() < 500)
 }
 
-/// The HTTP status that object_store's message names.
+/// The HTTP status that object_store's message names; those of one answer among several in a batch as well.
 fn status(text: &str) -> Option<u16> {
-    let (_, rest) = text.split_once("non-2xx status code: ")?;
+    let after = |words: &str| text.split_once(words).map(|(_, rest)| rest);
+    let rest = after("non-2xx status code: ").or_else(|| after("(code: "))?;
     rest.get(..3)?.parse().ok()
+}
+
+/// The value of a field, where an answer is JSON, as those of sign-in services are.
+fn field(text: &str, name: &str) -> Option<String> {
+    let (_, rest) = text.split_once('{')?;
+    let body = format!("{{{rest}");
+    let value = serde_json::Deserializer::from_str(&body)
+        .into_iter::<serde_json::Value>()
+        .next()?
+        .ok()?;
+    let found = value.get(name)?.as_str()?;
+    Some(
+        found
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect(),
+    )
+}
+
+/// The store's own code: of its XML, or of a sign-in service's JSON.
+fn code(text: &str) -> Option<String> {
+    between(text, "Code")
+        .map(str::to_owned)
+        .or_else(|| field(text, "error"))
 }
 
 /// The first cause of this type.
@@ -86,12 +144,22 @@ impl StdError for NoKeys {}
 
 /// The cause as a user reads it: the server's code and sentence, or the innermost reason why nobody answered.
 fn cause(text: &str, error: &object_store::Error) -> String {
-    if let Some(code) = between(text, "Code") {
-        let message = between(text, "Message").unwrap_or_default();
-        let said = message.trim_end_matches('.');
+    if let Some(code) = code(text) {
+        let message = between(text, "Message").map(str::to_owned);
+        let message = message
+            .or_else(|| field(text, "error_description"))
+            .unwrap_or_default();
+        // Azure adds the request's id and time in further lines.
+        let said = message.lines().next().unwrap_or_default();
+        let said = said.trim_end_matches('.');
+        let who = if between(text, "Code").is_some() {
+            "the store"
+        } else {
+            "the sign-in service"
+        };
         return match status(text) {
-            Some(status) => format!("the store answered {status} {code}: {said}"),
-            None => format!("the store answered {code}: {said}"),
+            Some(status) => format!("{who} answered {status} {code}: {said}"),
+            None => format!("{who} answered {code}: {said}"),
         };
     }
     if let Some(status) = status(text) {
@@ -112,7 +180,7 @@ fn cause(text: &str, error: &object_store::Error) -> String {
 }
 
 /// What went wrong while `doing` something ("write backups/x/y") in `place`.
-pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failure {
+pub(crate) fn of(words: &Words, doing: &str, place: &str, error: object_store::Error) -> Failure {
     if let Some(NoKeys {
         kind,
         why,
@@ -130,10 +198,10 @@ pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failur
         };
     }
     let text = chain(&error);
-    let code = between(&text, "Code").unwrap_or_default().to_owned();
+    let code = code(&text).unwrap_or_default();
     let status = status(&text);
     let http = http_kind(&error);
-    let (kind, hint) = meaning(&text, &code, status, http, &error);
+    let (kind, hint) = meaning(words, &text, &code, status, http, &error);
     // What a handshake refuses stays refused.
     let tls = text.contains("certificate") || is_no_tls(&text);
     let transient = match status {
@@ -141,8 +209,7 @@ pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failur
         Some(408 | 429 | 500..) => true,
         Some(_) => false,
         None => http.is_some() && !tls && kind == Kind::Unreachable,
-    } || code == "SlowDown"
-        || code == "InternalError";
+    } || ["SlowDown", "InternalError", "ServerBusy"].contains(&code.as_str());
     let unsupported = status == Some(501)
         || matches!(
             error,
@@ -163,65 +230,43 @@ pub(crate) fn of(doing: &str, place: &str, error: object_store::Error) -> Failur
     }
 }
 
+/// Whether it was not the store that was asked, but who says who we are: by the words of gcp/sign_in.rs and of object_store.
+fn is_sign_in(text: &str) -> bool {
+    text.contains("can not sign in at") || text.contains("Error performing token request")
+}
+
 fn is_no_tls(text: &str) -> bool {
     text.contains("InvalidContentType") || text.contains("corrupt message")
 }
 
-fn meaning(
-    text: &str,
-    code: &str,
-    status: Option<u16>,
-    http: Option<HttpErrorKind>,
-    error: &object_store::Error,
-) -> (Kind, Option<String>) {
-    let say = |hint: &str| Some(hint.to_owned());
+/// The codes of S3.
+fn s3(code: &str, text: &str) -> Option<(Kind, String)> {
+    let say = |kind: Kind, hint: &str| Some((kind, hint.to_owned()));
     match code {
-        "SignatureDoesNotMatch" => {
-            return (
-                Kind::Unauthorized,
-                say(
-                    "the secret key is wrong: check aws_secret_access_key in the location's credentials file, or AWS_SECRET_ACCESS_KEY",
-                ),
-            );
-        }
-        "InvalidAccessKeyId" | "InvalidClientTokenId" => {
-            return (
-                Kind::Unauthorized,
-                say(
-                    "the store does not know this key: check aws_access_key_id in the location's credentials file (and config.profile), or AWS_ACCESS_KEY_ID",
-                ),
-            );
-        }
-        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-            return (
-                Kind::Unauthorized,
-                say(
-                    "the session token has expired or is wrong: renew aws_session_token in the location's credentials file, or AWS_SESSION_TOKEN",
-                ),
-            );
-        }
-        "RequestTimeTooSkewed" => {
-            return (
-                Kind::Unauthorized,
-                say(
-                    "the clocks of this machine and of the store differ by more than 15 minutes: set this machine's clock",
-                ),
-            );
-        }
-        "NoSuchBucket" => {
-            return (
-                Kind::NotFound,
-                say(
-                    "there is no such bucket: check objectStorage.bucket (and config.s3Url and config.region), or create the bucket",
-                ),
-            );
-        }
-        "InvalidBucketName" => {
-            return (
-                Kind::Invalid,
-                say("the store allows no bucket of this name: check objectStorage.bucket"),
-            );
-        }
+        "SignatureDoesNotMatch" => say(
+            Kind::Unauthorized,
+            "the secret key is wrong: check aws_secret_access_key in the location's credentials file, or AWS_SECRET_ACCESS_KEY",
+        ),
+        "InvalidAccessKeyId" | "InvalidClientTokenId" => say(
+            Kind::Unauthorized,
+            "the store does not know this key: check aws_access_key_id in the location's credentials file (and config.profile), or AWS_ACCESS_KEY_ID",
+        ),
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => say(
+            Kind::Unauthorized,
+            "the session token has expired or is wrong: renew aws_session_token in the location's credentials file, or AWS_SESSION_TOKEN",
+        ),
+        "RequestTimeTooSkewed" => say(
+            Kind::Unauthorized,
+            "the clocks of this machine and of the store differ by more than 15 minutes: set this machine's clock",
+        ),
+        "NoSuchBucket" => say(
+            Kind::NotFound,
+            "there is no such bucket: check objectStorage.bucket (and config.s3Url and config.region), or create the bucket",
+        ),
+        "InvalidBucketName" => say(
+            Kind::Invalid,
+            "the store allows no bucket of this name: check objectStorage.bucket",
+        ),
         "AuthorizationHeaderMalformed"
         | "PermanentRedirect"
         | "IllegalLocationConstraintException" => {
@@ -231,31 +276,36 @@ fn meaning(
                 }
                 None => "the bucket is in another region: set config.region".to_owned(),
             };
-            return (Kind::Invalid, Some(hint));
+            Some((Kind::Invalid, hint))
         }
-        "AccessDenied" | "AllAccessDisabled" => {
-            return (
-                Kind::Forbidden,
-                say(
-                    "the keys are known but may not do this: the location's user needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects",
-                ),
-            );
-        }
-        _ => {}
-    }
-    if code == "InvalidRequest" && text.contains("Content-MD5") {
-        return (
+        "AccessDenied" | "AllAccessDisabled" => say(
+            Kind::Forbidden,
+            "the keys are known but may not do this: the location's user needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects",
+        ),
+        "InvalidRequest" if text.contains("Content-MD5") => say(
             Kind::Invalid,
-            say(
-                "the bucket locks objects and wants a checksum with each: set config.checksumAlgorithm to SHA256",
-            ),
-        );
-    }
-    if text.contains("incorrectly configured region") {
-        return (
+            "the bucket locks objects and wants a checksum with each: set config.checksumAlgorithm to SHA256",
+        ),
+        _ if text.contains("incorrectly configured region") => say(
             Kind::Invalid,
-            say("the bucket is in another region: set config.region"),
-        );
+            "the bucket is in another region: set config.region",
+        ),
+        _ => None,
+    }
+}
+
+fn meaning(
+    words: &Words,
+    text: &str,
+    code: &str,
+    status: Option<u16>,
+    http: Option<HttpErrorKind>,
+    error: &object_store::Error,
+) -> (Kind, Option<String>) {
+    let say = |hint: &str| Some(hint.to_owned());
+    let endpoint = words.endpoint;
+    if let Some((kind, hint)) = (words.code)(code, text) {
+        return (kind, Some(hint));
     }
     match status {
         Some(401) => {
@@ -265,21 +315,25 @@ fn meaning(
             );
         }
         Some(403) => {
-            return (
-                Kind::Forbidden,
-                say(
-                    "the store refuses these keys or this action: check the location's credentials file and the bucket's policy",
-                ),
-            );
+            return (Kind::Forbidden, say(words.rights));
         }
         Some(404) => return (Kind::NotFound, None),
         Some(301 | 307 | 308) => {
             return (
                 Kind::Invalid,
-                say("the store redirects elsewhere: check config.region and config.s3Url"),
+                Some(format!(
+                    "the store redirects elsewhere: check {}",
+                    words.address
+                )),
             );
         }
         _ => {}
+    }
+    if text.contains("169.254.16")
+        || text.contains("169.254.170.")
+        || text.contains("metadata.google.internal")
+    {
+        return (Kind::Unauthorized, say(words.nobody));
     }
     if text.contains("UnknownIssuer")
         || text.contains("unknown issuer")
@@ -295,25 +349,26 @@ fn meaning(
     if text.contains("certificate") {
         return (
             Kind::Unreachable,
-            say(
-                "the store's certificate does not fit: check the host in config.s3Url, the certificate's dates, and --cacert or objectStorage.caCert",
-            ),
+            Some(format!(
+                "the store's certificate does not fit: check the host in {endpoint}, the certificate's dates, and --cacert or objectStorage.caCert"
+            )),
         );
     }
     if is_no_tls(text) {
         return (
             Kind::Unreachable,
-            say(
-                "the store does not speak TLS on this port: use http:// in config.s3Url, or the TLS port",
-            ),
+            Some(format!(
+                "the store does not speak TLS on this port: use http:// in {endpoint}, or the TLS port"
+            )),
         );
     }
     if text.contains("dns error") || text.contains("failed to lookup address") {
         return (
             Kind::Unreachable,
-            say(
-                "the host's name is not known here: check config.s3Url (or config.region); an address ending in .svc works only inside its cluster",
-            ),
+            Some(format!(
+                "the host's name is not known here: check {}; an address ending in .svc works only inside its cluster",
+                words.address
+            )),
         );
     }
     if text.contains("connection closed before message completed")
@@ -321,17 +376,25 @@ fn meaning(
     {
         return (
             Kind::Unreachable,
+            Some(format!(
+                "who answers there hangs up: where the port is a TLS port, {endpoint} begins with https://"
+            )),
+        );
+    }
+    if http.is_some() && is_sign_in(text) {
+        return (
+            Kind::Unreachable,
             say(
-                "who answers there hangs up: where the port is a TLS port, config.s3Url begins with https://",
+                "the sign-in service does not answer: check the network, the VPN and the proxy settings",
             ),
         );
     }
     if http.is_some() {
         return (
             Kind::Unreachable,
-            say(
-                "nobody answers there: check config.s3Url, the network, the VPN and the proxy settings",
-            ),
+            Some(format!(
+                "nobody answers there: check {endpoint}, the network, the VPN and the proxy settings"
+            )),
         );
     }
     match error {
@@ -359,7 +422,7 @@ mod tests {
             store: "S3",
             source: text.into(),
         };
-        let failure = of("list x", "bucket \"b\"", error);
+        let failure = of(&S3, "list x", "bucket \"b\"", error);
         assert_eq!(failure.error.kind(), Kind::NotFound);
         assert!(
             failure
@@ -381,7 +444,7 @@ mod tests {
             store: "S3",
             source: format!("Server returned non-2xx status code: 400 Bad Request: {body}").into(),
         };
-        let failure = of("write x", "bucket \"b\"", error);
+        let failure = of(&S3, "write x", "bucket \"b\"", error);
         assert!(
             failure
                 .error
@@ -405,7 +468,7 @@ mod tests {
                 store: "S3",
                 source: format!("Server returned non-2xx status code: {status}: ").into(),
             };
-            let failure = of("read x", "b", error);
+            let failure = of(&S3, "read x", "b", error);
             assert_eq!(
                 (failure.transient, failure.unsupported),
                 (transient, unsupported),

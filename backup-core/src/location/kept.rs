@@ -1,6 +1,9 @@
 //! What becomes of an object when it is removed: a bucket with versions hides it, and object lock keeps it until a date. The answer to a HEAD says so
 //! in headers that object_store has no word for, so they are read where the answer comes in. A store leaves those of a lock out for who may not
 //! read them (s3:GetObjectRetention, s3:GetObjectLegalHold); that it keeps versions, it says to everybody.
+//!
+//! S3 and Google Cloud Storage use the same names but for `amz` and `goog`; Google does not say whether it keeps versions, and neither Google nor
+//! Azure tell of a policy of the whole bucket or container here: it shows when something is removed. Azure's dates are those of HTTP.
 
 use std::fmt;
 
@@ -41,15 +44,25 @@ impl Kept {
 
     fn of(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let date = text("x-amz-object-lock-retain-until-date");
-        let until: Option<Timestamp> = date.and_then(|date| date.parse().ok());
-        let held = text("x-amz-object-lock-legal-hold").is_some_and(|on| on == "ON");
+        let first = |names: &[&str]| names.iter().find_map(|name| text(name));
+        let date = first(&[
+            "x-amz-object-lock-retain-until-date",
+            "x-goog-object-lock-retain-until-date",
+            "x-ms-immutability-policy-until-date",
+        ]);
+        let until = date.and_then(|date| {
+            let of_http = || jiff::fmt::rfc2822::parse(date).map(|zoned| zoned.timestamp());
+            date.parse().or_else(|_| of_http()).ok()
+        });
+        let held = first(&["x-amz-object-lock-legal-hold", "x-ms-legal-hold"]);
+        let version = first(&["x-amz-version-id", "x-ms-version-id"]);
         Self {
             // A bucket whose versions are suspended calls them all `null`.
-            versions: text("x-amz-version-id").is_some_and(|id| !id.is_empty() && id != "null"),
+            versions: version.is_some_and(|id| !id.is_empty() && id != "null"),
             until,
             // A date that nobody understands is no end.
-            hold: held || date.is_some() && until.is_none(),
+            hold: held.is_some_and(|on| on == "ON" || on == "true")
+                || date.is_some() && until.is_none(),
         }
     }
 }
@@ -125,6 +138,22 @@ mod tests {
         let held = of(&[("x-amz-object-lock-legal-hold", "ON")]);
         assert!(held.is_locked(now));
         assert!(of(&[("x-amz-object-lock-retain-until-date", "soon")]).is_locked(now));
+        let google = of(&[(
+            "x-goog-object-lock-retain-until-date",
+            "2026-11-22T02:00:00Z",
+        )]);
+        let azure = of(&[
+            ("x-ms-version-id", "2026-11-21T02:00:00.1234567Z"),
+            (
+                "x-ms-immutability-policy-until-date",
+                "Sun, 22 Nov 2026 02:00:00 GMT",
+            ),
+        ]);
+        assert_eq!(google.until, "2026-11-22T02:00:00Z".parse().ok());
+        assert!(!google.versions && azure.versions);
+        assert_eq!(azure.until, google.until);
+        assert!(of(&[("x-ms-legal-hold", "true")]).hold);
+        assert!(!of(&[("x-ms-legal-hold", "false")]).hold);
         let both = plain.and(locked).and(held);
         assert_eq!(both.until, locked.until);
         assert_eq!(

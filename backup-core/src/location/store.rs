@@ -129,6 +129,7 @@ impl Store {
             writes: objects.clone(),
             parts: objects,
             place: "memory".to_owned(),
+            words: &super::failure::S3,
             tags: object_store::TagSet::default(),
             signer: None,
         };

@@ -11,7 +11,7 @@ use super::backend::{Failure, PART, SMALL_PART};
 use super::claim::{Lease, UploadId};
 use super::store::{Patience, Store, repeat};
 use crate::archive::write::Sink;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Parts that are being sent at a time.
 const IN_FLIGHT: usize = 2;
@@ -48,6 +48,25 @@ pub struct Upload {
     parts: Vec<Option<String>>,
     sending: JoinSet<Result<(usize, String), Failure>>,
     failed: bool,
+}
+
+/// A store that says no while a part is still on its way may break the connection on which it says so, and looks as if it were away. So it is asked once
+/// more with nothing to send: what it refuses then is what it refused.
+async fn or_refusal(store: &Store, full: &str, failure: Failure) -> Failure {
+    if !(failure.transient && failure.in_doubt) {
+        return failure;
+    }
+    match store.backend.may_write(full).await {
+        Err(refusal)
+            if matches!(
+                refusal.error.kind(),
+                Kind::Forbidden | Kind::Unauthorized | Kind::NotFound
+            ) =>
+        {
+            refusal
+        }
+        _ => failure,
+    }
 }
 
 /// Lower-case hex of a SHA-256.
@@ -144,8 +163,12 @@ impl Upload {
         let (store, full) = (self.store.clone(), self.full.clone());
         let at = (number * self.part) as u64;
         self.sending.spawn(async move {
-            repeat(Patience::Long, None, || {
-                store.backend.part(&full, &id, number, at, bytes.clone())
+            repeat(Patience::Long, None, || async {
+                let sent = store.backend.part(&full, &id, number, at, bytes.clone());
+                match sent.await {
+                    Err(failure) => Err(or_refusal(&store, &full, failure).await),
+                    sent => sent,
+                }
             })
             .await
             .map(|part| (number, part))

@@ -1,4 +1,5 @@
-//! `--location` as a URL: `s3://bucket/prefix?endpoint=..&region=..`, `file:///folder`. Pure.
+//! `--location` as a URL: `s3://bucket/prefix?endpoint=..&region=..`, `gs://bucket/prefix`, `az://container/prefix?storage-account=..`,
+//! `file:///folder`. Pure.
 
 use ::url::Url;
 
@@ -7,17 +8,59 @@ use crate::api::{
 };
 use crate::error::{Error, Result};
 
-/// Parameters of `s3://` and the config keys they stand for. Velero's own names are taken as well.
-const PARAMETERS: [(&str, &str); 8] = [
-    ("endpoint", "s3Url"),
-    ("region", "region"),
-    ("force-path-style", "s3ForcePathStyle"),
-    ("profile", "profile"),
-    ("insecure-skip-tls-verify", "insecureSkipTLSVerify"),
-    ("kms-key-id", "kmsKeyId"),
-    ("server-side-encryption", "serverSideEncryption"),
-    ("checksum-algorithm", "checksumAlgorithm"),
-];
+/// What the URL of a bucket stands for.
+struct Scheme {
+    provider: &'static str,
+    /// The config key with the store's address.
+    endpoint: &'static str,
+    /// Parameters and the config keys they stand for. Velero's own names are taken as well.
+    parameters: &'static [(&'static str, &'static str)],
+    example: &'static str,
+}
+
+const S3: Scheme = Scheme {
+    provider: "aws",
+    endpoint: "s3Url",
+    parameters: &[
+        ("endpoint", "s3Url"),
+        ("region", "region"),
+        ("force-path-style", "s3ForcePathStyle"),
+        ("profile", "profile"),
+        ("insecure-skip-tls-verify", "insecureSkipTLSVerify"),
+        ("kms-key-id", "kmsKeyId"),
+        ("server-side-encryption", "serverSideEncryption"),
+        ("checksum-algorithm", "checksumAlgorithm"),
+    ],
+    example: "s3://bucket/prefix?endpoint=https://minio.example.com:9000&region=eu-1",
+};
+
+const GS: Scheme = Scheme {
+    provider: "gcp",
+    endpoint: "storeEndpoint",
+    parameters: &[
+        ("endpoint", "storeEndpoint"),
+        ("kms-key-name", "kmsKeyName"),
+        ("service-account", "serviceAccount"),
+        ("universe-domain", "universeDomain"),
+    ],
+    example: "gs://bucket/prefix",
+};
+
+const AZ: Scheme = Scheme {
+    provider: "azure",
+    endpoint: "storageAccountURI",
+    parameters: &[
+        ("storage-account", "storageAccount"),
+        ("endpoint", "storageAccountURI"),
+        ("use-aad", "useAAD"),
+        ("storage-account-key-env-var", "storageAccountKeyEnvVar"),
+        ("authority", "activeDirectoryAuthorityURI"),
+        ("resource-group", "resourceGroup"),
+        ("subscription-id", "subscriptionId"),
+        ("block-size-in-bytes", "blockSizeInBytes"),
+    ],
+    example: "az://container/prefix?storage-account=account",
+};
 
 /// A location from a URL; nothing where the text is no URL.
 ///
@@ -30,31 +73,36 @@ pub fn parse(text: &str) -> Result<Option<BackupStorageLocation>> {
     let url = Url::parse(text)
         .map_err(|e| Error::invalid(format!("location {text:?} is not a URL")).because(e))?;
     let named = !url.username().is_empty() || url.password().is_some();
-    // An endpoint has no other use for the sign.
+    // An address has no other use for the sign.
+    let addresses = [
+        "endpoint",
+        "authority",
+        "s3Url",
+        "storeEndpoint",
+        "storageAccountURI",
+        "activeDirectoryAuthorityURI",
+    ];
     let endpoint_named = url
         .query_pairs()
-        .any(|(name, value)| matches!(&*name, "endpoint" | "s3Url") && value.contains('@'));
+        .any(|(name, value)| addresses.contains(&&*name) && value.contains('@'));
     if named || endpoint_named {
         // Not repeated in the message: it may hold a secret.
         return Err(Error::invalid("the location's URL holds a user name or keys")
-            .hint("keys come from --credentials-file, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+            .hint("keys come from --credentials-file, or from the provider's variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
     }
     if url.fragment().is_some() {
         return Err(Error::invalid(format!("location {text:?} has a fragment")));
     }
     let mut spec = match scheme {
-        "s3" => s3(text, &url)?,
+        "s3" => bucket(&S3, text, &url)?,
+        "gs" => bucket(&GS, text, &url)?,
+        "az" => bucket(&AZ, text, &url)?,
         "file" => file(text, &url)?,
-        "gs" | "az" | "gcs" | "azure" => {
-            return Err(Error::invalid(format!(
-                "location {text:?}: {scheme}:// is not supported yet"
-            ))
-            .hint("s3:// and file:// are"));
-        }
         _ => {
             return Err(
-                Error::invalid(format!("location {text:?}: {scheme}:// is not known"))
-                    .hint("use s3://bucket/prefix?endpoint=...&region=... or file:///folder"),
+                Error::invalid(format!("location {text:?}: {scheme}:// is not known")).hint(
+                    "use s3://bucket/prefix?endpoint=...&region=..., gs://bucket/prefix, az://container/prefix?storage-account=... or file:///folder",
+                ),
             );
         }
     };
@@ -83,15 +131,15 @@ fn decoded(text: &str, part: &str) -> Result<String> {
     Ok(value)
 }
 
-fn s3(text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
+fn bucket(scheme: &Scheme, text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
     let bucket = url.host_str().unwrap_or_default().to_owned();
     if bucket.is_empty() || url.port().is_some() {
         return Err(Error::invalid(format!("location {text:?} names no bucket"))
-            .hint("it looks like s3://bucket/prefix?endpoint=https://minio.example.com:9000&region=eu-1"));
+            .hint(format!("it looks like {}", scheme.example)));
     }
     let prefix = decoded(text, url.path().trim_matches('/'))?;
     let mut spec = BackupStorageLocationSpec {
-        provider: "aws".to_owned(),
+        provider: scheme.provider.to_owned(),
         object_storage: ObjectStorage {
             bucket,
             prefix: Some(prefix).filter(|prefix| !prefix.is_empty()),
@@ -100,19 +148,21 @@ fn s3(text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
         ..BackupStorageLocationSpec::default()
     };
     for (name, value) in url.query_pairs() {
-        let known = PARAMETERS
+        let known = scheme
+            .parameters
             .iter()
             .find(|(short, key)| *short == name || *key == name);
         let Some((_, key)) = known else {
-            let names: Vec<&str> = PARAMETERS.iter().map(|(short, _)| *short).collect();
+            let names: Vec<&str> = scheme.parameters.iter().map(|(short, _)| *short).collect();
             return Err(Error::invalid(format!(
                 "location {text:?} has an unknown parameter {name:?}"
             ))
             .hint(format!("the parameters are {}", names.join(", "))));
         };
-        let value = match *key {
-            "s3Url" if !value.contains("://") => format!("https://{value}"),
-            _ => value.into_owned(),
+        let value = if *key == scheme.endpoint && !value.contains("://") {
+            format!("https://{value}")
+        } else {
+            value.into_owned()
         };
         spec.config.insert((*key).to_owned(), value);
     }
@@ -165,6 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn buckets_of_google_and_containers_of_azure_become_veleros_keys() {
+        let location = parse("gs://b/p/q?endpoint=store:1&kmsKeyName=k")
+            .unwrap()
+            .unwrap();
+        assert_eq!(location.spec.provider, "gcp");
+        assert_eq!(location.spec.object_storage.bucket, "b");
+        assert_eq!(location.spec.object_storage.prefix.as_deref(), Some("p/q"));
+        assert_eq!(location.spec.config["storeEndpoint"], "https://store:1");
+        assert_eq!(location.spec.config["kmsKeyName"], "k");
+        let text =
+            "az://c/p?storage-account=account&endpoint=http://127.0.0.1:1/account&use-aad=true";
+        let location = parse(text).unwrap().unwrap();
+        assert_eq!(location.spec.provider, "azure");
+        assert_eq!(location.spec.object_storage.bucket, "c");
+        assert_eq!(location.spec.config["storageAccount"], "account");
+        assert_eq!(
+            location.spec.config["storageAccountURI"],
+            "http://127.0.0.1:1/account"
+        );
+        assert_eq!(location.spec.config["useAAD"], "true");
+    }
+
+    #[test]
     fn a_bare_endpoint_is_https() {
         let location = parse("s3://b?endpoint=minio:9000").unwrap().unwrap();
         assert_eq!(location.spec.config["s3Url"], "https://minio:9000");
@@ -188,9 +261,12 @@ mod tests {
     #[test]
     fn what_can_not_be_done_is_refused_and_keys_are_not_repeated() {
         for text in [
-            "gs://b",
-            "az://b",
+            "gcs://b",
+            "azure://b",
             "ftp://b",
+            "gs://",
+            "gs://b?region=x",
+            "az://b?region=x",
             "s3://",
             "s3:///p",
             "s3://b?what=x",
@@ -204,6 +280,8 @@ mod tests {
         for text in [
             "s3://b?endpoint=https://key:hidden@minio",
             "s3://b?endpoint=key:hidden@minio:9000",
+            "gs://b?endpoint=https://key:hidden@store",
+            "az://b?authority=https://key:hidden@store",
         ] {
             let error = parse(text).unwrap_err();
             assert!(!error.to_string().contains("hidden"), "{error}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::{ApiError, Cluster};
-use backup_core::location::{Location, kkp, object};
+use backup_core::location::{Location, kkp, leads_elsewhere, object};
 use backup_core::{Error, Kind};
 
 use super::Context;
@@ -186,15 +186,13 @@ impl Context {
                 };
                 e.context(format!("{title} can not be used")).hint(hint)
             })?;
-        let url = spec.spec.config.get("s3Url");
+        let leads_elsewhere = leads_elsewhere(&spec.spec).is_some();
         let ambient = Ambient {
             file: flags.credentials_file_of_environment.as_deref(),
-            has_keys: has_keys_in_environment(),
+            has_keys: has_keys_in_environment(&spec.spec.provider),
         };
         let file = match own {
-            None if credentials.file.is_none() => {
-                ambient.file_for(&title, url.is_some_and(|url| !url.is_empty()))?
-            }
+            None if credentials.file.is_none() => ambient.file_for(&title, leads_elsewhere)?,
             own => own,
         };
         let mut location = flags.open_with(&spec, file, credentials)?;
@@ -211,7 +209,7 @@ struct Ambient<'e> {
 
 impl<'e> Ambient<'e> {
     /// The file, where an object of a cluster has no credentials of its own; nothing where the environment's keys are meant. What the environment
-    /// has them for is not known to a store that an object names: they go to none but AWS itself.
+    /// has them for is not known to a store that an object names: they go to none but the provider itself.
     fn file_for(&self, title: &str, has_url: bool) -> Result<Option<&'e Path>, Error> {
         match (self.file, has_url) {
             (Some(file), false) => Ok(Some(file)),

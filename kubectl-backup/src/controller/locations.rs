@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_core::api::{BackupStorageLocation, GoDuration};
 use backup_core::error::{Error, Kind, Result};
 use backup_core::layout::TOP_FOLDERS;
-use backup_core::location::{Location, check, object};
+use backup_core::location::{Location, check, leads_elsewhere, object};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -229,15 +229,12 @@ pub(crate) async fn open(desk: &Desk, mut location: BackupStorageLocation) -> Re
     location.metadata.annotations.clear();
     let namespace = &desk.settings.namespace;
     let credentials = object::credentials(&desk.cluster, namespace, &mut location, false).await?;
-    let has_url = location
-        .spec
-        .config
-        .get("s3Url")
-        .is_some_and(|url| !url.is_empty());
     // What the controller's own keys are for is not known to a store that an object names.
-    if credentials.file.is_none() && has_url {
+    if credentials.file.is_none()
+        && let Some(key) = leads_elsewhere(&location.spec)
+    {
         return Err(Error::invalid(format!(
-            "location {:?} has no credentials: config.s3Url names a store of its own, and the controller's keys are not for it",
+            "location {:?} has no credentials: config.{key} leads to others than the provider, and the controller's keys are not for them",
             location.metadata.name
         ))
         .hint("name the key of a Secret in spec.credential"));

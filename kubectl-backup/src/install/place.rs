@@ -9,7 +9,7 @@ use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs};
 use backup_core::Error;
 use backup_core::api::{BackupStorageLocation, SecretKey};
-use backup_core::location::{Credentials, credentials_file};
+use backup_core::location::{Credentials, credentials_file, leads_elsewhere};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -71,11 +71,16 @@ pub(crate) fn of(
     let remembered = location.metadata.annotations.get(CREDENTIALS_FILE);
     let file = given.given_credentials().map(Path::to_owned);
     let file = file.or(remembered.map(PathBuf::from));
+    let provider = spec.provider.trim_start_matches("velero.io/").to_owned();
+    let is_aws = provider == "aws";
     // What the environment says here, nobody says there.
     for (key, names) in [
         ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"]),
         ("s3Url", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
-    ] {
+    ]
+    .into_iter()
+    .filter(|_| is_aws)
+    {
         let is_said = spec.config.get(key).is_some_and(|value| !value.is_empty());
         if let Some(value) = names.into_iter().find_map(variable).filter(|_| !is_said) {
             spec.config.insert(key.to_owned(), value);
@@ -85,34 +90,41 @@ pub(crate) fn of(
         .cacert
         .as_ref()
         .or(given.cacert_of_environment.as_ref());
-    let ca = ca
-        .cloned()
-        .or_else(|| variable("AWS_CA_BUNDLE").map(PathBuf::from));
+    let ca = ca.cloned().or_else(|| {
+        variable("AWS_CA_BUNDLE")
+            .filter(|_| is_aws)
+            .map(PathBuf::from)
+    });
     if let Some(ca) = ca {
         spec.object_storage.ca_cert = Some(STANDARD.encode(read(&ca, "the CA file")?));
     }
     let secret = format!("{name}-credentials");
     let mut data = serde_json::Map::new();
     let mut by_hand = format!("kubectl create secret generic {secret} --namespace {namespace}");
-    let found = match known.filter(|_| given.credentials_file.is_none()) {
-        Some(known) => Some(known),
-        None => keys(&location, file.as_deref(), variable)?.map(String::into_bytes),
+    let found = match (
+        known.filter(|_| given.credentials_file.is_none()),
+        provider.as_str(),
+    ) {
+        (Some(known), _) => Some(known),
+        (None, "gcp") => google(file, variable)?,
+        (None, "azure") => azure(file.as_deref(), variable)?,
+        (None, _) => keys(&location, file.as_deref(), variable)?.map(String::into_bytes),
     };
     let spec = &mut location.spec;
     spec.config.remove("profile");
-    if let Some(text) = found {
-        data.insert(KEY.to_owned(), STANDARD.encode(text).into());
+    if let Some(keys) = found {
+        data.insert(KEY.to_owned(), STANDARD.encode(keys).into());
         by_hand += &format!(" --from-file={KEY}=FILE");
         spec.credential = Some(SecretKey {
             name: secret.clone(),
             key: KEY.to_owned(),
         });
-    } else if spec.config.get("s3Url").is_some_and(|url| !url.is_empty()) {
+    } else if leads_elsewhere(spec).is_some() {
         return Err(refused(
             &format!(
                 "location {name:?} has no credentials, and a store of its own does not know the controller without"
             ),
-            "give --credentials-file, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            "give --credentials-file, or the provider's variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ));
     }
     if let Some(file) = spec.config.remove("customerKeyEncryptionFile") {
@@ -187,6 +199,51 @@ fn keys(
         ));
     }
     Ok(found)
+}
+
+/// Google's credentials file, whole; a person's own is left here.
+fn google(file: Option<PathBuf>, variable: Variable<'_>) -> Result<Option<Vec<u8>>> {
+    let named = || variable("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from);
+    let Some(path) = file.or_else(named) else {
+        return Ok(None);
+    };
+    let bytes = read(&path, "the credentials file")?;
+    let parsed: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if parsed["type"] == "authorized_user" {
+        return Err(refused(
+            &format!(
+                "{} is a person's own: it ends when they sign out",
+                path.display()
+            ),
+            "give the key of a service account with --credentials-file",
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+/// Azure's credentials file, or the same lines of the environment.
+fn azure(file: Option<&Path>, variable: Variable<'_>) -> Result<Option<Vec<u8>>> {
+    const NAMES: [&str; 8] = [
+        "AZURE_STORAGE_ACCOUNT_ACCESS_KEY",
+        "AZURE_STORAGE_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_TENANT_ID",
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_CLOUD_NAME",
+        "AZURE_STORAGE_ACCOUNT",
+    ];
+    if let Some(file) = file {
+        return read(file, "the credentials file").map(Some);
+    }
+    let has_keys = ["KEY", "TOKEN", "SECRET"].iter().any(|end| {
+        NAMES
+            .iter()
+            .any(|name| name.ends_with(end) && variable(name).is_some())
+    });
+    let line = |name: &&str| Some(format!("{name}={}\n", variable(name)?));
+    let lines: String = NAMES.iter().filter_map(line).collect();
+    Ok(has_keys.then(|| lines.into_bytes()))
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
@@ -295,6 +352,45 @@ mod tests {
             place.pieces[1].object["spec"]["config"],
             json!({"region": "eu-1"})
         );
+    }
+
+    #[test]
+    fn keys_of_google_and_azure_go_along_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key.json");
+        std::fs::write(&key, r#"{"type": "service_account"}"#).unwrap();
+        let of_file = LocationArgs {
+            credentials_file: Some(key.clone()),
+            ..LocationArgs::default()
+        };
+        let secret = |place: &Place| {
+            let data = &place.pieces[0].object["data"][KEY];
+            String::from_utf8(STANDARD.decode(data.as_str().unwrap()).unwrap()).unwrap()
+        };
+        let place = of(location("gs://b"), &of_file, None, &environment(&[]), "ns").unwrap();
+        assert_eq!(secret(&place), r#"{"type": "service_account"}"#);
+        // What is Amazon's stays here.
+        let variables = [
+            ("AWS_ENDPOINT_URL", "http://store:9000"),
+            ("AZURE_STORAGE_KEY", "S"),
+            ("AZURE_CLOUD_NAME", "AzureChinaCloud"),
+        ];
+        let given = LocationArgs::default();
+        let url = "az://c?storage-account=account";
+        let place = of(location(url), &given, None, &environment(&variables), "ns").unwrap();
+        assert_eq!(
+            secret(&place),
+            "AZURE_STORAGE_KEY=S\nAZURE_CLOUD_NAME=AzureChinaCloud\n"
+        );
+        assert_eq!(
+            place.pieces[1].object["spec"]["config"],
+            json!({"storageAccount": "account"})
+        );
+        std::fs::write(&key, r#"{"type": "authorized_user"}"#).unwrap();
+        let refused = of(location("gs://b"), &of_file, None, &environment(&[]), "ns").unwrap_err();
+        assert!(refused.error().to_string().contains("a person's own"));
+        let own = "gs://b?endpoint=https://store";
+        of(location(own), &given, None, &environment(&[]), "ns").unwrap_err();
     }
 
     #[test]

@@ -288,8 +288,8 @@ fn providers_and_keys_are_checked_by_name() {
         let cause = std::error::Error::source(&error).unwrap().to_string();
         format!("{cause} / {}", error.hint_text().unwrap_or_default())
     };
-    assert!(location("gcp", "b", "").contains("not supported yet"));
-    assert!(location("velero.io/azure", "b", "").contains("not supported yet"));
+    assert!(location("gpc", "b", "").contains("not known"));
+    assert!(location("velero.io/azure", "b", "").contains("storage account"));
     assert!(location("swift", "b", "").contains("\"swift\" is not known"));
     assert!(location("", "b", "").contains("spec.provider"));
     assert!(location("local", "relative", "").contains("absolute"));

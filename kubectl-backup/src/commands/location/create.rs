@@ -6,6 +6,7 @@ use backup_core::api::{API_VERSION, AccessMode, BackupStorageLocation};
 use backup_core::{Error, Kind, location};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 
 use super::ChangeArgs;
@@ -21,6 +22,8 @@ Examples:
   kubectl backup location create other-account --provider aws --bucket backups --role-arn arn:aws:iam::123456789012:role/backup --external-id 7f3a9c --credentials-file ./credentials
   kubectl backup location create other-account --provider aws --bucket backups --role-arn arn:aws:iam::123456789012:role/backup --external-id 7f3a9c --print-trust-policy=210987654321
   kubectl backup location create minio --provider aws --bucket backups --config s3Url=https://minio:9000,s3ForcePathStyle=true --cacert ca.pem
+  kubectl backup location create google --provider gcp --bucket backups --credentials-file ./key.json
+  kubectl backup location create azure --provider azure --bucket container --config storageAccount=account --credentials-file ./credentials
   kubectl backup location create disk --provider local --bucket /mnt/backups";
 
 /// `--access-mode`
@@ -46,17 +49,18 @@ impl From<Mode> for AccessMode {
 /// Remember where backups live
 ///
 /// Flags and keys of --config are those of Velero. The location is kept in $XDG_CONFIG_HOME/kubectl-backup/locations.yaml;
-/// of credentials only the file's path is kept. Without --credentials-file the environment's (AWS_ACCESS_KEY_ID, ...) are used, then ~/.aws with
-/// AWS_PROFILE, then the role of the pod or machine. A profile may be a role (role_arn, source_profile, external_id, web_identity_token_file).
+/// of credentials only the file's path is kept. Without --credentials-file the environment's (AWS_ACCESS_KEY_ID, ...,
+/// GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_KEY, ...) are used, then ~/.aws with AWS_PROFILE or gcloud's own, then the role or identity of the pod or
+/// machine. A profile of AWS may be a role (role_arn, source_profile, external_id, web_identity_token_file).
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CreateArgs {
     /// Name of the location
     name: String,
-    /// Provider: aws (S3 and what is compatible) or local (a folder)
-    #[arg(long, value_name = "PROVIDER")]
+    /// Provider: aws (S3 and what is compatible), gcp, azure or local (a folder)
+    #[arg(long, value_name = "PROVIDER", value_parser = providers(), hide_possible_values = true)]
     provider: String,
-    /// Bucket; for local, the folder
+    /// Bucket; for azure the container, for local the folder
     #[arg(long, value_name = "BUCKET")]
     bucket: String,
     /// Folder in the bucket
@@ -131,6 +135,17 @@ impl RoleArgs {
 
 fn refused(why: &str, hint: &str) -> CommandError {
     CommandError::usage(Error::invalid(why).hint(hint))
+}
+
+/// Each by its name, and as Velero's objects call it.
+fn providers() -> PossibleValuesParser {
+    let all = [
+        ("aws", "velero.io/aws"),
+        ("gcp", "velero.io/gcp"),
+        ("azure", "velero.io/azure"),
+        ("local", "velero.io/local"),
+    ];
+    PossibleValuesParser::new(all.map(|(name, long)| PossibleValue::new(name).alias(long)))
 }
 
 /// Runs the command.

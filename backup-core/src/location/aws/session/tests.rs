@@ -88,7 +88,12 @@ fn role(base: &str) -> Way {
 }
 
 fn refusal(error: object_store::Error) -> (Error, bool) {
-    let failure = crate::location::failure::of("write x", "bucket \"b\"", error);
+    let failure = crate::location::failure::of(
+        &crate::location::failure::S3,
+        "write x",
+        "bucket \"b\"",
+        error,
+    );
     assert!(!failure.in_doubt && !failure.unsupported);
     (failure.error, failure.transient)
 }
