@@ -2,6 +2,7 @@
 
 mod kept;
 mod policy;
+mod providers;
 mod signin;
 mod velero;
 

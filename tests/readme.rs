@@ -484,7 +484,7 @@ fn the_demo_of_etcd_ends_with_nothing_missing_and_nothing_different() {
 }
 
 #[test]
-fn every_test_that_the_table_of_defects_names_exists() {
+fn every_test_that_the_tables_of_the_documentation_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut sources = String::new();
     for part in [
@@ -495,7 +495,8 @@ fn every_test_that_the_table_of_defects_names_exists() {
     ] {
         read_all(&root.join(part), &mut sources);
     }
-    let table = fs::read_to_string(root.join("docs/kkp-defects.md")).unwrap();
+    let table = |name: &str| fs::read_to_string(root.join("docs").join(name)).unwrap();
+    let table = table("kkp-defects.md") + &table("locations.md");
     // Names of tests are sentences: everything else between backticks has other characters, or fewer words.
     let is_test = |name: &&str| {
         let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';

@@ -218,7 +218,7 @@ fn what_the_command_line_can_not_mean_is_refused_with_what_it_may() {
             "--force",
         ),
         (&["/tmp/x.db", "--name=a"], "--name"),
-        (&["gs://bucket/x.db"], "gs://"),
+        (&["ftp://bucket/x.db"], "ftp://"),
         (&["/tmp/x.db", "--user=root:hidden"], "--password-file"),
         (&["/tmp/x.db", "--cert=/absent"], "--key"),
         (&["/tmp/x.db", "--hold-limit=soon"], "--hold-limit"),

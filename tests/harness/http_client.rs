@@ -72,6 +72,11 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// Host and port.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
@@ -80,6 +85,14 @@ impl Connector {
             Some((tls, name)) => Ok(Box::new(tls.connect(name.clone(), stream).await?)),
         }
     }
+}
+
+/// Sends one request over a connection of its own, and reads the whole answer.
+pub(crate) async fn ask(
+    connector: &Connector,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, Failure> {
+    exchange(connector, &mut None, request).await
 }
 
 fn tls(endpoint: &Endpoint) -> TlsConnector {
@@ -164,10 +177,10 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, Failure> {
-        let mut request = Request::builder().method(method).uri(path).header(
-            "host",
-            format!("{}:{}", self.connector.host, self.connector.port),
-        );
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", self.connector.authority());
         if let Some(token) = &self.endpoint.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

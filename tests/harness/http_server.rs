@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
@@ -16,10 +17,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
-use crate::http_client::Failure;
+use crate::http_client::{Failure, Stream};
+use crate::pki::Identity;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Failure>;
 /// An answer, or an error that closes the connection without one.
@@ -36,6 +42,7 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 /// A listening server; dropping it closes every connection.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    is_tls: bool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -43,6 +50,16 @@ pub(crate) struct Server {
 impl Server {
     /// Listens on a free port; `connected` is asked once per connection for what answers it.
     pub(crate) fn start(connected: impl Fn() -> Answerer + Send + Sync + 'static) -> Self {
+        Self::start_with(None, connected)
+    }
+
+    /// The same, with TLS where there is a certificate.
+    pub(crate) fn start_with(
+        identity: Option<&Identity>,
+        connected: impl Fn() -> Answerer + Send + Sync + 'static,
+    ) -> Self {
+        let tls = identity.map(acceptor);
+        let is_tls = tls.is_some();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +69,7 @@ impl Server {
             runtime.block_on(async {
                 tokio::select! {
                     _ = stopped => {}
-                    () = accept(listener, connected) => {}
+                    () = accept(listener, tls, connected) => {}
                 }
             });
             // What a hook still does is not worth waiting for.
@@ -60,13 +77,15 @@ impl Server {
         });
         Self {
             address,
+            is_tls,
             stop: Some(stop),
             thread: Some(thread),
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 }
 
@@ -79,7 +98,21 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, connected: impl Fn() -> Answerer) {
+fn acceptor(identity: &Identity) -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+    let chain = chain.collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, connected: impl Fn() -> Answerer) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -87,9 +120,23 @@ async fn accept(listener: TcpListener, connected: impl Fn() -> Answerer) {
         };
         let _ = stream.set_nodelay(true);
         let answerer = connected();
-        let service = service_fn(answerer);
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // A connection that a rule has cut ends with an error: that is what was asked for.
-        tokio::spawn(connection.map(drop));
+        let tls = tls.clone();
+        tokio::spawn(async move {
+            let stream: Box<dyn Stream> = match tls {
+                None => Box::new(stream),
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => Box::new(stream),
+                    Err(_) => return,
+                },
+            };
+            serve(stream, answerer).await;
+        });
     }
+}
+
+fn serve(stream: Box<dyn Stream>, answerer: Answerer) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let service = service_fn(answerer);
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // A connection that a rule has cut ends with an error: that is what was asked for.
+    Box::pin(connection.map(drop))
 }

@@ -7,10 +7,12 @@
     reason = "what the harness cannot do fails the test"
 )]
 
+pub mod azurite;
 pub mod cluster;
 pub mod compare;
 pub mod etcd;
 pub mod exceptions;
+pub mod gcs;
 mod guardian;
 pub mod hosted;
 pub mod http_client;

@@ -111,6 +111,8 @@ pub enum Action {
     HoldBody(usize),
     /// An answer of the proxy's own; the server never hears of the request.
     Status(u16, Vec<(String, String)>, Bytes),
+    /// The same before the request's body was heard, whose rest is thrown away with the connection: the answer may be lost with it.
+    Interrupt(u16, Bytes),
     /// The server's answer with another body.
     Replace(Bytes),
     /// A process is killed before the request goes anywhere.
@@ -301,6 +303,12 @@ async fn act(
                         answer.header(name, value)
                     });
                 return Ok(answer.body(http_server::full(body))?);
+            }
+            Action::Interrupt(code, body) => {
+                let answer = Response::builder().status(code);
+                return Ok(answer
+                    .header("connection", "close")
+                    .body(http_server::full(body))?);
             }
             Action::Replace(body) => {
                 let (mut parts, _) = upstream.carry_out(request).await?.into_parts();

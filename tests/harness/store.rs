@@ -355,14 +355,7 @@ impl Minio {
     /// Stores many objects at once.
     pub fn put_all(&self, bucket: &str, objects: impl IntoIterator<Item = (String, String)>) {
         let store = self.open(bucket);
-        let puts = objects.into_iter().map(|(key, content)| {
-            let store = Arc::clone(&store);
-            async move { store.put(&Key::from(key), content.into()).await }
-        });
-        let puts = futures::stream::iter(puts).buffer_unordered(16);
-        self.runtime
-            .block_on(puts.try_for_each(|_| async { Ok(()) }))
-            .unwrap_or_else(|error| panic!("put many into {bucket}: {error}"));
+        self.runtime.block_on(put_all(&*store, objects));
     }
 
     pub fn delete(&self, bucket: &str, key: &str) {
@@ -373,6 +366,22 @@ impl Minio {
     }
 }
 
+/// Stores many objects, several at a time.
+pub(crate) async fn put_all(
+    store: &dyn ObjectStore,
+    objects: impl IntoIterator<Item = (String, String)>,
+) {
+    let puts = objects.into_iter().map(|(key, content)| async move {
+        let key = Key::from(key);
+        store.put(&key, content.into()).await.map(drop)
+    });
+    futures::stream::iter(puts)
+        .buffer_unordered(16)
+        .try_collect::<Vec<()>>()
+        .await
+        .unwrap_or_else(|error| panic!("put many objects: {error}"));
+}
+
 fn ini(access_key: &str, secret_key: &str, session_token: Option<&str>) -> String {
     let token = session_token.map(|token| format!("aws_session_token={token}\n"));
     format!(
@@ -381,7 +390,8 @@ fn ini(access_key: &str, secret_key: &str, session_token: Option<&str>) -> Strin
     )
 }
 
-fn form_encoded(text: &str) -> String {
+/// What may stand in a query or a form.
+pub(crate) fn form_encoded(text: &str) -> String {
     text.bytes()
         .fold(String::new(), |encoded, byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => encoded + &char::from(byte).to_string(),

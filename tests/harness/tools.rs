@@ -23,12 +23,31 @@ pub fn path(name: &str) -> PathBuf {
         .clone()
 }
 
+/// Azurite's main file, which Node.js runs; nothing where that is missing.
+pub fn azurite() -> Option<PathBuf> {
+    Command::new("node").arg("--version").output().ok()?;
+    let build = || {
+        let folder = run_script("azurite");
+        folder.join("azurite/node_modules/azurite/dist/src/blob/main.js")
+    };
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    let path = FOUND.get_or_init(build);
+    path.exists().then(|| path.clone())
+}
+
 /// The folder that holds them, for whoever looks them up there.
 pub fn folder() -> PathBuf {
     path("etcd").parent().unwrap().to_owned()
 }
 
 fn build_tool(name: &str) -> PathBuf {
+    let path = run_script(name).join(name);
+    assert!(path.exists(), "no {}", path.display());
+    path
+}
+
+/// Builds a tool and returns the folder of all.
+fn run_script(name: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build");
     let output = Command::new(&script)
         .arg(name)
@@ -38,10 +57,7 @@ fn build_tool(name: &str) -> PathBuf {
         .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     assert!(output.status.success(), "tests/tools/build {name} failed");
     let printed = String::from_utf8(output.stdout).expect("a path in UTF-8");
-    let folder = printed.lines().last().expect("the tools' folder");
-    let path = Path::new(folder).join(name);
-    assert!(path.exists(), "no {}", path.display());
-    path
+    PathBuf::from(printed.lines().last().expect("the tools' folder"))
 }
 
 /// The plugin under test; `KUBECTL_BACKUP_BIN` names one that is built already.

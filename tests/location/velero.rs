@@ -268,7 +268,7 @@ fn the_locations_of_an_installed_velero_are_used_as_they_stand() {
     told(
         run(&["get", "--location", "elsewhere"]),
         1,
-        &["gcp", "not supported"],
+        &["velero/cloud-credentials is no credentials file of Google"],
     );
     told(
         run(&["get", "--location", "half"]),
