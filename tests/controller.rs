@@ -3,8 +3,10 @@
 mod backups;
 mod commands;
 mod definitions;
+mod deletions;
 mod handed;
 mod installed;
+mod keeping;
 mod killed;
 mod kkp;
 mod outage;

@@ -21,7 +21,7 @@ pub use digests::{Digests, Verified, verify_files};
 pub use keep::Keep;
 pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
 pub(crate) use remove::store_time;
-pub use remove::{PruneOptions, Pruned, delete, kept, prune};
+pub use remove::{Longer, PruneOptions, Pruned, delete, delete_again, kept, prune};
 pub use restores::{
     RestoreFile, UNKNOWN, being_restored, delete_restore, get_restore, kept_by_restore,
     list_restores, read_restore_file,
@@ -69,7 +69,7 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
     let mut found = Vec::new();
     let mut read = stream::iter(names)
         .map(|name| async move {
-            let entry = read_entry(store, &name).await;
+            let entry = find(store, &name).await;
             (name, entry)
         })
         .buffer_unordered(AT_A_TIME);
@@ -89,8 +89,11 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
     Ok((found, warnings))
 }
 
-/// A marker: nothing where there is none, `Corrupt` where it is none of this folder's.
-async fn read_entry(store: &Store, name: &Name) -> Result<Option<Entry>> {
+/// One backup; nothing where it has no marker.
+///
+/// # Errors
+/// The store's; `Corrupt`, where the marker is none of this folder's.
+pub async fn find(store: &Store, name: &Name) -> Result<Option<Entry>> {
     let key = BackupKeys::new(name).marker();
     let Some(raw) = store.find(&key, LARGEST_MARKER).await? else {
         return Ok(None);
@@ -116,7 +119,7 @@ async fn read_entry(store: &Store, name: &Name) -> Result<Option<Entry>> {
 /// # Errors
 /// `NotFound`, with names that are like it as the hint.
 pub async fn get(store: &Store, name: &Name) -> Result<Entry> {
-    match read_entry(store, name).await? {
+    match find(store, name).await? {
         Some(entry) => Ok(entry),
         None => Err(absent(store, name).await),
     }
@@ -144,7 +147,7 @@ pub async fn traces(store: &Store, name: &Name) -> Result<Traces> {
             at_work = Some(describe(store, claim).await);
         }
     }
-    let entry = match read_entry(store, name).await {
+    let entry = match find(store, name).await {
         Err(e) if e.kind() == Kind::Corrupt => None,
         read => read?,
     };

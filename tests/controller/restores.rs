@@ -97,4 +97,13 @@ fn veleros_command_restores_and_looks_at_it() {
         [""; 0]
     );
     assert!(served.object("restores/gone").is_some());
+    // What was deleted is brought back by nobody.
+    served.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: Restore, metadata: {{name: late, namespace: {NAMESPACE}}}, spec: {{backupName: b}}}}"
+    ));
+    let late = served.wait("restores/late", "refused", |object| {
+        object["status"]["phase"] == "FailedValidation"
+    });
+    let why = late["status"]["validationErrors"].to_string();
+    assert!(why.contains(r#"backup \"b\" not found"#), "{why}");
 }

@@ -1,5 +1,6 @@
 //! A cluster, a bucket and a controller that serves Velero's API there, as its users have them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,10 +34,15 @@ impl Served {
 
     /// The same with flags of the controller's.
     pub fn start_with(bucket: &str, flags: &[&str]) -> Self {
+        Self::start_through(Minio::shared().endpoint(), bucket, flags)
+    }
+
+    /// The same with the location at another address of the store: a proxy's.
+    pub fn start_through(endpoint: &str, bucket: &str, flags: &[&str]) -> Self {
         let mut served = Self::without_controller(bucket);
         served.controller = Some(served.call(flags).spawn());
         served.cluster_has_kinds();
-        served.location("default", "main", true);
+        served.location_at(endpoint, "default", "main", true);
         served.wait(
             "backupstoragelocations/default",
             "an available location",
@@ -65,23 +71,21 @@ impl Served {
         minio.bucket(bucket);
         let cluster = Cluster::builder().controllers(Controllers::None).start();
         cluster.kubectl(&["create", "namespace", NAMESPACE]);
-        let keys = format!("--from-file=cloud={}", minio.credentials_file().display());
-        cluster.kubectl(&[
-            "-n",
-            NAMESPACE,
-            "create",
-            "secret",
-            "generic",
-            "cloud-credentials",
-            &keys,
-        ]);
-        Self {
+        let served = Self {
             cluster,
             minio,
             bucket: bucket.to_owned(),
             home: Folder::new("velero"),
             controller: None,
-        }
+        };
+        served.secret("cloud-credentials", minio.credentials_file());
+        served
+    }
+
+    /// A Secret with keys of a store.
+    pub fn secret(&self, name: &str, keys: &Path) {
+        let keys = format!("--from-file=cloud={}", keys.display());
+        self.kubectl(&["create", "secret", "generic", name, &keys]);
     }
 
     /// The call that starts a controller.
@@ -145,6 +149,26 @@ spec:
             std::thread::sleep(Duration::from_millis(100));
         }
         panic!("{what} is not {title}: {last:#}\n{}", self.log());
+    }
+
+    /// Waits until there is no such object.
+    #[track_caller]
+    pub fn goes(&self, what: &str) {
+        crate::wait_for(&format!("the end of {what}"), PATIENT, || {
+            self.object(what).is_none().then_some(())
+        });
+    }
+
+    /// Changes an object.
+    pub fn patch(&self, kind: &str, name: &str, patch: &str) {
+        self.kubectl(&["patch", kind, name, "--type=merge", "-p", patch]);
+    }
+
+    /// A backup of the namespace `default`, whole, in this location.
+    #[track_caller]
+    pub fn backed_up(&self, name: &str, location: &str) -> Value {
+        self.apply(&format!("{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: {name}, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [default], storageLocation: {location}}}}}"));
+        self.ends(name, "Completed")
     }
 
     /// Waits until a backup ended like this.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::keep::{self, Fate, Keep, Row};
 use super::restores::being_restored;
-use super::{AT_A_TIME, absent, is_ours, is_there, read_all, read_entry};
+use super::{AT_A_TIME, absent, find, is_ours, is_there, read_all};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
@@ -39,6 +39,38 @@ pub async fn delete(store: &Store, name: &Name, host: &str) -> Result<()> {
     remove_all(claim, name).await
 }
 
+/// Deletes a backup that has to go, whatever becomes of one attempt: what an earlier attempt of the same `owner` (letters and digits) left is removed, too.
+/// Whose folder is empty is deleted. Until this is done, it is to be tried again.
+///
+/// # Errors
+/// `NotFound` where others left, or are writing, files without a marker; `AlreadyExists` where somebody else is at work on it, as a dead attempt counts for a
+/// minute and a half; and the store's.
+pub async fn delete_again(store: &Store, name: &Name, host: &str, owner: &str) -> Result<()> {
+    let keys = BackupKeys::new(name);
+    let mut before = Folder::read(store, &keys, "").await?;
+    if before.is_empty() {
+        return Ok(());
+    }
+    match before.claimed_by(owner) {
+        // Dead when the next one was begun: where such a one can not be removed, none is added.
+        Some(last) => {
+            for dead in before.abandoned(owner, last) {
+                store.delete(&dead.key).await?;
+            }
+        }
+        None if before.marker.is_none() => return Err(absent(store, name).await),
+        None => {}
+    }
+    let claim = Claim::take_again(store, name, host, owner).await?;
+    if claim.found().marker.is_none() && claim.abandoned().is_empty() {
+        claim.withdraw().await;
+        return Err(Error::other(format!(
+            "backup {name} was deleted by somebody else just now"
+        )));
+    }
+    remove_all(claim, name).await
+}
+
 /// What the bucket keeps of a backup that is removed: its marker and its archive were written at its end and at its beginning.
 ///
 /// # Errors
@@ -49,13 +81,22 @@ pub async fn kept(store: &Store, name: &Name) -> Result<Kept> {
     Ok(marker.and(store.kept(&keys.archive()).await?))
 }
 
-/// Marker first, then every other file, then the claim. Once the marker is sent for, an error leaves the claim, and prune finishes.
+/// Marker first, then every other file, then the claims. Once the marker is sent for, an error leaves the claim, and prune finishes, or who tries again.
 async fn remove_all(claim: Claim, name: &Name) -> Result<()> {
     let marker = claim.keys().marker();
-    let removed = match claim.confirm().await {
-        Ok(()) if claim.found().marker.is_some() => claim.remove(&marker).await,
-        confirmed => confirmed,
+    let dead: Vec<_> = claim.abandoned().iter().collect();
+    let removed = async {
+        claim.confirm_beside(&dead).await?;
+        // While one's own stands: of attempts that fail one claim is left, however many they are.
+        for dead in dead {
+            claim.remove(&dead.key).await?;
+        }
+        match claim.found().marker {
+            Some(_) => claim.remove(&marker).await,
+            None => Ok(()),
+        }
     };
+    let removed = removed.await;
     if let Err(e) = removed {
         claim.withdraw().await;
         return Err(e.context(format!("backup {name} could not be deleted")));
@@ -66,7 +107,7 @@ async fn remove_all(claim: Claim, name: &Name) -> Result<()> {
             Ok(())
         }
         Err(e) => Err(e.context(format!(
-            "backup {name} is deleted, but some of its files are left; `kubectl backup prune` removes them in an hour"
+            "backup {name} is deleted, but some of its files are left; the next attempt, or `kubectl backup prune` in an hour, removes them"
         ))),
     }
 }
@@ -114,9 +155,27 @@ pub struct PruneOptions<'a> {
     /// Other clusters' backups stay whatever a guard says.
     pub own_only: bool,
     /// Backups that are not expired before these times, whatever their markers say.
-    pub longer: Option<&'a BTreeMap<Name, Timestamp>>,
+    pub longer: Option<Longer<'a>>,
     /// Looked at between two backups: no further one is touched once it says so.
     pub stopped: Option<&'a watch::Receiver<bool>>,
+    /// Backups that somebody is deleting: they are left to him, and none stays in whose favour another goes.
+    pub going: Option<&'a BTreeSet<Name>>,
+}
+
+impl PruneOptions<'_> {
+    fn is_going(&self, name: &Name) -> bool {
+        self.going.is_some_and(|going| going.contains(name))
+    }
+}
+
+/// Until when a backup stays at least, where something says so: asked when fates are decided, and again just before a backup goes.
+#[derive(Clone, Copy)]
+pub struct Longer<'a>(pub &'a (dyn Fn(&Name) -> Option<Timestamp> + Send + Sync));
+
+impl std::fmt::Debug for Longer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Longer")
+    }
 }
 
 /// Removes what is expired by both clocks, what is too much of a schedule, and what dead runs left. What goes and what stays of backups that
@@ -155,7 +214,12 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         names.extend(Name::foreign(&folder).ok());
     }
     let rows = rows(store, &names).await?;
-    let counted: Vec<_> = rows.iter().map(|row| lengthened(row, longer)).collect();
+    let mut counted: Vec<_> = rows.iter().map(|row| lengthened(row, longer)).collect();
+    for row in &mut counted {
+        if options.is_going(&row.name) {
+            row.state = State::Open;
+        }
+    }
     let (fates, lost) = fates(store, &counted, keep, schedule, now.min(theirs)).await?;
     let mut rows: BTreeMap<_, _> = rows
         .into_iter()
@@ -163,7 +227,7 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         .collect();
     let of_schedule =
         |row: Option<&Row>| schedule.is_none_or(|meant| row.is_some_and(|row| row.is_of(meant)));
-    names.retain(|name| of_schedule(rows.get(name)));
+    names.retain(|name| of_schedule(rows.get(name)) && !options.is_going(name));
     let work = Work {
         store,
         theirs,
@@ -194,8 +258,8 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
 }
 
 /// A row with the later one of two expirations.
-fn lengthened(row: &Row, longer: Option<&BTreeMap<Name, Timestamp>>) -> Row {
-    let longer = longer.and_then(|longer| longer.get(&row.name)).copied();
+fn lengthened(row: &Row, longer: Option<Longer<'_>>) -> Row {
+    let longer = longer.and_then(|Longer(asked)| asked(&row.name));
     Row {
         expiration: row
             .expiration
@@ -253,7 +317,7 @@ fn one_line(error: &Error) -> String {
 /// What is known of the backups that stand and are ours. A marker that can not be read is of none.
 pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
     let mut read = stream::iter(names.to_vec())
-        .map(|name| async move { read_entry(store, &name).await })
+        .map(|name| async move { find(store, &name).await })
         .buffer_unordered(AT_A_TIME);
     let mut rows = Vec::new();
     while let Some(entry) = read.next().await {
@@ -382,6 +446,13 @@ impl Work<'_> {
                 }
             }
         }
+        if let Some((row, Fate::Expired)) = goes
+            && let Some(end) = lengthened(row, options.longer).expiration
+            && end >= options.now.min(theirs)
+        {
+            // Somebody moved it while others were looked at.
+            return Ok(None);
+        }
         let outcome = |marker: bool| match (goes, marker) {
             (Some((_, Fate::Beyond)), _) => Pruned::Beyond(name.clone()),
             (Some(_), _) => Pruned::Expired(name.clone()),
@@ -428,7 +499,7 @@ impl Work<'_> {
 
 /// Whether the backup is what it was when its fate was decided, and ours with all that makes it so.
 async fn still_stands(store: &Store, row: &Row) -> Result<bool> {
-    let entry = match read_entry(store, &row.name).await {
+    let entry = match find(store, &row.name).await {
         Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
         entry => entry?,
     };

@@ -21,6 +21,12 @@
 //! A run that sleeps is fenced by time: its claim is refreshed every 30 s, and once the last refresh is over 10 minutes old, by a clock that goes on in
 //! a sleeping machine, it sends no attempt any more. A claim is stale, and only then touched by `prune`, when it is over an hour
 //! old by the store's clock.
+//!
+//! # Deletions that are tried again
+//!
+//! A controller that was told to delete a backup tries until nothing of it is left, and need not wait an hour for its own dead attempt. Such a deletion has
+//! an owner, whose id its claims bear; they are refreshed every 10 s, its fence falls 30 s after the last refresh, and another attempt of the same owner takes its claim for dead when
+//! it was not refreshed for a minute and a half by the store's clock: a minute is left for what is under way. For all others it is a claim like any other.
 
 mod folder;
 mod lease;
@@ -40,7 +46,7 @@ use crate::layout::BackupKeys;
 use crate::name::Name;
 use crate::stopwatch::awake_or_asleep;
 use folder::obstacle;
-use lease::keep_fresh;
+use lease::{SOON, USUAL, keep_fresh};
 
 pub use folder::STALE;
 pub(crate) use folder::{Folder, describe, has_marker, is_stale, may_write, read_claim};
@@ -75,6 +81,8 @@ pub struct Claim {
     refuses: bool,
     /// What was there when it was taken.
     found: Folder,
+    /// Claims of dead attempts of the same owner.
+    abandoned: Vec<Entry>,
     stop: watch::Sender<bool>,
     refresher: Option<JoinHandle<()>>,
 }
@@ -86,8 +94,32 @@ impl Claim {
     /// # Errors
     /// `AlreadyExists`, saying whether a marker, a live claim or a stale claim holds the name.
     pub async fn take(store: &Store, name: &Name, purpose: Purpose, host: &str) -> Result<Self> {
+        Self::take_as(store, name, purpose, host, None).await
+    }
+
+    /// The same for a deletion that is tried again: dead attempts of the same owner (letters and digits) are no obstacle.
+    ///
+    /// # Errors
+    /// As [`Claim::take`].
+    pub(crate) async fn take_again(
+        store: &Store,
+        name: &Name,
+        host: &str,
+        owner: &str,
+    ) -> Result<Self> {
+        Self::take_as(store, name, Purpose::Delete, host, Some(owner)).await
+    }
+
+    async fn take_as(
+        store: &Store,
+        name: &Name,
+        purpose: Purpose,
+        host: &str,
+        owner: Option<&str>,
+    ) -> Result<Self> {
         let keys = BackupKeys::new(name);
-        let run = uuid::Uuid::new_v4().simple().to_string();
+        let random = uuid::Uuid::new_v4().simple();
+        let run = owner.map_or_else(|| random.to_string(), |owner| format!("{owner}-{random}"));
         let key = keys.claim(&run);
         let file = ClaimFile {
             run,
@@ -99,7 +131,7 @@ impl Claim {
         let began = awake_or_asleep();
         let taken = async {
             let refuses = store.probe_create(&key, Lease::body(&file)).await?;
-            let found = Folder::read(store, &keys, &key).await?;
+            let mut found = Folder::read(store, &keys, &key).await?;
             let Some(own) = &found.own else {
                 return Err(Error::other(format!(
                     "{} does not list what was just written to it",
@@ -108,12 +140,13 @@ impl Claim {
                 .hint("backups need a store that lists an object as soon as its PUT is answered"));
             };
             let now = own.modified;
+            let abandoned = owner.map_or_else(Vec::new, |owner| found.abandoned(owner, now));
             if let Some(error) = obstacle(store, name, purpose, &found, now).await? {
                 return Err(error);
             }
-            Ok((refuses, found))
+            Ok((refuses, found, abandoned))
         };
-        let (refuses, found) = match taken.await {
+        let (refuses, found, abandoned) = match taken.await {
             Ok(taken) => taken,
             Err(e) => {
                 // What can not be removed now is a stale claim in an hour.
@@ -134,6 +167,7 @@ impl Claim {
             lost: AtomicBool::new(false),
             in_doubt: AtomicU64::new(0),
             marker_sent: AtomicBool::new(false),
+            pace: if owner.is_some() { SOON } else { USUAL },
         });
         let (stop, stopped) = watch::channel(false);
         let refresher = tokio::spawn(keep_fresh(lease.clone(), stopped));
@@ -144,6 +178,7 @@ impl Claim {
             lease,
             refuses,
             found,
+            abandoned,
             stop,
             refresher: Some(refresher),
         })
@@ -157,6 +192,11 @@ impl Claim {
     /// What stood in the folder when it was taken.
     pub(crate) fn found(&self) -> &Folder {
         &self.found
+    }
+
+    /// Claims of dead attempts of the same owner, which are no part of what was found.
+    pub(crate) fn abandoned(&self) -> &[Entry] {
+        &self.abandoned
     }
 
     /// The store's clock when the claim was taken.

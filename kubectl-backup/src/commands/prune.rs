@@ -130,6 +130,7 @@ async fn attempt(
         own_only: false,
         longer: None,
         stopped: None,
+        going: None,
     };
     Ok(catalog::prune(location, &options).await?)
 }

@@ -1,10 +1,15 @@
 //! DeleteBackupRequests: a backup goes with everything of it, or the request says why not. A folder of a bucket is removed only where it holds the very
 //! backup that the object stands for: one that failed because the name was taken takes nothing with it but itself.
+//!
+//! What speaks against it is a refusal, and ends the request. Where nothing does, the Backup becomes Deleting, and its files go under claims that bear its
+//! uid; from then on whatever fails is shown at the request and tried again, by whichever controller, until nothing is left. Only while the marker stands
+//! is there a way back: a refusal gives the Backup the marker's phase. A Backup that is Deleting and that no request asks for any more is treated alike.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::Kind;
-use backup_core::catalog;
+use backup_core::catalog::{self, Entry};
 use backup_core::error::{Error, Result};
 use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
@@ -15,28 +20,146 @@ use tokio::sync::watch;
 
 use super::backups::label_value;
 use super::desk::{Desk, Work};
-use super::objects::{Written, bounded, label, name, phase, time, uid};
+use super::objects::{Written, annotation, bounded, label, name, phase, time, uid};
 use super::{locations, sync};
 
 /// A request that was refused is kept so long, as Velero does.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
+/// Backups that are deleted at a time.
+const AT_A_TIME: usize = 4;
+
 const BACKUP_NAME: &str = "velero.io/backup-name";
 const BACKUP_UID: &str = "velero.io/backup-uid";
+
+/// The annotation of a request that is at work: the location of the files.
+const PLACE: &str = "kubectl-backup/location";
+
+/// The phase of a Backup that has to go.
+pub(super) const DELETING: &str = "Deleting";
+
+/// Why a backup is not deleted now.
+enum Not {
+    /// It stays.
+    Refused(String),
+    /// It is tried again.
+    Failed(Error),
+}
+
+impl From<Error> for Not {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+fn refused(why: impl Into<String>) -> Not {
+    Not::Refused(why.into())
+}
 
 /// One look at all requests.
 pub(crate) fn turn(desk: &Arc<Desk>) {
     let now = desk.now();
-    for object in desk.deletions.all() {
-        if !desk.is_free(&object) {
+    let all = desk.deletions.all();
+    let backups = desk.backups.all();
+    let mut room = AT_A_TIME.saturating_sub(desk.count(Work::Deletion));
+    for step in plan(&all, &backups, now) {
+        let (Step::Answer(object) | Step::Forget(object) | Step::Resume(object)) = step;
+        if !desk.is_free(object) {
             continue;
         }
-        if phase(&object) != "Processed" {
-            desk.begin(&object, Work::Small, answer);
-        } else if is_over(&object, now) {
-            desk.begin(&object, Work::Small, remove);
+        if let Step::Forget(_) = step {
+            desk.begin(object, Work::Small, forget);
+            continue;
+        }
+        let is_answer = matches!(step, Step::Answer(_));
+        let backup = if is_answer {
+            object["spec"]["backupName"].as_str().unwrap_or_default()
+        } else {
+            name(object)
+        };
+        if room == 0 {
+            continue;
+        }
+        // An attempt goes on whose request was taken back.
+        let Some(alone) = Alone::on(desk, backup) else {
+            continue;
+        };
+        room -= 1;
+        desk.begin(
+            object,
+            Work::Deletion,
+            move |desk, object, stopped| async move {
+                let _alone = alone;
+                if is_answer {
+                    answer(desk, object, stopped).await
+                } else {
+                    resume(desk, object, stopped).await
+                }
+            },
+        );
+    }
+}
+
+/// The one attempt at a backup, by whichever request; until it is dropped.
+struct Alone {
+    desk: Arc<Desk>,
+    backup: String,
+}
+
+impl Alone {
+    fn on(desk: &Arc<Desk>, backup: &str) -> Option<Self> {
+        let mut deleting = desk.deleting();
+        deleting.insert(backup.to_owned()).then(|| Self {
+            desk: Arc::clone(desk),
+            backup: backup.to_owned(),
+        })
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.desk.deleting().remove(&self.backup);
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step<'o> {
+    /// A request is answered.
+    Answer(&'o Arc<Value>),
+    /// A request was answered long ago.
+    Forget(&'o Arc<Value>),
+    /// A Backup is Deleting, and no request asks for it any more.
+    Resume(&'o Arc<Value>),
+}
+
+/// Of several requests for one backup the oldest is answered first: then the others find it gone.
+fn plan<'o>(
+    requests: &'o [Arc<Value>],
+    backups: &'o [Arc<Value>],
+    now: Timestamp,
+) -> Vec<Step<'o>> {
+    let mut steps = Vec::new();
+    let mut open = Vec::new();
+    for request in requests {
+        if phase(request) != "Processed" {
+            open.push(request);
+        } else if is_over(request, now) {
+            steps.push(Step::Forget(request));
         }
     }
+    open.sort_by_key(|request| (time(request, "/metadata/creationTimestamp"), name(request)));
+    let mut asked = BTreeSet::new();
+    for request in open {
+        if asked.insert(request["spec"]["backupName"].as_str().unwrap_or_default()) {
+            steps.push(Step::Answer(request));
+        }
+    }
+    let left = backups
+        .iter()
+        .filter(|backup| phase(backup) == DELETING && !asked.contains(name(backup)));
+    steps.extend(left.map(Step::Resume));
+    steps
 }
 
 fn is_over(object: &Value, now: Timestamp) -> bool {
@@ -44,94 +167,196 @@ fn is_over(object: &Value, now: Timestamp) -> bool {
     created.is_some_and(|at| now.duration_since(at) > KEPT)
 }
 
-async fn remove(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
+async fn forget(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
     desk.deletions.delete(&object).await.map(drop)
 }
 
 async fn answer(desk: Arc<Desk>, object: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
-    let why = match delete(&desk, &object, &stopped).await {
+    let backup = &object["spec"]["backupName"];
+    match delete(&desk, &object, &stopped).await {
         Ok(()) => {
             // As it stands now: it was written to.
             if let Some(request) = desk.deletions.read(&object).await? {
                 desk.deletions.delete(&request).await?;
             }
-            return Ok(());
+            Ok(())
         }
-        Err(e) if matches!(e.kind(), Kind::Invalid | Kind::NotFound | Kind::Forbidden) => {
-            bounded(&e.sentence())
+        Err(Not::Refused(why)) => {
+            let why = bounded(&why);
+            desk.ui
+                .warn(&format!("backup {backup} is not deleted: {why}"));
+            let patch = json!({"status": {"phase": "Processed", "errors": [why]}});
+            desk.deletions.patch(&object, patch).await.map(drop)
         }
-        // It may go the next time; until then it is at work.
-        Err(e) => return Err(e),
-    };
-    let backup = &object["spec"]["backupName"];
-    desk.ui
-        .warn(&format!("backup {backup} is not deleted: {why}"));
-    let patch = json!({"status": {"phase": "Processed", "errors": [why]}});
-    desk.deletions.patch(&object, patch).await.map(drop)
+        Err(Not::Failed(e)) if e.kind() == Kind::Interrupted => Err(e),
+        Err(Not::Failed(e)) => {
+            let errors = json!([bounded(&format!("it is tried again: {}", e.sentence()))]);
+            if object["status"]["errors"] != errors {
+                let patch = json!({"status": {"errors": errors}});
+                // The API may be what failed; the next attempt tells it.
+                let _ = desk.deletions.patch(&object, patch).await;
+            }
+            Err(e)
+        }
+    }
 }
 
-/// Deletes what is asked for; an error is the answer.
+/// Deletes what is asked for.
 async fn delete(
-    desk: &Arc<Desk>,
+    desk: &Desk,
     request: &Arc<Value>,
     stopped: &watch::Receiver<bool>,
-) -> Result<()> {
+) -> Result<(), Not> {
     let title = request["spec"]["backupName"].as_str().unwrap_or_default();
-    let Some(backup) = desk.backups.get(title) else {
-        // This request did it, and its controller did not live to see it.
-        return match phase(request) {
-            "InProgress" => Ok(()),
-            _ => Err(Error::not_found("backup not found")),
+    let backup = desk.backups.get(title);
+    let wanted = label(request, BACKUP_UID);
+    let Some(backup) = backup.filter(|backup| wanted.is_none_or(|wanted| wanted == uid(backup)))
+    else {
+        return match (phase(request), wanted) {
+            ("InProgress", wanted) => rest(desk, request, wanted.unwrap_or_default()).await,
+            (_, None) => Err(refused("backup not found")),
+            (_, Some(_)) => Err(refused(
+                "backup not found: it is gone, and another one may have its name by now",
+            )),
         };
     };
-    let wanted = label(request, BACKUP_UID).unwrap_or(uid(&backup));
-    if wanted != uid(&backup) {
-        return Err(Error::not_found(
-            "backup not found: another one has its name by now",
-        ));
+    let begun = phase(&backup) == DELETING;
+    if !begun && (phase(&backup) == "InProgress" || !desk.is_free(&backup)) {
+        return Err(refused("backup is still in progress"));
     }
-    if phase(&backup) == "InProgress" || !desk.is_free(&backup) {
-        return Err(Error::invalid("backup is still in progress"));
-    }
-    let of_it = |restore: &Arc<Value>| restore["spec"]["backupName"] == title;
-    let restores: Vec<_> = desk.restores.all().into_iter().filter(of_it).collect();
     let is_at_work = |restore: &&Arc<Value>| matches!(phase(restore), "" | "New" | "InProgress");
-    if let Some(restore) = restores.iter().find(is_at_work) {
-        return Err(Error::invalid(format!(
-            "restore {} reads it and is not finished",
-            name(restore)
+    if !begun && let Some(restore) = restores_of(desk, title).iter().find(is_at_work) {
+        let restore = name(restore);
+        return Err(refused(format!(
+            "restore {restore} reads it and is not finished"
         )));
     }
-    let place = backup["spec"]["storageLocation"]
-        .as_str()
-        .unwrap_or_default();
-    let is_in_bucket = matches!(phase(&backup), "Completed" | "PartiallyFailed" | "Deleting");
-    let location = if is_in_bucket {
-        Some(usable(desk, place).await?)
-    } else {
-        None
+    // Where it failed, nothing of it is in a bucket.
+    if !begun && !matches!(phase(&backup), "Completed" | "PartiallyFailed") {
+        begin(desk, request, &backup).await?;
+        return Ok(finish(desk, &backup, None, stopped).await?);
+    }
+    let place = place_of(&backup);
+    let location = match usable(desk, place).await {
+        // The location may come back; a backup that is half gone does not.
+        Err(Not::Refused(why)) if begun => return Err(Error::other(why).into()),
+        location => location?,
     };
-    let patch = json!({
-        "metadata": {"labels": {BACKUP_NAME: label_value(title), BACKUP_UID: uid(&backup)}},
-        "status": {"phase": "InProgress", "errors": null},
-    });
-    desk.deletions.patch(request, patch).await?;
-    still_ours(stopped)?;
-    if let Some(location) = &location {
-        remove_files(desk, location, &backup).await?;
-    }
-    for restore in restores {
-        still_ours(stopped)?;
-        if let Some(location) = &location {
-            remove_restore(location, name(&restore), title).await?;
+    let title = Name::foreign(title).map_err(|e| refused(e.sentence()))?;
+    let marker = match catalog::find(&location.store, &title).await {
+        Err(e) if e.kind() == Kind::Corrupt && !begun => return Err(refused(e.sentence())),
+        marker => marker?,
+    };
+    match &marker {
+        Some(entry) if !sync::is_same(&backup, &entry.backup) => {
+            begin(desk, request, &backup).await?;
+            return Ok(finish(desk, &backup, None, stopped).await?);
         }
-        desk.restores.delete(&restore).await?;
+        Some(entry) => {
+            if let Err(not) = may_go(desk, &location, &title).await {
+                return Err(back(desk, &backup, entry, begun, not).await);
+            }
+            begin(desk, request, &backup).await?;
+            let deleting = json!({"status": {"phase": DELETING}});
+            // As it was seen: from here on no restore begins to read it.
+            if desk.backups.decide(&backup, deleting).await? == Written::Changed {
+                return Err(Error::other("the Backup changed just now").into());
+            }
+            if let Err(not) = not_restored(desk, &location, &title).await {
+                return Err(back(desk, &backup, entry, true, not).await);
+            }
+        }
+        None if begun => {}
+        None => {
+            let Err(e) = catalog::get(&location.store, &title).await else {
+                return Err(Error::other("its marker came just now").into());
+            };
+            return Err(refused(format!(
+                "nothing is deleted: {} (was the location's bucket or prefix changed? `kubectl delete backups.velero.io {title}` removes the object alone)",
+                e.sentence()
+            )));
+        }
     }
-    if let Some(backup) = desk.backups.read(&backup).await? {
-        desk.backups.delete(&backup).await?;
+    Ok(finish(desk, &backup, Some(&location), stopped).await?)
+}
+
+/// Notes that the request is at work, and on which Backup.
+async fn begin(desk: &Desk, request: &Value, backup: &Value) -> Result<()> {
+    if phase(request) == "InProgress" {
+        return Ok(());
     }
-    desk.ui.note(&format!("backup {title} is deleted"));
-    Ok(())
+    let labels = json!({BACKUP_NAME: label_value(name(backup)), BACKUP_UID: uid(backup)});
+    let place = matches!(phase(backup), "Completed" | "PartiallyFailed" | DELETING);
+    let place = place.then(|| place_of(backup));
+    let patch = json!({
+        "metadata": {"labels": labels, "annotations": {PLACE: place}},
+        "status": {"phase": "InProgress"},
+    });
+    desk.deletions.patch(request, patch).await.map(drop)
+}
+
+/// What is left to do for a request whose Backup is gone: as a rule nothing, for it goes after its files; somebody else may have removed it before.
+async fn rest(desk: &Desk, request: &Value, uid: &str) -> Result<(), Not> {
+    let Some(place) = annotation(request, PLACE) else {
+        return Ok(());
+    };
+    let location = usable(desk, place).await?;
+    let title = request["spec"]["backupName"].as_str().unwrap_or_default();
+    let title = Name::foreign(title).map_err(|e| refused(e.sentence()))?;
+    if catalog::find(&location.store, &title).await?.is_some() {
+        return Err(refused(format!(
+            "its Backup was removed before its files: a backup of the name stands in location {place}"
+        )));
+    }
+    match catalog::delete_again(&location.store, &title, &desk.host, &owner(uid)).await {
+        // What lies there by now is another's.
+        Err(e) if e.kind() == Kind::NotFound => Ok(()),
+        deleted => Ok(deleted?),
+    }
+}
+
+/// What the claims of a Backup's deletion bear.
+fn owner(uid: &str) -> String {
+    uid.chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
+/// Gives a backup that stays its phase back, where it was taken.
+async fn back(desk: &Desk, backup: &Value, entry: &Entry, begun: bool, not: Not) -> Not {
+    if begun && let Not::Refused(_) = not {
+        let patch = json!({"status": {"phase": entry.backup.status.phase}});
+        if let Err(e) = desk.backups.patch(backup, patch).await {
+            return Not::Failed(e);
+        }
+    }
+    not
+}
+
+/// Goes on with a Backup that is Deleting without a request: it stays if its marker stands, and else goes.
+async fn resume(desk: Arc<Desk>, backup: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
+    let location = match usable(&desk, place_of(&backup)).await {
+        Ok(location) => location,
+        Err(Not::Refused(why)) => return Err(Error::other(why)),
+        Err(Not::Failed(e)) => return Err(e),
+    };
+    match catalog::find(&location.store, &Name::foreign(name(&backup))?).await? {
+        Some(entry) if sync::is_same(&backup, &entry.backup) => {
+            let patch = json!({"status": {"phase": entry.backup.status.phase}});
+            desk.backups.decide(&backup, patch).await.map(drop)
+        }
+        Some(_) => finish(&desk, &backup, None, &stopped).await,
+        None => finish(&desk, &backup, Some(&location), &stopped).await,
+    }
+}
+
+fn place_of(backup: &Value) -> &str {
+    let place = &backup["spec"]["storageLocation"];
+    place.as_str().unwrap_or_default()
+}
+
+fn restores_of(desk: &Desk, backup: &str) -> Vec<Arc<Value>> {
+    let mut restores = desk.restores.all();
+    restores.retain(|restore| restore["spec"]["backupName"] == backup);
+    restores
 }
 
 /// Whoever serves next goes on with it.
@@ -146,101 +371,101 @@ fn still_ours(stopped: &watch::Receiver<bool>) -> Result<()> {
 }
 
 /// The location, if this cluster may delete there.
-async fn usable(desk: &Desk, place: &str) -> Result<Location> {
+async fn usable(desk: &Desk, place: &str) -> Result<Location, Not> {
     let places = locations::places(desk);
     let known = places.iter().find(|known| known.name == place);
-    let known = known
-        .ok_or_else(|| Error::invalid(format!("backup storage location {place} not found")))?;
+    let known =
+        known.ok_or_else(|| refused(format!("backup storage location {place} not found")))?;
     if known.is_read_only {
-        return Err(Error::invalid(format!(
+        return Err(refused(format!(
             "cannot delete backup because backup storage location {place} is currently in read-only mode"
         )));
     }
     if known.is_available != Some(true) {
         // Not yet, or not now.
-        return Err(Error::new(
+        return Err(Not::Failed(Error::new(
             Kind::Unreachable,
             format!("backup storage location {place} is not available"),
-        ));
+        )));
     }
     let location = locations::open_named(desk, place).await?;
     match guard::read(&location, desk.identity().await?).await? {
         Guard::Ours | Guard::Open => Ok(location),
-        Guard::Other(other) => Err(Error::invalid(format!(
-            "location {place} holds the backups of another cluster ({other})"
-        ))
-        .hint(format!(
-            "`kubectl backup location adopt {place}` hands it to this one"
+        Guard::Other(other) => Err(refused(format!(
+            "location {place} holds the backups of another cluster ({other}) (`kubectl backup location adopt {place}` hands it to this one)"
         ))),
-        Guard::Unknown => Err(Error::invalid(format!(
+        Guard::Unknown => Err(refused(format!(
             "it is not known whether location {place} is this cluster's: the namespace kube-system may not be read"
         ))),
     }
 }
 
-/// Removes the files of a backup, where they are the object's.
-async fn remove_files(desk: &Desk, location: &Location, backup: &Arc<Value>) -> Result<()> {
-    let title = Name::foreign(name(backup))?;
-    let entry = match catalog::get(&location.store, &title).await {
-        Ok(entry) => entry,
-        // It is gone; what a deletion that died left, prune removes.
-        Err(e) if e.kind() == Kind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
+/// Whether the bucket holds nothing that speaks against it.
+async fn may_go(desk: &Desk, location: &Location, title: &Name) -> Result<(), Not> {
+    let leaks = match catalog::leaks(&location.store, title).await {
+        Err(e) if e.kind() == Kind::Corrupt => vec![e.sentence()],
+        leaks => leaks?,
     };
-    if !sync::is_same(backup, &entry.backup) {
-        return Ok(());
-    }
-    let leaks = catalog::leaks(&location.store, &title).await?;
     if !leaks.is_empty() {
-        return Err(Error::invalid(format!(
-            "it holds data elsewhere that would stay behind: {}",
+        return Err(refused(format!(
+            "it holds data elsewhere that would stay behind: {} (let Velero delete it, or use `kubectl backup delete --force`)",
             leaks.join("; ")
-        ))
-        .hint("let Velero delete it, or use `kubectl backup delete --force`"));
+        )));
     }
-    let kept = catalog::kept(&location.store, &title).await?;
+    let kept = catalog::kept(&location.store, title).await?;
     if kept.is_locked(desk.now()) {
-        return Err(Error::invalid(format!("it is {kept}: the bucket keeps it"))
-            .hint("`kubectl backup delete --force` hides it"));
+        return Err(refused(format!(
+            "it is {kept}: the bucket keeps it (`kubectl backup delete --force` hides it)"
+        )));
     }
-    let before = phase(backup).to_owned();
-    let deleting = json!({"status": {"phase": "Deleting"}});
-    // As it was seen: from here on no restore begins to read it.
-    if desk.backups.decide(backup, deleting).await? == Written::Changed {
-        return Err(Error::other("it changed just now"));
-    }
-    let deleted = match refuse_restored(desk, location, &title).await {
-        Ok(()) => catalog::delete(&location.store, &title, &desk.host).await,
-        refused => refused,
-    };
-    match deleted {
-        Err(e) if e.kind() == Kind::NotFound => Ok(()),
-        Err(e) => {
-            // While its marker stands, it is what it was; else there is no way back.
-            if before != "Deleting" && catalog::get(&location.store, &title).await.is_ok() {
-                let back = json!({"status": {"phase": before}});
-                desk.backups.patch(backup, back).await?;
-            }
-            Err(e)
-        }
-        Ok(()) => Ok(()),
-    }
+    Ok(())
 }
 
-/// Errors while a restore has begun to read it, whoever began it.
-async fn refuse_restored(desk: &Desk, location: &Location, backup: &Name) -> Result<()> {
+/// Whether no restore has begun to read it, whoever began it.
+async fn not_restored(desk: &Desk, location: &Location, backup: &Name) -> Result<(), Not> {
     let restoring = catalog::being_restored(&location.store, desk.now()).await?;
-    let by_object = desk.restores.all().into_iter().find(|restore| {
-        restore["spec"]["backupName"] == backup.as_str() && phase(restore) == "InProgress"
-    });
-    let by_object = by_object.as_ref().map(|restore| name(restore).to_owned());
+    let restores = restores_of(desk, backup.as_str());
+    let by_object = restores
+        .iter()
+        .find(|restore| phase(restore) == "InProgress")
+        .map(|restore| name(restore).to_owned());
     let by_journal = restoring.get(backup.as_str()).map(ToString::to_string);
     match by_object.or(by_journal) {
         None => Ok(()),
-        Some(restore) => Err(Error::invalid(format!(
+        Some(restore) => Err(refused(format!(
             "restore {restore} has begun to read it and is not finished"
         ))),
     }
+}
+
+/// Removes the files, where there are any, then the restores, then the Backup.
+async fn finish(
+    desk: &Desk,
+    backup: &Value,
+    location: Option<&Location>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
+    let title = name(backup);
+    still_ours(stopped)?;
+    if let Some(location) = location {
+        let (store, name) = (&location.store, Name::foreign(title)?);
+        catalog::delete_again(store, &name, &desk.host, &owner(uid(backup))).await?;
+    }
+    for restore in restores_of(desk, title) {
+        still_ours(stopped)?;
+        if let Some(location) = location {
+            remove_restore(location, name(&restore), title).await?;
+        }
+        desk.restores.delete(&restore).await?;
+    }
+    if let Some(backup) = desk.backups.read(backup).await? {
+        desk.backups.delete(&backup).await?;
+    }
+    desk.ui.note(&match location {
+        Some(_) => format!("backup {title} is deleted"),
+        None => format!("the object of backup {title} is removed; it had nothing in a bucket"),
+    });
+    Ok(())
 }
 
 /// Removes the record of a restore, where it is one of this backup.
@@ -253,5 +478,46 @@ async fn remove_restore(location: &Location, restore: &str, backup: &str) -> Res
         Ok(_) => Ok(()),
         Err(e) if e.kind() == Kind::NotFound => Ok(()),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &str, backup: &str, phase: &str, created: &str) -> Arc<Value> {
+        Arc::new(json!({
+            "metadata": {"name": name, "creationTimestamp": format!("2026-11-21T{created}Z")},
+            "spec": {"backupName": backup}, "status": {"phase": phase},
+        }))
+    }
+
+    #[test]
+    fn the_oldest_request_of_a_backup_is_answered_and_what_is_half_gone_goes_on_without_one() {
+        let requests = [
+            request("a", "b1", "", "02:00:00"),
+            request("b", "b1", "InProgress", "01:00:00"),
+            request("c", "b2", "New", "03:00:00"),
+            request("d", "b3", "Processed", "01:00:00"),
+        ];
+        let backup = |name: &str, phase: &str| {
+            Arc::new(json!({"metadata": {"name": name}, "status": {"phase": phase}}))
+        };
+        let backups = [
+            backup("b1", DELETING),
+            backup("b3", DELETING),
+            backup("b4", "Completed"),
+        ];
+        let now: Timestamp = "2026-11-22T01:00:00Z".parse().unwrap();
+        let mut steps = vec![
+            Step::Answer(&requests[1]),
+            Step::Answer(&requests[2]),
+            Step::Resume(&backups[1]),
+        ];
+        assert_eq!(plan(&requests, &backups, now), steps);
+        let later = now + SignedDuration::from_secs(1);
+        steps.insert(0, Step::Forget(&requests[3]));
+        assert_eq!(plan(&requests, &backups, later), steps);
+        assert_eq!(plan(&[], &[], later), []);
     }
 }

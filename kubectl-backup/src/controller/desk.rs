@@ -1,6 +1,6 @@
 //! What every kind works with: the API server, the copies of all objects, who is at work on which of them, and the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 
+use super::expiry::Collected;
 use super::history::History;
 use super::http::Health;
 use super::known::Known;
@@ -67,6 +68,8 @@ pub(crate) enum Work {
     Restore,
     /// A location is synced, or expired backups are removed.
     Location,
+    /// A backup is deleted.
+    Deletion,
 }
 
 struct Doing {
@@ -93,8 +96,10 @@ pub(crate) struct Desk {
     pub(crate) questions: Objects,
     /// What is known of the locations' last syncs, by uid.
     pub(crate) synced: Mutex<BTreeMap<String, Synced>>,
-    /// When expired backups were removed last, by the location's uid.
-    pub(crate) collected: Mutex<BTreeMap<String, Timestamp>>,
+    /// Names of the backups that are being deleted.
+    deleting: Mutex<BTreeSet<String>>,
+    /// What is known of the removal of expired backups, by the location's uid.
+    pub(crate) collected: Mutex<BTreeMap<String, Collected>>,
     /// What is known of etcd-launchers.
     pub(crate) launchers: Arc<tokio::sync::Mutex<Launchers>>,
     identity: OnceCell<Option<String>>,
@@ -135,6 +140,7 @@ impl Desk {
             restores: objects("Restore", "restores"),
             questions: objects("ServerStatusRequest", "serverstatusrequests"),
             synced: Mutex::default(),
+            deleting: Mutex::default(),
             collected: Mutex::default(),
             launchers: Arc::default(),
             identity: OnceCell::new(),
@@ -280,7 +286,7 @@ impl Desk {
                     let _permit = desk.small.acquire().await;
                     future.await
                 }
-                Work::Backup | Work::Restore | Work::Location => future.await,
+                Work::Backup | Work::Restore | Work::Location | Work::Deletion => future.await,
             };
             match ended {
                 Ok(()) => {
@@ -309,6 +315,13 @@ impl Desk {
         of(&self.collected).retain(|uid, _| is_there(uid));
         self.terms().retain(&is_there);
         self.asked().retain(&is_there);
+    }
+
+    /// Names of the backups that are being deleted.
+    pub(crate) fn deleting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.deleting
+            .lock()
+            .expect("nobody panics while holding it")
     }
 
     /// What happened to objects, as far as it was seen.

@@ -1,11 +1,14 @@
 //! What is expired goes: backups of the locations that are this cluster's, by the library's `prune`, and the objects that stand for them. The newest good
 //! backup of a schedule stays. What can not go is said on its object, and tried again the next time.
+//!
+//! A bucket is looked through where the objects say that something goes, or the sync saw a folder without a marker for an hour; and whatever anybody says,
+//! once by each process and once a day: what dead runs left is named by no object.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_core::backup::KEEP;
-use backup_core::catalog::{self, Keep, PruneOptions, Pruned};
+use backup_core::catalog::{self, Keep, Longer, PruneOptions, Pruned};
 use backup_core::error::Result;
 use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
@@ -14,17 +17,42 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::backups::INTERRUPTED;
+use super::deletions::DELETING;
 use super::desk::{Desk, Work};
-use super::locations;
 use super::objects::{annotation, bounded, label, name, phase, time, uid};
 use super::schedules::SCHEDULE;
+use super::{locations, sync};
 
 /// The annotation of a Backup that should go and stays: why.
 const KEPT: &str = "kubectl-backup/kept";
 
-/// What a dead run left can be removed after an hour; so long it is looked for.
-const LEFT: SignedDuration = SignedDuration::from_hours(48);
+/// Whatever the objects say, a bucket is looked through so often.
+const AT_LEAST_EVERY: SignedDuration = SignedDuration::from_hours(24);
+
+/// What was done for a location by this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Collected {
+    /// When it was asked whether something is to be removed.
+    asked: Option<Timestamp>,
+    /// When the bucket was looked through.
+    looked: Option<Timestamp>,
+}
+
+impl Collected {
+    /// Whether it is time to ask again. A time that a wrong clock noted does not count.
+    fn is_due(self, every: SignedDuration, now: Timestamp) -> bool {
+        is_over(self.asked, every, now)
+    }
+
+    /// Whether the bucket is looked through, whatever objects say.
+    fn is_overdue(self, now: Timestamp) -> bool {
+        is_over(self.looked, AT_LEAST_EVERY, now)
+    }
+}
+
+fn is_over(since: Option<Timestamp>, period: SignedDuration, now: Timestamp) -> bool {
+    since.is_none_or(|at| at > now || now.duration_since(at) >= period)
+}
 
 /// One look at all locations.
 pub(crate) fn turn(desk: &Arc<Desk>) {
@@ -35,17 +63,17 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         let is_usable = places.iter().any(|place| {
             place.name == name(&object) && place.is_available == Some(true) && !place.is_read_only
         });
-        let last = desk
-            .collected
-            .lock()
-            .expect("nobody panics while holding it")
-            .get(uid(&object))
-            .copied();
-        let is_due = last.is_none_or(|at| at > now || now.duration_since(at) >= every);
+        let is_due = collected(desk, &object).is_due(every, now);
         if is_usable && is_due && desk.is_free(&object) {
             desk.begin(&object, Work::Location, collect);
         }
     }
+}
+
+fn collected(desk: &Desk, location: &Value) -> Collected {
+    let all = desk.collected.lock();
+    let all = all.expect("nobody panics while holding it");
+    all.get(uid(location)).copied().unwrap_or_default()
 }
 
 async fn collect(
@@ -55,13 +83,23 @@ async fn collect(
 ) -> Result<()> {
     let place = name(&object).to_owned();
     let now = desk.now();
+    let mut collected = collected(&desk, &object);
     let objects = of_location(&desk, &place);
     let keep = keeping(&desk, &place);
-    if is_worth_it(&objects, &keep, now) {
+    let is_worth_it = is_worth_it(&objects, &keep, now)
+        || sync::has_unfinished(&desk, &object, now)
+        || collected.is_overdue(now);
+    if is_worth_it {
         let location = locations::open_named(&desk, &place).await?;
         let identity = desk.identity().await?.map(str::to_owned);
         // Who is not known, or has not written here yet, removes nothing.
         if guard::read(&location, identity.as_deref()).await? == Guard::Ours {
+            let longer = |backup: &Name| until(&desk, &place, backup);
+            let is_going = |object: &&Arc<Value>| phase(object) == DELETING;
+            let going = objects.iter().filter(is_going);
+            let going = going
+                .filter_map(|object| Name::foreign(name(object)).ok())
+                .collect();
             let options = PruneOptions {
                 now,
                 host: &desk.host,
@@ -70,16 +108,22 @@ async fn collect(
                 schedule: None,
                 cluster: identity.as_deref(),
                 own_only: true,
-                longer: Some(&expirations(&objects)),
+                longer: Some(Longer(&longer)),
                 stopped: Some(&stopped),
+                going: Some(&going),
             };
             prune(&desk, &location, &options).await?;
+            if *stopped.borrow() {
+                return Ok(());
+            }
+            collected.looked = Some(now);
         }
     }
+    collected.asked = Some(now);
     desk.collected
         .lock()
         .expect("nobody panics while holding it")
-        .insert(uid(&object).to_owned(), now);
+        .insert(uid(&object).to_owned(), collected);
     Ok(())
 }
 
@@ -102,23 +146,14 @@ fn is_worth_it(objects: &[Arc<Value>], keep: &BTreeMap<String, usize>, now: Time
             });
             is_expired || is_beyond
         }
-        // What a deletion that died left.
-        "Deleting" => true,
-        "Failed" if annotation(object, INTERRUPTED).is_some() => {
-            let ended = time(object, "/status/completionTimestamp");
-            ended.is_some_and(|at| now.duration_since(at) < LEFT)
-        }
         _ => false,
     })
 }
 
-/// Until when the objects say that backups stay: that can be later than their markers say.
-fn expirations(objects: &[Arc<Value>]) -> BTreeMap<Name, Timestamp> {
-    let of = |object: &Arc<Value>| {
-        let name = Name::foreign(name(object)).ok()?;
-        Some((name, time(object, "/status/expiration")?))
-    };
-    objects.iter().filter_map(of).collect()
+/// Until when the object says that a backup stays: that can be later than its marker says.
+fn until(desk: &Desk, place: &str, backup: &Name) -> Option<Timestamp> {
+    let object = object(desk, backup.as_str(), place)?;
+    time(&object, "/status/expiration")
 }
 
 /// Schedules of a location that keep so many. One that can not be followed counts too: what it keeps is not less for that.
@@ -183,8 +218,8 @@ mod tests {
 
     fn backup(name: &str, phase: &str, schedule: &str, expiration: &str) -> Arc<Value> {
         Arc::new(json!({
-            "metadata": {"name": name, "labels": {SCHEDULE: schedule}, "annotations": {INTERRUPTED: "true"}},
-            "status": {"phase": phase, "expiration": expiration, "completionTimestamp": "2026-11-21T00:00:00Z"},
+            "metadata": {"name": name, "labels": {SCHEDULE: schedule}},
+            "status": {"phase": phase, "expiration": expiration},
         }))
     }
 
@@ -213,10 +248,25 @@ mod tests {
             &[backup("a", "InProgress", "s", "2026-11-21T01:59:59Z")],
             now
         ));
-        let left = [backup("a", "Failed", "s", later)];
-        assert!(worth(&left, now));
-        assert!(!worth(&left, "2026-11-23T00:00:01Z".parse().unwrap()));
-        let until = expirations(&[one]);
-        assert_eq!(until[&"a".parse::<Name>().unwrap()].to_string(), later);
+    }
+
+    #[test]
+    fn a_bucket_is_looked_through_once_by_each_process_and_once_a_day() {
+        let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let now = at("2026-11-21T02:00:00Z");
+        let hour = SignedDuration::from_hours(1);
+        let fresh = Collected::default();
+        assert!(fresh.is_due(hour, now) && fresh.is_overdue(now));
+        let done = Collected {
+            asked: Some(now),
+            looked: Some(now),
+        };
+        assert!(!done.is_due(hour, at("2026-11-21T02:59:59Z")));
+        assert!(done.is_due(hour, at("2026-11-21T03:00:00Z")));
+        assert!(!done.is_overdue(at("2026-11-22T01:59:59Z")));
+        assert!(done.is_overdue(at("2026-11-22T02:00:00Z")));
+        // The clock was set back.
+        assert!(done.is_due(hour, at("2026-11-20T02:00:00Z")));
+        assert!(done.is_overdue(at("2026-11-20T02:00:00Z")));
     }
 }

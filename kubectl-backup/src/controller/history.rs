@@ -201,16 +201,8 @@ pub(crate) fn turn(desk: &Arc<Desk>, all: &[Arc<Value>]) {
     }
     let desk = Arc::clone(desk);
     tokio::spawn(async move {
-        let path = format!(
-            "/api/v1/namespaces/{}/events?fieldManager={MANAGER}",
-            desk.settings.namespace
-        );
         for event in events {
-            // Who may not write one works all the same.
-            let _: Result<_, _> = desk
-                .cluster
-                .send(&Call::post(&path, event.to_string().into()))
-                .await;
+            post(&desk, &event).await;
         }
     });
 }
@@ -244,10 +236,39 @@ fn event(object: &Value, now: Timestamp) -> Option<Value> {
             let why: Vec<&str> = why.filter_map(Value::as_str).collect();
             (false, why.join("; "))
         }
+        ("DeleteBackupRequest", "Processed") => {
+            let why = status["errors"].as_array().into_iter().flatten();
+            let why: Vec<&str> = why.filter_map(Value::as_str).collect();
+            let backup = object["spec"]["backupName"].as_str().unwrap_or_default();
+            (
+                false,
+                format!("backup {backup} is not deleted: {}", why.join("; ")),
+            )
+        }
         ("BackupStorageLocation", "Available") => (true, "it can be used".to_owned()),
         ("BackupStorageLocation", "Unavailable") => (false, text("message")),
         _ => return None,
     };
+    Some(made(object, is_good, to, &message, now))
+}
+
+/// Tells people something of an object that is no change of its phase. Who may not write it works all the same.
+pub(crate) async fn tell(desk: &Desk, object: &Value, reason: &str, message: &str) {
+    let event = made(object, false, reason, message, desk.now());
+    post(desk, &event).await;
+}
+
+async fn post(desk: &Desk, event: &Value) {
+    let path = format!(
+        "/api/v1/namespaces/{}/events?fieldManager={MANAGER}",
+        desk.settings.namespace
+    );
+    let call = Call::post(&path, event.to_string().into());
+    let _: Result<_, _> = desk.cluster.send(&call).await;
+}
+
+/// An Event.
+fn made(object: &Value, is_good: bool, reason: &str, message: &str, now: Timestamp) -> Value {
     let mut message: String = message.chars().take(LONGEST).collect();
     while message.len() > LONGEST {
         message.pop();
@@ -257,18 +278,18 @@ fn event(object: &Value, now: Timestamp) -> Option<Value> {
     let now = format!("{now:.0}");
     // Names of events are as long as those of objects, and get some letters more.
     let prefix: String = name(object).chars().take(200).collect();
-    Some(json!({
+    json!({
         "apiVersion": "v1", "kind": "Event",
         "metadata": {"generateName": format!("{prefix}."), "namespace": meta["namespace"]},
         "involvedObject": {
-            "apiVersion": object["apiVersion"], "kind": kind, "namespace": meta["namespace"],
+            "apiVersion": object["apiVersion"], "kind": object["kind"], "namespace": meta["namespace"],
             "name": meta["name"], "uid": meta["uid"], "resourceVersion": meta["resourceVersion"],
         },
         "type": if is_good { "Normal" } else { "Warning" },
-        "reason": to, "message": message,
+        "reason": reason, "message": message,
         "source": {"component": MANAGER}, "reportingComponent": MANAGER,
         "count": 1, "firstTimestamp": now, "lastTimestamp": now,
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -114,8 +114,12 @@ fn is_due_after(
     let Some(checked) = checked.filter(|checked| checked.spec == *spec) else {
         return true;
     };
-    let every = period(&spec["validationFrequency"]).unwrap_or(usual);
-    // Zero is never, as Velero has it. A clock that was set back does not keep it from being looked at.
+    let mut every = period(&spec["validationFrequency"]).unwrap_or(usual);
+    if every.is_zero() && !checked.is_good {
+        // A location that was away once would be away for ever.
+        every = usual;
+    }
+    // Zero is never again, as Velero has it. A clock that was set back does not keep it from being looked at.
     !every.is_zero() && (checked.at > now || now.duration_since(checked.at) >= every)
 }
 
@@ -330,6 +334,16 @@ mod tests {
             at(1000 + 3599)
         ));
         assert!(is_due_after(Some(&checked), &other, usual, at(1000 + 3600)));
+        let never = json!({"provider": "aws", "validationFrequency": "0s"});
+        for (is_good, is_due) in [(true, false), (false, true)] {
+            let checked = Checked {
+                spec: never.clone(),
+                at: at(1000),
+                is_good,
+            };
+            let due = |now| is_due_after(Some(&checked), &never, usual, at(now));
+            assert_eq!((due(1059), due(1060)), (false, is_due));
+        }
         assert_eq!(period(&json!("soon")), None);
         assert_eq!(period(&json!("0")), Some(SignedDuration::ZERO));
     }

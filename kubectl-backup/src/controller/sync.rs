@@ -1,14 +1,19 @@
 //! What a bucket has and the cluster does not, and the other way round: backups of a location get their objects, and objects whose backup is gone go.
 //!
-//! A bucket is anybody's who may write to it: an object is made only of a small marker of a finished backup of the folder's own name, and only so many are made.
+//! A bucket is anybody's who may write to it: an object is made only of a small marker of a finished backup of the folder's own name; objects of a location are
+//! bounded in number and bytes, and those of other clusters' backups may take half of either. Rounds go on where the last one stopped, so that no name keeps
+//! others from being looked at. What gives no object is told once, on standard error and by an Event at the location.
 //! A listing may be wrong for a moment: an object goes only when two in a row lack its backup and its marker is not there, and never all at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod known;
+mod room;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::Kind;
 use backup_core::api::{Backup, Phase};
-use backup_core::catalog::{self, Entry};
+use backup_core::catalog::{self, CLUSTER_UID, Entry};
 use backup_core::error::{Error, Result};
 use backup_core::layout::{BACKUPS, BackupKeys};
 use backup_core::location::Location;
@@ -19,32 +24,35 @@ use tokio::sync::watch;
 
 use super::backups::{self, LOCATION, OWN};
 use super::desk::{Desk, Work};
-use super::locations;
 use super::objects::{annotation, bounded, name, phase, time, uid};
+use super::{history, locations};
+pub(crate) use known::Synced;
+use room::{MOST, Taken};
 
-/// Markers that are read in one round; the others' turn comes.
-const MOST_READ: usize = 1000;
-
-/// Objects of one location.
-const MOST_OBJECTS: usize = 10_000;
+/// So many folders are named in a round that gave no object; of the others the number is told.
+const MOST_TOLD: usize = 5;
 
 /// A marker is a few kilobytes; an object lies in etcd.
 const LARGEST_MARKER: usize = 64 << 10;
 
-/// A folder that gave no object is looked at again after this.
-const AGAIN: SignedDuration = SignedDuration::from_mins(10);
+/// A folder that has no marker for so long is a dead run's, and one that is left after so long is none that expiry removes.
+const DEAD: std::ops::Range<SignedDuration> =
+    SignedDuration::from_hours(1)..SignedDuration::from_hours(6);
 
 /// So many objects may go although the bucket looks empty.
 const FEW: usize = 3;
 
-/// What is known of a location's last sync by this process.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Synced {
-    at: Option<Timestamp>,
-    /// Uids of objects whose backup the last listing lacked.
-    missing: BTreeSet<String>,
-    /// Folders that gave no object, and when they were looked at.
-    passed: BTreeMap<String, Timestamp>,
+/// Whether the last sync saw folders that expiry may have to remove.
+pub(crate) fn has_unfinished(desk: &Desk, location: &Value, now: Timestamp) -> bool {
+    let all = desk.synced.lock().expect("nobody panics while holding it");
+    let mut passed = all
+        .get(uid(location))
+        .into_iter()
+        .flat_map(|known| known.passed.values());
+    passed.any(|passed| {
+        let since = passed.unfinished;
+        since.is_some_and(|since| DEAD.contains(&now.duration_since(since)))
+    })
 }
 
 /// One look at all locations.
@@ -57,10 +65,7 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
             .any(|place| place.name == name(&object) && place.is_available == Some(true));
         let every = locations::period(&object["spec"]["backupSyncPeriod"]);
         let every = every.unwrap_or(desk.settings.sync_period);
-        let last = {
-            let all = desk.synced.lock().expect("nobody panics while holding it");
-            all.get(uid(&object)).and_then(|known| known.at)
-        };
+        let last = last(desk, &object);
         let is_due = last.is_none_or(|at| at > now || now.duration_since(at) >= every);
         if is_available && !every.is_zero() && is_due && desk.is_free(&object) {
             desk.begin(&object, Work::Location, sync);
@@ -68,12 +73,27 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     }
 }
 
+/// When the last sync of a location ended.
+fn last(desk: &Desk, object: &Value) -> Option<Timestamp> {
+    let all = desk.synced.lock().expect("nobody panics while holding it");
+    all.get(uid(object)).and_then(|known| known.at)
+}
+
+fn synced(desk: &Desk, object: &Value) -> Synced {
+    let all = desk.synced.lock().expect("nobody panics while holding it");
+    all.get(uid(object)).cloned().unwrap_or_default()
+}
+
 /// Syncs one location.
 async fn sync(desk: Arc<Desk>, object: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
-    let mut known = {
-        let all = desk.synced.lock().expect("nobody panics while holding it");
-        all.get(uid(&object)).cloned().unwrap_or_default()
-    };
+    let mut known = synced(&desk, &object);
+    let place = json!([object["spec"]["objectStorage"], object["spec"]["config"]]);
+    if known.place != place {
+        known = Synced {
+            place,
+            ..Synced::default()
+        };
+    }
     let ended = round(&desk, &object, &mut known, &stopped).await;
     // However it ended: other work on the location has its turn.
     known.at = Some(desk.now());
@@ -90,20 +110,18 @@ async fn round(
 ) -> Result<()> {
     let place = name(object).to_owned();
     let now = desk.now();
-    known
-        .passed
-        .retain(|_, at| *at <= now && now.duration_since(*at) < AGAIN);
     let location = locations::open_named(desk, &place).await?;
     // Before the listing: what ends while it is made is not judged by it.
     let before: Vec<Arc<Value>> = of_location(desk, &place);
     let folders: BTreeSet<String> = location.store.folders(BACKUPS).await?.into_iter().collect();
+    known.passed.retain(|folder, _| folders.contains(folder));
 
-    make(desk, &location, &place, &folders, known, stopped).await?;
+    make(desk, &location, object, &folders, known, stopped).await?;
     if *stopped.borrow() {
         return Ok(());
     }
-    heal(desk, &location, &before, &folders).await?;
-    remove(desk, &location, &before, &folders, known).await?;
+    heal(desk, &location, &before, &folders, known, stopped).await?;
+    remove(desk, &location, &before, &folders, known, stopped).await?;
 
     let patch = json!({"status": {"lastSyncedTime": format!("{now:.0}")}});
     desk.locations.patch(object, patch).await?;
@@ -125,64 +143,103 @@ fn is_of_all(e: &Error) -> bool {
 async fn make(
     desk: &Desk,
     location: &Location,
-    place: &str,
+    object: &Value,
     folders: &BTreeSet<String>,
     known: &mut Synced,
     stopped: &watch::Receiver<bool>,
 ) -> Result<()> {
-    let new = folders
-        .iter()
-        .filter(|folder| desk.backups.get(folder).is_none() && !known.passed.contains_key(*folder));
-    let new: Vec<Name> = new
-        .filter_map(|folder| Name::foreign(folder).ok())
-        .take(MOST_READ)
-        .collect();
-    let room = MOST_OBJECTS.saturating_sub(of_location(desk, place).len());
-    let mut made = 0;
+    let has_object = |folder: &str| desk.backups.get(folder).is_some();
+    let new = known.candidates(folders, has_object, desk.now());
+    if new.is_empty() {
+        return Ok(());
+    }
+    let identity = desk.identity().await?;
+    let is_own =
+        |object: &Value| identity.is_none_or(|own| annotation(object, CLUSTER_UID) == Some(own));
+    let mut taken = Taken::default();
+    for there in of_location(desk, name(object)) {
+        taken.add(is_own(&there), there.to_string().len());
+    }
+    let (mut made, mut news) = (0, Vec::new());
     for folder in new {
         if *stopped.borrow() {
             break;
         }
-        if made >= room {
-            desk.ui.warn(&format!(
-                "location {place} has more than {MOST_OBJECTS} backups: the others get no objects"
-            ));
-            break;
-        }
-        let why = match catalog::get(&location.store, &folder).await {
-            Ok(entry) => match object_of(&entry, place, &desk.settings.namespace) {
-                Ok(object) => match desk.backups.create(&object).await {
-                    Ok(true) => {
-                        made += 1;
-                        continue;
-                    }
-                    Ok(false) => continue,
-                    Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Forbidden) => {
-                        Some(e.sentence())
-                    }
-                    Err(e) => return Err(e),
-                },
-                Err(why) => why,
-            },
-            // It is being made or removed, or nobody finishes it.
-            Err(e) if e.kind() == Kind::NotFound => None,
-            Err(e) if is_of_all(&e) => return Err(e),
-            // One that can not be read does not keep the others.
-            Err(e) => Some(e.sentence()),
+        known.after = folder.to_owned();
+        let found = match Name::foreign(folder) {
+            Ok(folder) => look(desk, location, &folder, name(object)).await?,
+            Err(e) => Found::Odd(e.sentence()),
         };
-        if let Some(why) = why {
-            desk.ui.warn(&format!(
-                "location {place}: backup {folder} is passed over: {}",
-                bounded(&why)
-            ));
+        let (why, has_marker) = match found {
+            Found::Backup(new) if !taken.take(is_own(&new), new.to_string().len()) => {
+                let why = format!(
+                    "the objects of a location are {} of {} MiB at most, half of it for other clusters' backups",
+                    MOST.objects,
+                    MOST.bytes >> 20
+                );
+                (Some(why), true)
+            }
+            Found::Backup(new) => match desk.backups.create(&new).await {
+                Ok(true) => {
+                    made += 1;
+                    continue;
+                }
+                Ok(false) => continue,
+                Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Forbidden) => {
+                    (Some(e.sentence()), true)
+                }
+                Err(e) => return Err(e),
+            },
+            Found::Odd(why) => (Some(why), true),
+            Found::Unfinished => (None, true),
+            Found::NoMarker => (None, false),
+        };
+        let why = why.map(|why| bounded(&why));
+        if known.pass(folder, why.clone(), has_marker, desk.now()) {
+            news.extend(why.map(|why| format!("backup {folder:?} is passed over: {why}")));
         }
-        known.passed.insert(folder.to_string(), desk.now());
     }
+    let place = name(object);
     if made > 0 {
         desk.ui
             .note(&format!("location {place}: {made} backups were found"));
     }
+    let more = news.len().saturating_sub(MOST_TOLD);
+    news.truncate(MOST_TOLD);
+    if more > 0 {
+        news.push(format!("more backups are passed over: {more}"));
+    }
+    for what in news {
+        desk.ui.warn(&format!("location {place}: {what}"));
+        history::tell(desk, object, "PassedOver", &what).await;
+    }
     Ok(())
+}
+
+/// What a folder has.
+enum Found {
+    /// A backup, and this is its object.
+    Backup(Value),
+    /// None, and why.
+    Odd(String),
+    /// One that is not finished.
+    Unfinished,
+    /// No marker: it is being made or removed, or nobody finishes it.
+    NoMarker,
+}
+
+/// Looks into a folder. One that can not be read does not keep the others.
+async fn look(desk: &Desk, location: &Location, folder: &Name, place: &str) -> Result<Found> {
+    Ok(match catalog::find(&location.store, folder).await {
+        Ok(None) => Found::NoMarker,
+        Ok(Some(entry)) => match object_of(&entry, place, &desk.settings.namespace) {
+            Ok(object) => Found::Backup(object),
+            Err(Some(why)) => Found::Odd(why),
+            Err(None) => Found::Unfinished,
+        },
+        Err(e) if is_of_all(&e) => return Err(e),
+        Err(e) => Found::Odd(e.sentence()),
+    })
 }
 
 /// The object of a backup that a bucket has; why there is none, where it is worth a word.
@@ -230,27 +287,51 @@ async fn heal(
     location: &Location,
     before: &[Arc<Value>],
     folders: &BTreeSet<String>,
+    known: &mut Synced,
+    stopped: &watch::Receiver<bool>,
 ) -> Result<()> {
     for object in before {
+        if *stopped.borrow() {
+            break;
+        }
+        let (title, now) = (name(object), desk.now());
         let run = annotation(object, backups::RUN);
-        if phase(object) != "Failed" || run.is_none() || !folders.contains(name(object)) {
+        if phase(object) != "Failed" || run.is_none() || !folders.contains(title) {
             continue;
         }
-        let Ok(folder) = Name::foreign(name(object)) else {
+        // A marker that is another's, or that can not be read, is one still in a minute.
+        let has_marker = known
+            .passed
+            .get(title)
+            .is_some_and(|p| p.unfinished.is_none());
+        if has_marker && known.is_passed(title, now) {
+            continue;
+        }
+        let Ok(folder) = Name::foreign(title) else {
             continue;
         };
-        let entry = match catalog::get(&location.store, &folder).await {
-            Ok(entry) => entry,
+        let marker = match catalog::find(&location.store, &folder).await {
             Err(e) if is_of_all(&e) => return Err(e),
-            Err(_) => continue,
+            Err(_) => None,
+            Ok(None) => {
+                known.pass(title, None, false, now);
+                continue;
+            }
+            Ok(marker) => marker,
         };
-        let of = entry.backup.metadata.annotations.get(backups::RUN);
-        if of.map(String::as_str) == run {
-            let mut patch = backups::stands(&entry.backup);
-            patch["status"]["failureReason"] = Value::Null;
-            patch["metadata"]["annotations"][backups::INTERRUPTED] = Value::Null;
-            desk.backups.decide(object, patch).await?;
-        }
+        let is_its = |entry: &Entry| {
+            let of = entry.backup.metadata.annotations.get(backups::RUN);
+            of.map(String::as_str) == run
+        };
+        let Some(entry) = marker.filter(is_its) else {
+            known.pass(title, None, true, now);
+            continue;
+        };
+        let mut patch = backups::stands(&entry.backup);
+        patch["status"]["failureReason"] = Value::Null;
+        patch["metadata"]["annotations"][backups::INTERRUPTED] = Value::Null;
+        desk.backups.decide(object, patch).await?;
+        desk.ui.note(&format!("backup {title} stands after all"));
     }
     Ok(())
 }
@@ -262,6 +343,7 @@ async fn remove(
     before: &[Arc<Value>],
     folders: &BTreeSet<String>,
     known: &mut Synced,
+    stopped: &watch::Receiver<bool>,
 ) -> Result<()> {
     let missing: Vec<&Arc<Value>> = before
         .iter()
@@ -279,6 +361,9 @@ async fn remove(
     }
     let mut now_missing = BTreeSet::new();
     for object in missing {
+        if *stopped.borrow() {
+            break;
+        }
         if !known.missing.contains(uid(object)) {
             now_missing.insert(uid(object).to_owned());
             continue;

@@ -17,6 +17,7 @@ fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
         own_only: false,
         longer: None,
         stopped: None,
+        going: None,
     }
 }
 
@@ -280,6 +281,28 @@ async fn of_each_schedule_as_many_stay_as_are_kept_and_the_newest_good_one_alway
 }
 
 #[tokio::test]
+async fn one_that_is_being_deleted_costs_no_other_its_place() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    for (text, days) in [("n9", 9), ("n8", 8), ("n7", 7)] {
+        write(store, text, None).await;
+        let marker = of_schedule(text, "nightly", "Completed", now, days);
+        let key = BackupKeys::new(&name(text)).marker();
+        store.put(&key, marker.into()).await.unwrap();
+    }
+    let going = [name("n7")].into();
+    let options = PruneOptions {
+        keep: Keep::Each(1),
+        going: Some(&going),
+        ..at(now, true)
+    };
+    let last = "it is expired, and the newest good backup of schedule nightly".to_owned();
+    let would = [Pruned::Kept(name("n8"), last), Pruned::Expired(name("n9"))];
+    assert_eq!(prune(&location, &options).await.unwrap(), would);
+}
+
+#[tokio::test]
 async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
     let location = Location::in_memory("x");
     let store = &location.store;
@@ -378,15 +401,29 @@ async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() 
     assert_eq!(done, [kept("theirs")]);
     // What is said elsewhere can make it last longer, and never shorter.
     let at_end = |hours| now + SignedDuration::from_hours(hours);
-    let longer = [(name("theirs"), at_end(1))].into();
+    let until =
+        |hours: i64| move |backup: &Name| (backup.as_str() == "theirs").then(|| at_end(hours));
+    let longer = until(1);
     let later = PruneOptions {
-        longer: Some(&longer),
+        longer: Some(Longer(&longer)),
         ..known
     };
     assert_eq!(prune(&location, &later).await.unwrap(), []);
-    let longer = [(name("theirs"), at_end(-9))].into();
+    // Somebody moves it just before it goes.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let longer = |_: &Name| {
+        let before = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Some(at_end(if before == 0 { -9 } else { 1 }))
+    };
     let later = PruneOptions {
-        longer: Some(&longer),
+        longer: Some(Longer(&longer)),
+        ..known
+    };
+    assert_eq!(prune(&location, &later).await.unwrap(), []);
+    assert_eq!(left(&location.store, "theirs").await.len(), 5);
+    let longer = until(-9);
+    let later = PruneOptions {
+        longer: Some(Longer(&longer)),
         dry_run: true,
         ..known
     };
@@ -396,6 +433,128 @@ async fn where_no_guard_tells_whose_a_location_is_other_clusters_backups_stay() 
     );
     let done = prune(&location, &known).await.unwrap();
     assert_eq!(done, [Pruned::Expired(name("theirs"))]);
+}
+
+/// The bytes of all claims of a folder look so much older.
+async fn age_claims(trial: &Trial, memory: &Store, text: &str, by: SignedDuration) -> usize {
+    let mut claims = left(memory, text).await;
+    claims.retain(|file| file.starts_with("claim-"));
+    for claim in &claims {
+        trial.age(&format!("backups/{text}/{claim}"), by);
+    }
+    claims.len()
+}
+
+#[tokio::test]
+async fn a_deletion_that_died_at_any_step_is_finished_by_its_next_attempt() {
+    let soon = SignedDuration::from_secs(91);
+    // The marker, 4 files and the claim.
+    for dies_at in 0..6 {
+        let memory = Store::in_memory();
+        write(&memory, "one", None).await;
+        let removed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = removed.clone();
+        let trial = Trial::of(&memory).judged(move |verb, _| {
+            let before = match verb {
+                "delete" => count.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
+                _ => usize::MAX,
+            };
+            if before == dies_at {
+                // It is not known whether it was done.
+                Fate::Forgotten
+            } else {
+                Fate::Happens
+            }
+        });
+        let first = delete_again(&trial.store(), &name("one"), "here", "u1").await;
+        assert_eq!(first.is_err(), dies_at < 5, "{dies_at}: {first:?}");
+
+        let trial = Trial::of(&memory);
+        let store = trial.store();
+        if dies_at < 5 {
+            // Nobody knows yet that the first attempt is dead.
+            let refused = delete_again(&store, &name("one"), "here", "u1").await;
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), Kind::AlreadyExists, "{dies_at}: {refused}");
+            assert_eq!(age_claims(&trial, &memory, "one", soon).await, 1);
+            // To another owner it is a claim like any other.
+            for (owner, kind) in [("u", Kind::NotFound), ("u2", Kind::NotFound)] {
+                let refused = delete_again(&store, &name("one"), "here", owner).await;
+                assert_eq!(refused.unwrap_err().kind(), kind, "{dies_at}");
+            }
+            assert_eq!(age_claims(&trial, &memory, "one", soon).await, 1);
+        }
+        delete_again(&store, &name("one"), "here", "u1")
+            .await
+            .unwrap();
+        assert_eq!(left(&memory, "one").await, [""; 0], "{dies_at}");
+        delete_again(&store, &name("one"), "here", "u1")
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_a_deletion_that_fails_again_and_again_one_or_two_claims_are_left() {
+    let memory = Store::in_memory();
+    write(&memory, "one", None).await;
+    let index = BackupKeys::new(&name("one")).index();
+    // One file that may not be removed, then nothing that may be.
+    for is_denied in [true, false] {
+        let index = index.clone();
+        let trial = Trial::of(&memory).judged(move |verb, key| match verb {
+            "delete" if !is_denied || key == index => Fate::Refused,
+            _ => Fate::Happens,
+        });
+        for attempt in 1..6 {
+            // Each is older than the one before.
+            let ages = (1..).map(|n| SignedDuration::from_secs(91 * n));
+            for (file, by) in left(&memory, "one").await.iter().zip(ages) {
+                trial.age(&format!("backups/one/{file}"), by);
+            }
+            let failed = delete_again(&trial.store(), &name("one"), "here", "u1").await;
+            let failed = failed.unwrap_err();
+            assert!(
+                failed.sentence().contains("is refused"),
+                "{attempt}: {failed}"
+            );
+            let mut claims = left(&memory, "one").await;
+            claims.retain(|file| file.starts_with("claim-"));
+            assert!(claims.len() <= 2, "{attempt}: {claims:?}");
+        }
+    }
+    assert!(memory.head(&index).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_deletion_takes_over_what_its_owner_claims_and_nothing_else() {
+    let memory = Store::in_memory();
+    let trial = Trial::of(&memory);
+    let store = trial.store();
+    write(&memory, "one", None).await;
+    for run in ["u1-a", "u1-b"] {
+        let claim = BackupKeys::new(&name("one")).claim(run);
+        memory.put(&claim, "no claim".into()).await.unwrap();
+    }
+    age_claims(&trial, &memory, "one", SignedDuration::from_secs(91)).await;
+    let one = name("one");
+    let again = || delete_again(&store, &one, "here", "u1");
+    // One of another run, dead for less than an hour, and one that is dead for longer: prune's to remove.
+    let other = BackupKeys::new(&name("one")).claim("u1");
+    memory.put(&other, "no claim".into()).await.unwrap();
+    for minutes in [30, 90] {
+        trial.age(&other, SignedDuration::from_mins(minutes));
+        assert_eq!(again().await.unwrap_err().kind(), Kind::AlreadyExists);
+        assert_eq!(left(&memory, "one").await.len(), 8, "{minutes}");
+    }
+    memory.delete(&other).await.unwrap();
+    again().await.unwrap();
+    assert_eq!(left(&memory, "one").await, [""; 0]);
+    // Files of nobody stay, and the backup does not count as deleted.
+    memory.put("backups/one/x", "x".into()).await.unwrap();
+    let refused = again().await.unwrap_err();
+    assert!(refused.to_string().contains("not complete"), "{refused}");
+    assert_eq!(left(&memory, "one").await, ["x"]);
 }
 
 #[tokio::test]
@@ -473,6 +632,29 @@ async fn a_hostile_claim_makes_prune_abort_nothing_elsewhere() {
         [Pruned::Stale(name("one")), Pruned::Stale(name("two"))]
     );
     assert_eq!(*aborted.lock().unwrap(), ["backups/one/x"]);
+}
+
+#[tokio::test]
+async fn a_folder_of_very_many_files_keeps_no_other_from_going() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    for text in ["evil", "one"] {
+        write(store, text, expired).await;
+    }
+    for n in 0..100_000 {
+        let key = format!("backups/evil/{n}");
+        store.put(&key, "x".into()).await.unwrap();
+    }
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    let [Pruned::Failed(evil, why), Pruned::Expired(one)] = &done[..] else {
+        panic!("{done:?}")
+    };
+    assert_eq!((evil.as_str(), one.as_str()), ("evil", "one"));
+    assert!(why.contains("100000"), "{why}");
+    let refused = delete_again(store, &name("evil"), "here", "u1").await;
+    assert!(refused.unwrap_err().to_string().contains("100000"));
 }
 
 #[tokio::test]

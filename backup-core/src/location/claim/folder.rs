@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::store::{Entry, Store, is_absent};
-use super::lease::LOST;
+use super::lease::{LOST, SOON};
 use super::{ClaimFile, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
@@ -13,6 +13,9 @@ use crate::name::Name;
 
 /// A claim that was not refreshed for so long, by the store's clock, is a dead run's.
 pub const STALE: SignedDuration = SignedDuration::from_hours(1);
+
+/// When the fence falls, what was sent just before may be under way so much longer.
+const UNDER_WAY: Duration = Duration::from_secs(60);
 
 /// A claim is a few hundred bytes; uploads make it longer.
 const LARGEST_CLAIM: u64 = 1 << 20;
@@ -52,6 +55,24 @@ impl Folder {
         Ok(found)
     }
 
+    /// Takes out the claims of dead attempts of this owner.
+    pub(crate) fn abandoned(&mut self, owner: &str, now: Timestamp) -> Vec<Entry> {
+        let is_dead =
+            |claim: &mut Entry| is_owned(claim, owner) && quiet(claim, now) > SOON.lost + UNDER_WAY;
+        self.claims.extract_if(.., is_dead).collect()
+    }
+
+    /// When the last claim of this owner's attempts, dead or living, was refreshed.
+    pub(crate) fn claimed_by(&self, owner: &str) -> Option<Timestamp> {
+        let own = self.claims.iter().filter(|claim| is_owned(claim, owner));
+        own.map(|claim| claim.modified).max()
+    }
+
+    /// Whether nothing is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.marker.is_none() && self.files.is_empty()
+    }
+
     /// Claims that may be a living run's at this time of the store.
     pub(crate) fn live_claims(&self, now: Timestamp) -> impl Iterator<Item = &Entry> {
         self.claims
@@ -62,14 +83,23 @@ impl Folder {
 
 /// Whether a claim's run may still write, at this time of the store: its own fence stops it, and what it sent just before may be under way a while longer.
 pub(crate) fn may_write(claim: &Entry, now: Timestamp) -> bool {
-    const UNDER_WAY: Duration = Duration::from_secs(60);
-    let quiet = Duration::try_from(now.duration_since(claim.modified)).unwrap_or_default();
-    quiet <= LOST + UNDER_WAY
+    quiet(claim, now) <= LOST + UNDER_WAY
+}
+
+/// How long a claim was not refreshed.
+fn quiet(claim: &Entry, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(claim.modified)).unwrap_or_default()
 }
 
 /// Whether a claim's run is dead, by the store's clock.
 pub(crate) fn is_stale(claim: &Entry, now: Timestamp) -> bool {
     now.duration_since(claim.modified) > STALE
+}
+
+fn is_owned(claim: &Entry, owner: &str) -> bool {
+    let file = claim.key.rsplit('/').next().unwrap_or_default();
+    let run = BackupKeys::claim_run(file).and_then(|run| run.strip_prefix(owner));
+    run.is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// Reads a claim; a hostile or broken one is nothing.

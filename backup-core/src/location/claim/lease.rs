@@ -17,11 +17,29 @@ use crate::error::{Error, Result};
 use crate::layout::BackupKeys;
 use crate::stopwatch::{awake_or_asleep, since};
 
-/// How often a claim is written anew.
-const REFRESH: Duration = Duration::from_secs(30);
+/// How a claim is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// It is written anew so often.
+    refresh: Duration,
+    /// Its run writes nothing more once the last refresh is older.
+    pub(super) lost: Duration,
+}
 
-/// A run writes nothing more once its last refresh is older.
+/// As a rule.
+pub(super) const USUAL: Pace = Pace {
+    refresh: Duration::from_secs(30),
+    lost: LOST,
+};
+
+/// A run writes nothing more once its last refresh is older, as a rule.
 pub(super) const LOST: Duration = Duration::from_secs(600);
+
+/// Where the run's owner tries again.
+pub(super) const SOON: Pace = Pace {
+    refresh: Duration::from_secs(10),
+    lost: Duration::from_secs(30),
+};
 
 /// An upload in parts that a claim names, so that another run can abort it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +79,7 @@ pub(crate) struct Lease {
     /// How many things were sent that may still be done later.
     pub(super) in_doubt: AtomicU64,
     pub(super) marker_sent: AtomicBool,
+    pub(super) pace: Pace,
 }
 
 /// Counts what was begun as in doubt until it is known how it ended; a dropped future never says.
@@ -79,14 +98,14 @@ impl Lease {
     /// Errors once the claim is not ours for certain.
     pub(crate) fn alive(&self) -> Result<()> {
         let since = since(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));
-        if since > LOST {
+        if since > self.pace.lost {
             self.lost.store(true, Ordering::SeqCst);
         }
         if self.lost.load(Ordering::SeqCst) {
             return Err(Error::other(format!(
-                "the claim on {} was lost: it could not be refreshed for {} minutes, or somebody removed it",
+                "the claim on {} was lost: it could not be refreshed for {} s, or somebody removed it",
                 self.keys.folder(),
-                since.as_secs() / 60
+                since.as_secs()
             ))
             .hint("the machine slept or the location was unreachable; nothing more is written; run the command again"));
         }
@@ -227,7 +246,8 @@ pub(crate) async fn abort(store: &Store, upload: &UploadId) -> Result<()> {
 }
 
 pub(super) async fn keep_fresh(lease: Arc<Lease>, mut stop: watch::Receiver<bool>) {
-    let mut pause = REFRESH;
+    let refresh = lease.pace.refresh;
+    let mut pause = refresh;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -241,9 +261,9 @@ pub(super) async fn keep_fresh(lease: Arc<Lease>, mut stop: watch::Receiver<bool
             return;
         }
         pause = if refreshed.is_ok() {
-            REFRESH
+            refresh
         } else {
-            REFRESH / 3
+            refresh / 3
         };
     }
 }

@@ -206,6 +206,7 @@ impl AskedArgs {
             own_only: false,
             longer: None,
             stopped: None,
+            going: None,
         };
         let done = catalog::prune(location, &options).await?;
         for one in &done {
