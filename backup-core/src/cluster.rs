@@ -378,12 +378,13 @@ impl Cluster {
                 error.hint = None;
                 return Err(error);
             }
+            // A server that answers, whatever it says, is not away.
             let is_patient = began.elapsed() < self.patience;
             let broken = error.code == 0
                 && error.kind == Some(Kind::Unreachable)
                 && call.repeatable
                 && (attempt < 4 || is_patient);
-            if attempt >= ATTEMPTS && !is_patient || !(error.is_worth_repeating() || broken) {
+            if !(broken || attempt < ATTEMPTS && error.is_worth_repeating()) {
                 return Err(error);
             }
             tokio::time::sleep(wait.unwrap_or(pause).min(Duration::from_secs(60))).await;

@@ -158,13 +158,14 @@ pub(crate) async fn serve(desk: Arc<Desk>) {
     }
     desk.ui.note("stopping");
     desk.stop_all();
+    let mut is_mine = standing == Some(Standing::Mine);
     let quiet = async {
         while !desk.is_idle() {
             tokio::select! {
                 () = desk.changed() => {}
                 // Nobody else begins before the last of it is over.
-                _ = tick.tick(), if standing == Some(Standing::Mine) => {
-                    standing = Some(leader.look(&desk.cluster).await);
+                _ = tick.tick(), if is_mine => {
+                    is_mine = leader.look(&desk.cluster).await != Standing::Others;
                 }
             }
         }

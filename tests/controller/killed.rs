@@ -52,6 +52,7 @@ fn what_a_killed_controller_was_at_is_ended_by_the_next_and_a_schedule_runs_once
     for claim in served.claims(&lost) {
         served.minio.delete(&served.bucket, &claim);
     }
+    // Without one, it may be on its way to it, for a while.
     let ended = served.ends(&lost, "Failed");
     let why = ended["status"]["failureReason"].as_str().unwrap();
     assert!(

@@ -164,7 +164,8 @@ fn plan(
     // A schedule never overlaps itself, whoever asked for its backups.
     let mut at_work: BTreeSet<&str> = all
         .iter()
-        .filter(|object| is_at_work(object))
+        // One that was begun a moment ago is still new.
+        .filter(|object| is_at_work(object) || is_new(object) && !is_free(object))
         .filter_map(|object| label(object, SCHEDULE_NAME))
         .collect();
     let mut queued = 0;
@@ -448,6 +449,10 @@ mod tests {
         );
         let mine = [of_schedule(0), of_schedule(4)];
         let steps = plan(&mine, &places, 9, 9, &is_free, at(99));
+        assert_eq!(told(&steps), [("a", Step::Queue(1))]);
+        let is_begun = |object: &Value| name(object) != "b";
+        let mine = [of_schedule(0), of_schedule(1)];
+        let steps = plan(&mine, &places, 9, 9, &is_begun, at(99));
         assert_eq!(told(&steps), [("a", Step::Queue(1))]);
         // A place in the queue that did not change is not written again.
         let mut queued = (*all[1]).clone();

@@ -11,6 +11,7 @@ use backup_core::error::{Error, Result};
 use backup_core::restore::rewriting::Rewriting;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::backups::RUN;
 use super::desk::{Desk, Work};
@@ -39,6 +40,8 @@ enum Step {
     Restore(String),
     /// It has begun, and can not go on for now.
     Wait(String),
+    /// It has begun, and what it waited for is there again, or not known yet.
+    Unwait,
     /// It has begun, and does not go on any more.
     GiveUp(String),
 }
@@ -90,7 +93,9 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
                     bringing::begin(desk, object, backup, stopped)
                 });
             }
-            Step::Restore(_) => {}
+            // While another one is at work, its own hour does not go on.
+            Step::Restore(_) if annotation(object, WAITS).is_none() => {}
+            Step::Restore(_) | Step::Unwait => desk.begin(object, Work::Small, unwait),
         }
     }
 }
@@ -110,6 +115,7 @@ fn plan(
         return Some(Step::GiveUp(why.to_owned()));
     }
     match judge(object, backups, places, is_ours, restores, now) {
+        Ok(None) if has_begun && annotation(object, WAITS).is_some() => Some(Step::Unwait),
         Ok(backup) => backup.map(Step::Restore),
         // Half of it may be there: it is not refused any more.
         Err(wrong) if has_begun => hindered(object, wrong.join("; "), now),
@@ -259,6 +265,11 @@ async fn wait(desk: Arc<Desk>, object: Arc<Value>, why: String) -> Result<()> {
     desk.restores.decide(&object, patch).await.map(drop)
 }
 
+async fn unwait(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) -> Result<()> {
+    let patch = json!({"metadata": {"annotations": {WAITS: null}}});
+    desk.restores.decide(&object, patch).await.map(drop)
+}
+
 async fn give_up(desk: Arc<Desk>, object: Arc<Value>, why: String) -> Result<()> {
     desk.ui
         .warn(&format!("restore {} is given up: {why}", name(&object)));
@@ -383,6 +394,8 @@ mod tests {
             goes_on
         );
         assert_eq!(decided(&begun(good(), None), None), None);
+        let unwait = Some(Step::Unwait);
+        assert_eq!(decided(&begun(good(), Some("03:00:00")), None), unwait);
         for (spec, is_available, part) in [
             (good(), false, "is unavailable"),
             // Its object is not there, for a moment or for good.

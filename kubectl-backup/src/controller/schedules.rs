@@ -48,6 +48,8 @@ enum Step {
     Note(Timestamp),
     /// A slot waits, for the end of this backup.
     Hold(String),
+    /// A backup was made in the place of one that was lost, and that one does not say so yet.
+    Settle { lost: String, again: String },
     /// The oldest objects of backups that failed go.
     Forget(Vec<String>),
     /// A backup is made.
@@ -107,6 +109,9 @@ fn plan(object: &Value, terms: &mut Terms, made: &[&Value], now: Timestamp) -> O
     if object["spec"]["skipImmediately"] == true {
         return Some(Step::Skip);
     }
+    if let Some(unsettled) = unsettled(made) {
+        return Some(unsettled);
+    }
     let open = made.iter().find(|backup| is_open(backup, now));
     if open.is_none()
         && let Some(again) = again(object, made, now)
@@ -133,6 +138,20 @@ fn plan(object: &Value, terms: &mut Terms, made: &[&Value], now: Timestamp) -> O
         name: crate::flags::generated_name(name(object), slot),
         slot,
         again_for: None,
+    })
+}
+
+/// Noted at the one that was lost, it holds when the other one is gone.
+fn unsettled(made: &[&Value]) -> Option<Step> {
+    made.iter().find_map(|again| {
+        let lost = annotation(again, AGAIN_FOR)?;
+        let lost = made.iter().find(|backup| name(backup) == lost)?;
+        annotation(lost, MADE_AGAIN)
+            .is_none()
+            .then(|| Step::Settle {
+                lost: name(lost).to_owned(),
+                again: name(again).to_owned(),
+            })
     })
 }
 
@@ -210,6 +229,7 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
                 .warn(&format!("schedule {title}: a slot waits, {why}"));
             json!({"metadata": {"annotations": {HELD: why}}})
         }
+        Step::Settle { lost, again } => return settle(&desk, &lost, &again).await,
         Step::Forget(names) => {
             for failed in names {
                 if let Some(failed) = desk.backups.get(&failed) {
@@ -230,9 +250,8 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
                 desk.ui
                     .note(&format!("schedule {title} makes backup {name}"));
             }
-            if let Some(lost) = again_for.and_then(|lost| desk.backups.get(&lost)) {
-                let noted = json!({"metadata": {"annotations": {MADE_AGAIN: name}}});
-                desk.backups.patch(&lost, noted).await?;
+            if let Some(lost) = again_for {
+                settle(&desk, &lost, &name).await?;
             }
             let last = noted(&schedule, slot, desk.now());
             let mut patch = json!({"status": {"lastBackup": format!("{last:.0}")}});
@@ -243,6 +262,14 @@ async fn carry_out(desk: Arc<Desk>, object: Arc<Value>, step: Step) -> Result<()
         }
     };
     desk.schedules.decide(&object, patch).await.map(drop)
+}
+
+async fn settle(desk: &Desk, lost: &str, again: &str) -> Result<()> {
+    if let Some(lost) = desk.backups.get(lost) {
+        let noted = json!({"metadata": {"annotations": {MADE_AGAIN: again}}});
+        desk.backups.patch(&lost, noted).await?;
+    }
+    Ok(())
 }
 
 /// What is noted of a slot that was taken.
@@ -554,8 +581,18 @@ mod tests {
                 phase,
                 json!({AGAIN_FOR: "first", INTERRUPTED: "true"}),
             );
+            // A crash came before that was noted.
             assert_eq!(
                 plan(&hourly, &[&second, &lost], at("02:02:00")),
+                Some(Step::Settle {
+                    lost: "first".to_owned(),
+                    again: "second".to_owned(),
+                })
+            );
+            let mut noted = lost.clone();
+            noted["metadata"]["annotations"][MADE_AGAIN] = "second".into();
+            assert_eq!(
+                plan(&hourly, &[&second, &noted], at("02:02:00")),
                 Some(Step::Note(at("02:00:00")))
             );
         }

@@ -8,7 +8,7 @@ use backup_core::backup::{self, BackupOptions, Policies};
 use backup_core::catalog;
 use backup_core::error::{Error, Kind, Result};
 use backup_core::name::Name;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{INTERRUPTED, LOCATION, RUN, Stopped, label_value, options, refuse, run_of};
@@ -21,8 +21,14 @@ use crate::controller::telling::{Count, Telling, end};
 /// So long it is tried to see how a backup ended whose controller is gone.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
-/// An API server that is started anew, or updated, is away for a minute.
-const ABSENCE: Duration = Duration::from_secs(120);
+/// An API server that is started anew, or updated, is away for no longer.
+const ABSENCE: Duration = Duration::from_secs(60);
+
+/// So long after its beginning a run may have no claim yet.
+const TO_A_CLAIM: SignedDuration = SignedDuration::from_secs(90);
+
+/// A run that is not heard of is not awaited for longer, whatever claims say.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 /// Makes the backup that an object asks for.
 pub(super) async fn make(
@@ -159,6 +165,23 @@ fn failed(desk: &Desk, why: &str) -> Value {
     }})
 }
 
+/// Why a run that left no marker may be at work all the same, for all that is known: without its Lease, or asleep.
+fn may_be_alive(
+    at_work: Option<String>,
+    began: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<String> {
+    let age = now.duration_since(began.filter(|at| *at <= now)?);
+    match at_work {
+        // Whoever may write to the bucket could keep a claim young for ever.
+        Some(who) if age < LONGEST => Some(format!(
+            "its claim in the bucket is younger than 11 minutes ({who})"
+        )),
+        None if age < TO_A_CLAIM => Some("it may be on its way to its claim".to_owned()),
+        Some(_) | None => None,
+    }
+}
+
 /// Ends a backup that is InProgress and that nobody makes any more: it stands where its marker does.
 pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> Result<()> {
     let title = name(&object).to_owned();
@@ -182,14 +205,11 @@ pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> 
     let of_run = |marker: &Backup| {
         marker.metadata.annotations.get(RUN).map(String::as_str) == run_of(&object)
     };
+    // What another run has put there, this one does not put there any more.
+    let is_taken = marker.is_some();
     let marker = marker.filter(of_run);
-    // A process without its Lease, or one that sleeps, may be at work for all that is known.
-    if marker.is_none()
-        && let Some(who) = at_work
-    {
-        return Err(Error::other(format!(
-            "it waits: its run may not be over, for its claim in the bucket is younger than 11 minutes ({who})"
-        )));
+    if !is_taken && let Some(why) = may_be_alive(at_work, began, now) {
+        return Err(Error::other(format!("its run may not be over: {why}")));
     }
     let patch = match marker {
         Some(marker) => stands(&marker),
@@ -231,6 +251,19 @@ mod tests {
             json!({"ttl": "720h0m0s", "csiSnapshotTimeout": "10m0s", "itemOperationTimeout": "4h0m0s"})
         );
         assert_eq!(filled(said.clone()), said);
+    }
+
+    #[test]
+    fn a_run_that_is_not_heard_of_may_be_alive_with_a_claim_and_before_it_has_one() {
+        let now: Timestamp = "2026-11-21T02:00:00Z".parse().unwrap();
+        let alive = |claim: bool, seconds: i64| {
+            let began = now.checked_sub(SignedDuration::from_secs(seconds)).unwrap();
+            may_be_alive(claim.then(|| "on a node".to_owned()), Some(began), now).is_some()
+        };
+        assert!(alive(true, 0) && alive(true, 86_399) && !alive(true, 86_400));
+        assert!(alive(false, 0) && alive(false, 89) && !alive(false, 90));
+        // Noted by a clock that was wrong.
+        assert!(!alive(true, -1) && !alive(false, -1));
     }
 
     #[test]
