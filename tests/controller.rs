@@ -9,6 +9,7 @@ mod installed;
 mod keeping;
 mod killed;
 mod kkp;
+mod locations;
 mod outage;
 mod restores;
 mod schedules;
