@@ -74,12 +74,10 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
         of_object: true,
         ..Credentials::default()
     };
-    let config = &found.spec.spec.config;
-    let has_url = config.get("s3Url").is_some_and(|url| !url.is_empty());
-    if credentials.file.is_none() && has_url {
+    if credentials.file.is_none() && location::leads_elsewhere(&found.spec.spec).is_some() {
         return location::open(&found.spec, &credentials);
     }
-    // On AWS itself the launcher's own role serves, as the controller's does; STS has its address from here.
+    // At the provider itself the launcher's own role serves, as the controller's does; STS has its address from here.
     LocationArgs::default()
         .open_with(&found.spec, None, credentials)
         .map_err(backup_cli::error::CommandError::into_error)
