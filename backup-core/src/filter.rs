@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use selector::Selector;
 
-use crate::api::BackupSpec;
+use crate::api::{BackupSpec, LabelSelector};
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
 
@@ -62,6 +62,19 @@ pub enum Verdict {
     Related,
     /// Left out by the rule of this name.
     Out(&'static str),
+}
+
+/// Refuses both fields together, as Velero does, which would have to guess whether one or all have to match.
+///
+/// # Errors
+/// `Invalid`, in Velero's words.
+pub fn one_selector(all: Option<&LabelSelector>, any: &[LabelSelector]) -> Result<()> {
+    if all.is_some() && !any.is_empty() {
+        return Err(Error::invalid(
+            "encountered labelSelector as well as orLabelSelectors, only one can be specified",
+        ));
+    }
+    Ok(())
 }
 
 impl Filter {

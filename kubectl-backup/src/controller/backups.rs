@@ -11,7 +11,7 @@ use backup_core::api::{Backup, EXPIRES};
 use backup_core::backup::BackupOptions;
 use backup_core::catalog::SCHEDULE_NAME;
 use backup_core::error::Result;
-use backup_core::filter::Filter;
+use backup_core::filter::{Filter, one_selector};
 use backup_core::name::Name;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -217,6 +217,8 @@ fn read(object: &Value) -> Asked {
     let said = |e: backup_core::Error| bounded(&e.sentence());
     wrong.extend(Name::foreign(&backup.metadata.name).err().map(said));
     wrong.extend(Filter::of(&backup.spec).validate().err().map(said));
+    let (all, any) = (&backup.spec.label_selector, &backup.spec.or_label_selectors);
+    wrong.extend(one_selector(all.as_ref(), any).err().map(said));
     wrong.extend(backup.spec.policies().err().map(said));
     Ok(wrong)
 }
@@ -488,6 +490,10 @@ mod tests {
                 "only a ConfigMap",
             ),
             (json!({"includedNamespaces": ["Not/one"]}), "Not/one"),
+            (
+                json!({"labelSelector": {"matchLabels": {"a": "b"}}, "orLabelSelectors": [{"matchLabels": {"c": "d"}}]}),
+                "only one can be specified",
+            ),
         ] {
             let Verdict::Refused(why) = verdict(spec) else {
                 panic!("{part}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backup_core::Kind;
 use backup_core::api::Restore;
 use backup_core::error::{Error, Result};
-use backup_core::filter::{Filter, Selector};
+use backup_core::filter::{Filter, Selector, one_selector};
 use backup_core::name::Name;
 use backup_core::restore::rewriting::{self, Rewriting, StatusKinds};
 use backup_core::restore::{self, ExistingPolicy, RestoreOptions};
@@ -37,6 +37,7 @@ pub(super) fn options(
     if hooks.as_array().is_some_and(|hooks| !hooks.is_empty()) {
         return Err(Error::invalid("spec.hooks: restore hooks are not done yet"));
     }
+    one_selector(spec.label_selector.as_ref(), &spec.or_label_selectors)?;
     let selectors = spec.label_selector.iter().chain(&spec.or_label_selectors);
     let existing = match spec.existing_resource_policy.as_deref() {
         None | Some("" | "none") => ExistingPolicy::None,

@@ -1,7 +1,7 @@
 //! What a Schedule asks for, once it was understood, and until when no slot of it is due: the calendar is not asked again before. Pure.
 
 use backup_core::api::Schedule;
-use backup_core::filter::Filter;
+use backup_core::filter::{Filter, one_selector};
 use backup_core::name::Name;
 use backup_core::schedule::{Past, Schedule as Times};
 use jiff::Timestamp;
@@ -50,6 +50,8 @@ impl Terms {
         wrong.extend(every.as_ref().err().cloned());
         wrong.extend(schedule.keep().err().map(said));
         wrong.extend(Filter::of(template).validate().err().map(said));
+        let (all, any) = (&template.label_selector, &template.or_label_selectors);
+        wrong.extend(one_selector(all.as_ref(), any).err().map(said));
         wrong.extend(template.policies().err().map(said));
         if schedule.metadata.name.len() > LONGEST_NAME {
             wrong.push(format!(
