@@ -111,7 +111,7 @@ fn every_way_to_sign_in_is_told_by_the_file_and_others_are_refused_by_name() {
             with(&key, "type", "gdch_service_account".into()),
             "gdch_service_account",
         ),
-        (with(&key, "type", null.clone()), "no type"),
+        (with(&key, "type", "".into()), "no type"),
         (with(&user, "refresh_token", null.clone()), "refresh_token"),
         (
             with(&user, "token_uri", "https://elsewhere.example.com/".into()),
