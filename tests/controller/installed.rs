@@ -326,7 +326,9 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
         let is_done = |phase| matches!(phase, "Completed" | "PartiallyFailed" | "Failed");
         phases.split_whitespace().all(is_done).then_some(())
     });
-    let before = installed.minio.list("backups", "");
+    let mut before = installed.minio.list("backups", "");
+    // A check of the location may be under way at that moment; it takes its files away again.
+    before.retain(|key| !key.contains("/plugins/kubectl-backup/check-"));
     assert!(
         before
             .iter()

@@ -53,6 +53,10 @@ fn what_a_killed_controller_was_at_is_ended_by_the_next_and_a_schedule_runs_once
         served.minio.delete(&served.bucket, &claim);
     }
     // Without one, it may be on its way to it, for a while.
+    // It is looked at a minute apart by then.
+    harness::wait_for("the end of what was lost", PATIENT * 2, || {
+        (served.backups_in("Failed") == [lost.as_str()]).then_some(())
+    });
     let ended = served.ends(&lost, "Failed");
     let why = ended["status"]["failureReason"].as_str().unwrap();
     assert!(

@@ -389,7 +389,9 @@ fn azure_is_signed_in_to_in_every_way_and_refusals_are_told_at_once() {
     azurite.tokens_last(Duration::from_secs(30));
     let before = azurite.tokens_given();
     workload().ok();
-    assert!(azurite.tokens_given() > before + 5);
+    // More than the one for those who read and the one for those who write; one is taken for whatever comes within the same 100 ms.
+    let given = azurite.tokens_given() - before;
+    assert!(given > 2, "{given}");
 
     let other = azurite.credentials(
         "other.env",
