@@ -387,11 +387,13 @@ fn azure_is_signed_in_to_in_every_way_and_refusals_are_told_at_once() {
     };
     machine(client).ok();
     azurite.tokens_last(Duration::from_secs(30));
-    let before = azurite.tokens_given();
-    workload().ok();
-    // More than the one for those who read and the one for those who write; one is taken for whatever comes within the same 100 ms.
-    let given = azurite.tokens_given() - before;
-    assert!(given > 2, "{given}");
+    // More than the one for those who read and the one for those who write. What comes within 100 ms shares one, so a fast machine may have to try twice.
+    let is_renewed = (0..10).any(|_| {
+        let before = azurite.tokens_given();
+        workload().ok();
+        azurite.tokens_given() > before + 2
+    });
+    assert!(is_renewed);
 
     let other = azurite.credentials(
         "other.env",
