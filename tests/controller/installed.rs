@@ -340,6 +340,11 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
     let dry = installed.call(&["uninstall", "--dry-run"]).ok().stdout;
     assert!(dry.contains("backup/first deleted (dry run)"), "{dry}");
     assert!(installed.is_there("backups.velero.io/first"));
+    // Another server's, which needs all kinds, those too of which it has no object.
+    node.kubectl(&["create", "namespace", "elsewhere"]);
+    node.apply(
+        "{apiVersion: velero.io/v1, kind: BackupStorageLocation, metadata: {name: theirs, namespace: elsewhere}, spec: {provider: aws, objectStorage: {bucket: b}}}",
+    );
     let gone = installed.call(&installed.readme("uninstall")).ok();
     assert!(
         gone.stdout.contains("deployment/kubectl-backup deleted"),
@@ -358,13 +363,17 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
     ] {
         assert!(!installed.is_there(what), "{what}");
     }
-    wait_for("the end of the kinds", PATIENT, || {
-        (!installed.is_there("crd/backups.velero.io")).then_some(())
-    });
+    let stays = "customresourcedefinition/downloadrequests.velero.io stays: Velero's objects are in namespace elsewhere";
+    assert!(gone.stderr.contains(stays), "{}", gone.stderr);
+    assert!(installed.is_there("crd/downloadrequests.velero.io"));
     assert_eq!(installed.minio.list("backups", ""), before);
     // With that gone, the same command takes the rest.
     node.kubectl(&["-n", NAMESPACE, "delete", "configmap", "mine"]);
+    node.kubectl(&["delete", "namespace", "elsewhere"]);
     installed.call(&["uninstall", "--yes"]).ok();
+    wait_for("the end of the kinds", PATIENT, || {
+        (!installed.is_there("crd/backups.velero.io")).then_some(())
+    });
     wait_for("the end of the namespace", PATIENT, || {
         (!installed.is_there("namespace/kubectl-backup")).then_some(())
     });

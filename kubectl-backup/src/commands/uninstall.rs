@@ -319,22 +319,26 @@ async fn definitions_go(
             .ui
             .say(&format!("customresourcedefinition/{name} stays: {why}"));
     };
+    let mut ours = Vec::new();
+    let mut elsewhere = None;
     for crd in crds::velero()? {
         let seen = definitions::look(cluster, &crd).await?;
-        let name = seen.name;
-        match seen.whose {
-            None => continue,
-            Some(Ownership::Ours(_)) => {}
-            Some(Ownership::Kkp | Ownership::Foreign) => {
-                kept(&name, "another tool brought it");
-                continue;
-            }
-        }
+        let Some(whose) = seen.whose else { continue };
         let mut left = of_kind(cluster, None, &crd).await?;
         left.retain(|(_, object)| agreed || object["metadata"]["namespace"] != namespace);
         if let Some((_, object)) = left.first() {
             let of = object["metadata"]["namespace"].as_str().unwrap_or_default();
-            kept(&name, &format!("objects of it are in namespace {of}"));
+            elsewhere.get_or_insert_with(|| of.to_owned());
+        }
+        match whose {
+            Ownership::Ours(_) => ours.push(seen.name),
+            Ownership::Kkp | Ownership::Foreign => kept(&seen.name, "another tool brought it"),
+        }
+    }
+    for name in ours {
+        // A server in that namespace works with all of them, those too of which it has no object yet.
+        if let Some(of) = &elsewhere {
+            kept(&name, &format!("Velero's objects are in namespace {of}"));
             continue;
         }
         if agreed {
