@@ -4,6 +4,7 @@ mod kept;
 mod policy;
 mod providers;
 mod signin;
+mod two_clusters;
 mod velero;
 
 use std::fs;

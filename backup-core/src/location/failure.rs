@@ -280,7 +280,7 @@ fn s3(code: &str, text: &str) -> Option<(Kind, String)> {
         }
         "AccessDenied" | "AllAccessDisabled" => say(
             Kind::Forbidden,
-            "the keys are known but may not do this: the location's user needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects",
+            "the keys are known but may not do this: the location's user needs s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects; where a policy allows one folder of the bucket, objectStorage.prefix is that folder",
         ),
         "InvalidRequest" if text.contains("Content-MD5") => say(
             Kind::Invalid,
