@@ -1,6 +1,7 @@
 //! The controller serves Velero's API: the unchanged `velero` command and Velero's own YAML work against it.
 
 mod backups;
+mod beside;
 mod commands;
 mod definitions;
 mod deletions;

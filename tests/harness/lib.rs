@@ -7,6 +7,7 @@
     reason = "what the harness cannot do fails the test"
 )]
 
+pub mod audit;
 pub mod azurite;
 pub mod cluster;
 pub mod compare;

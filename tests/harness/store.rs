@@ -3,12 +3,14 @@
 //! Objects are read and written here by another path than the plugin's own, so that a test can see what is really
 //! in the bucket.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use http::{Method, Request};
@@ -325,6 +327,18 @@ impl Minio {
             .collect();
         keys.sort();
         keys
+    }
+
+    /// Every object under a prefix by its key: how large it is, and the SHA-256 of what it holds.
+    pub fn contents(&self, bucket: &str, prefix: &str) -> BTreeMap<String, (usize, String)> {
+        let all = self.list(bucket, prefix).into_iter();
+        all.map(|key| {
+            let content = self.get(bucket, &key);
+            let digest = digest(&SHA256, &content);
+            let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+            (key, (content.len(), hex.collect()))
+        })
+        .collect()
     }
 
     /// What is stored at a key; fails the test where there is nothing.

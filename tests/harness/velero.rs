@@ -68,19 +68,20 @@ impl<'a> Velero<'a> {
     }
 
     /// Definitions, namespace, location, and a Deployment without replicas: the server asks for its own when it
-    /// restores.
+    /// restores. Definitions that are there stay as they are, as with `velero install`.
     fn install(&self) {
         static DEFINITIONS: OnceLock<String> = OnceLock::new();
-        let definitions = DEFINITIONS.get_or_init(|| definitions(&self.folder).to_string());
-        self.cluster.apply(definitions);
         let mut client = self.cluster.client();
-        crate::wait_for("Velero's definitions", READY, || {
-            let served = client
-                .get("/apis/velero.io/v1")
-                .ok()
-                .filter(|answer| answer.status == 200)?;
-            served.text().contains("serverstatusrequests").then_some(())
-        });
+        let mut are_served = || {
+            let answer = client.get("/apis/velero.io/v1").ok()?;
+            let is_so = answer.status == 200 && answer.text().contains("serverstatusrequests");
+            is_so.then_some(())
+        };
+        if are_served().is_none() {
+            let definitions = DEFINITIONS.get_or_init(|| definitions(&self.folder).to_string());
+            self.cluster.apply(definitions);
+            crate::wait_for("Velero's definitions", READY, are_served);
+        }
         let mut location = json!({"bucket": self.bucket, "prefix": self.prefix});
         if let Some(pem) = self.minio.ca_pem() {
             location["caCert"] = json!(BASE64_STANDARD.encode(pem));
