@@ -8,8 +8,8 @@ use backup_core::filter::{Filter, Selector};
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::install::NAMESPACE;
 use backup_cli::error::{CommandError, Result};
@@ -40,6 +40,83 @@ impl ControllerNamespace {
     pub(crate) fn as_str(&self) -> &str {
         self.controller_namespace.as_str()
     }
+}
+
+/// How a controller works. `controller` heeds it, and `install` writes what it is told of it into the Deployment.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "How the controller works")]
+pub(crate) struct ControllerFlags {
+    /// Backups that are made at a time [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    concurrent_backups: Option<u16>,
+    /// How often a location is checked that does not say it itself [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    store_validation_frequency: Option<Duration>,
+    /// How often a location is looked through for backups that have no object, where it does not say it itself [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    backup_sync_period: Option<Duration>,
+    /// How often expired backups are removed [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    garbage_collection_frequency: Option<Duration>,
+}
+
+impl ControllerFlags {
+    /// Backups that are made at a time.
+    pub(crate) fn concurrent_backups(&self) -> usize {
+        usize::from(self.concurrent_backups.unwrap_or(4))
+    }
+
+    /// How often a location is checked.
+    pub(crate) fn validation_frequency(&self) -> SignedDuration {
+        signed(
+            self.store_validation_frequency,
+            SignedDuration::from_mins(1),
+        )
+    }
+
+    /// How often a location is looked through.
+    pub(crate) fn sync_period(&self) -> SignedDuration {
+        signed(self.backup_sync_period, SignedDuration::from_mins(1))
+    }
+
+    /// How often expired backups are removed.
+    pub(crate) fn collection_frequency(&self) -> SignedDuration {
+        signed(
+            self.garbage_collection_frequency,
+            SignedDuration::from_hours(1),
+        )
+    }
+
+    /// Those that were given, as arguments of a controller.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let count = self
+            .concurrent_backups
+            .map(|count| format!("--concurrent-backups={count}"));
+        let period = |name: &str, given: Option<Duration>| {
+            let text = humantime::format_duration(given?).to_string();
+            // In one word, so that who copies it into a shell needs no quotes.
+            Some(format!("--{name}={}", text.replace(' ', "")))
+        };
+        let all = [
+            count,
+            period(
+                "store-validation-frequency",
+                self.store_validation_frequency,
+            ),
+            period("backup-sync-period", self.backup_sync_period),
+            period(
+                "garbage-collection-frequency",
+                self.garbage_collection_frequency,
+            ),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
+fn signed(given: Option<Duration>, default: SignedDuration) -> SignedDuration {
+    given.map_or(default, |given| {
+        SignedDuration::try_from(given).unwrap_or(SignedDuration::MAX)
+    })
 }
 
 /// For commands that take something away for good: they ask.
@@ -345,6 +422,52 @@ mod tests {
 
     fn at(text: &str) -> Option<Timestamp> {
         Some(text.parse().unwrap())
+    }
+
+    /// Arguments of a controller, as its command line has them.
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        how: ControllerFlags,
+    }
+
+    fn line<W: AsRef<str>>(words: &[W]) -> ControllerFlags {
+        let words = words.iter().map(|word| word.as_ref().to_owned());
+        let line = std::iter::once("controller".to_owned()).chain(words);
+        <Line as clap::Parser>::try_parse_from(line).unwrap().how
+    }
+
+    #[test]
+    fn the_controller_understands_what_install_tells_it() {
+        let given = line(&[
+            "--garbage-collection-frequency=1500ms",
+            "--store-validation-frequency=1h 30m",
+            "--backup-sync-period=0s",
+            "--concurrent-backups=8",
+        ]);
+        let words = given.words();
+        assert_eq!(
+            words,
+            [
+                "--concurrent-backups=8",
+                "--store-validation-frequency=1h30m",
+                "--backup-sync-period=0s",
+                "--garbage-collection-frequency=1s500ms",
+            ]
+        );
+        let told = line(&words);
+        assert_eq!(told.concurrent_backups(), 8);
+        assert_eq!(told.validation_frequency(), SignedDuration::from_mins(90));
+        assert_eq!(told.sync_period(), SignedDuration::ZERO);
+        assert_eq!(
+            told.collection_frequency(),
+            SignedDuration::from_millis(1500)
+        );
+        assert_eq!(line::<&str>(&[]).words(), [""; 0]);
+        assert_eq!(
+            line::<&str>(&[]).collection_frequency(),
+            SignedDuration::from_hours(1)
+        );
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Wanted {
     pub(crate) image: String,
     /// Whether it may write what restores write.
     pub(crate) restores: bool,
+    /// More arguments of the controller.
+    pub(crate) flags: Vec<String>,
 }
 
 /// One object, and the path of its kind.
@@ -138,6 +140,7 @@ fn deployment(wanted: &Wanted, labels: &Value) -> Value {
     if !wanted.restores {
         args.push("--no-restores".to_owned());
     }
+    args.extend(wanted.flags.iter().cloned());
     let probe = |path: &str, failures: u32| {
         json!({
             "httpGet": {"path": path, "port": "http"},
@@ -285,6 +288,7 @@ mod tests {
             namespace: NAMESPACE.to_owned(),
             image: crate::commands::install::image(),
             restores,
+            flags: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The controller in a cluster: installed on a real node, at work there, and taken out again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,12 +90,13 @@ impl Installed {
         words.iter().map(real).collect()
     }
 
-    /// `install` with more flags, and that nothing secret is told.
+    /// `install` with more flags, and that nothing secret is told. What is expired goes at once, so that one sees it.
     fn install(&self, flags: &[&str]) -> Output {
         let words = self.readme("install");
         let words: Vec<&str> = words
             .iter()
             .map(String::as_str)
+            .chain(["--garbage-collection-frequency=1s"])
             .chain(flags.iter().copied())
             .collect();
         let run = self.call(&words).ok();
@@ -130,6 +132,38 @@ impl Installed {
             }
             std::thread::sleep(Duration::from_millis(300));
         }
+    }
+
+    /// The backups of a schedule by their names.
+    fn backups_of(&self, schedule: &str) -> BTreeMap<String, Value> {
+        let of = format!("velero.io/schedule-name={schedule}");
+        let all = [
+            "-n",
+            NAMESPACE,
+            "get",
+            "backups.velero.io",
+            "-l",
+            &of,
+            "-o",
+            "json",
+        ];
+        let mut all = self.node.kubectl(&all).json();
+        let all = all["items"].as_array_mut().map(std::mem::take);
+        let named = |one: Value| (one["metadata"]["name"].as_str().unwrap().to_owned(), one);
+        all.unwrap_or_default().into_iter().map(named).collect()
+    }
+
+    /// The files of a backup in the bucket.
+    fn files(&self, backup: &str) -> Vec<String> {
+        self.minio
+            .list("backups", &format!("prod/backups/{backup}/"))
+    }
+
+    /// Every object of the bucket, its size and digest, but for a check of the location, which takes its files away again.
+    fn bucket(&self) -> BTreeMap<String, (usize, String)> {
+        let mut all = self.minio.contents("backups", "");
+        all.retain(|key, _| !key.contains("/plugins/kubectl-backup/check-"));
+        all
     }
 
     /// What the pod answers.
@@ -168,6 +202,19 @@ apiVersion: velero.io/v1
 kind: Restore
 metadata: {name: first-again, namespace: kubectl-backup}
 spec: {backupName: first, namespaceMapping: {shop: shop-copy}}
+";
+
+/// A schedule whose backups are expired when they are made, and such a backup by hand.
+const EXPIRING: &str = "
+apiVersion: velero.io/v1
+kind: Schedule
+metadata: {name: expiring, namespace: kubectl-backup}
+spec: {schedule: '@every 2s', template: {includedNamespaces: [shop], ttl: 1s}}
+---
+apiVersion: velero.io/v1
+kind: Backup
+metadata: {name: brief, namespace: kubectl-backup}
+spec: {includedNamespaces: [shop], ttl: 1s}
 ";
 
 #[test]
@@ -277,7 +324,8 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
             "jsonpath={.items[*].reason}",
         ];
         let reasons = node.kubectl(&events).stdout;
-        (reasons.contains("InProgress") && reasons.contains("Completed")).then_some(())
+        // A quick one has begun and ended between two looks.
+        reasons.contains("Completed").then_some(())
     });
     node.apply(RESTORE);
     installed.wait("restores.velero.io/first-again", "Completed");
@@ -286,19 +334,7 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
     let told = installed.install(&["--schedule", "@every 1m"]).stdout;
     assert!(told.contains("schedule/cluster created"), "{told}");
     let scheduled = wait_for("a backup of the schedule", PATIENT, || {
-        let of = "velero.io/schedule-name=cluster";
-        let all = [
-            "-n",
-            NAMESPACE,
-            "get",
-            "backups.velero.io",
-            "-l",
-            of,
-            "-o",
-            "json",
-        ];
-        let all = node.kubectl(&all).json();
-        let all = all["items"].as_array()?.clone();
+        let all = installed.backups_of("cluster").into_values();
         all.into_iter()
             .find(|backup| backup["status"]["completionTimestamp"].is_string())
     });
@@ -309,6 +345,7 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
     }
 
     rights(&installed);
+    expiry(&installed);
 
     // What is somebody's stays, and says that it does.
     node.kubectl(&["-n", NAMESPACE, "create", "configmap", "mine"]);
@@ -326,13 +363,9 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
         let is_done = |phase| matches!(phase, "Completed" | "PartiallyFailed" | "Failed");
         phases.split_whitespace().all(is_done).then_some(())
     });
-    let mut before = installed.minio.list("backups", "");
-    // A check of the location may be under way at that moment; it takes its files away again.
-    before.retain(|key| !key.contains("/plugins/kubectl-backup/check-"));
+    let before = installed.bucket();
     assert!(
-        before
-            .iter()
-            .any(|key| key.ends_with("/first/velero-backup.json")),
+        before.contains_key("prod/backups/first/velero-backup.json"),
         "{before:?}"
     );
     let asked = installed.call(&["uninstall"]).code(2);
@@ -366,7 +399,7 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
     let stays = "customresourcedefinition/downloadrequests.velero.io stays: Velero's objects are in namespace elsewhere";
     assert!(gone.stderr.contains(stays), "{}", gone.stderr);
     assert!(installed.is_there("crd/downloadrequests.velero.io"));
-    assert_eq!(installed.minio.list("backups", ""), before);
+    assert_eq!(installed.bucket(), before);
     // With that gone, the same command takes the rest.
     node.kubectl(&["-n", NAMESPACE, "delete", "configmap", "mine"]);
     node.kubectl(&["delete", "namespace", "elsewhere"]);
@@ -377,7 +410,8 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
     wait_for("the end of the namespace", PATIENT, || {
         (!installed.is_there("namespace/kubectl-backup")).then_some(())
     });
-    // And the backup is as good as it was.
+    // The bucket is, byte for byte, what it was, and the backup as good.
+    assert_eq!(installed.bucket(), before);
     let location = format!("s3://backups/prod?endpoint={}", installed.minio.endpoint());
     kubectl_backup(&["verify", "first", "--location", &location])
         .kubeconfig(node.kubeconfig())
@@ -436,6 +470,43 @@ fn rights(installed: &Installed) {
     for name in ["viola", "edith", "adam"] {
         node.kubectl(&["-n", NAMESPACE, "delete", "rolebinding", name]);
     }
+}
+
+/// What is expired goes from cluster and bucket by itself; the newest good one of a schedule stays, expired as it is, and says why.
+fn expiry(installed: &Installed) {
+    let node = &installed.node;
+    node.apply(EXPIRING);
+    let mut seen = BTreeSet::new();
+    wait_for("more than one backup that expires", PATIENT, || {
+        seen.extend(installed.backups_of("expiring").into_keys());
+        (seen.len() > 1).then_some(())
+    });
+    let pause = ["schedule", "pause", "expiring"];
+    installed.call(&pause).ok();
+    let newest = wait_for("the end of what is expired", PATIENT, || {
+        let all = installed.backups_of("expiring");
+        seen.extend(all.keys().cloned());
+        let (name, one) = all.first_key_value()?;
+        let is_kept = one["metadata"]["annotations"]["kubectl-backup/kept"].is_string();
+        let is_alone = all.len() == 1 && !installed.is_there("backups.velero.io/brief");
+        (is_kept && is_alone).then(|| name.clone())
+    });
+    assert_eq!(seen.last(), Some(&newest), "{seen:?}");
+    seen.insert("brief".to_owned());
+    let log = ["-n", NAMESPACE, "logs", "deployment/kubectl-backup"];
+    let log = node.kubectl(&log);
+    let log = log.stdout + &log.stderr;
+    for backup in &seen {
+        // They were there, whole, and went by themselves.
+        let says = format!("backup {backup} of location default is removed");
+        let is_kept = *backup == newest;
+        assert_eq!(log.contains(&says), !is_kept, "{backup}: {log}");
+        assert_eq!(!installed.files(backup).is_empty(), is_kept, "{backup}");
+    }
+    installed.wait(&format!("backups.velero.io/{newest}"), "Completed");
+    // Others are where they were.
+    assert!(installed.is_there("backups.velero.io/first"));
+    assert!(!installed.files("first").is_empty());
 }
 
 /// Alerts that ask for what no controller tells would never ring.

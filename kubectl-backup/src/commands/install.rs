@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::flags::{ControllerNamespace, DryRun};
+use crate::flags::{ControllerFlags, ControllerNamespace, DryRun};
 use crate::install::place::{self, Place};
 use crate::install::{self, CONTROLLER, NAME, Piece, Wanted, is_ours};
 use backup_cli::error::{CommandError, Exit, Result};
@@ -67,6 +67,8 @@ pub(crate) struct InstallArgs {
     /// Print names, or with --dry-run the objects; these need no cluster, and no Secret is among them
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Output>,
+    #[command(flatten)]
+    how: ControllerFlags,
 }
 
 /// `--output`
@@ -106,6 +108,7 @@ pub(crate) async fn run(context: &Context, args: InstallArgs) -> Result<Exit> {
         namespace: args.namespace.as_str().to_owned(),
         image: args.image.clone(),
         restores: !args.no_restores,
+        flags: args.how.words(),
     };
     let place = chosen(context, &wanted.namespace).await?;
     let mut pieces = install::controller(&wanted);

@@ -62,6 +62,7 @@ pub(crate) async fn run(context: &Context, args: UninstallArgs) -> Result<Exit> 
         namespace: namespace.clone(),
         image: String::new(),
         restores: true,
+        flags: Vec::new(),
     };
     let mut pieces = install::controller(&wanted);
     let [home, ..] = &pieces[..] else {
