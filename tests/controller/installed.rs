@@ -75,7 +75,24 @@ impl Installed {
     /// The README's command of this name, as it stands there but for where things are.
     fn readme(&self, name: &str) -> Vec<String> {
         let mut all = commands("kubectl backup ").into_iter();
-        let words = all.find(|words| words[0] == name).unwrap();
+        self.real(all.find(|words| words[0] == name).unwrap())
+    }
+
+    /// What a newcomer reads after `install`, one command after the other, to the one that shows how all of it does.
+    fn first_steps(&self) -> Vec<Vec<String>> {
+        let all = commands("kubectl backup ").into_iter();
+        let mut after = all.skip_while(|words| words[0] != "install").skip(1);
+        let mut steps = Vec::new();
+        while steps
+            .last()
+            .is_none_or(|words: &Vec<String>| words[0] != "status")
+        {
+            steps.push(self.real(after.next().unwrap()));
+        }
+        steps
+    }
+
+    fn real(&self, words: Vec<String>) -> Vec<String> {
         let credentials = self.minio.credentials_file().display().to_string();
         let places = [
             ("https://minio.example.com:9000", self.minio.endpoint()),
@@ -339,7 +356,15 @@ fn the_controller_is_installed_works_and_leaves_the_bucket_as_it_is() {
             .find(|backup| backup["status"]["completionTimestamp"].is_string())
     });
     assert_eq!(scheduled["status"]["phase"], "Completed", "{scheduled:#}");
-    let status = installed.call(&installed.readme("status")).ok().stdout;
+    let steps = installed.first_steps();
+    assert!(steps.len() > 3, "{steps:?}");
+    let mut status = String::new();
+    for words in &steps {
+        status = installed.call(words).ok().stdout;
+    }
+    let mut nightly = installed.backups_of("nightly").into_values();
+    let nightly = nightly.next().unwrap();
+    assert_eq!(nightly["status"]["phase"], "Completed", "{nightly:#}");
     for part in ["Available", IMAGE, "@every 1m", "Enabled"] {
         assert!(status.contains(part), "{part}: {status}");
     }
