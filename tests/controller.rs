@@ -5,6 +5,7 @@ mod beside;
 mod commands;
 mod definitions;
 mod deletions;
+mod edited;
 mod handed;
 mod installed;
 mod keeping;

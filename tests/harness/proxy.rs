@@ -4,6 +4,7 @@
 //! both ways. It upgrades no connection, so `exec` and the like do not pass.
 
 mod forward;
+mod gate;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use crate::http_client::{Endpoint, Failure};
 use crate::http_server::{self, Body, Server};
 use crate::process::PidSlot;
 use forward::Upstream;
+pub use gate::Gate;
 
 /// The head of a request on its way.
 #[derive(Debug, Clone)]

@@ -86,7 +86,9 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         .settings
         .concurrent_backups
         .saturating_sub(desk.count(Work::Backup));
-    let is_free = |object: &Value| desk.is_free(object);
+    // One that was removed in the middle of its work takes its files away first.
+    let is_free =
+        |object: &Value| desk.is_free(object) && !desk.is_at_anothers(object, Work::Backup);
     let mut queue_told = desk.queue_told();
     let may_tell = queue_told.is_none_or(|at| at.elapsed() >= MOVES);
     let told = match desk.knows_no_queue.load(Ordering::Relaxed) {

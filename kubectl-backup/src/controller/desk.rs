@@ -74,6 +74,8 @@ pub(crate) enum Work {
 
 struct Doing {
     work: Work,
+    /// The object's name: another one may have it by now.
+    name: String,
     stop: watch::Sender<bool>,
 }
 
@@ -237,6 +239,14 @@ impl Desk {
                 .is_none_or(|(until, _)| *until <= Instant::now())
     }
 
+    /// Whether such work goes on for an object that had this one's name, and is gone.
+    pub(crate) fn is_at_anothers(&self, object: &Value, work: Work) -> bool {
+        let busy = self.busy();
+        busy.iter().any(|(key, doing)| {
+            doing.work == work && key != uid(object) && doing.name == name(object)
+        })
+    }
+
     /// Asks the work on an object to stop.
     pub(crate) fn stop(&self, uid: &str) {
         if let Some(doing) = self.busy().get(uid) {
@@ -264,11 +274,13 @@ impl Desk {
     {
         let uid = uid(object).to_owned();
         let (stop, stopped) = watch::channel(false);
-        if self
-            .busy()
-            .insert(uid.clone(), Doing { work, stop })
-            .is_some()
-        {
+        let name = name(object).to_owned();
+        let doing = Doing {
+            work,
+            name: name.clone(),
+            stop,
+        };
+        if self.busy().insert(uid.clone(), doing).is_some() {
             // Nobody begins two: `is_free` was asked.
             debug_assert!(false, "two pieces of work on one object");
         }
@@ -276,7 +288,6 @@ impl Desk {
             desk: Arc::clone(self),
             uid: uid.clone(),
         };
-        let name = name(object).to_owned();
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         let future = task(Arc::clone(self), Arc::clone(object), stopped);
         tokio::spawn(async move {

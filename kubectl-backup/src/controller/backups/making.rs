@@ -15,7 +15,7 @@ use super::{INTERRUPTED, LOCATION, RUN, Stopped, label_value, options, refuse, r
 use crate::controller::desk::Desk;
 use crate::controller::locations;
 use crate::controller::metrics::ARCHIVE_BYTES;
-use crate::controller::objects::{Written, bounded, decode, name, time};
+use crate::controller::objects::{Written, bounded, decode, label, name, time};
 use crate::controller::telling::{Count, Telling, end};
 
 /// So long it is tried to see how a backup ended whose controller is gone.
@@ -75,7 +75,7 @@ pub(super) async fn make(
         Err(e) => Err(e),
     };
     telling.end().await;
-    let patch = match made {
+    let mut patch = match made {
         Ok(report) => {
             desk.ui.note(&format!(
                 "backup {}: {}",
@@ -96,6 +96,7 @@ pub(super) async fn make(
             patch
         }
     };
+    patch = lies_in(patch, &location);
     let attempt = asked.annotations.get(RUN).map_or("", String::as_str);
     end(&desk, |desk| &desk.backups, &object, attempt, &patch).await
 }
@@ -158,6 +159,24 @@ pub(crate) fn stands(marker: &Backup) -> Value {
     patch
 }
 
+/// The same patch for a backup that was made in this location: where its files lie is no wish, and who edited that meanwhile would have it looked for in
+/// another bucket, and its object removed for being absent there.
+fn lies_in(mut patch: Value, location: &str) -> Value {
+    patch["spec"]["storageLocation"] = location.into();
+    patch["metadata"]["labels"][LOCATION] = label_value(location).into();
+    patch
+}
+
+/// The location in which a backup was begun, of these: it stands in the label, too, which nobody edits by mistake.
+fn begun_in<'o>(object: &'o Value, mut places: impl Iterator<Item = &'o str>) -> &'o str {
+    let labelled = label(object, LOCATION).unwrap_or_default();
+    let said = object["spec"]["storageLocation"].as_str();
+    places
+        .find(|place| label_value(place) == labelled)
+        .or(said)
+        .unwrap_or_default()
+}
+
 fn failed(desk: &Desk, why: &str) -> Value {
     json!({"status": {
         "phase": "Failed", "failureReason": bounded(why),
@@ -185,9 +204,8 @@ fn may_be_alive(
 /// Ends a backup that is InProgress and that nobody makes any more: it stands where its marker does.
 pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> Result<()> {
     let title = name(&object).to_owned();
-    let place = object["spec"]["storageLocation"]
-        .as_str()
-        .unwrap_or_default();
+    let places = locations::places(&desk);
+    let place = begun_in(&object, places.iter().map(|place| place.name.as_str()));
     let began = time(&object, "/status/startTimestamp");
     let now = desk.now();
     let is_long_ago = began.is_none_or(|at| at > now || now.duration_since(at) > PATIENCE);
@@ -226,6 +244,7 @@ pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> 
         "backup {title} was made by a controller that is gone: {}",
         patch["status"]["phase"].as_str().unwrap_or_default()
     ));
+    let patch = lies_in(patch, place);
     desk.backups.decide(&object, patch).await.map(drop)
 }
 
@@ -278,5 +297,27 @@ mod tests {
         assert_eq!(patch["metadata"], json!({"annotations": {"a": "b"}}));
         assert_eq!(patch["status"]["phase"], "PartiallyFailed");
         assert_eq!(patch["status"]["errors"], 2);
+        let patch = lies_in(patch, "main");
+        assert_eq!(patch["spec"], json!({"storageLocation": "main"}));
+        let labels = json!({"velero.io/storage-location": "main"});
+        assert_eq!(
+            patch["metadata"],
+            json!({"annotations": {"a": "b"}, "labels": labels})
+        );
+    }
+
+    #[test]
+    fn a_backup_lies_where_it_was_begun_whatever_its_spec_says_by_now() {
+        let long = "l".repeat(100);
+        let places = ["main", "other", long.as_str()];
+        let of = |label: &str, said: &str| {
+            let object = json!({"metadata": {"labels": {LOCATION: label}}, "spec": {"storageLocation": said}});
+            begun_in(&object, places.into_iter()).to_owned()
+        };
+        assert_eq!(of("main", "other"), "main");
+        assert_eq!(of(&label_value(&long), "other"), long);
+        // Of a location that is gone nobody knows more than the spec.
+        assert_eq!(of("gone", "other"), "other");
+        assert_eq!(begun_in(&json!({}), places.into_iter()), "");
     }
 }
