@@ -6,6 +6,7 @@ mod commands;
 mod definitions;
 mod deletions;
 mod edited;
+mod expiry;
 mod handed;
 mod installed;
 mod keeping;

@@ -66,10 +66,30 @@ pub(crate) enum Work {
     Backup,
     /// A backup is restored.
     Restore,
-    /// A location is synced, or expired backups are removed.
+    /// A location is synced.
     Location,
+    /// Expired backups of a location are removed: beside all other work on it, for it may take hours.
+    Expiry,
     /// A backup is deleted.
     Deletion,
+}
+
+impl Work {
+    /// What it is known by: of equal keys there is one piece at a time.
+    fn key(self, uid: &str) -> String {
+        match self {
+            Self::Expiry => format!("{uid}{BESIDE}expiry"),
+            _ => uid.to_owned(),
+        }
+    }
+}
+
+/// In a key, between an object's uid and what is done beside its other work.
+const BESIDE: char = '/';
+
+/// The object of a key.
+fn of_key(key: &str) -> &str {
+    key.split_once(BESIDE).map_or(key, |(uid, _)| uid)
 }
 
 struct Doing {
@@ -223,19 +243,27 @@ impl Desk {
     pub(crate) fn all_with(&self, work: Work) -> Vec<String> {
         let busy = self.busy();
         let with = busy.iter().filter(|(_, doing)| doing.work == work);
-        with.map(|(uid, _)| uid.clone()).collect()
+        with.map(|(key, _)| of_key(key).to_owned()).collect()
     }
 
-    /// Whether nothing is done, and nothing failed a moment ago, on this object.
+    /// Whether nothing is done, and nothing failed a moment ago, on this object; but for what is done beside.
     pub(crate) fn is_free(&self, object: &Value) -> bool {
-        let uid = uid(object);
+        self.is_free_key(uid(object))
+    }
+
+    /// The same of work that has a key of its own.
+    pub(crate) fn is_free_for(&self, object: &Value, work: Work) -> bool {
+        self.is_free_key(&work.key(uid(object)))
+    }
+
+    fn is_free_key(&self, key: &str) -> bool {
         let failures = self
             .failures
             .lock()
             .expect("nobody panics while holding it");
-        !self.busy().contains_key(uid)
+        !self.busy().contains_key(key)
             && failures
-                .get(uid)
+                .get(key)
                 .is_none_or(|(until, _)| *until <= Instant::now())
     }
 
@@ -243,13 +271,13 @@ impl Desk {
     pub(crate) fn is_at_anothers(&self, object: &Value, work: Work) -> bool {
         let busy = self.busy();
         busy.iter().any(|(key, doing)| {
-            doing.work == work && key != uid(object) && doing.name == name(object)
+            doing.work == work && of_key(key) != uid(object) && doing.name == name(object)
         })
     }
 
-    /// Asks the work on an object to stop.
-    pub(crate) fn stop(&self, uid: &str) {
-        if let Some(doing) = self.busy().get(uid) {
+    /// Asks such work on an object to stop.
+    pub(crate) fn stop(&self, uid: &str, work: Work) {
+        if let Some(doing) = self.busy().get(&work.key(uid)) {
             doing.stop.send_replace(true);
         }
     }
@@ -272,7 +300,7 @@ impl Desk {
         F: FnOnce(Arc<Self>, Arc<Value>, watch::Receiver<bool>) -> Fut,
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
-        let uid = uid(object).to_owned();
+        let key = work.key(uid(object));
         let (stop, stopped) = watch::channel(false);
         let name = name(object).to_owned();
         let doing = Doing {
@@ -280,13 +308,13 @@ impl Desk {
             name: name.clone(),
             stop,
         };
-        if self.busy().insert(uid.clone(), doing).is_some() {
+        if self.busy().insert(key.clone(), doing).is_some() {
             // Nobody begins two: `is_free` was asked.
             debug_assert!(false, "two pieces of work on one object");
         }
         let at = Busy {
             desk: Arc::clone(self),
-            uid: uid.clone(),
+            key,
         };
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         let future = task(Arc::clone(self), Arc::clone(object), stopped);
@@ -297,19 +325,21 @@ impl Desk {
                     let _permit = desk.small.acquire().await;
                     future.await
                 }
-                Work::Backup | Work::Restore | Work::Location | Work::Deletion => future.await,
+                Work::Backup | Work::Restore | Work::Location | Work::Expiry | Work::Deletion => {
+                    future.await
+                }
             };
             match ended {
                 Ok(()) => {
-                    desk.failures().remove(&at.uid);
+                    desk.failures().remove(&at.key);
                 }
                 Err(e) => {
                     desk.ui.warn(&format!("{kind} {name}: {}", e.sentence()));
                     let mut failures = desk.failures();
                     let pause = failures
-                        .get(&at.uid)
+                        .get(&at.key)
                         .map_or(PAUSE, |(_, last)| (*last * 2).min(LONGEST_PAUSE));
-                    failures.insert(at.uid.clone(), (Instant::now() + pause, pause));
+                    failures.insert(at.key.clone(), (Instant::now() + pause, pause));
                 }
             }
         });
@@ -317,7 +347,7 @@ impl Desk {
 
     /// Forgets what is known of objects that are gone.
     pub(crate) fn forget(&self, is_there: impl Fn(&str) -> bool) {
-        self.failures().retain(|uid, _| is_there(uid));
+        self.failures().retain(|key, _| is_there(of_key(key)));
         fn of<T>(known: &Mutex<BTreeMap<String, T>>) -> MutexGuard<'_, BTreeMap<String, T>> {
             known.lock().expect("nobody panics while holding it")
         }
@@ -377,12 +407,12 @@ impl Desk {
 /// Work on an object; it ends with this, even by a panic.
 struct Busy {
     desk: Arc<Desk>,
-    uid: String,
+    key: String,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.desk.busy().remove(&self.uid);
+        self.desk.busy().remove(&self.key);
         self.desk.changed.notify_one();
     }
 }
@@ -394,4 +424,26 @@ fn uuid() -> String {
         *part = std::hash::RandomState::new().build_hasher().finish();
     }
     format!("{:016x}{:016x}", random[0], random[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_expiry_goes_on_beside_other_work_on_its_object() {
+        let keys = [
+            Work::Small,
+            Work::Backup,
+            Work::Restore,
+            Work::Location,
+            Work::Deletion,
+        ];
+        for work in keys {
+            assert_eq!(work.key("u-1"), "u-1");
+        }
+        let beside = Work::Expiry.key("u-1");
+        assert_ne!(beside, "u-1");
+        assert_eq!((of_key(&beside), of_key("u-1")), ("u-1", "u-1"));
+    }
 }

@@ -3,14 +3,16 @@
 //!
 //! A bucket is looked through where the objects say that something goes, or the sync saw a folder without a marker for an hour; and whatever anybody says,
 //! once by each process and once a day: what dead runs left is named by no object.
+//!
+//! A look may take hours. Checks and syncs of the location go on beside it: files are removed under claims, objects by uid and version, and what is removed twice is
+//! gone once. Where the location leads elsewhere by its end, its objects stand for what was not looked at, and stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backup_core::backup::KEEP;
 use backup_core::catalog::{self, Keep, Longer, PruneOptions, Pruned};
 use backup_core::error::Result;
-use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
 use backup_core::name::Name;
 use jiff::{SignedDuration, Timestamp};
@@ -59,13 +61,20 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     let now = desk.now();
     let every = desk.settings.collection_frequency;
     let places = locations::places(desk);
-    for object in desk.locations.all() {
+    let all = desk.locations.all();
+    let there: BTreeSet<&str> = all.iter().map(|object| uid(object)).collect();
+    for uid in desk.all_with(Work::Expiry) {
+        if !there.contains(uid.as_str()) {
+            desk.stop(&uid, Work::Expiry);
+        }
+    }
+    for object in all {
         let is_usable = places.iter().any(|place| {
             place.name == name(&object) && place.is_available == Some(true) && !place.is_read_only
         });
         let is_due = collected(desk, &object).is_due(every, now);
-        if is_usable && is_due && desk.is_free(&object) {
-            desk.begin(&object, Work::Location, collect);
+        if is_usable && is_due && desk.is_free_for(&object, Work::Expiry) {
+            desk.begin(&object, Work::Expiry, collect);
         }
     }
 }
@@ -112,7 +121,12 @@ async fn collect(
                 stopped: Some(&stopped),
                 going: Some(&going),
             };
-            prune(&desk, &location, &options).await?;
+            let done = catalog::prune(&location, &options).await?;
+            if !is_same_place(&object, desk.locations.get(&place).as_deref()) {
+                // It is looked through as what it is now.
+                return Ok(());
+            }
+            note(&desk, &place, now, done).await?;
             if *stopped.borrow() {
                 return Ok(());
             }
@@ -173,25 +187,36 @@ fn keeping(desk: &Desk, place: &str) -> BTreeMap<String, usize> {
     all.iter().filter_map(of).collect()
 }
 
-async fn prune(desk: &Desk, location: &Location, options: &PruneOptions<'_>) -> Result<()> {
-    for pruned in catalog::prune(location, options).await? {
+/// Whether a location leads where it led: nothing, where it is gone.
+fn is_same_place(before: &Value, now: Option<&Value>) -> bool {
+    let Some(now) = now.filter(|now| uid(now) == uid(before)) else {
+        return false;
+    };
+    let fields = ["provider", "objectStorage", "config"];
+    fields
+        .iter()
+        .all(|field| before["spec"][field] == now["spec"][field])
+}
+
+/// The objects follow what a look that began at this time has done.
+async fn note(desk: &Desk, place: &str, began: Timestamp, done: Vec<Pruned>) -> Result<()> {
+    for pruned in done {
         match pruned {
             Pruned::Expired(backup) | Pruned::Beyond(backup) => {
-                desk.ui.note(&format!(
-                    "backup {backup} of location {} is removed",
-                    location.name
-                ));
-                if let Some(object) = object(desk, backup.as_str(), &location.name) {
+                desk.ui
+                    .note(&format!("backup {backup} of location {place} is removed"));
+                if let Some(object) = object(desk, backup.as_str(), place)
+                    && is_older(&object, began)
+                {
                     desk.backups.delete(&object).await?;
                 }
             }
             Pruned::Stale(backup) | Pruned::StaleClaim(backup) => desk.ui.note(&format!(
-                "what a dead run left of backup {backup} is removed from location {}",
-                location.name
+                "what a dead run left of backup {backup} is removed from location {place}"
             )),
             Pruned::Kept(backup, why) | Pruned::Failed(backup, why) => {
                 let why = bounded(&why);
-                if let Some(object) = object(desk, backup.as_str(), &location.name)
+                if let Some(object) = object(desk, backup.as_str(), place)
                     && annotation(&object, KEPT) != Some(&why)
                 {
                     desk.ui.warn(&format!("backup {backup} stays: {why}"));
@@ -202,6 +227,11 @@ async fn prune(desk: &Desk, location: &Location, options: &PruneOptions<'_>) -> 
         }
     }
     Ok(())
+}
+
+/// Whether a backup began before a look did: one of its name that was made since is another one.
+fn is_older(object: &Value, look: Timestamp) -> bool {
+    time(object, "/status/startTimestamp").is_none_or(|began| began <= look)
 }
 
 /// The object that stands for a backup of a location.
@@ -268,5 +298,24 @@ mod tests {
         // The clock was set back.
         assert!(done.is_due(hour, at("2026-11-20T02:00:00Z")));
         assert!(done.is_overdue(at("2026-11-20T02:00:00Z")));
+    }
+
+    #[test]
+    fn what_a_long_look_removed_takes_no_object_that_stands_for_something_else_by_then() {
+        let location = |uid: &str, bucket: &str, sync: &str| {
+            json!({"metadata": {"uid": uid}, "spec": {
+                "provider": "aws", "objectStorage": {"bucket": bucket}, "backupSyncPeriod": sync,
+            }})
+        };
+        let before = location("u", "b", "1m");
+        assert!(is_same_place(&before, Some(&location("u", "b", "2m"))));
+        assert!(!is_same_place(&before, Some(&location("u", "c", "1m"))));
+        assert!(!is_same_place(&before, Some(&location("v", "b", "1m"))));
+        assert!(!is_same_place(&before, None));
+        let look: Timestamp = "2026-11-21T02:00:00Z".parse().unwrap();
+        let began = |at: &str| json!({"status": {"startTimestamp": at}});
+        assert!(is_older(&began("2026-11-21T01:59:59Z"), look));
+        assert!(!is_older(&began("2026-11-21T02:00:01Z"), look));
+        assert!(is_older(&json!({}), look));
     }
 }

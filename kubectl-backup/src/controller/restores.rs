@@ -52,7 +52,7 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     let there: BTreeSet<&str> = all.iter().map(|object| uid(object)).collect();
     for uid in desk.all_with(Work::Restore) {
         if !there.contains(uid.as_str()) {
-            desk.stop(&uid);
+            desk.stop(&uid, Work::Restore);
         }
     }
     let is_ours = |backup: &Value| {
