@@ -153,6 +153,28 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
 }
 
 #[tokio::test]
+async fn a_clock_that_jumped_removes_nothing() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    let day = SignedDuration::from_hours(24);
+    write(store, "expired", Some(now - day)).await;
+    write(store, "later", Some(now + day)).await;
+    for hours in [-24 * 365, -24 * 2, -1, 1, 24 * 2, 24 * 365] {
+        let jumped = now + SignedDuration::from_hours(hours);
+        let refused = prune(&location, &at(jumped, false)).await.unwrap_err();
+        assert!(refused.sentence().contains("nothing is pruned"), "{hours}");
+        assert!(refused.sentence().contains("NTP"), "{hours}");
+        for name in ["expired", "later"] {
+            assert_eq!(left(store, name).await.len(), 5, "{hours} {name}");
+        }
+    }
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("expired"))]);
+    assert_eq!(left(store, "later").await.len(), 5);
+}
+
+#[tokio::test]
 async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
     let memory = Store::in_memory();
     let trial = Trial::of(&memory);

@@ -1,0 +1,63 @@
+//! A wall clock for one process that a story sets as it likes, while the machine's goes on. Needs the C compiler that Rust links with, and a program that
+//! is linked to the system's libc, as those of the stories are.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use jiff::SignedDuration;
+
+use crate::process::{Folder, Output};
+use crate::run::Backup;
+
+/// The clock of the processes that are started with it.
+pub struct Clock {
+    folder: Folder,
+}
+
+impl Clock {
+    /// A clock that goes as the machine's.
+    pub fn new() -> Self {
+        let clock = Self {
+            folder: Folder::new("clock"),
+        };
+        let source = clock.folder.write("clock.c", include_str!("clock.c"));
+        Output::of(
+            Command::new("cc")
+                .args(["-O1", "-shared", "-fPIC", "-o"])
+                .arg(clock.library())
+                .arg(source),
+        )
+        .ok();
+        clock.folder.write("apart", [0_u8; size_of::<i64>()]);
+        clock
+    }
+
+    fn library(&self) -> PathBuf {
+        self.folder.join("clock.so")
+    }
+
+    /// The call with this clock.
+    pub fn of(&self, call: Backup) -> Backup {
+        call.env("LD_PRELOAD", self.library())
+            .env("HARNESS_CLOCK", self.folder.join("apart"))
+    }
+
+    /// From now on it is so far from the machine's.
+    pub fn is_apart(&self, apart: SignedDuration) {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(self.folder.join("apart"))
+            .unwrap();
+        // In place: it is mapped.
+        file.write_all_at(&apart.as_secs().to_ne_bytes(), 0)
+            .unwrap();
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
