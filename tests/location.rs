@@ -1,5 +1,7 @@
 //! Locations: created, checked, looked up, guarded.
 
+mod faults;
+mod google_itself;
 mod kept;
 mod policy;
 mod providers;

@@ -8,6 +8,7 @@ mod completion;
 mod controller;
 mod diff;
 mod doctor;
+mod emulated;
 mod etcd;
 mod harness_itself;
 mod interop;

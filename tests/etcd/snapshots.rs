@@ -3,6 +3,7 @@
 mod faults;
 mod members;
 mod place;
+mod providers;
 mod writers;
 
 use std::fs;

@@ -20,14 +20,15 @@ use object_store::azure::{
 };
 use object_store::client::HttpRequestBody;
 use object_store::path::Path as Key;
-use object_store::{Certificate, ClientOptions, ObjectStore};
+use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::http_client::Endpoint;
 use crate::http_server::Server;
-use crate::pki::Authority;
+use crate::pki::{Authority, Identity};
 use crate::ports::Port;
 use crate::process::{Folder, Process};
+use crate::proxy::Proxy;
 use crate::store::{form_encoded, put_all};
 use crate::tools;
 use entra::Entra;
@@ -45,6 +46,7 @@ pub struct Azurite {
     ca: PathBuf,
     entra: Arc<Entra>,
     sign_in: Server,
+    identity: Identity,
     runtime: Runtime,
     folder: Folder,
 }
@@ -91,7 +93,7 @@ impl Azurite {
                 ca: Some(authority.certificate().to_owned()),
                 ..Endpoint::plain(format!("https://127.0.0.1:{}", port.number))
             };
-            let deadline = Instant::now() + Duration::from_secs(120);
+            let deadline = Instant::now() + Duration::from_secs(300);
             while !process.has_ended() && Instant::now() < deadline {
                 if endpoint.client().get("/").is_ok() {
                     let entra = Arc::new(Entra::default());
@@ -103,6 +105,7 @@ impl Azurite {
                         ca,
                         sign_in: entra::serve(&entra, &server),
                         entra,
+                        identity: server,
                         runtime: Builder::new_multi_thread()
                             .worker_threads(1)
                             .enable_all()
@@ -133,6 +136,11 @@ impl Azurite {
         &self.endpoint
     }
 
+    /// A proxy in front of it that is trusted as it is itself.
+    pub fn proxy(&self) -> Proxy {
+        Proxy::start_tls(&self.endpoint, &self.identity)
+    }
+
     /// The address of who signs identities in, for `activeDirectoryAuthorityURI`.
     pub fn authority(&self) -> String {
         self.sign_in.url()
@@ -161,6 +169,11 @@ impl Azurite {
     /// A credentials file of these lines.
     pub fn credentials(&self, name: &str, lines: &str) -> PathBuf {
         self.folder.write(name, lines)
+    }
+
+    /// The access key.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// A credentials file with the access key.
@@ -264,6 +277,14 @@ impl Azurite {
         let mut keys: Vec<_> = found.iter().map(|one| one.location.to_string()).collect();
         keys.sort();
         keys
+    }
+
+    /// What is stored at a key; fails the test where there is nothing.
+    pub fn get(&self, container: &str, key: &str) -> Bytes {
+        let store = self.open(container);
+        let read = async { store.get(&Key::from(key)).await?.bytes().await };
+        let read = self.runtime.block_on(read);
+        read.unwrap_or_else(|error| panic!("get {container}/{key}: {error}"))
     }
 
     /// Stores many objects at once.

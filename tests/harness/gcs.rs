@@ -4,10 +4,12 @@
 //! them as Google's documentation has them, by means of the JSON API. Objects are read and written here by the JSON API too, past the front.
 
 mod front;
+mod itself;
 mod sign_in;
 
 pub(crate) use sign_in::form;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -26,6 +28,7 @@ use crate::store::form_encoded;
 use crate::tools;
 pub use front::Asked;
 use front::Front;
+pub use itself::Itself;
 
 const STARTS: usize = 4;
 
@@ -97,6 +100,11 @@ impl Gcs {
     /// How to reach it, for a proxy in front of it.
     pub fn upstream(&self) -> Endpoint {
         Endpoint::plain(self.server.url())
+    }
+
+    /// The same store at Google's own address, behind a proxy.
+    pub fn itself(&self) -> Itself {
+        Itself::start(&self.front, &self.folder)
     }
 
     /// A credentials file with the key of the service account that it knows.
@@ -171,6 +179,17 @@ impl Gcs {
         self.front.asked()
     }
 
+    /// Every token that it was shown so far, good or not.
+    pub fn bearers(&self) -> BTreeSet<String> {
+        let asked = self.asked();
+        let shown = asked
+            .iter()
+            .filter_map(|one| one.headers.get("authorization")?.to_str().ok());
+        shown
+            .map(|bearer| bearer.trim_start_matches("Bearer ").to_owned())
+            .collect()
+    }
+
     fn json(&self, method: Method, path: &str, body: Bytes) -> Answer {
         let headers = [("content-type", "application/json")];
         let answer = self.json.client().send(method, path, &headers, body);
@@ -224,6 +243,19 @@ impl Gcs {
         }
         keys.sort();
         keys
+    }
+
+    /// What is stored at a key; fails the test where there is nothing.
+    pub fn get(&self, bucket: &str, key: &str) -> Bytes {
+        let path = format!("/storage/v1/b/{bucket}/o/{}?alt=media", form_encoded(key));
+        let answer = self.json(Method::GET, &path, Bytes::new());
+        assert!(answer.is_success(), "get {bucket}/{key}: {}", answer.text());
+        answer.body
+    }
+
+    /// Keys of the bucket whose upload in parts was begun and neither completed nor aborted.
+    pub fn uploads(&self, bucket: &str) -> Vec<String> {
+        self.front.uploads(bucket)
     }
 
     /// The folder with its log and files.

@@ -27,7 +27,7 @@ pub mod mounts;
 pub mod node;
 mod permit;
 pub mod pki;
-mod ports;
+pub mod ports;
 pub mod proc;
 pub mod process;
 pub mod proxy;

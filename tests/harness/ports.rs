@@ -15,13 +15,13 @@ const COUNT: u16 = 12_000;
 
 /// A port that is ours until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Port {
-    pub(crate) number: u16,
+pub struct Port {
+    pub number: u16,
     _lease: UnixListener,
 }
 
 impl Port {
-    pub(crate) fn lease() -> Self {
+    pub fn lease() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         // Test processes side by side begin at different places, so that they rarely try the same number.
         let offset = (process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 
 use crate::http_client::{Endpoint, Failure};
 use crate::http_server::{self, Body, Server};
+use crate::pki::Identity;
 use crate::process::PidSlot;
 use forward::Upstream;
 pub use gate::Gate;
@@ -81,7 +82,7 @@ impl Match {
         self
     }
 
-    fn fits(&self, parts: &RequestParts) -> bool {
+    pub fn fits(&self, parts: &RequestParts) -> bool {
         self.method
             .as_ref()
             .is_none_or(|method| *method == parts.method)
@@ -101,6 +102,10 @@ impl Match {
 pub enum Action {
     /// It waits, and goes on to the next rules.
     Delay(Duration),
+    /// The server carries it out, and the answer waits.
+    DelayAnswer(Duration),
+    /// It goes on to the next rules with another path and query.
+    Retarget(Arc<dyn Fn(&str) -> String + Send + Sync>),
     /// Something runs before it goes on to the next rules. It may block.
     Hook(Arc<dyn Fn() + Send + Sync>),
     /// The connection is closed; the server never hears of it.
@@ -132,6 +137,10 @@ impl Action {
 
     pub fn hook(run: impl Fn() + Send + Sync + 'static) -> Self {
         Self::Hook(Arc::new(run))
+    }
+
+    pub fn retarget(change: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::Retarget(Arc::new(change))
     }
 }
 
@@ -174,10 +183,19 @@ impl Proxy {
     /// Listens with plain HTTP and forwards to `upstream`, trusting the authority that is named there. Where it names
     /// a client certificate, every request is made by that user: kubectl sends no token over plain HTTP.
     pub fn start(upstream: &Endpoint) -> Self {
+        Self::start_with(upstream, None)
+    }
+
+    /// The same with TLS: some clients send no token over plain HTTP.
+    pub fn start_tls(upstream: &Endpoint, identity: &Identity) -> Self {
+        Self::start_with(upstream, Some(identity))
+    }
+
+    fn start_with(upstream: &Endpoint, identity: Option<&Identity>) -> Self {
         let state = Arc::new(State::default());
         let connector = upstream.connector();
         let answering = Arc::clone(&state);
-        let server = Server::start(move || {
+        let server = Server::start_with(identity, move || {
             let upstream = Arc::new(Upstream::new(connector.clone()));
             let state = Arc::clone(&answering);
             Box::new(move |request| {
@@ -267,13 +285,21 @@ impl State {
 
 async fn act(
     upstream: &Upstream,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     actions: Vec<Action>,
 ) -> Result<Response<Body>, Failure> {
     for action in actions {
         match action {
             Action::Delay(duration) => tokio::time::sleep(duration).await,
             Action::Hook(run) => tokio::task::spawn_blocking(move || run()).await?,
+            Action::DelayAnswer(duration) => {
+                let answer = upstream.carry_out(request).await?;
+                tokio::time::sleep(duration).await;
+                return Ok(answer);
+            }
+            Action::Retarget(change) => {
+                *request.uri_mut() = change(&request.uri().to_string()).parse()?;
+            }
             Action::Cut => return Err("cut by a rule".into()),
             Action::Kill(slot) => {
                 slot.kill();

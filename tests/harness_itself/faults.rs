@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use harness::cluster::Cluster;
 use harness::http_client::Endpoint;
 use harness::mock::Mock;
+use harness::pki::Authority;
 use harness::process::PidSlot;
 use harness::proxy::{Action, Call, Match, Proxy};
 use harness::store::Minio;
@@ -92,6 +93,36 @@ fn an_answer_can_be_invented_replaced_or_late() {
     let start = Instant::now();
     assert_eq!(client.get("/x").unwrap().text(), "{}");
     assert!(start.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn an_answer_can_be_held_back_and_a_request_changed_on_its_way() {
+    let (mock, proxy) = proxied("{}");
+    let wait = Duration::from_millis(300);
+    proxy.nth(1, Match::path("/x"), Action::DelayAnswer(wait));
+    let more = Action::retarget(|target| format!("{target}?more"));
+    proxy.every(Match::path("/y"), more);
+    let mut client = Endpoint::plain(proxy.url()).client();
+    let start = Instant::now();
+    assert_eq!(client.get("/x").unwrap().text(), "{}");
+    assert!(start.elapsed() >= wait);
+    client.get("/y").unwrap();
+    let seen: Vec<_> = mock.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(seen, ["/x", "/y?more"]);
+}
+
+#[test]
+fn the_proxy_can_be_asked_through_tls() {
+    let mock = Mock::start();
+    mock.json("/x", "{}");
+    let authority = Authority::new("proxy-ca");
+    let identity = authority.server("proxy", &["127.0.0.1"]);
+    let proxy = Proxy::start_tls(&Endpoint::plain(mock.url()), &identity);
+    let mut trusted = Endpoint::plain(proxy.url());
+    assert!(trusted.url.starts_with("https://"));
+    assert!(trusted.client().get("/x").is_err());
+    trusted.ca = Some(authority.certificate().to_owned());
+    assert_eq!(trusted.client().get("/x").unwrap().text(), "{}");
 }
 
 #[test]

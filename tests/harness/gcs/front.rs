@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use super::sign_in::{Accounts, form};
 use crate::http_client::{self, Answer, Connector, Failure};
 use crate::http_server::{self, Body, Server};
+use crate::pki::Identity;
 use crate::store::form_encoded;
 
 /// A page of a listing, as long as Google's.
@@ -32,6 +33,7 @@ pub struct Asked {
 }
 
 struct Upload {
+    bucket: String,
     key: String,
     parts: BTreeMap<u32, Bytes>,
 }
@@ -46,8 +48,12 @@ pub(super) struct Front {
 }
 
 pub(super) fn serve(front: &Arc<Front>) -> Server {
+    serve_with(front, None)
+}
+
+pub(super) fn serve_with(front: &Arc<Front>, identity: Option<&Identity>) -> Server {
     let front = Arc::clone(front);
-    Server::start(move || {
+    Server::start_with(identity, move || {
         let front = Arc::clone(&front);
         Box::new(move |request| {
             let front = Arc::clone(&front);
@@ -144,6 +150,12 @@ impl Front {
         self.asked.lock().unwrap().clone()
     }
 
+    pub(super) fn uploads(&self, bucket: &str) -> Vec<String> {
+        let uploads = self.uploads.lock().unwrap();
+        let of = uploads.values().filter(|upload| upload.bucket == bucket);
+        of.map(|upload| upload.key.clone()).collect()
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
         let asked = Asked {
@@ -162,7 +174,11 @@ impl Front {
             let answer = answer.header("content-type", "application/json");
             return Ok(answer.body(http_server::full(json.to_string()))?);
         }
-        let reply = if self.accounts.knows(&asked.headers) {
+        let is_known = self.accounts.knows(&asked.headers)
+            || self
+                .accounts
+                .has_signed_address(&asked.method, &asked.target);
+        let reply = if is_known {
             self.of_bucket(&asked, body).await?
         } else {
             Reply::error(401, "AuthenticationRequired", "Authentication required.")
@@ -372,6 +388,7 @@ impl Front {
         let id = format!("upload-{number}");
         let mut uploads = self.uploads.lock().unwrap();
         let upload = Upload {
+            bucket: bucket.to_owned(),
             key: key.to_owned(),
             parts: BTreeMap::new(),
         };

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -103,6 +104,47 @@ impl Accounts {
             && claims["exp"].as_i64().is_some_and(|end| end > now)
     }
 
+    /// Whether this address at Google is one that the service account has signed, and still holds.
+    /// <https://cloud.google.com/storage/docs/authentication/canonical-requests>
+    pub(super) fn has_signed_address(&self, method: &Method, target: &str) -> bool {
+        let Some((path, query)) = target.split_once('?') else {
+            return false;
+        };
+        let named = form(query.as_bytes());
+        let text = |name: &str| named.get(name).map(String::as_str).unwrap_or_default();
+        let (who, scope) = text("X-Goog-Credential")
+            .split_once('/')
+            .unwrap_or_default();
+        let (date, expires) = (text("X-Goog-Date"), text("X-Goog-Expires"));
+        let mut pairs: Vec<&str> = query.split('&').collect();
+        pairs.retain(|pair| !pair.starts_with("X-Goog-Signature="));
+        pairs.sort_unstable();
+        let canonical = format!(
+            "{method}\n{path}\n{}\nhost:{}\n\nhost\nUNSIGNED-PAYLOAD",
+            pairs.join("&"),
+            super::itself::HOST
+        );
+        let hashed = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
+        let to_sign = format!("GOOG4-RSA-SHA256\n{date}\n{scope}\n{hashed}");
+        let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &self.public);
+        let signature = unhex(text("X-Goog-Signature")).unwrap_or_default();
+        let signed_at = jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", date)
+            .and_then(|parsed| parsed.to_datetime()?.to_zoned(jiff::tz::TimeZone::UTC));
+        let holds = signed_at.is_ok_and(|at| {
+            let seconds = expires.parse().unwrap_or(0);
+            at.timestamp() + Duration::from_secs(seconds) > jiff::Timestamp::now()
+        });
+        key.verify(to_sign.as_bytes(), &signature).is_ok()
+            && who == EMAIL
+            && scope
+                == format!(
+                    "{}/auto/storage/goog4_request",
+                    date.get(..8).unwrap_or_default()
+                )
+            && text("X-Goog-SignedHeaders") == "host"
+            && holds
+    }
+
     /// Answers what is asked of Google's sign-in; nothing for other paths.
     pub(super) fn answer(
         &self,
@@ -171,6 +213,17 @@ impl Accounts {
         };
         Some(reply)
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = (0..text.len()).step_by(2);
+    pairs
+        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+        .collect()
 }
 
 fn claims(message: &str) -> Option<Value> {
