@@ -265,7 +265,7 @@ fn each_its_own(one: &Audited, velero: &Velero<'_>, minio: &Minio, app: &str) {
         one.backups_of(VELERO, "yearly").pop()
     });
     one.wait(VELERO, &format!("backups/{made}"), "Completed");
-    assert_eq!(one.backups_of(VELERO, "yearly"), [made.clone()]);
+    assert_eq!(one.backups_of(VELERO, "yearly"), [made.as_str()]);
     assert_eq!(one.backups_of(NAMESPACE, "yearly"), [""; 0]);
     for namespace in [VELERO, NAMESPACE] {
         let logs = one.velero(namespace, &["backup", "logs", "same"]).ok();
