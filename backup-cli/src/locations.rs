@@ -22,6 +22,34 @@ pub const CREDENTIALS_FILE: &str = "kubectl-backup/credentials-file";
 pub const ROLE_ARN: &str = "kubectl-backup/role-arn";
 pub const EXTERNAL_ID: &str = "kubectl-backup/external-id";
 
+/// Names the file with the key that signs a location's backups; the key itself is never in the client's file.
+pub const SIGNING_KEY_FILE: &str = "kubectl-backup/signing-key-file";
+
+/// The names of the locations that get a copy of each backup, separated by commas.
+pub const REPLICATE_TO: &str = "kubectl-backup/replicate-to";
+
+/// The names of the locations that get a copy of each backup that is made in this one.
+///
+/// # Errors
+/// What can be no name: an address, which an object of a cluster could lead anywhere with this user's keys.
+pub fn replicate_to(location: &BackupStorageLocation) -> Result<Vec<String>, Error> {
+    let text = location.metadata.annotations.get(REPLICATE_TO);
+    let mut names: Vec<String> = Vec::new();
+    for name in text.map_or("", String::as_str).split(',').map(str::trim) {
+        if name.contains(':') {
+            return Err(Error::invalid(format!(
+                "location {:?} can not have its backups copied to {name:?}: that is no name of a location",
+                location.metadata.name
+            ))
+            .hint("have it remembered with `location create`, and name it"));
+        }
+        if !name.is_empty() && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// One place where locations are defined.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -149,6 +177,18 @@ pub fn within(
         }
         _ => format!("{}/{folder}", name.trim_end_matches('/')),
     };
+    // What keeps clusters apart here keeps them apart where copies go.
+    let copies: Vec<_> = replicate_to(location)?
+        .iter()
+        .map(|target| format!("{target}/{folder}"))
+        .collect();
+    if !copies.is_empty() {
+        let copies = copies.join(",");
+        inner
+            .metadata
+            .annotations
+            .insert(REPLICATE_TO.to_owned(), copies);
+    }
     let storage = &mut inner.spec.object_storage;
     if location.spec.provider.trim_start_matches("velero.io/") == "local" {
         storage.bucket = format!("{}/{folder}", storage.bucket.trim_end_matches('/'));
@@ -322,6 +362,23 @@ mod tests {
         let velero = [source("cluster", &[("a", true)])];
         let refused = choose(Some("a/eu"), &velero).unwrap_err();
         assert_eq!(refused.exit(), crate::error::Exit::Usage);
+    }
+
+    #[test]
+    fn copies_go_to_locations_by_name_and_of_a_folder_to_folders() {
+        let to = |text: &str| {
+            let mut location = folder(Path::new("/x"));
+            let annotations = &mut location.metadata.annotations;
+            annotations.insert(REPLICATE_TO.to_owned(), text.to_owned());
+            location
+        };
+        assert_eq!(replicate_to(&folder(Path::new("/x"))).unwrap(), [""; 0]);
+        assert_eq!(replicate_to(&to(" a, b/eu,a,,")).unwrap(), ["a", "b/eu"]);
+        for odd in ["s3://b", "a,file:///x"] {
+            assert!(replicate_to(&to(odd)).is_err(), "{odd}");
+        }
+        let inner = within(&to("a,b"), "eu").unwrap();
+        assert_eq!(replicate_to(&inner).unwrap(), ["a/eu", "b/eu"]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::location::Location;
 use crate::location::claim::{Claim, Purpose};
-use crate::location::guard::{self, Guard};
+use crate::location::guard;
 use crate::location::store::Upload;
 use crate::name::Name;
 use crate::progress::Progress;
@@ -159,6 +159,7 @@ pub async fn create(
                 .hint("choose another with --location, or set its accessMode to ReadWrite"),
         );
     }
+    location.signatures.may_write(&location.name)?;
     let log = Log::new(options.now);
     progress.step("asking the cluster what it serves");
     let gathered = tokio::select! {
@@ -271,7 +272,7 @@ fn interrupted(name: &str) -> Error {
 }
 
 /// Ends when somebody says stop; never, when nobody can say it any more.
-async fn cancelled(mut cancel: tokio::sync::watch::Receiver<bool>) {
+pub(crate) async fn cancelled(mut cancel: tokio::sync::watch::Receiver<bool>) {
     if cancel.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -285,29 +286,21 @@ async fn begin(
 ) -> Result<Gathered> {
     let gathered = gather::gather(cluster, options).await?;
     let identity = gathered.identity.as_deref();
-    match guard::read(location, identity).await? {
-        Guard::Ours | Guard::Unknown => {}
-        Guard::Open => {
-            if let (Some(identity), false) = (identity, location.shared_with_velero) {
-                guard::write(location, identity, false).await?;
-            }
-        }
-        Guard::Other(other) => {
-            return Err(Error::new(
-                Kind::AlreadyExists,
-                format!(
-                    "location {} holds the backups of another cluster ({other}), not of this one ({})",
-                    location.name,
-                    identity.unwrap_or("unknown")
-                ),
-            )
-            .hint(format!(
-                "use another location or prefix; `kubectl backup location adopt {}` hands it to this cluster",
-                crate::error::quoted(&location.name)
-            )));
-        }
-    }
-    Ok(gathered)
+    let Some(other) = guard::enter(location, identity).await? else {
+        return Ok(gathered);
+    };
+    Err(Error::new(
+        Kind::AlreadyExists,
+        format!(
+            "location {} holds the backups of another cluster ({other}), not of this one ({})",
+            location.name,
+            identity.unwrap_or("unknown")
+        ),
+    )
+    .hint(format!(
+        "use another location or prefix; `kubectl backup location adopt {}` hands it to this cluster",
+        crate::error::quoted(&location.name)
+    )))
 }
 
 /// The work under a claim.
@@ -444,7 +437,11 @@ impl Work<'_> {
         .await?;
         digests = digests.add_bytes(&keys.marker(), &marker);
         claim.confirm().await?;
-        claim.put(&keys.digests(), digests.to_bytes()).await?;
+        let digests = digests.to_bytes();
+        claim.put(&keys.digests(), digests.clone()).await?;
+        if let Some(key) = &self.location.signatures.sign {
+            claim.put(&keys.signature(), key.sign(&digests)).await?;
+        }
         let report = BackupReport {
             backup,
             resources: rows,

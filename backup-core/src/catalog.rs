@@ -17,6 +17,7 @@ use crate::location::claim::{Folder, describe, may_write};
 use crate::name::Name;
 use crate::records::{self, Data, Volume};
 
+pub(crate) use digests::read_digests;
 pub use digests::{Digests, Verified, verify_files};
 pub use keep::Keep;
 pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
@@ -37,7 +38,7 @@ pub const CLUSTER_UID: &str = "kubectl-backup/cluster-uid";
 const AT_A_TIME: usize = 16;
 
 /// A marker is a few kilobytes; a long list of namespaces makes it longer.
-const LARGEST_MARKER: u64 = 4 << 20;
+pub(crate) const LARGEST_MARKER: u64 = 4 << 20;
 
 /// A restore's file, packed.
 const LARGEST_SIDE: u64 = 64 << 20;

@@ -82,6 +82,7 @@ impl BackupKeys {
             self.archive(),
             self.index(),
             self.digests(),
+            self.signature(),
             self.logs(),
             self.results(),
             self.resource_list(),
@@ -97,6 +98,11 @@ impl BackupKeys {
     /// Digests of every file but the claims.
     pub fn digests(&self) -> String {
         self.file("SHA256SUMS")
+    }
+
+    /// The Ed25519 signature of the exact bytes of the digests' file: 64 bytes and nothing else, absent where nobody signs.
+    pub fn signature(&self) -> String {
+        self.file("SHA256SUMS.sig")
     }
 
     /// The log, gzip text.

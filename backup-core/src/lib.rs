@@ -9,6 +9,7 @@ pub mod backup;
 pub mod catalog;
 pub mod certificate;
 pub mod cluster;
+pub mod copy;
 pub mod credential_plugin;
 pub mod definitions;
 pub mod discovery;
@@ -26,6 +27,7 @@ pub mod records;
 pub mod restore;
 pub mod retention;
 pub mod schedule;
+pub mod signature;
 pub mod stopwatch;
 
 pub use error::{Error, Kind, Result};

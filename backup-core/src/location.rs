@@ -27,10 +27,11 @@ use std::fmt;
 use crate::api::{AccessMode, BackupStorageLocation, BackupStorageLocationSpec};
 use crate::catalog::distance;
 use crate::error::{Error, Result};
+use crate::signature::{self, Signatures, VERIFY_KEYS};
 
 pub use aws::{credentials_file, policies};
 pub use store::Store;
-pub use upload::{hex, sha256};
+pub use upload::{Sha256, hex, sha256};
 
 /// A location that can be used.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct Location {
     pub store: Store,
     /// Whether an installed Velero shares it; then it gets no guard.
     pub shared_with_velero: bool,
+    /// How its backups are signed.
+    pub signatures: Signatures,
 }
 
 impl Location {
@@ -56,6 +59,7 @@ impl Location {
             spec,
             store: Store::in_memory(),
             shared_with_velero: false,
+            signatures: Signatures::default(),
         }
     }
 
@@ -147,12 +151,19 @@ pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<L
             "location {name:?} can not be used: objectStorage.prefix {prefix:?} has empty or relative parts"
         )));
     }
+    let keys = match spec.metadata.annotations.get(VERIFY_KEYS) {
+        Some(text) => signature::from_text(text)
+            .map_err(|e| e.context(format!("location {name:?} can not be used")))?,
+        None => Vec::new(),
+    };
+    let signatures = Signatures { sign: None, keys };
     let read_only = spec.spec.access_mode == Some(AccessMode::ReadOnly);
     Ok(Location {
         name: name.clone(),
         spec: spec.clone(),
         store: Store::new(backend, prefix, read_only),
         shared_with_velero: false,
+        signatures,
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::path::{self, check_namespace, check_segment};
@@ -12,6 +13,7 @@ use super::row::{Contents, FrameRow, HeaderRow, MemberRow, ResourceRow, Row};
 use super::write::{TRAILER, TRAILER_END, TRAILER_MAGIC};
 use super::{FORMAT, LARGEST_BODY, LARGEST_CONTENTS, LARGEST_FRAME, sha256_hex};
 use crate::error::{Error, Result};
+use crate::location::Sha256;
 
 /// The first read: most indexes have table of contents and resources in so much of their end.
 const TAIL: u64 = 128 << 10;
@@ -29,6 +31,8 @@ pub struct Index<S> {
     /// The member frames: the first member of each, and its number in the contents.
     members: Vec<(u64, usize)>,
     kept: Mutex<Vec<(usize, Arc<Vec<MemberRow>>)>>,
+    /// The digest of the table of contents.
+    seal: [u8; 32],
 }
 
 impl<S: Source> Index<S> {
@@ -64,6 +68,7 @@ impl<S: Source> Index<S> {
             objects,
             members,
             kept: Mutex::default(),
+            seal: trailer.sha256,
         };
         let mut rows: Vec<ResourceRow> = Vec::new();
         for frame in index
@@ -86,6 +91,25 @@ impl<S: Source> Index<S> {
         }
         index.resources = rows;
         Ok(index)
+    }
+
+    /// Reads all of it and tells its SHA-256; nothing where it is not the one that is open here.
+    ///
+    /// # Errors
+    /// The source's.
+    pub(crate) async fn whole(&self) -> Result<Option<String>> {
+        let mut digest = Sha256::default();
+        let (mut end, mut length) = (Vec::with_capacity(2 * TRAILER), 0);
+        let mut body = self.source.stream().await?;
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            digest.update(&chunk);
+            length += chunk.len() as u64;
+            end.extend_from_slice(&chunk[chunk.len().saturating_sub(TRAILER)..]);
+            end.drain(..end.len().saturating_sub(TRAILER));
+        }
+        let is_this = Trailer::parse(&end, length).is_ok_and(|it| it.sha256 == self.seal);
+        Ok(is_this.then(|| digest.finish()))
     }
 
     /// Every API resource of the backup's cluster and what became of it, sorted by `resource`.

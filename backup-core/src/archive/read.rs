@@ -12,6 +12,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use super::index::Index;
 use super::pack::crc32_hex;
 use super::row::{MemberRow, Row};
+use super::sha256_hex;
 use crate::error::{Error, Result};
 
 /// Where bytes come from: an object in a store, a spool file, or memory.
@@ -201,6 +202,11 @@ fn damaged(row: &Row, why: &str) -> Error {
 /// A member, decompressed: exactly as large as its row says.
 fn gunzip(packed: &[u8], member: &MemberRow) -> Result<Bytes> {
     let bad = |why: String| Error::corrupt(format!("the member at byte {} {why}", member.at));
+    if sha256_hex(packed) != member.sha256 {
+        return Err(bad(
+            "is not what was written: its SHA-256 is another".to_owned()
+        ));
+    }
     let mut data = Vec::with_capacity(usize::try_from(member.size).unwrap_or(0));
     let mut decoder = GzDecoder::new(packed);
     (&mut decoder)

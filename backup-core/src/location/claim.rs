@@ -397,7 +397,11 @@ impl Claim {
         }
         // Whoever wrote that marker may have written the files of Velero's names, over ours: what goes then is ours alone.
         let is_shared = |key: &String| {
-            let alone = [self.keys.index(), self.keys.digests()];
+            let alone = [
+                self.keys.index(),
+                self.keys.digests(),
+                self.keys.signature(),
+            ];
             found.marker.is_some() && !alone.contains(key)
         };
         let in_doubt = lease.in_doubt.load(Ordering::SeqCst) > 0;

@@ -71,6 +71,20 @@ async fn owner(location: &Location) -> Result<Option<String>> {
     Ok(Some(file.cluster))
 }
 
+/// Before a backup of this cluster is written: writes the guard where the location is nobody's, and tells whose it is where it is another's. Who is not
+/// known (nothing for `cluster`) is let in.
+///
+/// # Errors
+/// The store's; `Corrupt`, when the guard can not be read.
+pub async fn enter(location: &Location, cluster: Option<&str>) -> Result<Option<String>> {
+    match (read(location, cluster).await?, cluster) {
+        (Guard::Other(other), _) => return Ok(Some(other)),
+        (Guard::Open, Some(cluster)) => write(location, cluster, false).await?,
+        (Guard::Open | Guard::Ours | Guard::Unknown, _) => {}
+    }
+    Ok(None)
+}
+
 /// Writes the guard for this cluster, where the location is nobody's.
 ///
 /// # Errors

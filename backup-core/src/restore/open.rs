@@ -20,6 +20,7 @@ use crate::location::store::StoreSource;
 use crate::location::{Location, Store};
 use crate::name::Name;
 use crate::progress::Progress;
+use crate::signature;
 
 /// No marker is larger.
 const MARKER: u64 = 4 << 20;
@@ -47,6 +48,10 @@ pub(super) async fn open(
 ) -> Result<Opened> {
     let keys = BackupKeys::new(backup);
     let store = &location.store;
+    if let Some(vouched) = signature::check(location, backup).await? {
+        progress.step("reading the index");
+        return vouched.open(store).await.map(Opened::Ours);
+    }
     let marker = marker(store, backup).await?;
     // An index beside another tool's marker is what a dead run of ours left.
     let foreign = serde_json::from_slice::<Backup>(&marker).is_ok_and(|backup| !names_us(&backup));

@@ -1,0 +1,526 @@
+//! Copies a whole backup into another location, byte for byte: a second copy with another provider, or in another account. Gathers what the backup consists
+//! of, refuses what is damaged or would mislead before anything is written, then writes under a claim in the order of every backup: files, SHA256SUMS and its
+//! signature, the marker last and create-only. Nothing of the source is changed, and nothing is decoded and encoded again: the marker keeps the name of the
+//! location that it was made for.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::sync::watch;
+
+use crate::archive::write::Sink as _;
+use crate::backup::cancelled;
+use crate::catalog::{self, Digests, Entry, LARGEST_MARKER};
+use crate::error::{Error, Kind, Result, quoted};
+use crate::layout::{BackupKeys, PROBES};
+use crate::location::claim::{Claim, Folder, Purpose};
+use crate::location::store::is_absent;
+use crate::location::{Location, Sha256, Store, guard, sha256};
+use crate::name::Name;
+use crate::progress::Progress;
+use crate::signature;
+
+/// Files on their way at a time. Each of them holds at most three parts of 8 MiB.
+const AT_A_TIME: usize = 3;
+
+/// No signature is longer.
+const LARGEST_SIGNATURE: u64 = 4 << 10;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct CopyOptions {
+    /// The backup.
+    pub name: Name,
+    /// Copy it though data of its volumes lies elsewhere and is not copied.
+    pub without_volumes: bool,
+    /// The uid of the cluster whose backup it is, where the backup does not say so itself.
+    pub cluster: Option<String>,
+    /// The machine's name, for the claim.
+    pub host: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Files of the copy.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The same backup was there before, whole; nothing was written.
+    pub stood: bool,
+    /// What the user should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A file of the backup.
+#[derive(Clone, Debug)]
+struct File {
+    key: String,
+    size: u64,
+    /// What its SHA-256 has to be, where somebody wrote that down.
+    sha256: Option<String>,
+}
+
+/// What the backup consists of.
+struct Plan {
+    entry: Entry,
+    /// All but the marker, SHA256SUMS and its signature.
+    files: Vec<File>,
+    /// SHA256SUMS and its signature, as they stand, with their keys.
+    seals: Vec<(String, Bytes)>,
+    warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Files of the copy, and their bytes.
+    fn totals(&self) -> (u64, u64) {
+        let small = self
+            .seals
+            .iter()
+            .map(|(_, bytes)| bytes)
+            .chain([&self.entry.raw]);
+        let (mut files, mut bytes) = (self.files.len() as u64, 0);
+        for one in small {
+            files += 1;
+            bytes += one.len() as u64;
+        }
+        (
+            files,
+            bytes + self.files.iter().map(|file| file.size).sum::<u64>(),
+        )
+    }
+}
+
+/// Copies a backup. Stopped, failed or killed on the way there is no backup of that name in the target; what a killed run left, `prune` removes there.
+///
+/// # Errors
+/// No such backup; one that is damaged, still being made, or has volumes' data elsewhere; a target that is read-only, is another cluster's, is the source
+/// itself, or has another backup of that name; and the stores'.
+pub async fn copy(
+    source: &Location,
+    target: &Location,
+    options: &CopyOptions,
+    cancel: watch::Receiver<bool>,
+    progress: &dyn Progress,
+) -> Result<Copied> {
+    if target.is_read_only() {
+        return Err(Error::new(
+            Kind::Forbidden,
+            format!("location {:?} is read-only", target.name),
+        )
+        .hint("its accessMode says so; name another one with --to"));
+    }
+    progress.step("looking at the backup");
+    // Neither what would not be read where it is, nor what would not be read where it goes.
+    let here = signature::check(source, &options.name).await?;
+    let there = signature::check_for(&source.store, target, &options.name).await?;
+    let mut plan = gather(source, &options.name).await?;
+    let sums = plan.seals.first().map(|(_, bytes)| bytes);
+    for vouched in here.iter().chain(&there) {
+        vouched.is(&plan.entry, sums)?;
+    }
+    let (files, bytes) = plan.totals();
+    let warnings = volumes(source, options).await?;
+    plan.warnings.extend(warnings);
+    if stands(source, target, &plan).await? {
+        return Ok(Copied {
+            files,
+            bytes,
+            stood: true,
+            warnings: plan.warnings,
+        });
+    }
+    enter(target, &plan.entry, options.cluster.as_deref()).await?;
+    // Short, and not to be left half done.
+    let claim = Claim::take(&target.store, &options.name, Purpose::Create, &options.host).await?;
+    progress.expect_bytes(bytes);
+    let work = Work {
+        source,
+        target,
+        plan: &plan,
+        claim: &claim,
+        cancel,
+        over: watch::channel(false).0,
+        progress,
+    };
+    if let Err(e) = work.files().await {
+        claim.withdraw().await;
+        return Err(e);
+    }
+    if let Err(e) = claim.put_marker(plan.entry.raw.clone()).await {
+        // Takes nothing back once the marker was sent.
+        claim.withdraw().await;
+        return Err(e);
+    }
+    claim.release().await;
+    Ok(Copied {
+        files,
+        bytes,
+        stood: false,
+        warnings: plan.warnings,
+    })
+}
+
+/// What the backup consists of; one whose own list of files does not hold is refused.
+async fn gather(source: &Location, name: &Name) -> Result<Plan> {
+    let store = &source.store;
+    let entry = catalog::get(store, name).await?;
+    if catalog::is_at_work(&entry.backup) {
+        return Err(Error::other(format!(
+            "backup {name} is in phase {}: it is not finished",
+            entry.backup.status.phase
+        ))
+        .hint("copy it when `kubectl backup get` shows it finished"));
+    }
+    let keys = BackupKeys::new(name);
+    let found = Folder::read(store, &keys, "").await?;
+    if catalog::names_us(&entry.backup) {
+        ours(store, &keys, entry, found).await
+    } else {
+        Ok(foreign(&keys, entry, found))
+    }
+}
+
+fn damaged(name: &Name, why: &str) -> Error {
+    Error::corrupt(format!(
+        "backup {name} is damaged and was not copied: {why}"
+    ))
+    .hint(format!(
+        "`kubectl backup verify {name}` tells what else is wrong; copy one that is whole"
+    ))
+}
+
+/// A backup of ours is what its SHA256SUMS names.
+async fn ours(store: &Store, keys: &BackupKeys, entry: Entry, found: Folder) -> Result<Plan> {
+    let name = entry.name.clone();
+    let folder = keys.folder();
+    let (bytes, digests) = match catalog::read_digests(store, keys).await {
+        Ok(Some(read)) => read,
+        Ok(None) => return Err(damaged(&name, "SHA256SUMS is missing")),
+        Err(e) if e.kind() == Kind::Corrupt => {
+            return Err(damaged(&name, "SHA256SUMS can not be read").because(e));
+        }
+        Err(e) => return Err(e),
+    };
+    let marker = file_name(&folder, &keys.marker());
+    if digests.of(&marker) != Some(sha256(&entry.raw).as_str()) {
+        return Err(damaged(&name, &format!("{marker} is not what was written")));
+    }
+    let files = listed(&name, keys, &digests, &found)?;
+    let mut seals = vec![(keys.digests(), bytes)];
+    if let Some(signature) = store.find(&keys.signature(), LARGEST_SIGNATURE).await? {
+        seals.push((keys.signature(), signature));
+    }
+    let known: BTreeSet<&str> = files
+        .iter()
+        .map(|file| file.key.as_str())
+        .chain(seals.iter().map(|(key, _)| key.as_str()))
+        .collect();
+    let unknown = found
+        .files
+        .iter()
+        .filter(|file| !known.contains(file.key.as_str()));
+    let warnings = unknown
+        .map(|file| format!("{} is no file of the backup and was not copied", file.key))
+        .collect();
+    Ok(Plan {
+        entry,
+        files,
+        seals,
+        warnings,
+    })
+}
+
+/// The files that SHA256SUMS names, all of which have to be there.
+fn listed(name: &Name, keys: &BackupKeys, digests: &Digests, found: &Folder) -> Result<Vec<File>> {
+    let folder = keys.folder();
+    let mut files = Vec::new();
+    for (file, digest) in digests.iter() {
+        let key = format!("{folder}{file}");
+        if key == keys.marker() {
+            continue;
+        }
+        let seal = key == keys.digests() || key == keys.signature();
+        if seal || BackupKeys::claim_run(file).is_some() {
+            let why = format!("SHA256SUMS names {file}, which is no file of a backup");
+            return Err(damaged(name, &why));
+        }
+        let Some(there) = found.files.iter().find(|one| one.key == key) else {
+            return Err(damaged(name, &format!("{file} is missing")));
+        };
+        files.push(File {
+            key,
+            size: there.size,
+            sha256: Some(digest.to_owned()),
+        });
+    }
+    Ok(files)
+}
+
+/// Another tool's is what lies in its folder, but for what a dead run of ours may have left there.
+fn foreign(keys: &BackupKeys, entry: Entry, found: Folder) -> Plan {
+    let left = [keys.index(), keys.digests(), keys.signature()];
+    let files = found.files.into_iter();
+    Plan {
+        entry,
+        files: files
+            .filter(|file| !left.contains(&file.key))
+            .map(|file| File {
+                key: file.key,
+                size: file.size,
+                sha256: None,
+            })
+            .collect(),
+        seals: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn file_name(folder: &str, key: &str) -> String {
+    key.strip_prefix(folder).unwrap_or(key).to_owned()
+}
+
+/// What of the backup lies elsewhere and does not come along: refused, unless that is said to be fine.
+async fn volumes(source: &Location, options: &CopyOptions) -> Result<Vec<String>> {
+    let name = &options.name;
+    let told = |what: String| format!("not in the copy: {what}");
+    let elsewhere = match catalog::leaks(&source.store, name).await {
+        Ok(elsewhere) => elsewhere,
+        Err(e) if options.without_volumes && e.kind() == Kind::Corrupt => {
+            return Ok(vec![told(format!("what {e} would tell of volumes"))]);
+        }
+        Err(e) => {
+            return Err(e.context(format!(
+                "can not tell whether data of backup {name}'s volumes lies elsewhere"
+            )));
+        }
+    };
+    if elsewhere.is_empty() || options.without_volumes {
+        return Ok(elsewhere.into_iter().map(told).collect());
+    }
+    Err(Error::other(format!(
+        "backup {name} holds data of volumes elsewhere, which would not be in the copy: {}",
+        elsewhere.join("; ")
+    ))
+    .hint("add --without-volumes to copy its objects alone"))
+}
+
+/// Whether the target has this very backup already.
+async fn stands(source: &Location, target: &Location, plan: &Plan) -> Result<bool> {
+    let name = &plan.entry.name;
+    let keys = BackupKeys::new(name);
+    let other = |why: &str| {
+        Error::new(
+            Kind::AlreadyExists,
+            format!("location {:?} has a backup {name} already, and {why}", target.name),
+        )
+        .hint(format!(
+            "look at it: kubectl backup verify {name} --location {}; where it can go, delete it there and copy again",
+            quoted(&target.name)
+        ))
+    };
+    let there = match target.store.find(&keys.marker(), LARGEST_MARKER).await {
+        Ok(Some(there)) => there,
+        Ok(None) => return Ok(false),
+        Err(e) if e.kind() == Kind::Corrupt => return Err(other("it is not this one").because(e)),
+        Err(e) => return Err(e),
+    };
+    if there != plan.entry.raw {
+        return Err(other("it is not this one"));
+    }
+    if is_same(&source.store, &target.store).await? {
+        return Err(Error::invalid(format!(
+            "location {:?} and location {:?} are the same place: a copy there would be no second one",
+            source.name, target.name
+        ))
+        .hint("name another location with --to"));
+    }
+    let found = Folder::read(&target.store, &keys, "").await?;
+    let seals = plan.seals.iter();
+    let wanted = plan
+        .files
+        .iter()
+        .map(|file| (&file.key, file.size))
+        .chain(seals.map(|(key, bytes)| (key, bytes.len() as u64)));
+    for (key, size) in wanted {
+        if !found
+            .files
+            .iter()
+            .any(|file| file.key == *key && file.size == size)
+        {
+            return Err(other(&format!("{key} is missing there, or another one")));
+        }
+    }
+    for (key, bytes) in &plan.seals {
+        if target.store.get(key, bytes.len() as u64).await? != *bytes {
+            return Err(other(&format!("{key} is another one there")));
+        }
+    }
+    Ok(true)
+}
+
+/// Whether what is written to one store is seen in the other, by whatever names they go.
+async fn is_same(one: &Store, other: &Store) -> Result<bool> {
+    let key = format!("{PROBES}same-{}", uuid::Uuid::new_v4().simple());
+    other.put(&key, "same\n".into()).await?;
+    let seen = one.head(&key).await;
+    other.delete(&key).await?;
+    match seen {
+        Ok(_) => Ok(true),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The target's guard keeps clusters apart: what counts is whose the backup is, not where the copying is done.
+async fn enter(target: &Location, entry: &Entry, otherwise: Option<&str>) -> Result<()> {
+    let cluster = catalog::made_by(entry).or(otherwise);
+    let Some(other) = guard::enter(target, cluster).await? else {
+        return Ok(());
+    };
+    Err(Error::new(
+        Kind::AlreadyExists,
+        format!(
+            "location {} is for the backups of another cluster ({other}), and backup {} is of {}",
+            quoted(&target.name),
+            entry.name,
+            cluster.unwrap_or("none that is known")
+        ),
+    )
+    .hint("use another location, or a folder of it: --to NAME/FOLDER"))
+}
+
+/// The work under a claim, up to the marker.
+struct Work<'a> {
+    source: &'a Location,
+    target: &'a Location,
+    plan: &'a Plan,
+    claim: &'a Claim,
+    cancel: watch::Receiver<bool>,
+    /// Whether one file failed: the others, too, are ended where it is known what became of them, so that nothing of them is left.
+    over: watch::Sender<bool>,
+    progress: &'a dyn Progress,
+}
+
+impl Work<'_> {
+    async fn files(&self) -> Result<()> {
+        self.progress.step(&format!(
+            "copying {} to {}",
+            self.plan.entry.name, self.target.name
+        ));
+        let ended: Vec<Result<()>> = stream::iter(self.plan.files.clone())
+            .map(|file| async move {
+                let ended = self.file(&file).await;
+                if ended.is_err() {
+                    self.over.send_replace(true);
+                }
+                ended
+            })
+            .buffer_unordered(AT_A_TIME)
+            .collect()
+            .await;
+        // In the order in which they ended: the first error is the cause.
+        ended.into_iter().collect::<Result<()>>()?;
+        // A backup that is deleted meanwhile loses its marker first.
+        let marker = self.claim.keys().marker();
+        let now = self.source.store.find(&marker, LARGEST_MARKER).await?;
+        if now.as_ref() != Some(&self.plan.entry.raw) {
+            return Err(Error::other(format!(
+                "backup {} was deleted or written anew while it was copied",
+                self.plan.entry.name
+            ))
+            .hint("look with `kubectl backup get`, and run the command again"));
+        }
+        self.claim.confirm().await?;
+        for (key, bytes) in &self.plan.seals {
+            self.claim.put(key, bytes.clone()).await?;
+            self.progress.done(0, bytes.len() as u64);
+        }
+        self.heed()
+    }
+
+    fn heed(&self) -> Result<()> {
+        if *self.cancel.borrow() {
+            return Err(Error::new(
+                Kind::Interrupted,
+                format!(
+                    "copying backup {} was stopped; there is no backup of that name in location {:?}",
+                    self.plan.entry.name, self.target.name
+                ),
+            ));
+        }
+        if *self.over.borrow() {
+            return Err(Error::other("another file could not be copied"));
+        }
+        Ok(())
+    }
+
+    /// Ends when nothing more is to be copied.
+    async fn stopped(&self) {
+        tokio::select! {
+            () = cancelled(self.cancel.clone()) => {}
+            () = cancelled(self.over.subscribe()) => {}
+        }
+    }
+
+    /// One file, and whether what arrived is what was to come.
+    async fn file(&self, file: &File) -> Result<()> {
+        self.heed()?;
+        let mut upload = self.claim.upload(&file.key).await?;
+        let mut body = self.source.store.stream(&file.key).await?;
+        let sent = async {
+            loop {
+                let chunk = tokio::select! {
+                    chunk = body.next() => chunk,
+                    () = self.stopped() => return self.heed(),
+                };
+                let Some(chunk) = chunk.transpose()? else {
+                    return Ok(());
+                };
+                let bytes = chunk.len() as u64;
+                upload.write(chunk).await?;
+                self.progress.done(0, bytes);
+            }
+        };
+        if let Err(e) = sent.await {
+            upload.abort().await;
+            return Err(e);
+        }
+        let uploaded = upload.finish().await?;
+        let name = &self.plan.entry.name;
+        let shown = file_name(&self.claim.keys().folder(), &file.key);
+        match &file.sha256 {
+            Some(wanted) if *wanted != uploaded.sha256 => {
+                let why = format!("{shown} is not what was written: its SHA-256 is another");
+                Err(damaged(name, &why))
+            }
+            Some(_) => Ok(()),
+            None if uploaded.bytes != file.size => Err(Error::other(format!(
+                "{shown} of backup {name} had {} bytes, and {} came: it was written anew while it was copied",
+                file.size, uploaded.bytes
+            ))
+            .hint("run the command again")),
+            // Nobody wrote down what it has to be: what stands there now is compared with what was sent.
+            None if self.written(&file.key).await? == uploaded.sha256 => Ok(()),
+            None => Err(Error::corrupt(format!(
+                "{shown} of backup {name} reads otherwise in location {:?} than it was written there",
+                self.target.name
+            ))
+            .hint("the store alters what it is given; check it with `kubectl backup location check`")),
+        }
+    }
+
+    /// The SHA-256 of what stands in the target.
+    async fn written(&self, key: &str) -> Result<String> {
+        let mut digest = Sha256::default();
+        let mut body = self.target.store.stream(key).await?;
+        while let Some(chunk) = body.next().await {
+            digest.update(&chunk?);
+        }
+        Ok(digest.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+use super::*;
+use crate::progress::Silent;
+
+const MAKER: &str = "uid-of-the-maker";
+
+fn name() -> Name {
+    "nightly".parse().unwrap()
+}
+
+fn options() -> CopyOptions {
+    CopyOptions {
+        name: name(),
+        without_volumes: false,
+        cluster: None,
+        host: "here".to_owned(),
+    }
+}
+
+fn marker(phase: &str, annotation: &str) -> Bytes {
+    format!(
+        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"nightly","annotations":{{{annotation}}}}},"status":{{"phase":"{phase}"}}}}"#
+    )
+    .into()
+}
+
+/// A backup of ours, in a location of this name.
+async fn made(location: &str) -> Location {
+    let location = Location::in_memory(location);
+    let store = &location.store;
+    let keys = BackupKeys::new(&name());
+    let mut digests = Digests::new();
+    // The archive is larger than a part.
+    let archive = Bytes::from(vec![7; 9 << 20]);
+    for (key, bytes) in [
+        (keys.archive(), archive),
+        (keys.index(), "index".into()),
+        (keys.logs(), "log".into()),
+    ] {
+        digests = digests.add_bytes(&key, &bytes);
+        store.put(&key, bytes).await.unwrap();
+    }
+    let marker = marker(
+        "Completed",
+        &format!(r#""kubectl-backup/cluster-uid":"{MAKER}""#),
+    );
+    let digests = digests.add_bytes(&keys.marker(), &marker);
+    store
+        .put(&keys.digests(), digests.to_bytes())
+        .await
+        .unwrap();
+    store.put(&keys.signature(), "signed".into()).await.unwrap();
+    store.put(&keys.marker(), marker).await.unwrap();
+    location
+}
+
+fn going() -> watch::Receiver<bool> {
+    watch::channel(false).1
+}
+
+async fn copied(source: &Location, target: &Location) -> Result<Copied> {
+    copy(source, target, &options(), going(), &Silent).await
+}
+
+/// Every file of the backup with its bytes.
+async fn all(location: &Location) -> Vec<(String, Bytes)> {
+    let mut found = Vec::new();
+    for entry in location
+        .store
+        .entries("backups/nightly/", 100)
+        .await
+        .unwrap()
+    {
+        let bytes = location.store.get(&entry.key, 64 << 20).await.unwrap();
+        found.push((entry.key, bytes));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_copy_has_the_same_bytes_and_a_second_one_is_none() {
+    let (source, target) = (made("a").await, Location::in_memory("b"));
+    let done = copied(&source, &target).await.unwrap();
+    assert!(!done.stood && done.warnings.is_empty(), "{done:?}");
+    assert_eq!(done.files, 6);
+    assert_eq!(all(&target).await, all(&source).await);
+    let again = copied(&source, &target).await.unwrap();
+    assert_eq!(
+        again,
+        Copied {
+            stood: true,
+            ..done
+        }
+    );
+    assert_eq!(all(&target).await, all(&source).await);
+    // Who may write there from now on is the cluster whose backup it is.
+    let ours = guard::read(&target, Some(MAKER)).await.unwrap();
+    assert_eq!(ours, guard::Guard::Ours);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_refused_and_nothing_of_it_stays_in_the_target() {
+    let keys = BackupKeys::new(&name());
+    let altered = Bytes::from(vec![8; 9 << 20]);
+    let claimed = Digests::new().add_bytes("claim-x.json", b"x").to_bytes();
+    for (key, bytes, says) in [
+        (
+            keys.archive(),
+            Some(altered),
+            "nightly.tar.gz is not what was written",
+        ),
+        (
+            keys.logs(),
+            Some("lo".into()),
+            "nightly-logs.gz is not what was written",
+        ),
+        (keys.logs(), None, "nightly-logs.gz is missing"),
+        (keys.digests(), None, "SHA256SUMS is missing"),
+        (
+            keys.digests(),
+            Some("x".into()),
+            "SHA256SUMS can not be read",
+        ),
+        (
+            keys.digests(),
+            Some(claimed),
+            "velero-backup.json is not what was written",
+        ),
+    ] {
+        let (source, target) = (made("a").await, Location::in_memory("b"));
+        match bytes {
+            Some(bytes) => source.store.put(&key, bytes).await.unwrap(),
+            None => source.store.delete(&key).await.unwrap(),
+        }
+        let refused = copied(&source, &target).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Corrupt, "{key}: {refused}");
+        assert!(refused.to_string().contains(says), "{key}: {refused}");
+        assert_eq!(all(&target).await, [], "{key}");
+    }
+}
+
+#[tokio::test]
+async fn another_backup_of_that_name_stays_as_it_is() {
+    let source = made("a").await;
+    let keys = BackupKeys::new(&name());
+    for (key, says) in [
+        (keys.marker(), "it is not this one"),
+        (keys.digests(), "SHA256SUMS is another one there"),
+        (keys.archive(), "nightly.tar.gz is missing there"),
+    ] {
+        let target = made("b").await;
+        let stands = target.store.get(&key, 64 << 20).await.unwrap();
+        let mut other = stands.to_vec();
+        if key == keys.archive() {
+            other.pop();
+        } else {
+            other[0] = b' ';
+        }
+        target.store.put(&key, other.into()).await.unwrap();
+        let before = all(&target).await;
+        let refused = copied(&source, &target).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::AlreadyExists, "{refused}");
+        assert!(refused.to_string().contains(says), "{refused}");
+        assert_eq!(all(&target).await, before);
+    }
+}
+
+#[tokio::test]
+async fn the_same_place_by_another_name_is_no_second_one() {
+    let source = made("a").await;
+    let mut same = source.clone();
+    same.name = "b".to_owned();
+    let before = all(&source).await;
+    let refused = copied(&source, &same).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+    assert_eq!(all(&source).await, before);
+    assert_eq!(source.store.entries(PROBES, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_location_of_another_cluster_takes_no_copy() {
+    let source = made("a").await;
+    let target = Location::in_memory("b");
+    guard::write(&target, "another", false).await.unwrap();
+    let refused = copied(&source, &target).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::AlreadyExists);
+    assert!(refused.to_string().contains("another cluster"), "{refused}");
+    assert_eq!(all(&target).await, []);
+}
+
+#[tokio::test]
+async fn a_stop_leaves_nothing_in_the_target() {
+    let (source, target) = (made("a").await, Location::in_memory("b"));
+    let (stop, stopped) = watch::channel(false);
+    stop.send(true).unwrap();
+    let done = copy(&source, &target, &options(), stopped, &Silent).await;
+    assert_eq!(done.unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(all(&target).await, []);
+}
+
+#[tokio::test]
+async fn another_tools_backup_is_copied_without_what_a_dead_run_of_ours_left_in_its_folder() {
+    let keys = BackupKeys::new(&name());
+    let source = Location::in_memory("a");
+    let puts = [
+        (keys.archive(), Bytes::from("archive")),
+        (keys.index(), "left".into()),
+        (keys.digests(), "left".into()),
+        ("backups/nightly/nightly-other.gz".to_owned(), "x".into()),
+    ];
+    for (key, bytes) in puts {
+        source.store.put(&key, bytes).await.unwrap();
+    }
+    source
+        .store
+        .put(&keys.marker(), marker("InProgress", ""))
+        .await
+        .unwrap();
+    let target = Location::in_memory("b");
+    let refused = copied(&source, &target).await.unwrap_err();
+    assert!(refused.to_string().contains("not finished"), "{refused}");
+    let complete = marker("Completed", "");
+    source
+        .store
+        .put(&keys.marker(), complete.clone())
+        .await
+        .unwrap();
+    let done = copied(&source, &target).await.unwrap();
+    assert_eq!(done.files, 3);
+    let expected = [
+        ("backups/nightly/nightly-other.gz".to_owned(), "x".into()),
+        (keys.archive(), Bytes::from("archive")),
+        (keys.marker(), complete),
+    ];
+    assert_eq!(all(&target).await, expected);
+}
+
+#[tokio::test]
+async fn data_of_volumes_elsewhere_is_named_and_left_out_only_where_that_is_said() {
+    use std::io::Write as _;
+    let keys = BackupKeys::new(&name());
+    let source = Location::in_memory("a");
+    let copies = r#"[{"metadata":{"name":"p"},"spec":{"pod":{"namespace":"shop","name":"web"},"volume":"data","uploaderType":"kopia"},"status":{"phase":"Completed","snapshotID":"s"}}]"#;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(copies.as_bytes()).unwrap();
+    let packed = Bytes::from(packed.finish().unwrap());
+    for (key, bytes) in [
+        (keys.archive(), Bytes::from("archive")),
+        (keys.pod_volume_backups(), packed),
+        (keys.marker(), marker("Completed", "")),
+    ] {
+        source.store.put(&key, bytes).await.unwrap();
+    }
+    let target = Location::in_memory("b");
+    let refused = copied(&source, &target).await.unwrap_err();
+    assert!(refused.to_string().contains("shop/web data"), "{refused}");
+    assert!(refused.hint_text().unwrap().contains("--without-volumes"));
+    assert_eq!(all(&target).await, []);
+    let alone = CopyOptions {
+        without_volumes: true,
+        ..options()
+    };
+    let done = copy(&source, &target, &alone, going(), &Silent)
+        .await
+        .unwrap();
+    assert!(done.warnings[0].contains("shop/web data"), "{done:?}");
+    assert_eq!(all(&target).await, all(&source).await);
+}
