@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod completion;
 mod controller;
+mod copy;
 mod diff;
 mod doctor;
 mod emulated;

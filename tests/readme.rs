@@ -79,6 +79,10 @@ data: {greeting: hello}
 
     let home = Folder::new("home");
     fs::copy(minio.credentials_file(), home.join("credentials")).unwrap();
+    for (file, bytes) in crate::copy::signed::key_pair("backups") {
+        fs::write(home.join(file), bytes).unwrap();
+    }
+    let second = home.join("second").display().to_string();
     let mut all = commands("kubectl backup ");
     // Those of a hosted cluster, of schedules and of an installed controller have tests of their own.
     let elsewhere = [
@@ -97,6 +101,7 @@ data: {greeting: hello}
         let words: Vec<String> = words
             .iter()
             .map(|word| word.replace("https://minio.example.com:9000", minio.endpoint()))
+            .map(|word| word.replace("/mnt/second", &second))
             .collect();
         let mut call = through_kubectl(&words)
             .home(home.path())

@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use owo_colors::OwoColorize;
 
 use crate::commands::{
-    completion, contents, controller, create, delete, describe, diff, doctor, download, etcd, get,
-    install, location, logs, prune, restore, schedule, status, uninstall, verify, version,
+    completion, contents, controller, copy, create, delete, describe, diff, doctor, download, etcd,
+    get, install, location, logs, prune, restore, schedule, status, uninstall, verify, version,
 };
 use crate::connection::ConnectionArgs;
 use backup_cli::locations::LocationArgs;
@@ -116,6 +116,7 @@ pub(crate) enum Command {
     Contents(contents::ContentsArgs),
     Download(download::DownloadArgs),
     Verify(verify::VerifyArgs),
+    Copy(copy::CopyArgs),
     Delete(delete::DeleteArgs),
     Prune(prune::PruneArgs),
     /// Bring backups back into a cluster
@@ -169,7 +170,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "get", "describe", "diff", "logs", "contents", "download", "verify",
         ],
     ),
-    ("Keep the place tidy", &["delete", "prune", "location"]),
+    (
+        "Keep the place tidy",
+        &["copy", "delete", "prune", "location"],
+    ),
     (
         "The controller in a cluster",
         &["install", "status", "uninstall", "controller"],

@@ -3,6 +3,7 @@
 pub(crate) mod completion;
 pub(crate) mod contents;
 pub(crate) mod controller;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod describe;
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Contents(args) => contents::run(&context, args).await,
         Command::Download(args) => download::run(&context, args).await,
         Command::Verify(args) => verify::run(&context, args).await,
+        Command::Copy(args) => copy::run(&context, args).await,
         Command::Delete(args) => delete::run(&context, args).await,
         Command::Prune(args) => prune::run(&context, args).await,
         Command::Restore(command) => restore::run(&context, command).await,

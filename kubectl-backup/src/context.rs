@@ -3,6 +3,7 @@
 mod connecting;
 mod kkp;
 mod lookup;
+mod second;
 mod velero;
 
 use std::collections::BTreeMap;

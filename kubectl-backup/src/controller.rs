@@ -4,6 +4,7 @@
 //! piece is a task of its own, and an object has one at most.
 
 mod backups;
+mod copies;
 mod deletions;
 mod desk;
 mod downloads;
@@ -189,6 +190,7 @@ fn turn(desk: &Arc<Desk>) {
     expiry::turn(desk);
     schedules::turn(desk);
     backups::turn(desk);
+    copies::turn(desk);
     deletions::turn(desk);
     restores::turn(desk);
     downloads::turn(desk);

@@ -9,6 +9,7 @@ use backup_core::archive::read::Archive;
 use backup_core::archive::spool;
 use backup_core::catalog;
 use backup_core::layout::BackupKeys;
+use backup_core::signature;
 use clap::Args;
 
 use self::show::show;
@@ -78,6 +79,9 @@ pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
+    if let Some(vouched) = signature::check(&place.location, &entry.name).await? {
+        return show(context, &args, &vouched.open(store).await?).await;
+    }
     let archive = store.source(keys.archive());
     if catalog::is_ours(store, &entry).await? {
         let archive = Archive::open(archive, store.source(keys.index())).await?;

@@ -1,10 +1,13 @@
 //! `create`: back up now.
 
 mod asked;
+mod copies;
 mod handed;
 mod several;
+mod sign;
 mod summary;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use backup_core::api::{Backup, BackupSpec, Phase};
@@ -18,10 +21,12 @@ use self::asked::AskedArgs;
 use crate::context::Context;
 use crate::flags::{self, DryRun, FilterArgs};
 use crate::in_cluster::InClusterArgs;
-use crate::many::ManyArgs;
+use crate::many::{self, ManyArgs};
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::{self, Format, OutputArgs};
+
+pub(crate) use sign::signing_key;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,6 +119,15 @@ pub(crate) struct CreateArgs {
     /// Read all kinds at one revision
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     point_in_time: bool,
+    /// File with the Ed25519 private key (PKCS#8, PEM) that signs the backup [default: the one that its location remembers]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KUBECTL_BACKUP_SIGNING_KEY_FILE",
+        hide_env_values = true,
+        hide_short_help = true
+    )]
+    signing_key_file: Option<PathBuf>,
     /// Print the backup that would be made, and make none
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
     dry_run: DryRun,
@@ -156,8 +170,8 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
 struct Made {
     report: BackupReport,
     took: Duration,
-    /// Of what was pruned after it.
-    pruned: Exit,
+    /// Of its copies, and of what was pruned after it.
+    after: Exit,
 }
 
 /// The backup that would be made.
@@ -175,10 +189,11 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
     let ui = &context.ui;
     let (mut options, location) = asked::resolve(context, args).await?;
     let cluster = context.cluster().await?;
-    let location = match location {
+    let mut location = match location {
         Some(name) => context.location_named(&name).await?,
         None => context.location_to_write().await?,
     };
+    sign::ready(&mut location, args.signing_key_file.as_deref())?;
     ui.note(&format!(
         "backing up {} of context {:?} ({}) to {}",
         scope(args, &options),
@@ -202,7 +217,12 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
     drop(bar);
     let report = made?;
     let took = began.elapsed();
-    // The backup stands, whatever comes of the others.
+    // The backup stands, whatever comes of its copies and of the others.
+    let copied = copies::make(context, &location, &options.name).await;
+    let copied = copied.unwrap_or_else(|e| {
+        ui.error(&e);
+        Exit::Incomplete
+    });
     let pruned = args.asked.prune(context, &location).await;
     let pruned = pruned.unwrap_or_else(|e| {
         ui.error(&e);
@@ -211,7 +231,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
     Ok(Made {
         report,
         took,
-        pruned,
+        after: many::worst([copied, pruned]),
     })
 }
 
@@ -228,7 +248,11 @@ fn short_lived(options: &BackupOptions) -> Option<String> {
 fn exit(made: &Made) -> Exit {
     let report = &made.report;
     let whole = report.errors.is_empty() && report.backup.status.phase == Phase::Completed;
-    if whole { made.pruned } else { Exit::Incomplete }
+    if whole {
+        made.after
+    } else {
+        many::worst([made.after, Exit::Incomplete])
+    }
 }
 
 /// What is saved, in words: every flag that leaves something out is in it.

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use backup_core::layout::BackupKeys;
+use backup_core::location::Sha256;
 use backup_core::progress::Progress;
-use backup_core::{Error, Kind};
+use backup_core::{Error, Kind, signature};
 use clap::Args;
 use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
@@ -45,6 +46,7 @@ pub(crate) struct DownloadArgs {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DownloadArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
+    let vouched = signature::check(&place.location, &entry.name).await?;
     let target = args
         .output
         .unwrap_or_else(|| PathBuf::from(format!("{}-data.tar.gz", entry.name)));
@@ -62,7 +64,10 @@ pub(crate) async fn run(context: &Context, args: DownloadArgs) -> Result<Exit> {
         true = interrupted() => Err(Error::new(Kind::Interrupted, "interrupted; nothing was written").into()),
     };
     drop(bar);
-    let written = written.and_then(|bytes| {
+    let written = written.and_then(|(bytes, sha256)| {
+        if let Some(vouched) = &vouched {
+            vouched.read(&key, &sha256)?;
+        }
         publish(&part, &target, args.force)?;
         Ok(bytes)
     });
@@ -85,21 +90,23 @@ async fn write(
     key: &str,
     part: &Path,
     progress: &dyn Progress,
-) -> Result<u64> {
+) -> Result<(u64, String)> {
     let refused =
         |e: std::io::Error| Error::other(format!("can not write {}", part.display())).because(e);
     let mut chunks = store.stream(key).await?;
     let mut file = tokio::fs::File::from_std(file::create_private(part).map_err(refused)?);
     let mut bytes = 0;
+    let mut digest = Sha256::default();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
+        digest.update(&chunk);
         file.write_all(&chunk).await.map_err(refused)?;
         bytes += chunk.len() as u64;
         progress.done(0, chunk.len() as u64);
     }
     file.flush().await.map_err(refused)?;
     file.sync_all().await.map_err(refused)?;
-    Ok(bytes)
+    Ok((bytes, digest.finish()))
 }
 
 /// Gives the file its name; without `--force` never over another, not even one that came in between.

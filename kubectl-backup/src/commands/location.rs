@@ -2,10 +2,12 @@
 
 mod adopt;
 mod check;
+mod copies;
 mod create;
 mod delete;
 mod get;
 mod set;
+mod signing;
 
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
@@ -78,6 +80,16 @@ async fn one(context: &Context, asked: Option<&str>) -> Result<Location> {
     match asked {
         Some(name) => context.location_named(name).await,
         None => context.location_to_check().await,
+    }
+}
+
+/// A copy that is to go to where nobody knows fails when it is made.
+fn warn_unknown(context: &Context, names: &[&str]) {
+    for name in names {
+        context.ui.warn(&format!(
+            "location {name:?}, to which backups are to be copied, is not in {}: it has to be there, or in the cluster, when a backup is made",
+            context.paths.locations().display()
+        ));
     }
 }
 

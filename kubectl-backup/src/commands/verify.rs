@@ -4,7 +4,7 @@ use backup_core::archive::read::Source;
 use backup_core::archive::verify;
 use backup_core::layout::BackupKeys;
 use backup_core::progress::Progress;
-use backup_core::{Kind, catalog};
+use backup_core::{Kind, catalog, signature};
 use clap::Args;
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ Examples:
 /// Read a backup back and check every byte of it
 ///
 /// Checks the digests of all files, every member of the archive, that every object decodes, and that counts and lists agree.
-/// Of another tool's backup the archive is checked alone. Exit code 1 where anything is wrong.
+/// Of another tool's backup the archive is checked alone. Where the location asks for signatures, that is checked first. Exit code 1 where anything is wrong.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VerifyArgs {
@@ -46,6 +46,9 @@ struct Verified {
     /// Of all bodies, uncompressed.
     bytes: u64,
     problems: Vec<String>,
+    /// The fingerprint of the key that signed it; absent where its location asks for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_by: Option<String>,
 }
 
 /// Runs the command.
@@ -53,6 +56,7 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let ui = &context.ui;
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
     let store = &place.location.store;
+    let signed = signature::check(&place.location, &entry.name).await?;
     let keys = BackupKeys::new(&entry.name);
     // A backup of ours stays one when damage took its index or its digests: what is missing is a finding then.
     let indexed = catalog::is_ours(store, &entry).await?;
@@ -85,6 +89,7 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         objects: findings.objects,
         bytes: findings.bytes,
         problems,
+        signed_by: signed.map(|signed| signed.by.to_string()),
     };
     match args.output {
         Format::Table | Format::Wide => tell(context, &verified)?,
@@ -114,8 +119,10 @@ fn tell(context: &Context, verified: &Verified) -> Result<()> {
     } else {
         ""
     };
+    let signed = verified.signed_by.as_ref();
+    let signed = signed.map_or_else(String::new, |key| format!(", signed by {key}"));
     context.ui.line(&format!(
-        "backup/{} verified: {}, {}{how}",
+        "backup/{} verified: {}, {}{how}{signed}",
         verified.backup,
         counted(verified.objects, "object"),
         output::size(verified.bytes)

@@ -230,7 +230,7 @@ impl<'c> Walk<'c> {
             (_, "BACKUP") => Next::Names(Names::Backups),
             (_, "SNAPSHOT") => Next::Names(Names::Snapshots),
             (_, "SCHEDULE") if !self.is_etcd() => Next::Names(Names::Schedules),
-            (_, "NAME|URL") => Next::Names(Names::Locations),
+            (_, "NAME|URL" | "LOCATION") => Next::Names(Names::Locations),
             (_, "FILE" | "FOLDER") => Next::Files,
             ("labels" | "annotations" | "config", _) => Next::Pairs,
             _ if arg.is_positional() => self.named(arg),
@@ -241,7 +241,7 @@ impl<'c> Walk<'c> {
     /// What a name on a command line means depends on the command.
     fn named(&self, arg: &Arg) -> Next {
         let names = match self.path.as_slice() {
-            ["describe" | "logs" | "contents" | "download" | "verify"]
+            ["describe" | "logs" | "contents" | "download" | "verify" | "copy"]
                 if arg.get_id() == "name" =>
             {
                 Names::Backups
@@ -351,6 +351,8 @@ mod tests {
                 Names::Schedules,
             ),
             (&["get", "--location", ""], Names::Locations),
+            (&["copy", "b", "--to", ""], Names::Locations),
+            (&["copy", ""], Names::Backups),
             (&["describe", ""], Names::Backups),
             (&["describe", "--details", "x"], Names::Backups),
             (&["delete", "one", ""], Names::Backups),

@@ -17,7 +17,7 @@ use backup_core::{Error, Kind};
 use super::Context;
 use crate::install::NAMESPACE;
 use backup_cli::error::Result;
-use backup_cli::locations::{CREDENTIALS_FILE, Source, has_keys_in_environment};
+use backup_cli::locations::{CREDENTIALS_FILE, SIGNING_KEY_FILE, Source, has_keys_in_environment};
 
 /// Looked at in this order: what lies where our own controller has its objects is not Velero's.
 const USUAL: [&str; 2] = [NAMESPACE, "velero"];
@@ -228,7 +228,9 @@ impl<'e> Ambient<'e> {
 /// Makes a location that works inside the cluster one that works from here, where that can be.
 pub(super) async fn reachable(location: &mut BackupStorageLocation, title: &str) -> Result<()> {
     // No file of this machine is named by an object of a cluster.
-    location.metadata.annotations.remove(CREDENTIALS_FILE);
+    for key in [CREDENTIALS_FILE, SIGNING_KEY_FILE] {
+        location.metadata.annotations.remove(key);
+    }
     let spec = &mut location.spec;
     if spec.provider.trim_start_matches("velero.io/") == "local" {
         return Err(Error::invalid(format!(

@@ -42,8 +42,22 @@ pub(crate) const AGAIN_FOR: &str = "kubectl-backup/again-for";
 /// The annotation of a backup that was lost: which one was made in its place. It is not made a second time, even where it was removed.
 pub(crate) const MADE_AGAIN: &str = "kubectl-backup/made-again";
 
+/// The annotation with the locations that have a copy of the backup, separated by commas.
+pub(crate) const COPIED: &str = "kubectl-backup/copied-to";
+
+/// The annotation with why a copy could not be made; absent where none failed.
+pub(crate) const COPY_FAILED: &str = "kubectl-backup/copy-failed";
+
 /// Annotations by which the controller finds its way; a bucket has no say in them.
-pub(crate) const OWN: [&str; 5] = [RUN, SLOT, INTERRUPTED, AGAIN_FOR, MADE_AGAIN];
+pub(crate) const OWN: [&str; 7] = [
+    RUN,
+    SLOT,
+    INTERRUPTED,
+    AGAIN_FOR,
+    MADE_AGAIN,
+    COPIED,
+    COPY_FAILED,
+];
 
 /// A scheduled backup waits so long for a location that is unavailable: nobody is there to ask for it again.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
@@ -76,7 +90,8 @@ enum Step {
 pub(crate) fn turn(desk: &Arc<Desk>) {
     let all = desk.backups.all();
     let there: BTreeSet<&str> = all.iter().map(|object| uid(object)).collect();
-    for uid in desk.all_with(Work::Backup) {
+    let begun = desk.all_with(Work::Backup).into_iter();
+    for uid in begun.chain(desk.all_with(Work::Copy)) {
         if !there.contains(uid.as_str()) {
             desk.stop(&uid, Work::Backup);
         }

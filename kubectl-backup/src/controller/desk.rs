@@ -72,6 +72,8 @@ pub(crate) enum Work {
     Expiry,
     /// A backup is deleted.
     Deletion,
+    /// A backup is copied to another location.
+    Copy,
 }
 
 impl Work {
@@ -325,9 +327,12 @@ impl Desk {
                     let _permit = desk.small.acquire().await;
                     future.await
                 }
-                Work::Backup | Work::Restore | Work::Location | Work::Expiry | Work::Deletion => {
-                    future.await
-                }
+                Work::Backup
+                | Work::Restore
+                | Work::Location
+                | Work::Expiry
+                | Work::Deletion
+                | Work::Copy => future.await,
             };
             match ended {
                 Ok(()) => {

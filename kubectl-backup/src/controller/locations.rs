@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use backup_cli::locations::replicate_to;
 use backup_core::api::{BackupStorageLocation, GoDuration};
 use backup_core::error::{Error, Kind, Result};
 use backup_core::layout::TOP_FOLDERS;
 use backup_core::location::{Location, check, leads_elsewhere, object};
+use backup_core::signature::VERIFY_KEYS;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -168,6 +170,7 @@ async fn examine(desk: Arc<Desk>, object: Arc<Value>, _: watch::Receiver<bool>) 
 /// Why a location can not be used, in a sentence.
 async fn look(desk: &Desk, object: &Value, is_thorough: bool) -> Result<(), String> {
     let location: BackupStorageLocation = decode(object)?;
+    replicate_to(&location).map_err(|e| e.sentence())?;
     let location = open(desk, location).await.map_err(|e| e.sentence())?;
     let folders = location.store.top_folders().await;
     let folders = folders.map_err(|e| e.sentence())?;
@@ -230,7 +233,9 @@ pub(crate) fn named(desk: &Desk, name: &str) -> Result<BackupStorageLocation> {
 /// Settings that can not be used; Secrets that are not there.
 pub(crate) async fn open(desk: &Desk, mut location: BackupStorageLocation) -> Result<Location> {
     refuse_this_machine(&location)?;
-    location.metadata.annotations.clear();
+    // But for the keys that have to have signed what is read.
+    let annotations = &mut location.metadata.annotations;
+    annotations.retain(|key, _| key == VERIFY_KEYS);
     let namespace = &desk.settings.namespace;
     let credentials = object::credentials(&desk.cluster, namespace, &mut location, false).await?;
     // What the controller's own keys are for is not known to a store that an object names.

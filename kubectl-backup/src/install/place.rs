@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use backup_cli::error::{CommandError, Result};
-use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs};
+use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs, REPLICATE_TO, SIGNING_KEY_FILE};
 use backup_core::Error;
 use backup_core::api::{BackupStorageLocation, SecretKey};
 use backup_core::location::{Credentials, credentials_file, leads_elsewhere};
+use backup_core::signature::VERIFY_KEYS;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -63,6 +64,32 @@ pub(crate) fn of(
             "name a bucket: --location s3://bucket/prefix",
         ));
     }
+    let annotations = &location.metadata.annotations;
+    for (key, why) in [
+        (
+            VERIFY_KEYS,
+            "its backups have to be signed, and the controller has no key to sign with",
+        ),
+        (
+            SIGNING_KEY_FILE,
+            "its backups are signed, and the controller has no key to sign with",
+        ),
+        (
+            REPLICATE_TO,
+            "its backups are copied to locations that the cluster does not have",
+        ),
+    ] {
+        if annotations.contains_key(key) {
+            return Err(refused(
+                &format!(
+                    "location {:?} is not for a controller: {why}",
+                    location.metadata.name
+                ),
+                "give the controller a location, or a prefix, of its own",
+            ));
+        }
+    }
+    let spec = &mut location.spec;
     let name = match location.metadata.name.as_str() {
         url if url.contains("://") => "default".to_owned(),
         // The folder of one cluster in a bucket of KKP's.

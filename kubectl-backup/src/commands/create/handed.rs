@@ -2,6 +2,7 @@
 
 use backup_core::Kind;
 use backup_core::api::{API_VERSION, Backup};
+use backup_core::signature::VERIFY_KEYS;
 use serde_json::Value;
 
 use super::CreateArgs;
@@ -10,6 +11,7 @@ use crate::flags::{self, DryRun};
 use crate::in_cluster::{self, Controller, Work};
 use crate::template::Template;
 use backup_cli::error::{Exit, Result};
+use backup_cli::locations::{self, Choice, REPLICATE_TO, SIGNING_KEY_FILE};
 
 /// Hands the backup to a controller and follows it; nothing where it is made here.
 ///
@@ -56,10 +58,30 @@ fn unfit(context: &Context, args: &CreateArgs) -> Option<String> {
         (!args.point_in_time, "--point-in-time=false"),
         (args.expires.is_some(), "--expires"),
         (never, "--ttl never"),
+        (args.signing_key_file.is_some(), "--signing-key-file"),
     ];
     let said = cases.into_iter().find(|(given, _)| *given);
     let said = said.map(|(_, flag)| format!("a Backup can not say {flag}"));
     said.or_else(|| args.asked.unfit(context, &args.in_cluster))
+        .or_else(|| remembered(context))
+}
+
+/// What the location that is meant has done with its backups from here, and a controller does not know of.
+fn remembered(context: &Context) -> Option<String> {
+    let own = context.own_locations().ok()?;
+    let Choice::One(location) = locations::choose(context.asked_location(), &[own]).ok()? else {
+        return None;
+    };
+    let has = |key: &str| location.metadata.annotations.contains_key(key);
+    let name = &location.metadata.name;
+    if has(SIGNING_KEY_FILE) || has(VERIFY_KEYS) {
+        return Some(format!(
+            "location {name:?} has its backups signed, and a controller has no key"
+        ));
+    }
+    has(REPLICATE_TO).then(|| {
+        format!("location {name:?} has its backups copied, as it is remembered here alone")
+    })
 }
 
 /// The Backup.

@@ -10,6 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 
 use super::ChangeArgs;
+use super::copies::CopiesArgs;
+use super::signing::SigningArgs;
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
@@ -24,7 +26,8 @@ Examples:
   kubectl backup location create minio --provider aws --bucket backups --config s3Url=https://minio:9000,s3ForcePathStyle=true --cacert ca.pem
   kubectl backup location create google --provider gcp --bucket backups --credentials-file ./key.json
   kubectl backup location create azure --provider azure --bucket container --config storageAccount=account --credentials-file ./credentials
-  kubectl backup location create disk --provider local --bucket /mnt/backups";
+  kubectl backup location create disk --provider local --bucket /mnt/backups --replicate-to offsite
+  kubectl backup location create signed --provider local --bucket /mnt/backups --signing-key-file backups.key --verify-key backups.pub";
 
 /// `--access-mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,6 +74,8 @@ pub(crate) struct CreateArgs {
     config: Vec<String>,
     #[command(flatten)]
     role: RoleArgs,
+    #[command(flatten)]
+    copies: CopiesArgs,
     /// Whether anything may be written
     #[arg(
         long,
@@ -86,6 +91,8 @@ pub(crate) struct CreateArgs {
     /// Print, as JSON, who may take the role and what it has to be allowed for this location, and remember nothing; who takes it is the role's own account or PRINCIPAL (an account, or an ARN)
     #[arg(long, value_name = "PRINCIPAL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     print_trust_policy: Option<String>,
+    #[command(flatten)]
+    signing: SigningArgs,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -133,7 +140,7 @@ impl RoleArgs {
     }
 }
 
-fn refused(why: &str, hint: &str) -> CommandError {
+pub(super) fn refused(why: &str, hint: &str) -> CommandError {
     CommandError::usage(Error::invalid(why).hint(hint))
 }
 
@@ -155,7 +162,9 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     if let Some(principal) = &args.print_trust_policy {
         return print_policies(context, &location, principal);
     }
+    let mut unknown = Vec::new();
     args.change.change(context, |all| {
+        unknown = args.copies.unknown(all);
         if all
             .iter()
             .any(|location| location.metadata.name == args.name)
@@ -178,6 +187,7 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
         Ok(())
     })?;
     args.change.tell(context, &args.name, "created")?;
+    super::warn_unknown(context, &unknown);
     let ui = &context.ui;
     if args.change.is_dry() {
         return Ok(Exit::Done);
@@ -236,6 +246,8 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
     spec.default = args.default;
     spec.access_mode = Some(args.access_mode.into());
     args.role.put(&mut location)?;
+    args.signing.put(&mut location)?;
+    args.copies.put(&mut location)?;
     secure(context, &mut location)?;
     Ok(location)
 }
@@ -262,7 +274,7 @@ pub(super) fn secure(context: &Context, location: &mut BackupStorageLocation) ->
 }
 
 /// The path as it is from any folder.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
     let path = text.strip_prefix("file://").map_or(path, Path::new);
     std::path::absolute(path).map_err(|e| {

@@ -3,7 +3,9 @@
 use clap::Args;
 
 use super::ChangeArgs;
+use super::copies::CopiesArgs;
 use super::create::{Mode, RoleArgs, secure};
+use super::signing::SigningArgs;
 use crate::context::Context;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
@@ -29,12 +31,16 @@ pub(crate) struct SetArgs {
     config: Vec<String>,
     #[command(flatten)]
     role: RoleArgs,
+    #[command(flatten)]
+    copies: CopiesArgs,
     /// Whether anything may be written
     #[arg(long, value_enum, value_name = "MODE", ignore_case = true)]
     access_mode: Option<Mode>,
     /// Whether to use it where no location is named
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     default: Option<bool>,
+    #[command(flatten)]
+    signing: SigningArgs,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -43,16 +49,21 @@ pub(crate) struct SetArgs {
 pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     let given = context.location_args();
     let secured = given.cacert.is_some() || given.credentials_file.is_some();
-    let secured = secured || args.role.is_given();
+    let secured = secured || args.role.is_given() || args.signing.is_given();
+    let secured = secured || args.copies.is_given();
     if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
         return Err(CommandError::usage(
             Error::invalid("nothing to set is named")
-                .hint("name what to change: --default, --access-mode, --config, --role-arn, --credentials-file or --cacert"),
+                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --signing-key-file, --verify-key, --credentials-file or --cacert"),
         ));
     }
-    args.change
-        .change(context, |all| change(context, &args, all))?;
+    let mut unknown = Vec::new();
+    args.change.change(context, |all| {
+        unknown = args.copies.unknown(all);
+        change(context, &args, all)
+    })?;
     args.change.tell(context, &args.name, "configured")?;
+    super::warn_unknown(context, &unknown);
     Ok(Exit::Done)
 }
 
@@ -78,6 +89,8 @@ fn change(context: &Context, args: &SetArgs, all: &mut [BackupStorageLocation]) 
         location.spec.default = default;
     }
     args.role.put(location)?;
+    args.signing.put(location)?;
+    args.copies.put(location)?;
     secure(context, location)?;
     // Nothing is kept that could not be opened.
     context.open(location)?;
