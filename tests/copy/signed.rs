@@ -144,8 +144,9 @@ fn a_signed_backup_is_used_as_any_other_and_openssl_checks_it_too() {
         "--from-backup",
         "b",
         "--namespace-mappings",
+        &mapping,
     ];
-    run(&restore).arg(&mapping).ok();
+    run(&restore).ok();
     let back = format!("/api/v1/namespaces/{target}/configmaps/settings");
     assert_eq!(home.cluster.get_raw(&back)["data"]["greeting"], "hello");
 
