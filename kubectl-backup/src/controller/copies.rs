@@ -172,6 +172,7 @@ mod tests {
         ];
         let wanted = vec!["a".to_owned(), "b".to_owned()];
         let targets = BTreeMap::from([("main", wanted.clone())]);
+        let none = BTreeMap::new();
         let planned = |targets, free, second| {
             let now = Timestamp::from_second(second).unwrap();
             let found = plan(&all, targets, free, &|_| true, now);
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(planned(&targets, 9, 0), both);
         assert_eq!(planned(&targets, 1, 0), both[..1]);
         assert_eq!(planned(&targets, 0, 0), []);
-        assert_eq!(planned(&BTreeMap::new(), 9, 0), []);
+        assert_eq!(planned(&none, 9, 0), []);
         // Expired.
         assert_eq!(planned(&targets, 9, 3600), []);
     }
