@@ -19,4 +19,5 @@ mod many;
 mod place;
 mod readme;
 mod restore;
+mod secrets;
 mod terminal;

@@ -251,9 +251,20 @@ fn of_file(bytes: &[u8], origin: &str) -> Result<Who> {
         }
         "" => Err(Error::invalid(format!("{origin} has no type")).hint(looks)),
         other => Err(Error::invalid(format!(
-            "{origin} is of type {other:?}, which is not supported"
+            "{origin} is of {}, which is not supported",
+            named("type", other)
         ))
         .hint("service_account, authorized_user and external_account are")),
+    }
+}
+
+/// A word of the file, for messages. What can be none of Google's is not repeated: a key may have been put in its place.
+fn named(what: &str, word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    if word.len() <= 40 && word.bytes().all(plain) {
+        format!("{what} {word:?}")
+    } else {
+        format!("another {what}")
     }
 }
 
@@ -281,7 +292,10 @@ fn subject(source: &CredentialSource, origin: &str) -> Result<Subject> {
                 ))
             })?)
         }
-        Some(other) => return refused(&format!("a {other:?} (credential_source.format.type)")),
+        Some(other) => {
+            let format = named("format", other);
+            return refused(&format!("{format} (credential_source.format.type)"));
+        }
     };
     match (&source.file, &source.url) {
         (Some(path), None) => Ok(Subject::File {
