@@ -15,6 +15,7 @@ use crate::catalog::{self, Digests, Entry, LARGEST_MARKER};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::{BackupKeys, PROBES};
 use crate::location::claim::{Claim, Folder, Purpose};
+use crate::location::guard::Guard;
 use crate::location::store::is_absent;
 use crate::location::{Location, Sha256, Store, guard, sha256};
 use crate::name::Name;
@@ -123,6 +124,9 @@ pub async fn copy(
     let (files, bytes) = plan.totals();
     let warnings = volumes(source, options).await?;
     plan.warnings.extend(warnings);
+    // Before the target gets so much as a probe.
+    let cluster = catalog::made_by(&plan.entry).or(options.cluster.as_deref());
+    is_let_in(target, &plan.entry, cluster).await?;
     if stands(source, target, &plan).await? {
         return Ok(Copied {
             files,
@@ -131,7 +135,9 @@ pub async fn copy(
             warnings: plan.warnings,
         });
     }
-    enter(target, &plan.entry, options.cluster.as_deref()).await?;
+    if let Some(other) = guard::enter(target, cluster).await? {
+        return Err(others(target, &plan.entry, cluster, &other));
+    }
     // Short, and not to be left half done.
     let claim = Claim::take(&target.store, &options.name, Purpose::Create, &options.host).await?;
     progress.expect_bytes(bytes);
@@ -373,13 +379,27 @@ async fn is_same(one: &Store, other: &Store) -> Result<bool> {
     }
 }
 
-/// The target's guard keeps clusters apart: what counts is whose the backup is, not where the copying is done.
-async fn enter(target: &Location, entry: &Entry, otherwise: Option<&str>) -> Result<()> {
-    let cluster = catalog::made_by(entry).or(otherwise);
-    let Some(other) = guard::enter(target, cluster).await? else {
-        return Ok(());
-    };
-    Err(Error::new(
+/// The target's guard keeps clusters apart: what counts is whose the backup is, not where the copying is done. A guard is not passed by not knowing that.
+async fn is_let_in(target: &Location, entry: &Entry, cluster: Option<&str>) -> Result<()> {
+    match guard::read(target, cluster).await? {
+        Guard::Open | Guard::Ours => Ok(()),
+        Guard::Other(other) => Err(others(target, entry, cluster, &other)),
+        Guard::Unknown => Err(Error::new(
+            Kind::AlreadyExists,
+            format!(
+                "location {} is for the backups of one cluster, and whose backup {} is can not be told",
+                quoted(&target.name),
+                entry.name
+            ),
+        )
+        .hint(ELSEWHERE)),
+    }
+}
+
+const ELSEWHERE: &str = "use another location, or a folder of it: --to NAME/FOLDER";
+
+fn others(target: &Location, entry: &Entry, cluster: Option<&str>, other: &str) -> Error {
+    Error::new(
         Kind::AlreadyExists,
         format!(
             "location {} is for the backups of another cluster ({other}), and backup {} is of {}",
@@ -388,7 +408,7 @@ async fn enter(target: &Location, entry: &Entry, otherwise: Option<&str>) -> Res
             cluster.unwrap_or("none that is known")
         ),
     )
-    .hint("use another location, or a folder of it: --to NAME/FOLDER"))
+    .hint(ELSEWHERE)
 }
 
 /// The work under a claim, up to the marker.

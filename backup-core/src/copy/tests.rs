@@ -185,6 +185,42 @@ async fn a_location_of_another_cluster_takes_no_copy() {
     assert_eq!(refused.kind(), Kind::AlreadyExists);
     assert!(refused.to_string().contains("another cluster"), "{refused}");
     assert_eq!(all(&target).await, []);
+    // It is asked first of all: nothing is compared, and no probe is written, where nothing is to be written.
+    let target = made("b").await;
+    guard::write(&target, "another", false).await.unwrap();
+    let before = all(&target).await;
+    let refused = copied(&source, &target).await.unwrap_err();
+    assert!(refused.to_string().contains("another cluster"), "{refused}");
+    assert_eq!(all(&target).await, before);
+}
+
+#[tokio::test]
+async fn a_guard_is_not_passed_by_a_backup_of_nobody_knows_whom() {
+    let source = Location::in_memory("a");
+    let keys = BackupKeys::new(&name());
+    let puts = [
+        (keys.archive(), Bytes::from("archive")),
+        (keys.marker(), marker("Completed", "")),
+    ];
+    for (key, bytes) in puts {
+        source.store.put(&key, bytes).await.unwrap();
+    }
+    let target = Location::in_memory("b");
+    guard::write(&target, MAKER, false).await.unwrap();
+    let refused = copied(&source, &target).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::AlreadyExists);
+    assert!(refused.to_string().contains("can not be told"), "{refused}");
+    assert_eq!(all(&target).await, []);
+    // Who says whose it is, is heard.
+    for (cluster, is_let_in) in [("another", false), (MAKER, true)] {
+        let of = CopyOptions {
+            cluster: Some(cluster.to_owned()),
+            ..options()
+        };
+        let done = copy(&source, &target, &of, going(), &Silent).await;
+        assert_eq!(done.is_ok(), is_let_in, "{cluster}: {done:?}");
+    }
+    assert_eq!(all(&target).await, all(&source).await);
 }
 
 #[tokio::test]
