@@ -58,7 +58,7 @@ impl Paths {
         &self.cache
     }
 
-    /// Journals of restores from read-only locations.
+    /// Journals of restores from locations that are read-only or ask for signatures.
     pub fn state(&self) -> &Path {
         &self.state
     }

@@ -67,6 +67,11 @@ impl Location {
     pub fn is_read_only(&self) -> bool {
         self.spec.spec.access_mode == Some(AccessMode::ReadOnly)
     }
+
+    /// Whether what is read here has to be signed: what nobody signs, as the journals of restores, is not taken from here then.
+    pub fn asks_for_signatures(&self) -> bool {
+        !self.signatures.keys.is_empty()
+    }
 }
 
 /// What a provider may need besides the location's spec; read by the caller.

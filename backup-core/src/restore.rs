@@ -112,7 +112,7 @@ pub struct RestoreOptions {
     pub restore_volumes: Option<bool>,
     /// Where a foreign archive is rewritten.
     pub spool_dir: PathBuf,
-    /// Where the journal goes when the location is read-only.
+    /// Where the journal goes when the location is read-only, or asks for signatures.
     pub state_dir: PathBuf,
     /// Requests at a time.
     pub concurrency: usize,
@@ -208,7 +208,7 @@ pub async fn plan(
     options.validate()?;
     let name = match &options.name {
         Some(name) => name.clone(),
-        None => fresh_name(&places(&location.store, options), options).await?,
+        None => fresh_name(&places(location, options), options).await?,
     };
     let settled = options.settled(None)?;
     let run = Run {
@@ -262,7 +262,7 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     options.validate()?;
     let hash = options_hash(cluster, &location.store, options).await?;
-    let places = places(&location.store, options);
+    let places = places(location, options);
     let earlier = journal::earlier(&places, name).await?;
     if let Some(earlier) = &earlier
         && earlier.options_hash != hash
@@ -327,14 +327,25 @@ pub async fn restore(
         ended.record.warn(None, warning)?;
     }
     let policy = options.existing.word();
-    finish(&journal, ended.record, name, &header, policy, resumed)
-        .await
-        .map_err(|e| {
-            e.context(format!(
-                "everything was restored, but the record of restore {name} could not be written"
-            ))
-            .hint("the same command writes it, and restores nothing twice")
-        })
+    // Where the journal is not in the location because nobody signs it, the record of what was done is to be found there all the same: it is only shown.
+    let shown = location.asks_for_signatures() && !location.is_read_only();
+    let shown = shown.then_some(&location.store);
+    finish(
+        &journal,
+        ended.record,
+        name,
+        &header,
+        policy,
+        resumed,
+        shown,
+    )
+    .await
+    .map_err(|e| {
+        e.context(format!(
+            "everything was restored, but the record of restore {name} could not be written"
+        ))
+        .hint("the same command writes it, and restores nothing twice")
+    })
 }
 
 impl RestoreOptions {

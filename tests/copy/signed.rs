@@ -290,6 +290,80 @@ fn who_writes_to_the_bucket_without_a_key_plants_no_restore() {
     home.run(&["verify", "unsigned"]).location("signed").ok();
 }
 
+/// Restores of equal options go on where their journal says, with the mappings that it has: one that anybody may have put there is not to count.
+#[test]
+fn a_journal_that_somebody_plants_changes_nothing_of_a_restore() {
+    let (home, _, folder) = signed("signed-journal");
+    let image = "--image=docker.io/app:1";
+    let kind = ["create", "cronjob", "app", image, "--schedule=0 0 1 1 *"];
+    home.cluster
+        .kubectl(&[&kind[..], &["-n", &home.namespace]].concat());
+    home.create("b", "signed");
+    let target = format!("{}-back", home.namespace);
+    let mapping = format!("{}:{target}", home.namespace);
+    let restore = |location: &str| {
+        let arguments = ["restore", "create", "--from-backup", "b"];
+        home.run(&arguments)
+            .args(&["--namespace-mappings", &mapping])
+            .location(location)
+            .ok()
+            .stderr
+    };
+    let path = format!("/apis/batch/v1/namespaces/{target}/cronjobs/app");
+    let made = || {
+        let object = home.cluster.get_raw(&path);
+        let pod = &object["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+        let image = pod["containers"][0]["image"].as_str().unwrap().to_owned();
+        home.cluster
+            .kubectl(&["delete", "cronjob", "app", "-n", &target]);
+        image
+    };
+    let restores = Path::new(&folder).join("restores");
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+        entries.map(|entry| name(entry.unwrap())).collect()
+    };
+    const JOURNAL: &str = "journal-000000.jsonl.zst";
+
+    // By the bucket's URL no key is asked for: so the attacker has the journal of such a restore, and gives it a mapping.
+    let url = format!("file://{folder}");
+    restore(&url);
+    assert_eq!(made(), "docker.io/app:1");
+    let [first] = &names(&restores)[..] else {
+        panic!("{:?}", names(&restores));
+    };
+    let journal = fs::read(restores.join(first).join(JOURNAL)).unwrap();
+    let text = String::from_utf8(zstd::decode_all(&journal[..]).unwrap()).unwrap();
+    let mut header: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    header["spec"]["imageMapping"] = serde_json::json!([["docker.io", "evil.example.com"]]);
+    let planted = zstd::encode_all(format!("{header}\n").as_bytes(), 1).unwrap();
+    let plant = || {
+        fs::remove_dir_all(&restores).unwrap();
+        fs::create_dir_all(restores.join("planted")).unwrap();
+        fs::write(restores.join("planted").join(JOURNAL), &planted).unwrap();
+    };
+    plant();
+    let told = restore(&url);
+    assert!(told.contains("restore planted goes on"), "{told}");
+    assert_eq!(made(), "evil.example.com/app:1");
+
+    plant();
+    let told = restore("signed");
+    assert!(!told.contains("planted"), "{told}");
+    assert_eq!(made(), "docker.io/app:1");
+    assert_eq!(names(&restores.join("planted")), [JOURNAL]);
+    let own = names(&restores);
+    let own = own.iter().find(|name| *name != "planted").unwrap();
+    // The record is there to be seen; what a restore goes on by is in the user's own folder.
+    let shown = home.run(&["restore", "describe", own]).location("signed");
+    assert!(shown.ok().stdout.contains("Completed"));
+    let there = names(&restores.join(own));
+    assert!(!there.iter().any(|name| name == JOURNAL), "{there:?}");
+    let state = home.folder.join(".local/state/kubectl-backup/restores");
+    assert!(state.join(own).join(JOURNAL).exists());
+}
+
 /// An object of the archive that is exchanged so that all checksums but SHA-256 fit.
 #[test]
 fn an_object_whose_checksum_was_kept_is_found_by_its_digest() {

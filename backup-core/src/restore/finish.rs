@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::RestoreReport;
-use super::journal::{self, Header, Journal};
+use super::journal::{self, Header, Journal, LARGEST};
 use super::report::{self, Record};
 use crate::api::{API_VERSION, Meta, Phase, Progress as ApiProgress, Restore, RestoreStatus};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layout::RestoreKeys;
+use crate::location::Store;
 use crate::name::Name;
 
-/// Writes the side files and, last, the record.
+/// Writes the side files and, last, the record. `shown` is where they are to be found besides, for who asks what was done: nothing goes by what lies there.
 pub(super) async fn finish(
     journal: &Journal,
     record: Record,
@@ -20,10 +22,12 @@ pub(super) async fn finish(
     header: &Header,
     policy: &str,
     resumed: bool,
+    shown: Option<&Store>,
 ) -> Result<RestoreReport> {
     let keys = RestoreKeys::new(name);
     let counts = record.counts();
-    let ((errors, error_texts), (warnings, warning_texts)) = (record.errors(), record.warnings());
+    let ((errors, error_texts), (warnings, mut warning_texts)) =
+        (record.errors(), record.warnings());
     let restore = Restore {
         api_version: API_VERSION.to_owned(),
         kind: "Restore".to_owned(),
@@ -58,18 +62,28 @@ pub(super) async fn finish(
             ..RestoreStatus::default()
         },
     };
-    let place = &journal.place;
-    place.put(&keys.results(), record.results()?).await?;
-    place
-        .put(&keys.resource_list(), record.resource_list()?)
-        .await?;
-    for key in [keys.item_operations(), keys.volume_info()] {
-        place.put(&key, report::gzip(b"[]")?).await?;
-    }
-    place.put(&keys.logs(), record.into_log()?).await?;
     let marker = serde_json::to_vec_pretty(&restore)
         .map_err(|e| Error::other("the record can not be written as JSON").because(e))?;
-    place.put(&keys.marker(), marker.into()).await?;
+    let none = Bytes::from(report::gzip(b"[]")?);
+    let files = [
+        (keys.results(), record.results()?),
+        (keys.resource_list(), record.resource_list()?),
+        (keys.item_operations(), none.clone()),
+        (keys.volume_info(), none),
+        (keys.logs(), record.into_log()?),
+        (keys.marker(), marker.into()),
+    ];
+    for (key, bytes) in &files {
+        journal.place.put(key, bytes.clone()).await?;
+    }
+    if let Some(store) = shown
+        && let Err(e) = show(store, &keys, &header.options_hash, &files).await
+    {
+        warning_texts.push(format!(
+            "the record of this restore is on this machine alone: {}",
+            e.sentence()
+        ));
+    }
     Ok(RestoreReport {
         restore,
         counts,
@@ -77,6 +91,35 @@ pub(super) async fn finish(
         warnings: warning_texts,
         resumed,
     })
+}
+
+/// Writes the record where people look for it, but not over another restore's.
+async fn show(
+    store: &Store,
+    keys: &RestoreKeys,
+    options_hash: &str,
+    files: &[(String, Bytes)],
+) -> Result<()> {
+    let there = store.find(&keys.marker(), LARGEST).await;
+    let is_another = match &there {
+        Ok(None) => false,
+        Ok(Some(bytes)) => serde_json::from_slice::<Restore>(bytes).map_or(true, |there| {
+            let hash = there.metadata.annotations.get(journal::ANNOTATION_OPTIONS);
+            hash.map(String::as_str) != Some(options_hash)
+        }),
+        Err(e) => e.kind() == Kind::Corrupt,
+    };
+    if is_another {
+        return Err(Error::new(
+            Kind::AlreadyExists,
+            format!("{} is another restore's", keys.marker()),
+        ));
+    }
+    there?;
+    for (key, bytes) in files {
+        store.put(key, bytes.clone()).await?;
+    }
+    Ok(())
 }
 
 fn whole_seconds(time: Timestamp) -> Timestamp {

@@ -1,5 +1,5 @@
 //! What a restore deletes it keeps before: the object that stands, in `restores/<name>/kept/<place>/<moment>.json.gz`, or below the user's own
-//! folder where the location takes no writes. `<place>` is the first 32 hex digits of the SHA-256 of `resource namespace name` (of the
+//! folder where the location takes no writes or asks for signatures. `<place>` is the first 32 hex digits of the SHA-256 of `resource namespace name` (of the
 //! target, with a space after each, the namespace empty where there is none), `<moment>` the milliseconds since 1970 in 15 digits: the
 //! greatest is what stood there last.
 //!

@@ -9,7 +9,7 @@ use super::{ExistingPolicy, RestoreOptions, rewrite};
 use crate::api::{LabelSelector, RestoreSpec};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
-use crate::location::Store;
+use crate::location::{Location, Store};
 use crate::name::Name;
 
 /// Decides the restore's name before anything is done: a given one, the unfinished one of equal options, or a new one. Tells whether it goes on.
@@ -18,12 +18,12 @@ use crate::name::Name;
 /// `Invalid`, when the given name belongs to a restore of other options.
 pub async fn decide_name(
     cluster: &Cluster,
-    store: &Store,
+    location: &Location,
     options: &RestoreOptions,
 ) -> Result<(Name, bool)> {
     options.validate()?;
-    let hash = options_hash(cluster, store, options).await?;
-    choose_name(&places(store, options), options, &hash).await
+    let hash = options_hash(cluster, &location.store, options).await?;
+    choose_name(&places(location, options), options, &hash).await
 }
 
 pub(super) async fn choose_name(
@@ -80,12 +80,14 @@ pub(super) async fn fresh_name(places: &[Place], options: &RestoreOptions) -> Re
     .hint("give it a name"))
 }
 
-/// Where the journal may be.
-pub(super) fn places(store: &Store, options: &RestoreOptions) -> [Place; 2] {
-    [
-        Place::Store(store.clone()),
-        Place::Folder(options.state_dir.clone()),
-    ]
+/// Where the journal may be; a new one is begun in the first that takes writes. Whoever may write to a bucket may write a journal there, and what it maps
+/// or keeps would be restored: where only what is signed counts, none is read from there.
+pub(super) fn places(location: &Location, options: &RestoreOptions) -> Vec<Place> {
+    let folder = Place::Folder(options.state_dir.clone());
+    if location.asks_for_signatures() {
+        return vec![folder];
+    }
+    vec![Place::Store(location.store.clone()), folder]
 }
 
 /// What was asked for, as a Restore says it.

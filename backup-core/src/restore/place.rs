@@ -1,4 +1,4 @@
-//! Where the records of restores are: the location, or a folder of the user's own where the location takes no writes.
+//! Where the records of restores are: the location, or a folder of the user's own where the location takes no writes, or only what is signed counts there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::location::Store;
 use crate::location::store::Created;
 use crate::name::Name;
 
-/// Where journals are: the location, or a folder where that is read-only.
+/// Where journals are: the location, or a folder where that is read-only or asks for signatures.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     Store(Store),

@@ -6,15 +6,15 @@ use super::apply::{Applier, Deletions, Notices};
 use super::gather::{self, Survey};
 use super::journal::{Earlier, Header, Journal};
 use super::kept::Kept;
-use super::naming::places;
 use super::open::marker;
+use super::place::Place;
 use super::preflight::look::Look;
 use super::report::Record;
 use super::rewrite::Rewrite;
 use super::volumes::Volumes;
 use super::waves::{State, Waves};
 use super::{Consent, DryRun, ExistingPolicy, Lack, RestoreOptions, Step, rewriting};
-use crate::api::{AccessMode, Backup, Phase};
+use crate::api::{Backup, Phase};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::ResourceRow;
 use crate::cluster::Cluster;
@@ -215,7 +215,7 @@ impl Run<'_> {
     }
 }
 
-/// Begins the journal in the location or, where that takes no writes, in the user's own folder.
+/// Begins the journal in the location or, where that takes no writes or only what is signed counts there, in the user's own folder.
 async fn begin(
     location: &Location,
     name: &Name,
@@ -223,10 +223,11 @@ async fn begin(
     header: &Header,
     resumed: bool,
 ) -> Result<(Journal, Option<String>)> {
-    let [store, folder] = places(&location.store, options);
-    if location.spec.spec.access_mode == Some(AccessMode::ReadOnly) {
+    let folder = Place::Folder(options.state_dir.clone());
+    if location.is_read_only() || location.asks_for_signatures() {
         return Ok((Journal::open(folder, name, header, resumed).await?, None));
     }
+    let store = Place::Store(location.store.clone());
     match Journal::open(store, name, header, resumed).await {
         Ok(journal) => Ok((journal, None)),
         Err(e) if matches!(e.kind(), Kind::Forbidden | Kind::Unauthorized) => {

@@ -6,6 +6,7 @@ mod lacks;
 mod policies;
 mod promises;
 mod rewrites;
+mod signed;
 mod volumes;
 mod whole;
 
@@ -351,6 +352,6 @@ fn a_restore_may_run_on_any_thread() {
         let silent = &crate::progress::Silent;
         check(&restore(c, l, n, o, &mut |_| Ok(w.clone()), silent));
         check(&plan(c, l, o, DryRun::Server, silent, &mut |_| {}));
-        check(&decide_name(c, &l.store, o));
+        check(&decide_name(c, l, o));
     };
 }

@@ -236,7 +236,7 @@ async fn lacks(context: &Context, meant: &Meant) -> Result<Vec<restore::Lack>> {
     let cluster = context.cluster().await?;
     let location = &meant.place.location;
     let mut options = meant.options.clone();
-    let (name, resumed) = restore::decide_name(cluster, &location.store, &options).await?;
+    let (name, resumed) = restore::decide_name(cluster, location, &options).await?;
     if !resumed {
         options.of_target = rewriting::of_target(context).await?;
     }
@@ -282,8 +282,7 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
     };
     let mut tries = 0;
     let (name, done) = loop {
-        let (name, resumed) =
-            restore::decide_name(cluster, &place.location.store, &options).await?;
+        let (name, resumed) = restore::decide_name(cluster, &place.location, &options).await?;
         // One that goes on keeps what it began with, and may have brought ConfigMaps of its own.
         if !resumed && !looked {
             options.of_target = rewriting::of_target(context).await?;

@@ -192,7 +192,7 @@ async fn carry_out(
         .as_str()
         .unwrap_or_default();
     let location = locations::open_named(desk, place).await?;
-    let (title, _) = restore::decide_name(&desk.cluster, &location.store, asked).await?;
+    let (title, _) = restore::decide_name(&desk.cluster, &location, asked).await?;
     let mut consent = |lacks: &[restore::Lack]| {
         for lack in lacks.iter().take(20) {
             desk.ui
