@@ -21,7 +21,7 @@ use crate::name::Name;
 pub use volumes::{Data, Volume, Volumes, volumes};
 
 /// No side file is larger, compressed.
-const LARGEST_FILE: u64 = 64 << 20;
+pub(crate) const LARGEST_FILE: u64 = 64 << 20;
 
 /// No side file is larger, uncompressed.
 const LARGEST_TEXT: u64 = 256 << 20;

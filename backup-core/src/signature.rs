@@ -24,6 +24,7 @@ use crate::layout::BackupKeys;
 use crate::location::store::StoreSource;
 use crate::location::{Location, Sha256, Store, sha256};
 use crate::name::Name;
+use crate::records::LARGEST_FILE;
 
 /// The annotation of a location with the keys of which one has to have signed what is read there: the base64 lines of their PEM files, separated by commas.
 pub const VERIFY_KEYS: &str = "kubectl-backup/verify-keys";
@@ -300,6 +301,28 @@ pub(crate) async fn check_for(
     Ok(Some(vouched))
 }
 
+/// Where the marker and the side files of a backup are to be read: its location's store or, where that asks for signatures, what was signed of them.
+///
+/// # Errors
+/// As [`check`]; `Corrupt`, where one is not what was signed.
+pub(crate) async fn small_files(location: &Location, name: &Name) -> Result<Store> {
+    match check(location, name).await? {
+        Some(vouched) => vouched.small(&location.store).await,
+        None => Ok(location.store.clone()),
+    }
+}
+
+/// The side files that say what became of volumes.
+fn told_of_volumes(keys: &BackupKeys) -> [String; 5] {
+    [
+        keys.volume_info(),
+        keys.volume_snapshots(),
+        keys.pod_volume_backups(),
+        keys.csi_volume_snapshots(),
+        keys.csi_volume_snapshot_contents(),
+    ]
+}
+
 const ALTERED: &str =
     "it was altered since it was signed; take another backup, and look who can write there";
 
@@ -364,19 +387,37 @@ impl Vouched {
     /// `Corrupt`, where anything is another one; and the store's.
     pub async fn open(&self, store: &Store) -> Result<Archive<StoreSource>> {
         let keys = BackupKeys::new(&self.entry.name);
-        for key in [
-            keys.volume_info(),
-            keys.volume_snapshots(),
-            keys.pod_volume_backups(),
-            keys.csi_volume_snapshots(),
-            keys.csi_volume_snapshot_contents(),
-        ] {
+        for key in told_of_volumes(&keys) {
             self.file(store, &key).await?;
         }
         let archive =
             Archive::open(store.source(keys.archive()), store.source(keys.index())).await?;
         self.index(&archive.index, &keys.index()).await?;
         Ok(archive)
+    }
+
+    /// The marker, and what says what became of volumes, as it was signed: in memory, where nothing takes its place between the look and the use.
+    ///
+    /// # Errors
+    /// `Corrupt`, where one is another one; and the store's.
+    async fn small(&self, store: &Store) -> Result<Store> {
+        let keys = BackupKeys::new(&self.entry.name);
+        let small = Store::in_memory();
+        small.put(&keys.marker(), self.entry.raw.clone()).await?;
+        for key in told_of_volumes(&keys) {
+            let bytes = store.find(&key, LARGEST_FILE).await?;
+            let digest = bytes.as_ref().map(|bytes| sha256(bytes));
+            self.holds(&key, digest.as_deref())?;
+            if let Some(bytes) = bytes {
+                small.put(&key, bytes).await?;
+            }
+        }
+        Ok(small)
+    }
+
+    /// The digests that were signed.
+    pub fn digests(&self) -> &Digests {
+        &self.digests
     }
 
     async fn index(&self, index: &Index<StoreSource>, key: &str) -> Result<()> {

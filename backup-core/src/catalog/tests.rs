@@ -199,7 +199,7 @@ async fn what_a_velero_backup_keeps_elsewhere_is_said() {
 async fn verify_names_what_was_altered_added_or_lost() {
     let store = Store::in_memory();
     write(&store, "one", None).await;
-    let found = verify_files(&store, &name("one")).await.unwrap();
+    let found = verify_files(&store, &name("one"), None).await.unwrap();
     assert_eq!(
         (found.good.len(), found.problems.len(), found.unlisted.len()),
         (4, 0, 0),
@@ -210,7 +210,7 @@ async fn verify_names_what_was_altered_added_or_lost() {
     store.put("backups/one/extra", "x".into()).await.unwrap();
     store.put(&keys.archive(), "altered".into()).await.unwrap();
     store.delete(&keys.logs()).await.unwrap();
-    let found = verify_files(&store, &name("one")).await.unwrap();
+    let found = verify_files(&store, &name("one"), None).await.unwrap();
     assert_eq!(found.unlisted, ["extra"]);
     assert_eq!(found.problems.len(), 2, "{found:?}");
     assert!(
@@ -229,10 +229,10 @@ async fn verify_names_what_was_altered_added_or_lost() {
         .put(&keys.digests(), Digests::new().to_bytes())
         .await
         .unwrap();
-    let found = verify_files(&store, &name("one")).await.unwrap();
+    let found = verify_files(&store, &name("one"), None).await.unwrap();
     assert!(found.problems[0].contains("velero-backup.json is not named"));
     store.delete(&keys.digests()).await.unwrap();
-    let found = verify_files(&store, &name("one")).await.unwrap();
+    let found = verify_files(&store, &name("one"), None).await.unwrap();
     assert_eq!(found.problems, ["SHA256SUMS is missing"]);
 }
 

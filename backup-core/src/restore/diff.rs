@@ -35,6 +35,7 @@ use crate::filter::Filter;
 use crate::location::Location;
 use crate::name::Name;
 use crate::progress::Progress;
+use crate::signature;
 
 use comparison::{Comparison, reversed};
 pub use fields::Field;
@@ -181,7 +182,10 @@ fn gap(name: &Name, backup: &Backup) -> Option<String> {
 }
 
 async fn spec(location: &Location, name: &Name) -> Result<Backup> {
-    let marker = marker(&location.store, name).await?;
+    let marker = match signature::check(location, name).await? {
+        Some(vouched) => vouched.entry.raw,
+        None => marker(&location.store, name).await?,
+    };
     serde_json::from_slice(&marker)
         .map_err(|e| Error::corrupt(format!("the marker of backup {name} is no Backup")).because(e))
 }

@@ -24,6 +24,7 @@ use crate::filter::Filter;
 use crate::location::Location;
 use crate::name::{Name, label_value};
 use crate::progress::Progress;
+use crate::signature;
 
 /// What a run is for.
 pub(super) enum Goal<'g> {
@@ -73,11 +74,10 @@ impl Run<'_> {
             .iter()
             .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))
             .collect();
-        let store = &self.location.store;
-        warnings.extend(unfinished_backup(
-            &marker(store, &self.options.backup).await?,
-        ));
-        let volumes = Volumes::read(store, &self.options.backup).await?;
+        let backup = &self.options.backup;
+        let small = signature::small_files(self.location, backup).await?;
+        warnings.extend(unfinished_backup(&marker(&small, backup).await?));
+        let volumes = Volumes::read(&small, backup).await?;
         let survey = Survey::take(archive, filter, &served, volumes).await?;
         let mappings = &self.options.namespace_mappings;
         gather::refuse_shared(archive, filter, &survey, mappings).await?;

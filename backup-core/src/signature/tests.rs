@@ -119,6 +119,45 @@ async fn signed(location: &Location, text: &str, by: &SigningKey) {
 }
 
 #[tokio::test]
+async fn what_is_exchanged_after_it_was_looked_at_is_not_read() {
+    let mut location = Location::in_memory("x");
+    let key = key();
+    signed(&location, "a", &key).await;
+    let (a, keys) = (name("a"), BackupKeys::new(&name("a")));
+    let store = location.store.clone();
+    location.signatures.keys = vec![key.public()];
+    let small = small_files(&location, &a).await.unwrap();
+    let vouched = check(&location, &a).await.unwrap().unwrap();
+    // The list of digests is written anew to fit.
+    let marker = store.get(&keys.marker(), 1 << 20).await.unwrap();
+    let sums = Digests::new()
+        .add_bytes(&keys.marker(), &marker)
+        .add_bytes(&keys.volume_info(), b"others");
+    for (key, bytes) in [
+        (keys.volume_info(), "others".into()),
+        (keys.digests(), sums.to_bytes()),
+    ] {
+        store.put(&key, bytes).await.unwrap();
+    }
+    let told = small.get(&keys.volume_info(), 1 << 20).await.unwrap();
+    assert_eq!(told, "volumes");
+    assert_eq!(small.get(&keys.marker(), 1 << 20).await.unwrap(), marker);
+    let signed = Some(vouched.digests());
+    let found = catalog::verify_files(&store, &a, signed).await.unwrap();
+    assert!(found.problems[0].contains("volumeinfo"), "{found:?}");
+    let found = catalog::verify_files(&store, &a, None).await.unwrap();
+    assert!(found.problems.is_empty(), "{found:?}");
+    // Where it is exchanged in the middle, it is refused.
+    let refused = vouched.small(&store).await.unwrap_err();
+    assert!(refused.to_string().contains("volumeinfo"), "{refused}");
+    // Of who asks for no key it is the store itself.
+    location.signatures.keys.clear();
+    let small = small_files(&location, &a).await.unwrap();
+    let told = small.get(&keys.volume_info(), 1 << 20).await.unwrap();
+    assert_eq!(told, "others");
+}
+
+#[tokio::test]
 async fn a_backup_counts_only_as_the_owner_of_a_key_made_it() {
     let mut location = Location::in_memory("x");
     let (own, stranger) = (key(), another());

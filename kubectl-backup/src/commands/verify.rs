@@ -65,7 +65,12 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let (mut problems, mut unlisted) = (Vec::new(), Vec::new());
     if ours {
         bar.step("checking digests");
-        let files = catalog::verify_files(store, &entry.name).await?;
+        let files = catalog::verify_files(
+            store,
+            &entry.name,
+            signed.as_ref().map(signature::Vouched::digests),
+        )
+        .await?;
         problems = files.problems;
         unlisted = files.unlisted;
     }
