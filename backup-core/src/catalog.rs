@@ -22,7 +22,7 @@ pub use digests::{Digests, Verified, verify_files};
 pub use keep::Keep;
 pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
 pub(crate) use remove::store_time;
-pub use remove::{Longer, PruneOptions, Pruned, delete, delete_again, kept, prune};
+pub use remove::{Going, Longer, PruneOptions, Pruned, Wanted, delete, delete_again, kept, prune};
 pub use restores::{
     RestoreFile, UNKNOWN, being_restored, delete_restore, get_restore, kept_by_restore,
     list_restores, read_restore_file,

@@ -82,7 +82,9 @@ impl ControllerFlags {
     /// How often expired backups are removed.
     pub(crate) fn collection_frequency(&self) -> SignedDuration {
         signed(
-            self.garbage_collection_frequency,
+            // Without a pause the bucket would be looked through all the time; of Velero's server, too, 0 is the default.
+            self.garbage_collection_frequency
+                .filter(|every| !every.is_zero()),
             SignedDuration::from_hours(1),
         )
     }
@@ -464,10 +466,12 @@ mod tests {
             SignedDuration::from_millis(1500)
         );
         assert_eq!(line::<&str>(&[]).words(), [""; 0]);
-        assert_eq!(
-            line::<&str>(&[]).collection_frequency(),
-            SignedDuration::from_hours(1)
-        );
+        for hour in [&[][..], &["--garbage-collection-frequency=0s"]] {
+            assert_eq!(
+                line(hour).collection_frequency(),
+                SignedDuration::from_hours(1)
+            );
+        }
     }
 
     #[test]

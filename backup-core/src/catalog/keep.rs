@@ -26,7 +26,7 @@ pub enum Keep<'a> {
 }
 
 impl Keep<'_> {
-    fn of(self, schedule: &str) -> Option<usize> {
+    pub(super) fn of(self, schedule: &str) -> Option<usize> {
         match self {
             Self::Unexpired => None,
             Self::Each(keep) => Some(keep),
@@ -35,12 +35,14 @@ impl Keep<'_> {
     }
 }
 
+/// A schedule, and the cluster that it is of.
+pub(super) type Group = (String, String);
+
 /// What matters here of a backup of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) name: Name,
-    /// Schedule and cluster.
-    pub(super) of: Option<(String, String)>,
+    pub(super) of: Option<Group>,
     /// The cluster, where the marker says it.
     pub(super) cluster: Option<String>,
     pub(super) state: State,
@@ -95,7 +97,7 @@ pub(super) fn fates(
 ) -> BTreeMap<Name, Fate> {
     let mut fates = BTreeMap::new();
     let meant = |row: &&Row| schedule.is_none_or(|schedule| row.is_of(schedule));
-    let mut groups: BTreeMap<&(String, String), Vec<&Row>> = BTreeMap::new();
+    let mut groups: BTreeMap<&Group, Vec<&Row>> = BTreeMap::new();
     for row in rows.iter().filter(meant) {
         if row.expiration.is_some_and(|end| end < now) {
             fates.insert(row.name.clone(), Fate::Expired);

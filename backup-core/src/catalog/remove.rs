@@ -2,12 +2,13 @@
 //! the claim last, so that a run that dies halfway leaves no backup that looks whole, and `prune` can finish its work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-use super::keep::{self, Fate, Keep, Row};
+use super::keep::{self, Fate, Group, Keep, Row};
 use super::restores::being_restored;
 use super::{AT_A_TIME, absent, find, is_ours, is_there, read_all};
 use crate::error::{Error, Kind, Result};
@@ -158,13 +159,35 @@ pub struct PruneOptions<'a> {
     pub longer: Option<Longer<'a>>,
     /// Looked at between two backups: no further one is touched once it says so.
     pub stopped: Option<&'a watch::Receiver<bool>>,
-    /// Backups that somebody is deleting: they are left to him, and none stays in whose favour another goes.
-    pub going: Option<&'a BTreeSet<Name>>,
+    /// Backups that somebody is deleting: they are left to him, and none goes for their sake.
+    pub going: Option<Going<'a>>,
+    /// Backups that somebody is about to restore: they stay.
+    pub wanted: Option<Wanted<'a>>,
 }
 
 impl PruneOptions<'_> {
     fn is_going(&self, name: &Name) -> bool {
-        self.going.is_some_and(|going| going.contains(name))
+        self.going.is_some_and(|Going(is_going)| is_going(name))
+    }
+}
+
+/// Whether somebody is deleting a backup: asked when fates are decided, and again just before one goes for its sake.
+#[derive(Clone, Copy)]
+pub struct Going<'a>(pub &'a (dyn Fn(&Name) -> bool + Send + Sync));
+
+impl std::fmt::Debug for Going<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Going")
+    }
+}
+
+/// Which restore is to read a backup, or does: asked just before it goes.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a>(pub &'a (dyn Fn(&Name) -> Option<String> + Send + Sync));
+
+impl std::fmt::Debug for Wanted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wanted")
     }
 }
 
@@ -208,7 +231,6 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         ))
         .hint("set both clocks by NTP, then run it again"));
     }
-    let restoring = being_restored(store, theirs).await?;
     let mut names = Vec::new();
     for folder in store.folders(BACKUPS).await? {
         names.extend(Name::foreign(&folder).ok());
@@ -221,6 +243,7 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         }
     }
     let (fates, lost) = fates(store, &counted, keep, schedule, now.min(theirs)).await?;
+    let leaned = leaned(&rows, &counted, &fates, keep);
     let mut rows: BTreeMap<_, _> = rows
         .into_iter()
         .map(|row| (row.name.clone(), row))
@@ -231,7 +254,8 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
     let work = Work {
         store,
         theirs,
-        restoring,
+        leaned,
+        restoring: Mutex::new(Restoring::read(store, theirs).await?),
         options,
         shared: location.shared_with_velero,
         guarded: guard::read(location, options.cluster).await? != Guard::Open,
@@ -333,13 +357,55 @@ pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// Of each schedule and cluster as many as are kept, and without such a number the newest, of those that stay: when they are gone, so may not be what went
+/// for their sake.
+fn leaned(
+    rows: &[Row],
+    counted: &[Row],
+    fates: &BTreeMap<Name, Fate>,
+    keep: Keep<'_>,
+) -> BTreeMap<Group, Vec<Row>> {
+    let names: BTreeSet<_> = keep::leaned_on(counted, fates).into_iter().collect();
+    let mut leaned: BTreeMap<Group, Vec<Row>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| names.contains(&row.name)) {
+        if let Some(of) = &row.of {
+            leaned.entry(of.clone()).or_default().push(row.clone());
+        }
+    }
+    for ((schedule, _), group) in &mut leaned {
+        // The good ones first, of these the newest.
+        group.sort_by_key(|row| (row.state != State::Good, std::cmp::Reverse(row.started)));
+        group.truncate(keep.of(schedule).unwrap_or(1).max(1));
+    }
+    leaned
+}
+
+/// What restores have begun to read, and when that was looked at.
+struct Restoring {
+    read: Instant,
+    backups: BTreeMap<String, Name>,
+}
+
+impl Restoring {
+    async fn read(store: &Store, now: Timestamp) -> Result<Self> {
+        Ok(Self {
+            read: Instant::now(),
+            backups: being_restored(store, now).await?,
+        })
+    }
+}
+
+/// Whoever looks through a bucket for hours asks again what is being restored.
+const RESTORES_FRESH: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 20 });
+
 /// One run of prune.
 struct Work<'a> {
     store: &'a Store,
     /// The time by the store's clock.
     theirs: Timestamp,
-    /// Backups that restores have begun to read.
-    restoring: BTreeMap<String, Name>,
+    /// For whose sake backups of each schedule go, as they were found.
+    leaned: BTreeMap<Group, Vec<Row>>,
+    restoring: Mutex<Restoring>,
     options: &'a PruneOptions<'a>,
     /// Whether Velero uses the location.
     shared: bool,
@@ -365,6 +431,36 @@ impl Work<'_> {
             (Some(_), None) => false,
             (None, _) => !self.shared,
         }
+    }
+
+    /// Why one that was to go stays for now: a restore reads it, or those for whose sake it goes changed since the look began.
+    async fn unripe(&self, name: &Name, row: Option<&Row>) -> Result<Option<String>> {
+        let mut restoring = self.restoring.lock().await;
+        if restoring.read.elapsed() > RESTORES_FRESH {
+            // What is of the store's future is not quiet.
+            *restoring = Restoring::read(self.store, self.theirs).await?;
+        }
+        let begun = restoring.backups.get(name.as_str()).map(Name::to_string);
+        drop(restoring);
+        if let Some(restore) = begun {
+            return Ok(Some(format!(
+                "restore {restore} has begun to read it and is not finished"
+            )));
+        }
+        if let Some(restore) = self.options.wanted.and_then(|Wanted(by)| by(name)) {
+            return Ok(Some(format!("restore {restore} is to read it")));
+        }
+        let of = row.and_then(|row| row.of.as_ref());
+        let leaned = of.and_then(|of| self.leaned.get(of));
+        for other in leaned.into_iter().flatten() {
+            if self.options.is_going(&other.name) || !still_stands(self.store, other).await? {
+                return Ok(Some(format!(
+                    "{} of its schedule, for whose sake it was to go, went or was written anew just now; the next look decides",
+                    other.name
+                )));
+            }
+        }
+        Ok(None)
     }
 
     async fn consider(&self, name: &Name, fate: Option<(Row, Fate)>) -> Result<Option<Pruned>> {
@@ -426,10 +522,8 @@ impl Work<'_> {
             {
                 return keep("not known to be this cluster's".to_owned());
             }
-            if let Some(restore) = self.restoring.get(name.as_str()) {
-                return keep(format!(
-                    "restore {restore} has begun to read it and is not finished"
-                ));
+            if let Some(why) = self.unripe(name, goes.map(|(row, _)| row)).await? {
+                return keep(why);
             }
             match kept(store, name).await {
                 // Its room is not freed by hiding it, and who locks backups wants to find them.

@@ -131,6 +131,7 @@ async fn attempt(
         longer: None,
         stopped: None,
         going: None,
+        wanted: None,
     };
     Ok(catalog::prune(location, &options).await?)
 }

@@ -39,7 +39,7 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         return;
     }
     let free = AT_A_TIME.saturating_sub(desk.count(Work::Copy));
-    let is_free = |object: &Value| desk.is_free(object);
+    let is_free = |object: &Value| desk.is_free_for(object, Work::Copy);
     for (object, missing) in plan(&desk.backups.all(), &targets, free, &is_free, desk.now()) {
         desk.begin(&object, Work::Copy, |desk, object, stopped| {
             make(desk, object, missing, stopped)

@@ -224,9 +224,9 @@ async fn delete(
     if !begun && (phase(&backup) == "InProgress" || !desk.is_free(&backup)) {
         return Err(refused("backup is still in progress"));
     }
-    let is_at_work = |restore: &&Arc<Value>| matches!(phase(restore), "" | "New" | "InProgress");
-    if !begun && let Some(restore) = restores_of(desk, title).iter().find(is_at_work) {
-        let restore = name(restore);
+    // A copy of what goes is not asked for any more, and a deletion does not wait for it.
+    desk.stop(uid(&backup), Work::Copy);
+    if !begun && let Some(restore) = reader(desk, title) {
         return Err(refused(format!(
             "restore {restore} reads it and is not finished"
         )));
@@ -351,6 +351,16 @@ async fn resume(desk: Arc<Desk>, backup: Arc<Value>, stopped: watch::Receiver<bo
 fn place_of(backup: &Value) -> &str {
     let place = &backup["spec"]["storageLocation"];
     place.as_str().unwrap_or_default()
+}
+
+/// The restore that reads a backup, or is to.
+pub(crate) fn reader(desk: &Desk, backup: &str) -> Option<String> {
+    let restores = restores_of(desk, backup);
+    let is_at_work = |restore: &&Arc<Value>| matches!(phase(restore), "" | "New" | "InProgress");
+    restores
+        .iter()
+        .find(is_at_work)
+        .map(|restore| name(restore).to_owned())
 }
 
 fn restores_of(desk: &Desk, backup: &str) -> Vec<Arc<Value>> {

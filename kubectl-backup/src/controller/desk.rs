@@ -72,7 +72,7 @@ pub(crate) enum Work {
     Expiry,
     /// A backup is deleted.
     Deletion,
-    /// A backup is copied to another location.
+    /// A backup is copied to another location: beside all other work on it, for a copy that fails is tried for ever.
     Copy,
 }
 
@@ -81,6 +81,7 @@ impl Work {
     fn key(self, uid: &str) -> String {
         match self {
             Self::Expiry => format!("{uid}{BESIDE}expiry"),
+            Self::Copy => format!("{uid}{BESIDE}copy"),
             _ => uid.to_owned(),
         }
     }
@@ -96,8 +97,8 @@ fn of_key(key: &str) -> &str {
 
 struct Doing {
     work: Work,
-    /// The object's name: another one may have it by now.
-    name: String,
+    /// The object as it was: another one may have its name by now.
+    object: Arc<Value>,
     stop: watch::Sender<bool>,
 }
 
@@ -273,7 +274,7 @@ impl Desk {
     pub(crate) fn is_at_anothers(&self, object: &Value, work: Work) -> bool {
         let busy = self.busy();
         busy.iter().any(|(key, doing)| {
-            doing.work == work && of_key(key) != uid(object) && doing.name == name(object)
+            doing.work == work && of_key(key) != uid(object) && name(&doing.object) == name(object)
         })
     }
 
@@ -281,6 +282,16 @@ impl Desk {
     pub(crate) fn stop(&self, uid: &str, work: Work) {
         if let Some(doing) = self.busy().get(&work.key(uid)) {
             doing.stop.send_replace(true);
+        }
+    }
+
+    /// Asks such work to stop where it is over for the object that it began with.
+    pub(crate) fn stop_where(&self, work: Work, is_over: impl Fn(&Value) -> bool) {
+        let busy = self.busy();
+        for doing in busy.values().filter(|doing| doing.work == work) {
+            if is_over(&doing.object) {
+                doing.stop.send_replace(true);
+            }
         }
     }
 
@@ -307,7 +318,7 @@ impl Desk {
         let name = name(object).to_owned();
         let doing = Doing {
             work,
-            name: name.clone(),
+            object: Arc::clone(object),
             stop,
         };
         if self.busy().insert(key.clone(), doing).is_some() {
@@ -436,7 +447,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_expiry_goes_on_beside_other_work_on_its_object() {
+    fn expiry_and_copies_go_on_beside_other_work_on_their_object() {
         let keys = [
             Work::Small,
             Work::Backup,
@@ -447,8 +458,10 @@ mod tests {
         for work in keys {
             assert_eq!(work.key("u-1"), "u-1");
         }
-        let beside = Work::Expiry.key("u-1");
-        assert_ne!(beside, "u-1");
-        assert_eq!((of_key(&beside), of_key("u-1")), ("u-1", "u-1"));
+        for work in [Work::Expiry, Work::Copy] {
+            let beside = work.key("u-1");
+            assert_ne!(beside, "u-1");
+            assert_eq!((of_key(&beside), of_key("u-1")), ("u-1", "u-1"));
+        }
     }
 }

@@ -7,11 +7,11 @@
 //! A look may take hours. Checks and syncs of the location go on beside it: files are removed under claims, objects by uid and version, and what is removed twice is
 //! gone once. Where the location leads elsewhere by its end, its objects stand for what was not looked at, and stay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backup_core::backup::KEEP;
-use backup_core::catalog::{self, Keep, Longer, PruneOptions, Pruned};
+use backup_core::catalog::{self, Going, Keep, Longer, PruneOptions, Pruned, Wanted};
 use backup_core::error::Result;
 use backup_core::location::guard::{self, Guard};
 use backup_core::name::Name;
@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::deletions::DELETING;
+use super::deletions::{DELETING, reader};
 use super::desk::{Desk, Work};
 use super::objects::{annotation, bounded, label, name, phase, time, uid};
 use super::schedules::SCHEDULE;
@@ -62,12 +62,10 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     let every = desk.settings.collection_frequency;
     let places = locations::places(desk);
     let all = desk.locations.all();
-    let there: BTreeSet<&str> = all.iter().map(|object| uid(object)).collect();
-    for uid in desk.all_with(Work::Expiry) {
-        if !there.contains(uid.as_str()) {
-            desk.stop(&uid, Work::Expiry);
-        }
-    }
+    desk.stop_where(Work::Expiry, |before| {
+        let now = all.iter().find(|object| uid(object) == uid(before));
+        !may_go_on(before, now.map(|now| &**now))
+    });
     for object in all {
         let is_usable = places.iter().any(|place| {
             place.name == name(&object) && place.is_available == Some(true) && !place.is_read_only
@@ -104,11 +102,16 @@ async fn collect(
         // Who is not known, or has not written here yet, removes nothing.
         if guard::read(&location, identity.as_deref()).await? == Guard::Ours {
             let longer = |backup: &Name| until(&desk, &place, backup);
-            let is_going = |object: &&Arc<Value>| phase(object) == DELETING;
-            let going = objects.iter().filter(is_going);
-            let going = going
-                .filter_map(|object| Name::foreign(name(object)).ok())
-                .collect();
+            let going = |backup: &Name| {
+                let object = desk.backups.get(backup.as_str());
+                object.is_some_and(|object| {
+                    object["spec"]["storageLocation"] == *place && phase(&object) == DELETING
+                })
+            };
+            let wanted = |backup: &Name| {
+                object(&desk, backup.as_str(), &place)?;
+                reader(&desk, backup.as_str())
+            };
             let options = PruneOptions {
                 now,
                 host: &desk.host,
@@ -119,7 +122,8 @@ async fn collect(
                 own_only: true,
                 longer: Some(Longer(&longer)),
                 stopped: Some(&stopped),
-                going: Some(&going),
+                going: Some(Going(&going)),
+                wanted: Some(Wanted(&wanted)),
             };
             let done = catalog::prune(&location, &options).await?;
             if !is_same_place(&object, desk.locations.get(&place).as_deref()) {
@@ -196,6 +200,11 @@ fn is_same_place(before: &Value, now: Option<&Value>) -> bool {
     fields
         .iter()
         .all(|field| before["spec"][field] == now["spec"][field])
+}
+
+/// Whether a look that began with a location as it was is still what it asks for.
+fn may_go_on(before: &Value, now: Option<&Value>) -> bool {
+    is_same_place(before, now) && now.is_some_and(|now| now["spec"]["accessMode"] != "ReadOnly")
 }
 
 /// The objects follow what a look that began at this time has done.
@@ -312,6 +321,12 @@ mod tests {
         assert!(!is_same_place(&before, Some(&location("u", "c", "1m"))));
         assert!(!is_same_place(&before, Some(&location("v", "b", "1m"))));
         assert!(!is_same_place(&before, None));
+        // One that became read-only or leads elsewhere is not looked through any further.
+        assert!(may_go_on(&before, Some(&before)));
+        assert!(!may_go_on(&before, Some(&location("u", "c", "1m"))));
+        let mut read_only = before.clone();
+        read_only["spec"]["accessMode"] = "ReadOnly".into();
+        assert!(!may_go_on(&before, Some(&read_only)));
         let look: Timestamp = "2026-11-21T02:00:00Z".parse().unwrap();
         let began = |at: &str| json!({"status": {"startTimestamp": at}});
         assert!(is_older(&began("2026-11-21T01:59:59Z"), look));

@@ -1,3 +1,4 @@
+use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
@@ -18,6 +19,7 @@ fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
         longer: None,
         stopped: None,
         going: None,
+        wanted: None,
     }
 }
 
@@ -174,6 +176,16 @@ async fn a_clock_that_jumped_removes_nothing() {
     assert_eq!(left(store, "later").await.len(), 5);
 }
 
+/// The first part of the journal of a restore of this backup.
+fn journal_of(backup: &str) -> Vec<u8> {
+    let header = format!(
+        r#"{{"format":"{}","backup":"{backup}","optionsHash":"x","started":"{}","spec":{{"backupName":"{backup}"}}}}"#,
+        crate::restore::journal::FORMAT,
+        Timestamp::now()
+    );
+    zstd::encode_all(header.as_bytes(), 1).unwrap()
+}
+
 #[tokio::test]
 async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
     let memory = Store::in_memory();
@@ -183,13 +195,8 @@ async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
     let now = Timestamp::now();
     let expired = Some(now - SignedDuration::from_hours(1));
     write(&location.store, "one", expired).await;
-    let header = format!(
-        r#"{{"format":"{}","backup":"one","optionsHash":"x","started":"{now}","spec":{{"backupName":"one"}}}}"#,
-        crate::restore::journal::FORMAT
-    );
-    let packed = zstd::encode_all(header.as_bytes(), 1).unwrap();
     let journal = "restores/r/journal-000000.jsonl.zst";
-    memory.put(journal, packed.into()).await.unwrap();
+    memory.put(journal, journal_of("one").into()).await.unwrap();
 
     let done = prune(&location, &at(now, false)).await.unwrap();
     assert!(
@@ -313,15 +320,70 @@ async fn one_that_is_being_deleted_costs_no_other_its_place() {
         let key = BackupKeys::new(&name(text)).marker();
         store.put(&key, marker.into()).await.unwrap();
     }
-    let going = [name("n7")].into();
+    let is_going = |backup: &Name| backup.as_str() == "n7";
     let options = PruneOptions {
         keep: Keep::Each(1),
-        going: Some(&going),
+        going: Some(Going(&is_going)),
         ..at(now, true)
     };
     let last = "it is expired, and the newest good backup of schedule nightly".to_owned();
     let would = [Pruned::Kept(name("n8"), last), Pruned::Expired(name("n9"))];
     assert_eq!(prune(&location, &options).await.unwrap(), would);
+}
+
+/// A look takes hours where there is much to remove: what happens in the middle of it is asked for just before each backup goes.
+#[tokio::test]
+async fn what_is_restored_or_removed_in_the_middle_of_a_look_is_seen_before_anything_goes() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let now = Timestamp::now();
+    let expired = Some(now - SignedDuration::from_hours(1));
+    for text in ["a", "b", "c"] {
+        write(store, text, expired).await;
+    }
+    for (text, days) in [("n9", 9), ("n2", 2)] {
+        write(store, text, None).await;
+        let marker = of_schedule(text, "nightly", "Completed", now, days);
+        let key = BackupKeys::new(&name(text)).marker();
+        store.put(&key, marker.into()).await.unwrap();
+    }
+    let newest = BackupKeys::new(&name("n2")).marker();
+    let wanted = |backup: &Name| {
+        let now_or_never = |done: Option<Result<()>>| done.unwrap().unwrap();
+        match backup.as_str() {
+            "a" => now_or_never(
+                store
+                    .put(
+                        "restores/r/journal-000000.jsonl.zst",
+                        journal_of("b").into(),
+                    )
+                    .now_or_never(),
+            ),
+            "n9" => now_or_never(store.delete(&newest).now_or_never()),
+            _ => {}
+        }
+        (backup.as_str() == "c").then(|| "later".to_owned())
+    };
+    let options = PruneOptions {
+        wanted: Some(Wanted(&wanted)),
+        ..at(now, false)
+    };
+    let kept =
+        |text: &str, why: &str| Pruned::Kept(name(text), format!("it is expired, and {why}"));
+    let done = [
+        Pruned::Expired(name("a")),
+        kept("b", "restore r has begun to read it and is not finished"),
+        kept("c", "restore later is to read it"),
+        kept(
+            "n9",
+            "n2 of its schedule, for whose sake it was to go, went or was written anew just now; the next look decides",
+        ),
+    ];
+    assert_eq!(prune(&location, &options).await.unwrap(), done);
+    let last = kept("n9", "the newest good backup of schedule nightly");
+    let done = prune(&location, &at(now, false)).await.unwrap();
+    assert_eq!(done[1..], [Pruned::Expired(name("c")), last]);
+    assert_eq!(left(store, "n9").await.len(), 5);
 }
 
 #[tokio::test]

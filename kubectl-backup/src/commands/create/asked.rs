@@ -207,6 +207,7 @@ impl AskedArgs {
             longer: None,
             stopped: None,
             going: None,
+            wanted: None,
         };
         let done = catalog::prune(location, &options).await?;
         for one in &done {
