@@ -70,6 +70,15 @@ pub fn parse(text: &str) -> Result<Option<BackupStorageLocation>> {
     let Some((scheme, _)) = text.split_once("://") else {
         return Ok(None);
     };
+    // A secret key may have a slash, where a URL's name and password end: what looks like them is found before it is read as a URL.
+    let place = text.split_once('?').map_or(text, |(place, _)| place);
+    let (_, place) = place.split_once("://").unwrap_or_default();
+    let keyed = place
+        .split_once(':')
+        .is_some_and(|(_, after)| after.contains('@'));
+    if keyed && scheme != "file" {
+        return Err(holds_keys());
+    }
     let url = Url::parse(text)
         .map_err(|e| Error::invalid(format!("location {text:?} is not a URL")).because(e))?;
     let named = !url.username().is_empty() || url.password().is_some();
@@ -86,9 +95,7 @@ pub fn parse(text: &str) -> Result<Option<BackupStorageLocation>> {
         .query_pairs()
         .any(|(name, value)| addresses.contains(&&*name) && value.contains('@'));
     if named || endpoint_named {
-        // Not repeated in the message: it may hold a secret.
-        return Err(Error::invalid("the location's URL holds a user name or keys")
-            .hint("keys come from --credentials-file, or from the provider's variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+        return Err(holds_keys());
     }
     if url.fragment().is_some() {
         return Err(Error::invalid(format!("location {text:?} has a fragment")));
@@ -117,6 +124,12 @@ pub fn parse(text: &str) -> Result<Option<BackupStorageLocation>> {
         spec,
         ..BackupStorageLocation::default()
     }))
+}
+
+/// Not repeated in the message: it may hold a secret.
+fn holds_keys() -> Error {
+    Error::invalid("the location's URL holds a user name or keys")
+        .hint("keys come from --credentials-file, or from the provider's variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 }
 
 fn decoded(text: &str, part: &str) -> Result<String> {
@@ -196,6 +209,23 @@ fn file(text: &str, url: &Url) -> Result<BackupStorageLocationSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_key_with_a_slash_is_not_repeated() {
+        for text in [
+            "s3://KEY:s3/cr3t@b/p",
+            "s3://KEY:12/s3cr3t@b",
+            "az://k:a/b/c@d?endpoint=x",
+        ] {
+            let error = parse(text).unwrap_err();
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let said = format!("{error} {}", cause.unwrap_or_default());
+            assert!(said.contains("holds a user name or keys"), "{said}");
+            assert!(!said.contains("cr3t"), "{said}");
+        }
+        assert!(parse("file:///srv/a:b@c").unwrap().is_some());
+        assert!(parse("s3://b/a@b").unwrap().is_some());
+    }
 
     #[test]
     fn a_bucket_with_everything_becomes_veleros_keys() {
