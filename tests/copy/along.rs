@@ -103,6 +103,17 @@ fn a_controller_makes_the_copies_that_its_location_asks_for_and_goes_on_until_th
             .iter()
             .all(|key| !key.ends_with("velero-backup.json"))
     );
+    // A copy that is tried again and again hinders no deletion.
+    served.backed_up("gone", "default");
+    served.wait("backups/gone", "told of", |object| {
+        object["metadata"]["annotations"]["kubectl-backup/copy-failed"].is_string()
+    });
+    served.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: DeleteBackupRequest, metadata: {{name: d, namespace: {NAMESPACE}}}, spec: {{backupName: gone}}}}"
+    ));
+    served.goes("backups/gone");
+    served.goes("deletebackuprequests/d");
+    assert_eq!(keys("main/backups/gone"), [""; 0]);
     proxy.clear_rules();
     let done = served.wait("backups/b", "copied", copied);
     assert!(done["metadata"]["annotations"]["kubectl-backup/copy-failed"].is_null());

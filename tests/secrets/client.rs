@@ -333,12 +333,16 @@ fn no_command_tells_a_secret_of_amazons() {
     let proxy = Proxy::start(minio.upstream());
     user.breaks_off("broken", &proxy, &file, &at(&proxy.url()));
     // Keys have no place in a URL, which is not repeated.
-    let url = format!(
-        "s3://{bucket}/p?endpoint=http://{}:{wrong}@127.0.0.1:1",
-        keys.access_key
-    );
-    let call = kubectl_backup(&["get", "--location", &url]).home(user.home.path());
-    user.witness.run(call, &[2]);
+    for url in [
+        format!("s3://{}:{wrong}@{bucket}/p", keys.access_key),
+        format!(
+            "s3://{bucket}/p?endpoint=http://{}:{wrong}@127.0.0.1:1",
+            keys.access_key
+        ),
+    ] {
+        let call = kubectl_backup(&["get", "--location", &url]).home(user.home.path());
+        user.witness.run(call, &[2]);
+    }
 
     // The other program: what it starts gets nothing of its variables.
     let etcd = Etcd::start();

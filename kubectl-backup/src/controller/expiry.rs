@@ -108,10 +108,7 @@ async fn collect(
                     object["spec"]["storageLocation"] == *place && phase(&object) == DELETING
                 })
             };
-            let wanted = |backup: &Name| {
-                object(&desk, backup.as_str(), &place)?;
-                reader(&desk, backup.as_str())
-            };
+            let wanted = |backup: &Name| restore_of(&desk, &place, backup);
             let options = PruneOptions {
                 now,
                 host: &desk.host,
@@ -172,6 +169,12 @@ fn is_worth_it(objects: &[Arc<Value>], keep: &BTreeMap<String, usize>, now: Time
 fn until(desk: &Desk, place: &str, backup: &Name) -> Option<Timestamp> {
     let object = object(desk, backup.as_str(), place)?;
     time(&object, "/status/expiration")
+}
+
+/// The restore that reads a backup of a location, or is to.
+fn restore_of(desk: &Desk, place: &str, backup: &Name) -> Option<String> {
+    object(desk, backup.as_str(), place)?;
+    reader(desk, backup.as_str())
 }
 
 /// Schedules of a location that keep so many. One that can not be followed counts too: what it keeps is not less for that.
