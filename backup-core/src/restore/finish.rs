@@ -64,7 +64,7 @@ pub(super) async fn finish(
     };
     let marker = serde_json::to_vec_pretty(&restore)
         .map_err(|e| Error::other("the record can not be written as JSON").because(e))?;
-    let none = Bytes::from(report::gzip(b"[]")?);
+    let none = report::gzip(b"[]")?;
     let files = [
         (keys.results(), record.results()?),
         (keys.resource_list(), record.resource_list()?),
@@ -103,10 +103,14 @@ async fn show(
     let there = store.find(&keys.marker(), LARGEST).await;
     let is_another = match &there {
         Ok(None) => false,
-        Ok(Some(bytes)) => serde_json::from_slice::<Restore>(bytes).map_or(true, |there| {
-            let hash = there.metadata.annotations.get(journal::ANNOTATION_OPTIONS);
-            hash.map(String::as_str) != Some(options_hash)
-        }),
+        Ok(Some(bytes)) => {
+            let there = serde_json::from_slice::<Restore>(bytes).ok();
+            let hash = there.and_then(|mut there| {
+                let annotations = &mut there.metadata.annotations;
+                annotations.remove(journal::ANNOTATION_OPTIONS)
+            });
+            hash.as_deref() != Some(options_hash)
+        }
         Err(e) => e.kind() == Kind::Corrupt,
     };
     if is_another {
