@@ -10,6 +10,7 @@ mod copy;
 mod diff;
 mod doctor;
 mod emulated;
+mod encryption;
 mod etcd;
 mod harness_itself;
 mod interop;

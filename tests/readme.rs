@@ -83,6 +83,9 @@ data: {greeting: hello}
         fs::write(home.join(file), bytes).unwrap();
     }
     let second = home.join("second").display().to_string();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/encryption");
+    fs::copy(keys.join("first.pub"), home.join("team.pub")).unwrap();
+    fs::copy(keys.join("first.key"), home.join("my.key")).unwrap();
     let mut all = commands("kubectl backup ");
     // Those of a hosted cluster, of schedules and of an installed controller have tests of their own.
     let elsewhere = [

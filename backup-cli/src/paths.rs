@@ -38,6 +38,11 @@ impl Paths {
         self.config.join("locations.yaml")
     }
 
+    /// The file with private keys that open encrypted backups.
+    pub fn identities(&self) -> PathBuf {
+        self.config.join("identities")
+    }
+
     /// The folder with workspaces, a file each.
     pub fn workspaces(&self) -> PathBuf {
         self.config.join("workspaces")

@@ -38,8 +38,9 @@ use crate::cluster::Cluster;
 use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
+use crate::layout::BackupKeys;
 use crate::location::Location;
-use crate::location::claim::{Claim, Purpose};
+use crate::location::claim::{Claim, Purpose, has_marker};
 use crate::location::guard;
 use crate::location::store::Upload;
 use crate::name::Name;
@@ -160,12 +161,15 @@ pub async fn create(
         );
     }
     location.signatures.may_write(&location.name)?;
+    // Wherever a backup is made: it is never a plain one where its location says for whom it is to be encrypted.
+    location.refuse_plain("backups that are made here")?;
     let log = Log::new(options.now);
     progress.step("asking the cluster what it serves");
     let gathered = tokio::select! {
         gathered = begin(cluster, location, options) => gathered?,
         () = cancelled(cancel.clone()) => return Err(interrupted(options.name.as_str())),
     };
+    refuse_other_of_name(location, &options.name).await?;
     // Short, and not to be left half done.
     let claim = Claim::take(
         &location.store,
@@ -184,6 +188,13 @@ pub async fn create(
     };
     let sealed = async {
         let gathered = Arc::new(gathered);
+        if let Some(files) = &location.key_files {
+            let keys = claim.keys();
+            claim.put(&keys.key(), files.key.clone()).await?;
+            claim
+                .put(&keys.recipients(), files.recipients.clone())
+                .await?;
+        }
         let applied = work.read(&gathered, cancel.clone()).await?;
         tokio::select! {
             sealed = work.seal(&gathered, applied) => sealed,
@@ -205,6 +216,25 @@ pub async fn create(
             Err(e)
         }
     }
+}
+
+/// A name is one backup's, encrypted or not.
+pub(crate) async fn refuse_other_of_name(location: &Location, name: &Name) -> Result<()> {
+    let store = &location.store;
+    let (other, how) = match store.is_vault() {
+        true => (store.outside(), "a plain one"),
+        false => (store.vault(None), "an encrypted one"),
+    };
+    if !has_marker(&other, &BackupKeys::new(name)).await? {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::AlreadyExists,
+        format!("backup {name} exists already, {how}"),
+    )
+    .hint(format!(
+        "choose another name, or remove it first: kubectl backup delete {name}"
+    )))
 }
 
 /// What a backup of everything would save of a cluster: its kinds, and of a LIST's answer the objects.

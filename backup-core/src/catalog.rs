@@ -22,7 +22,9 @@ pub use digests::{Digests, Verified, verify_files};
 pub use keep::Keep;
 pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
 pub(crate) use remove::store_time;
-pub use remove::{Going, Longer, PruneOptions, Pruned, Wanted, delete, delete_again, kept, prune};
+pub use remove::{
+    Going, Longer, PruneOptions, Pruned, Wanted, delete, delete_again, kept, prune, rekey,
+};
 pub use restores::{
     RestoreFile, UNKNOWN, being_restored, delete_restore, get_restore, kept_by_restore,
     list_restores, read_restore_file,
@@ -50,15 +52,43 @@ pub struct Entry {
     pub name: Name,
     /// Its marker, decoded.
     pub backup: Backup,
-    /// Its marker as written.
+    /// Its marker as written; of an encrypted one without its key, what stands of it in the clear.
     pub raw: Bytes,
+    /// Whether it is an encrypted one.
+    pub encrypted: bool,
 }
 
-/// All backups with a marker, sorted by start, newest last. Folders without a marker are passed over; a marker that can not be read is a warning.
+impl Entry {
+    /// Where its files are, to be listed and removed: of an encrypted one nothing can be read there.
+    pub fn store(&self, store: &Store) -> Store {
+        match self.encrypted {
+            true => store.vault(None),
+            false => store.clone(),
+        }
+    }
+}
+
+/// All backups with a marker, encrypted ones too, sorted by start, newest last. Folders without a marker are passed over; a marker that can not be read is a
+/// warning.
 ///
 /// # Errors
 /// The store's.
 pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
+    let (mut found, mut warnings) = list_one(store).await?;
+    if !store.is_vault() {
+        let (encrypted, more) = list_one(&store.vault(None)).await?;
+        found.extend(encrypted);
+        warnings.extend(more);
+    }
+    warnings.sort();
+    found.sort_by(|a, b| {
+        let start = |entry: &Entry| entry.backup.status.start_timestamp;
+        start(a).cmp(&start(b)).then_with(|| a.name.cmp(&b.name))
+    });
+    Ok((found, warnings))
+}
+
+async fn list_one(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
     let mut warnings = Vec::new();
     let mut names = Vec::new();
     for folder in store.folders(BACKUPS).await? {
@@ -70,7 +100,7 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
     let mut found = Vec::new();
     let mut read = stream::iter(names)
         .map(|name| async move {
-            let entry = find(store, &name).await;
+            let entry = find_one(store, &name).await;
             (name, entry)
         })
         .buffer_unordered(AT_A_TIME);
@@ -82,19 +112,21 @@ pub async fn list(store: &Store) -> Result<(Vec<Entry>, Vec<String>)> {
             Err(e) => return Err(e),
         }
     }
-    warnings.sort();
-    found.sort_by(|a, b| {
-        let start = |entry: &Entry| entry.backup.status.start_timestamp;
-        start(a).cmp(&start(b)).then_with(|| a.name.cmp(&b.name))
-    });
     Ok((found, warnings))
 }
 
-/// One backup; nothing where it has no marker.
+/// One backup, plain or encrypted; nothing where it has no marker.
 ///
 /// # Errors
 /// The store's; `Corrupt`, where the marker is none of this folder's.
 pub async fn find(store: &Store, name: &Name) -> Result<Option<Entry>> {
+    match find_one(store, name).await? {
+        None if !store.is_vault() => find_one(&store.vault(None), name).await,
+        found => Ok(found),
+    }
+}
+
+async fn find_one(store: &Store, name: &Name) -> Result<Option<Entry>> {
     let key = BackupKeys::new(name).marker();
     let Some(raw) = store.find(&key, LARGEST_MARKER).await? else {
         return Ok(None);
@@ -112,6 +144,7 @@ pub async fn find(store: &Store, name: &Name) -> Result<Option<Entry>> {
         name: name.clone(),
         backup,
         raw,
+        encrypted: store.is_vault(),
     }))
 }
 

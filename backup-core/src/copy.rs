@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::watch;
 
 use crate::archive::write::Sink as _;
-use crate::backup::cancelled;
+use crate::backup::{cancelled, refuse_other_of_name};
 use crate::catalog::{self, Digests, Entry, LARGEST_MARKER};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::{BackupKeys, PROBES};
@@ -112,6 +112,9 @@ pub async fn copy(
         )
         .hint("its accessMode says so; name another one with --to"));
     }
+    // A copy has the bytes of what is copied: it can not be encrypted on its way.
+    target.refuse_plain("copies")?;
+    refuse_other_of_name(target, &options.name).await?;
     progress.step("looking at the backup");
     // Neither what would not be read where it is, nor what would not be read where it goes.
     let here = signature::check(source, &options.name).await?;
@@ -172,6 +175,12 @@ pub async fn copy(
 async fn gather(source: &Location, name: &Name) -> Result<Plan> {
     let store = &source.store;
     let entry = catalog::get(store, name).await?;
+    if entry.encrypted {
+        return Err(Error::invalid(format!(
+            "backup {name} is encrypted, and encrypted backups are not copied yet: the copy would be a plain one"
+        ))
+        .hint("make a second one with `kubectl backup create` in a location with recipients"));
+    }
     if catalog::is_at_work(&entry.backup) {
         return Err(Error::other(format!(
             "backup {name} is in phase {}: it is not finished",

@@ -18,10 +18,70 @@ pub const BACKUPS: &str = "backups/";
 pub const RESTORES: &str = "restores/";
 
 /// Folder of objects that are written to try a location, or to read its clock, and removed at once.
-pub const PROBES: &str = "plugins/kubectl-backup/";
+pub const PROBES: &str = "plugins/kubectl-backup/probes/";
+
+/// What stands before [`BACKUPS`] where encrypted backups are.
+pub const VAULT: &str = "plugins/kubectl-backup/";
 
 /// Folder of all snapshots of etcd, with its slash: a folder per cluster in it, and in these one per snapshot.
 pub const ETCD_SNAPSHOTS: &str = "plugins/etcd-launcher/";
+
+const MARKER: &str = "velero-backup.json";
+const KEY: &str = "key.age";
+const RECIPIENTS: &str = "recipients.txt";
+
+/// What stands in a vault in the place of a backup's marker.
+const MANIFEST: &str = "manifest.json";
+
+/// Where a file of `backups/` stands in a vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// The marker: a part in the clear, the whole encrypted in it.
+    Manifest(String),
+    /// As it is.
+    Clear(String),
+    /// Encrypted.
+    Encrypted(String),
+}
+
+impl Sealed {
+    /// Where a key of [`BACKUPS`] stands.
+    pub fn of(key: &str) -> Self {
+        let (folder, file) = key.rsplit_once('/').unwrap_or(("", key));
+        let is_direct = folder.matches('/').count() == 1;
+        if is_direct && file == MARKER {
+            Self::Manifest(format!("{VAULT}{folder}/{MANIFEST}"))
+        } else if is_direct
+            && (BackupKeys::claim_run(file).is_some() || BackupKeys::is_of_key(file))
+        {
+            Self::Clear(format!("{VAULT}{key}"))
+        } else {
+            Self::Encrypted(format!("{VAULT}{key}.age"))
+        }
+    }
+
+    /// What stands there, by its key in the vault; nothing for what no backup of ours puts there.
+    pub fn back(stands: &str) -> Option<(String, Self)> {
+        let key = stands.strip_prefix(VAULT)?;
+        let (folder, file) = key.rsplit_once('/')?;
+        let key = match file.strip_suffix(".age") {
+            _ if file == MANIFEST => format!("{folder}/{MARKER}"),
+            Some(file) if !BackupKeys::is_of_key(&format!("{file}.age")) => {
+                format!("{folder}/{file}")
+            }
+            _ => key.to_owned(),
+        };
+        let sealed = Self::of(&key);
+        (sealed.key() == stands).then_some((key, sealed))
+    }
+
+    /// The key in the vault, below the location's prefix.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Manifest(key) | Self::Clear(key) | Self::Encrypted(key) => key,
+        }
+    }
+}
 
 /// The keys of one backup.
 #[derive(Clone, Debug)]
@@ -50,7 +110,7 @@ impl BackupKeys {
 
     /// The marker: its existence is the backup's. Plain JSON.
     pub fn marker(&self) -> String {
-        self.file("velero-backup.json")
+        self.file(MARKER)
     }
 
     /// The claim of one run.
@@ -75,9 +135,26 @@ impl BackupKeys {
         self.file("index.jsonl.zst")
     }
 
+    /// The key of an encrypted backup, encrypted for its recipients.
+    pub fn key(&self) -> String {
+        self.file(KEY)
+    }
+
+    /// Who they are, in short.
+    pub fn recipients(&self) -> String {
+        self.file(RECIPIENTS)
+    }
+
+    /// Whether this file (without folder) stands beside an encrypted backup's files and is none of them.
+    pub fn is_of_key(file: &str) -> bool {
+        file == KEY || file == RECIPIENTS
+    }
+
     /// Whether this key (below the prefix) is a file that a backup of ours consists of.
     pub fn is_known(&self, key: &str) -> bool {
         [
+            self.key(),
+            self.recipients(),
             self.marker(),
             self.archive(),
             self.index(),
@@ -329,6 +406,41 @@ mod tests {
             assert!(!SnapshotKeys::is_data(other), "{other}");
         }
         assert!(!SnapshotKeys::is_upload("manifest.json"));
+    }
+
+    #[test]
+    fn every_file_of_a_backup_has_one_place_in_a_vault_and_what_is_no_ones_has_none() {
+        for (key, stands) in [
+            ("backups/a/velero-backup.json", "backups/a/manifest.json"),
+            ("backups/a/claim-1.json", "backups/a/claim-1.json"),
+            ("backups/a/key.age", "backups/a/key.age"),
+            ("backups/a/recipients.txt", "backups/a/recipients.txt"),
+            ("backups/a/a.tar.gz", "backups/a/a.tar.gz.age"),
+            ("backups/a/SHA256SUMS", "backups/a/SHA256SUMS.age"),
+            ("backups/a/manifest.json", "backups/a/manifest.json.age"),
+            (
+                "backups/a/x/velero-backup.json",
+                "backups/a/x/velero-backup.json.age",
+            ),
+        ] {
+            let stands = format!("{VAULT}{stands}");
+            assert_eq!(Sealed::of(key).key(), stands);
+            assert_eq!(
+                Sealed::back(&stands),
+                Some((key.to_owned(), Sealed::of(key)))
+            );
+        }
+        for odd in [
+            "backups/a/velero-backup.json",
+            "backups/a/velero-backup.json.age",
+            "backups/a/claim-1.json.age",
+            "backups/a/recipients.txt.age",
+            "backups/a/other",
+            "backups/a/key",
+        ] {
+            assert_eq!(Sealed::back(&format!("{VAULT}{odd}")), None, "{odd}");
+        }
+        assert!(!PROBES.starts_with(&format!("{VAULT}{BACKUPS}")));
     }
 
     #[test]

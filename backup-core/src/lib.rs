@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod cluster;
 pub mod copy;
 pub mod credential_plugin;
+pub mod crypt;
 pub mod definitions;
 pub mod discovery;
 pub mod error;

@@ -20,12 +20,16 @@ pub mod store;
 pub(crate) mod trial;
 mod upload;
 pub mod url;
+pub mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use bytes::Bytes;
+
 use crate::api::{AccessMode, BackupStorageLocation, BackupStorageLocationSpec};
 use crate::catalog::distance;
+use crate::crypt::{BackupKey, Recipients, SecretString};
 use crate::error::{Error, Result};
 use crate::signature::{self, Signatures, VERIFY_KEYS};
 
@@ -46,6 +50,36 @@ pub struct Location {
     pub shared_with_velero: bool,
     /// How its backups are signed.
     pub signatures: Signatures,
+    /// Where backups that are made there are encrypted: what is written beside each of them.
+    pub key_files: Option<KeyFiles>,
+}
+
+/// What stands beside an encrypted backup, so that its recipients can read it.
+#[derive(Clone, Debug)]
+pub struct KeyFiles {
+    /// `key.age`
+    pub key: Bytes,
+    /// `recipients.txt`
+    pub recipients: Bytes,
+}
+
+impl KeyFiles {
+    /// The key of a backup, for these recipients.
+    ///
+    /// # Errors
+    /// A passphrase that is not there.
+    pub fn new(
+        recipients: &Recipients,
+        key: &BackupKey,
+        passphrase: Option<&SecretString>,
+    ) -> Result<Self> {
+        let mut names = recipients.fingerprints().join("\n");
+        names.push('\n');
+        Ok(Self {
+            key: recipients.wrap(key, passphrase)?,
+            recipients: names.into(),
+        })
+    }
 }
 
 impl Location {
@@ -60,7 +94,68 @@ impl Location {
             store: Store::in_memory(),
             shared_with_velero: false,
             signatures: Signatures::default(),
+            key_files: None,
         }
+    }
+
+    /// The same for one backup that is to be made, with a fresh key for these recipients: what is written of it is encrypted.
+    ///
+    /// # Errors
+    /// A passphrase that is not there; a location whose backups are signed.
+    pub fn sealed(
+        &self,
+        recipients: &Recipients,
+        passphrase: Option<&SecretString>,
+    ) -> Result<Self> {
+        if self.signatures.sign.is_some() || !self.signatures.keys.is_empty() {
+            return Err(Error::invalid(format!(
+                "backups in location {:?} are signed, and encrypted backups can not be signed yet",
+                self.name
+            ))
+            .hint("use a location, or a prefix, of its own for encrypted backups"));
+        }
+        let key = BackupKey::generate();
+        Ok(Self {
+            store: self.store.vault(Some(&key)),
+            key_files: Some(KeyFiles::new(recipients, &key, passphrase)?),
+            ..self.clone()
+        })
+    }
+
+    /// The same to read one encrypted backup. Nothing is written beside it: the record of a restore would tell in the clear what is in it.
+    #[must_use]
+    pub fn opened(&self, key: Option<&BackupKey>) -> Self {
+        let mut opened = Self {
+            store: self.store.vault(key),
+            ..self.clone()
+        };
+        opened.spec.spec.access_mode = Some(AccessMode::ReadOnly);
+        opened
+    }
+
+    /// Its encrypted backups in the place of its plain ones, without any key: to list, delete and prune.
+    #[must_use]
+    pub fn vault(&self) -> Self {
+        Self {
+            store: self.store.vault(None),
+            key_files: None,
+            ..self.clone()
+        }
+    }
+
+    /// Errors where its backups are to be encrypted, for what can not be.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the location.
+    pub fn refuse_plain(&self, what: &str) -> Result<()> {
+        if self.key_files.is_some() || Recipients::of_location(&self.spec)?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "location {} has recipients, and {what} can not be encrypted yet",
+            self.name
+        ))
+        .hint("whole backups are encrypted by `kubectl backup create`; use a location without recipients (annotation kubectl-backup/recipients) for the rest"))
     }
 
     /// Whether its spec says that nothing may be written.
@@ -169,6 +264,7 @@ pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<L
         store: Store::new(backend, prefix, read_only),
         shared_with_velero: false,
         signatures,
+        key_files: None,
     })
 }
 

@@ -9,9 +9,11 @@ use owo_colors::OwoColorize;
 
 use crate::commands::{
     completion, contents, controller, copy, create, delete, describe, diff, doctor, download, etcd,
-    get, install, location, logs, prune, restore, schedule, status, uninstall, verify, version,
+    get, install, location, logs, prune, rekey, restore, schedule, status, uninstall, verify,
+    version,
 };
 use crate::connection::ConnectionArgs;
+use crate::encryption::IdentityArgs;
 use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Color;
 
@@ -44,6 +46,9 @@ pub(crate) struct GlobalArgs {
     /// Where backups live.
     #[command(flatten)]
     pub(crate) location: LocationArgs,
+    /// Who opens encrypted backups.
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
     /// Namespace of the cluster's Velero: of its schedules and policies, of the rewrites that restores take, and of its locations, used where you have none of your own; no other one is looked in [default: velero; for locations kubectl-backup, then velero]
     #[arg(
         long,
@@ -119,6 +124,7 @@ pub(crate) enum Command {
     Copy(copy::CopyArgs),
     Delete(delete::DeleteArgs),
     Prune(prune::PruneArgs),
+    Rekey(rekey::RekeyArgs),
     /// Bring backups back into a cluster
     #[command(subcommand)]
     Restore(restore::RestoreCommand),
@@ -172,7 +178,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
     (
         "Keep the place tidy",
-        &["copy", "delete", "prune", "location"],
+        &["copy", "delete", "prune", "rekey", "location"],
     ),
     (
         "The controller in a cluster",

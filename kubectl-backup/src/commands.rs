@@ -16,6 +16,7 @@ pub(crate) mod install;
 pub(crate) mod location;
 pub(crate) mod logs;
 pub(crate) mod prune;
+pub(crate) mod rekey;
 pub(crate) mod restore;
 pub(crate) mod schedule;
 pub(crate) mod status;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Copy(args) => copy::run(&context, args).await,
         Command::Delete(args) => delete::run(&context, args).await,
         Command::Prune(args) => prune::run(&context, args).await,
+        Command::Rekey(args) => rekey::run(&context, args).await,
         Command::Restore(command) => restore::run(&context, command).await,
         Command::Schedule(args) => schedule::run(&context, args).await,
         Command::Location(command) => location::run(&context, command).await,

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 
 use crate::cli::GlobalArgs;
+use crate::encryption::IdentityArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::interrupt::interrupted;
 use backup_cli::locations::{self, Choice, LocationArgs, Source, file};
@@ -218,6 +219,11 @@ impl Context {
     /// Credentials and CA as the flags give them, for `location create`.
     pub(crate) fn location_args(&self) -> &LocationArgs {
         &self.global.location
+    }
+
+    /// Who opens encrypted backups, as the flags say.
+    pub(crate) fn identity_args(&self) -> &IdentityArgs {
+        &self.global.identity
     }
 
     /// The sources of locations, in the order in which they are asked, and why those of the cluster are not among them.

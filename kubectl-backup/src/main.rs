@@ -6,6 +6,7 @@ mod completion;
 mod connection;
 mod context;
 mod controller;
+mod encryption;
 mod flags;
 mod in_cluster;
 mod install;

@@ -179,7 +179,7 @@ impl Installed {
     /// Every object of the bucket, its size and digest, but for a check of the location, which takes its files away again.
     fn bucket(&self) -> BTreeMap<String, (usize, String)> {
         let mut all = self.minio.contents("backups", "");
-        all.retain(|key, _| !key.contains("/plugins/kubectl-backup/check-"));
+        all.retain(|key, _| !key.contains("/plugins/kubectl-backup/probes/"));
         all
     }
 

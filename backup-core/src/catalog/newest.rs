@@ -183,6 +183,7 @@ mod tests {
                 name: name.parse().unwrap(),
                 backup,
                 raw: Bytes::new(),
+                encrypted: false,
             }
         };
         rows.iter().enumerate().map(entry).collect()

@@ -11,13 +11,14 @@ use tokio::sync::{Mutex, watch};
 use super::keep::{self, Fate, Group, Keep, Row};
 use super::restores::being_restored;
 use super::{AT_A_TIME, absent, find, is_ours, is_there, read_all};
+use crate::crypt::LARGEST_KEY_FILE;
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
 use crate::location::claim::{self, Claim, Folder, Purpose, has_marker, is_stale, read_claim};
 use crate::location::guard::{self, Guard};
 use crate::location::kept::Kept;
-use crate::location::{Location, Store};
+use crate::location::{KeyFiles, Location, Store};
 use crate::name::Name;
 use crate::retention::State;
 
@@ -70,6 +71,52 @@ pub async fn delete_again(store: &Store, name: &Name, host: &str, owner: &str) -
         )));
     }
     remove_all(claim, name).await
+}
+
+/// Writes the key of an encrypted backup anew in the place of `opened`, and reads back what stands then. The data is not touched.
+///
+/// # Errors
+/// `NotFound`, where the backup was removed meanwhile; another key file than the one that was opened; the store's.
+pub async fn rekey(store: &Store, name: &Name, opened: &[u8], files: &KeyFiles) -> Result<()> {
+    let (vault, keys) = (store.vault(None), BackupKeys::new(name));
+    let before = vault.get(&keys.key(), LARGEST_KEY_FILE).await?;
+    if before != opened {
+        return Err(Error::other(format!(
+            "the key of backup {name} was written anew while it was opened: nothing was changed"
+        ))
+        .hint("somebody else is at work on it; look with `kubectl backup describe`, and run the command again"));
+    }
+    vault.put(&keys.key(), files.key.clone()).await?;
+    let stands = vault.get(&keys.key(), LARGEST_KEY_FILE).await;
+    if !matches!(&stands, Ok(stands) if *stands == files.key) {
+        let why = match stands {
+            Err(e) => e,
+            Ok(_) => Error::other("the store did not keep what was written"),
+        };
+        if let Err(back) = vault.put(&keys.key(), before).await {
+            return Err(why
+                .context(format!(
+                    "the new key of backup {name} could not be read back, and its old one could not be put back ({}): either may stand",
+                    back.sentence()
+                ))
+                .hint("keep the old identity and the new one; run the command again with both"));
+        }
+        return Err(why.context(format!(
+            "backup {name} has its old key again: the new one could not be read back"
+        )));
+    }
+    vault
+        .put(&keys.recipients(), files.recipients.clone())
+        .await?;
+    if !has_marker(&vault, &keys).await? {
+        // A deletion was quicker: it removes its files once.
+        vault.delete(&keys.key()).await?;
+        vault.delete(&keys.recipients()).await?;
+        return Err(Error::not_found(format!(
+            "backup {name} was deleted by somebody else just now"
+        )));
+    }
+    Ok(())
 }
 
 /// What the bucket keeps of a backup that is removed: its marker and its archive were written at its end and at its beginning.
@@ -207,6 +254,20 @@ impl std::fmt::Debug for Longer<'_> {
 /// # Errors
 /// Where the clocks differ by over 5 minutes, and the store's.
 pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Vec<Pruned>> {
+    let plain = Location {
+        store: location.store.outside(),
+        ..location.clone()
+    };
+    let mut done = prune_one(&plain, options).await?;
+    let vault = location.vault();
+    // No clock is asked for what is not there.
+    if !vault.store.folders(BACKUPS).await?.is_empty() {
+        done.extend(prune_one(&vault, options).await?);
+    }
+    Ok(done)
+}
+
+async fn prune_one(location: &Location, options: &PruneOptions<'_>) -> Result<Vec<Pruned>> {
     let PruneOptions {
         now,
         dry_run,

@@ -177,6 +177,29 @@ async fn the_same_place_by_another_name_is_no_second_one() {
 }
 
 #[tokio::test]
+async fn neither_is_an_encrypted_backup_copied_plain_nor_a_plain_one_where_all_are_to_be_encrypted()
+{
+    let recipient = include_str!("../../../tests/fixtures/encryption/first.pub");
+    let recipients = crate::crypt::Recipients::parse([recipient]).unwrap();
+    let (source, target) = (Location::in_memory("a"), Location::in_memory("b"));
+    let sealed = source.sealed(&recipients, None).unwrap();
+    let keys = BackupKeys::new(&name());
+    let whole = marker("Completed", "");
+    sealed.store.put(&keys.marker(), whole).await.unwrap();
+    // Whether its key is there or not.
+    for source in [&source, &source.vault(), &sealed] {
+        let refused = copied(source, &target).await.unwrap_err();
+        assert!(refused.to_string().contains("is encrypted"), "{refused}");
+    }
+    let mut target = target;
+    let annotations = &mut target.spec.metadata.annotations;
+    annotations.insert(crate::crypt::RECIPIENTS.to_owned(), recipient.to_owned());
+    let refused = copied(&made("c").await, &target).await.unwrap_err();
+    assert!(refused.to_string().contains("has recipients"), "{refused}");
+    assert_eq!(all(&target).await, []);
+}
+
+#[tokio::test]
 async fn a_location_of_another_cluster_takes_no_copy() {
     let source = made("a").await;
     let target = Location::in_memory("b");

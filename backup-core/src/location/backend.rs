@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 
 use super::kept::Kept;
 use super::store::{Created, Entry};
+use crate::crypt::file::Sealing;
 use crate::error::Error;
 
 /// All parts of an upload but the last have this size: some stores want them equal.
@@ -113,6 +114,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// An address by which anybody may read an object for so long; nothing where the store has no such thing.
     async fn signed(&self, _key: &str, _for: Duration) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
+
+    /// How what is uploaded in parts is sealed before it is cut into them; nothing where it goes as it is. [`Backend::put`] seals by itself.
+    fn sealing(&self, _key: &str) -> Result<Option<Sealing>, Error> {
         Ok(None)
     }
 

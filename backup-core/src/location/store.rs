@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use super::backend::{Backend, Failure, Reading};
 use super::kept::Kept;
 pub use super::upload::{Upload, Uploaded};
+use super::vault::Vault;
 use crate::archive::read::Source;
+use crate::crypt::BackupKey;
 use crate::error::{Error, Kind, Result};
 
 /// Objects below a prefix.
@@ -25,6 +27,8 @@ pub struct Store {
     /// Empty, or ending with a slash.
     prefix: Arc<str>,
     read_only: bool,
+    /// Where this shows the location's encrypted backups: what it shows them of.
+    outside: Option<Arc<dyn Backend>>,
 }
 
 /// An object in a listing.
@@ -118,7 +122,36 @@ impl Store {
                 format!("{prefix}/").into()
             },
             read_only,
+            outside: None,
         }
+    }
+
+    /// The location's plain backups; itself, where it shows those.
+    pub fn outside(&self) -> Self {
+        match &self.outside {
+            Some(outside) => Self {
+                backend: outside.clone(),
+                outside: None,
+                ..self.clone()
+            },
+            None => self.clone(),
+        }
+    }
+
+    /// The location's encrypted backups in the place of its plain ones: without the key of a backup, what stands of it in the clear. One key fits one backup.
+    pub fn vault(&self, key: Option<&BackupKey>) -> Self {
+        let outside = self.outside().backend;
+        let vault = Vault::new(outside.clone(), self.prefix.clone(), key.cloned());
+        Self {
+            backend: Arc::new(vault),
+            outside: Some(outside),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it shows the location's encrypted backups.
+    pub fn is_vault(&self) -> bool {
+        self.outside.is_some()
     }
 
     /// A store in this process's memory, which ends with it; for tests.

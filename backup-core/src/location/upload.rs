@@ -11,6 +11,7 @@ use super::backend::{Failure, PART, SMALL_PART};
 use super::claim::{Lease, UploadId};
 use super::store::{Patience, Store, repeat};
 use crate::archive::write::Sink;
+use crate::crypt::file::Sealing;
 use crate::error::{Error, Kind, Result};
 
 /// Parts that are being sent at a time.
@@ -44,6 +45,8 @@ pub struct Upload {
     part: usize,
     in_flight: usize,
     buffer: BytesMut,
+    /// Where it is encrypted on its way; begun with the first part.
+    sealing: Option<Sealing>,
     id: Option<String>,
     parts: Vec<Option<String>>,
     sending: JoinSet<Result<(usize, String), Failure>>,
@@ -129,6 +132,7 @@ impl Upload {
             part: PART,
             in_flight: IN_FLIGHT,
             buffer: BytesMut::new(),
+            sealing: None,
             id: None,
             parts: Vec::new(),
             sending: JoinSet::new(),
@@ -148,9 +152,34 @@ impl Upload {
         self.lease.as_ref().map_or(Ok(()), |lease| lease.alive())
     }
 
-    async fn take(&mut self, mut bytes: Bytes) -> Result<()> {
+    async fn take(&mut self, bytes: Bytes) -> Result<()> {
         self.digest.update(&bytes);
         self.bytes += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() >= self.part {
+            self.seal().await?;
+        }
+        match &mut self.sealing {
+            Some(sealing) => {
+                let sealed = sealing.seal(bytes)?;
+                self.gather(sealed).await
+            }
+            None => self.gather(bytes).await,
+        }
+    }
+
+    /// From now on it goes in parts: where it is to be encrypted, all of it is, from its first byte on. What is smaller the store encrypts.
+    async fn seal(&mut self) -> Result<()> {
+        if self.sealing.is_none()
+            && let Some(mut sealing) = self.store.backend.sealing(&self.full)?
+        {
+            let first = sealing.seal(std::mem::take(&mut self.buffer).freeze())?;
+            self.sealing = Some(sealing);
+            self.gather(first).await?;
+        }
+        Ok(())
+    }
+
+    async fn gather(&mut self, mut bytes: Bytes) -> Result<()> {
         while self.buffer.len() + bytes.len() >= self.part {
             let piece = bytes.split_to(self.part - self.buffer.len());
             self.buffer.extend_from_slice(&piece);
@@ -249,6 +278,12 @@ impl Upload {
     async fn end(&mut self) -> Result<()> {
         if self.failed {
             return Err(Error::other(format!("the upload of {} failed", self.key)));
+        }
+        if self.id.is_some() {
+            self.seal().await?;
+        }
+        if let Some(sealing) = self.sealing.take() {
+            self.gather(sealing.finish()?).await?;
         }
         let rest = std::mem::take(&mut self.buffer).freeze();
         let Some(id) = self.id.clone() else {

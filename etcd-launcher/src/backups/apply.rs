@@ -156,6 +156,7 @@ async fn take_it(
     location: &Location,
     cancel: watch::Receiver<bool>,
 ) -> Result<(Manifest, String)> {
+    location.refuse_plain("snapshots of etcd")?;
     let access = gather::access(&shared.args)?;
     let endpoints = gather::endpoints(&shared.args, &access).await?;
     let mut options = Options::new(

@@ -69,7 +69,7 @@ pub(crate) async fn run(context: &Context, args: CopyArgs) -> Result<Exit> {
     let target = context
         .other_location(&args.to, args.to_credentials_file, args.to_cacert)
         .await?;
-    let (place, entry) = context.find_backup(&name).await?;
+    let (place, entry) = context.look_up_backup(&name).await?;
     let source = &place.location;
     refuse_same(source, &target)?;
     ui.note(&format!(

@@ -19,6 +19,7 @@ use clap::Args;
 
 use self::asked::AskedArgs;
 use crate::context::Context;
+use crate::encryption::RecipientArgs;
 use crate::flags::{self, DryRun, FilterArgs};
 use crate::in_cluster::InClusterArgs;
 use crate::many::{self, ManyArgs};
@@ -35,6 +36,7 @@ Examples:
   kubectl backup create web -n shop --selector app=web
   kubectl backup create --from-schedule nightly --keep 7
   kubectl backup create --dry-run=client --exclude-namespaces kube-system
+  kubectl backup create --recipients-file team.pub
   kubectl backup create --contexts prod-eu,prod-us --location offsite
   kubectl backup create --in-cluster=auto";
 
@@ -135,6 +137,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
     #[command(flatten)]
+    recipients: RecipientArgs,
+    #[command(flatten)]
     in_cluster: InClusterArgs,
     #[command(flatten)]
     many: ManyArgs,
@@ -194,6 +198,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         None => context.location_to_write().await?,
     };
     sign::ready(&mut location, args.signing_key_file.as_deref())?;
+    let (location, recipients) = context.sealed(location, &args.recipients)?;
     ui.note(&format!(
         "backing up {} of context {:?} ({}) to {}",
         scope(args, &options),
@@ -201,7 +206,14 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         cluster.server(),
         locations::place_and_endpoint(&location.spec)
     ));
+    if !recipients.is_empty() {
+        ui.note(&format!(
+            "encrypted for {}; Velero can not read it",
+            recipients.fingerprints().join(", ")
+        ));
+    }
     if location.shared_with_velero
+        && recipients.is_empty()
         && let Some(warning) = short_lived(&options)
     {
         ui.warn(&warning);

@@ -1,9 +1,9 @@
 //! `delete`: removes backups from their location.
 
 use backup_core::catalog::{self, Entry, Here, Maker};
-use backup_core::location::Location;
 use backup_core::location::guard::Guard;
 use backup_core::location::kept::Kept;
+use backup_core::location::{Location, Store};
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
 use clap::Args;
@@ -41,6 +41,8 @@ pub(crate) struct DeleteArgs {
 /// A backup that goes.
 struct Going {
     name: Name,
+    /// Where its files are.
+    store: Store,
     /// Whose it is, where it is not known to be this cluster's and no guard says so.
     other: Option<String>,
     /// What its bucket keeps of it; nothing where it does not tell.
@@ -85,9 +87,14 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
                 .ui
                 .warn(&format!("backup/{} is of {other}", entry.name));
         }
-        refuse_leaks(context, &location, &args, &entry.name).await?;
-        let kept = kept(context, &location, &args, &entry.name).await?;
+        let store = entry.store(&location.store);
+        // An encrypted one is ours: nothing of it is elsewhere.
+        if !entry.encrypted {
+            refuse_leaks(context, &location, &args, &entry.name).await?;
+        }
+        let kept = kept(context, &store, &args, &entry.name).await?;
         going.push(Going {
+            store,
             name: entry.name,
             other,
             kept,
@@ -99,9 +106,12 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     let agreed = args.removal.agreed(&context.ui, &question)?;
-    for Going { name, kept, .. } in &going {
+    for Going {
+        name, store, kept, ..
+    } in &going
+    {
         if agreed {
-            catalog::delete(&location.store, name, &context.host()).await?;
+            catalog::delete(store, name, &context.host()).await?;
         }
         let how = match kept {
             Some(kept) if kept.is_locked(context.now) => {
@@ -174,11 +184,11 @@ async fn refuse_leaks(
 /// What the bucket keeps of it; what is locked, or may be, is hidden only where that is asked for.
 async fn kept(
     context: &Context,
-    location: &Location,
+    store: &Store,
     args: &DeleteArgs,
     name: &Name,
 ) -> Result<Option<Kept>> {
-    match catalog::kept(&location.store, name).await {
+    match catalog::kept(store, name).await {
         Ok(kept) if kept.is_locked(context.now) && !args.force => Err(Error::new(
             Kind::Forbidden,
             format!("backup {:?} is {kept}: the bucket keeps it", name.as_str()),

@@ -4,7 +4,6 @@ pub(crate) mod sections;
 
 use std::collections::BTreeMap;
 
-use backup_core::Error;
 use backup_core::archive::index::Index;
 use backup_core::archive::row::ResourceRow;
 use backup_core::catalog::{self, Entry};
@@ -13,6 +12,7 @@ use backup_core::location::Store;
 use backup_core::location::claim::STALE;
 use backup_core::name::Name;
 use backup_core::records::{self, ClaimSeen, Results, Volume};
+use backup_core::{Error, Kind};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -62,7 +62,10 @@ struct Known {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
-    /// The marker, with every field another tool wrote.
+    /// Whether it is encrypted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
+    /// The marker, with every field another tool wrote; of an encrypted one that is not opened what stands in the clear.
     backup: Value,
     results: Results,
     /// What became of each resource type.
@@ -121,9 +124,26 @@ fn document(shown: &Shown) -> Document<'_, &Known> {
 
 async fn look(context: &Context, args: &DescribeArgs) -> Result<Shown> {
     let name = flags::known_name(&args.name)?;
-    let (place, entry) = context.find_backup(&name).await?;
+    let (place, entry) = context.look_up_backup(&name).await?;
     let details = args.details || args.output == Format::Wide;
-    let known = gather(context, &place, &entry, details).await?;
+    let opened = context.unlocked(place.clone(), entry.clone()).await;
+    let (place, entry, known) = match opened {
+        Ok((place, entry)) => {
+            let known = gather(context, &place, &entry, details).await?;
+            (place, entry, known)
+        }
+        // What stands in the clear can be shown to anybody.
+        Err(e) if e.error().kind() == Kind::Unauthorized => {
+            context.ui.note(&e.error().sentence());
+            let place = Place {
+                location: place.location.opened(None),
+                ..place
+            };
+            let known = in_the_clear(context, &place, &entry).await?;
+            (place, entry, known)
+        }
+        Err(e) => return Err(e),
+    };
     let text = text(context, &place, &entry, &known, details);
     Ok(Shown { known, text })
 }
@@ -139,6 +159,19 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
     };
     let volumes = records::volumes(store, &entry.name).await?;
     Ok(Known {
+        results: records::results(store, &keys.results()).await?,
+        resources,
+        volumes: volumes.list,
+        volumes_unread: volumes.unread,
+        resource_list,
+        ..in_the_clear(context, place, entry).await?
+    })
+}
+
+/// What needs no key.
+async fn in_the_clear(context: &Context, place: &Place, entry: &Entry) -> Result<Known> {
+    Ok(Known {
+        encrypted: entry.encrypted,
         name: entry.name.to_string(),
         storage_location: place.location.name.clone(),
         url: locations::place(&place.location.spec),
@@ -147,12 +180,12 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
             None => place.cluster.as_ref().map(|uid| context.label(uid)),
         },
         backup: marker(entry)?,
-        results: records::results(store, &keys.results()).await?,
-        resources,
-        volumes: volumes.list,
-        volumes_unread: volumes.unread,
-        claims: records::claims(store, &entry.name).await?,
-        resource_list,
+        results: Results::default(),
+        resources: Vec::new(),
+        volumes: Vec::new(),
+        volumes_unread: Vec::new(),
+        claims: records::claims(&place.location.store, &entry.name).await?,
+        resource_list: BTreeMap::new(),
     })
 }
 
@@ -170,6 +203,9 @@ fn text(
     text.map("Annotations", &meta.annotations);
     if let Some(cluster) = &known.cluster {
         text.field(0, "Cluster", cluster);
+    }
+    if known.encrypted {
+        text.field(0, "Encrypted", "yes");
     }
     text.gap();
     sections::phase(&mut text, &entry.backup, &known.results);
@@ -203,7 +239,10 @@ async fn outcomes(store: &Store, entry: &Entry) -> Result<Vec<ResourceRow>> {
 async fn unfinished(context: &Context, name: &Name) -> Result<Option<Exit>> {
     let mut found = None;
     for place in context.every_place().await? {
-        for claim in records::claims(&place.location.store, name).await? {
+        let store = &place.location.store;
+        let mut claims = records::claims(store, name).await?;
+        claims.extend(records::claims(&store.vault(None), name).await?);
+        for claim in claims {
             context.ui.line(&format!(
                 "backup/{name} is not there; {}",
                 claim_line(&claim, context)

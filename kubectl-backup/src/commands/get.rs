@@ -102,7 +102,8 @@ async fn look(
         }
     }
     for name in &args.names {
-        found.push(context.find_backup(&flags::known_name(name)?).await?);
+        let name = flags::known_name(name)?;
+        found.push(context.look_up_backup(&name).await?);
     }
     Ok((found, of_all))
 }
@@ -159,6 +160,8 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
         "STORAGE-LOCATION",
         "SELECTOR",
     ];
+    let with_encrypted = found.iter().any(|(_, entry)| entry.encrypted);
+    titles.extend(with_encrypted.then_some("ENCRYPTED"));
     titles.extend(wide.then_some("OBJECTS"));
     titles.extend(with_cluster.then_some("CLUSTER"));
     let mut table = Table::new(&titles, output.no_headers);
@@ -180,6 +183,9 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
             place.location.name.clone(),
             selectors(spec.label_selector.as_ref(), &spec.or_label_selectors),
         ];
+        if with_encrypted {
+            row.push(if entry.encrypted { "yes" } else { "no" }.to_owned());
+        }
         if wide {
             row.push(
                 status

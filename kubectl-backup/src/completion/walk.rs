@@ -241,7 +241,7 @@ impl<'c> Walk<'c> {
     /// What a name on a command line means depends on the command.
     fn named(&self, arg: &Arg) -> Next {
         let names = match self.path.as_slice() {
-            ["describe" | "logs" | "contents" | "download" | "verify" | "copy"]
+            ["describe" | "logs" | "contents" | "download" | "verify" | "copy" | "rekey"]
                 if arg.get_id() == "name" =>
             {
                 Names::Backups

@@ -150,11 +150,20 @@ impl Context {
             .collect()
     }
 
-    /// A backup by its name.
+    /// A backup by its name, to be read: an encrypted one with its key.
+    ///
+    /// # Errors
+    /// As [`Context::look_up_backup`]; an encrypted one that no identity opens.
+    pub(crate) async fn find_backup(&self, name: &Name) -> Result<(Place, Entry)> {
+        let (place, entry) = self.look_up_backup(name).await?;
+        self.unlocked(place, entry).await
+    }
+
+    /// A backup by its name; of an encrypted one what stands in the clear.
     ///
     /// # Errors
     /// `NotFound`; a name that several clusters' folders have.
-    pub(crate) async fn find_backup(&self, name: &Name) -> Result<(Place, Entry)> {
+    pub(crate) async fn look_up_backup(&self, name: &Name) -> Result<(Place, Entry)> {
         let mut found = Vec::new();
         let mut missed = Vec::new();
         let places = self.every_place().await?;
@@ -282,7 +291,7 @@ impl Context {
             }
             .into());
         };
-        Ok((place, newest))
+        self.unlocked(place, newest).await
     }
 
     /// What tells the backups in a place that are this cluster's own from others. Who may not ask its Velero does not learn what that knows, and is

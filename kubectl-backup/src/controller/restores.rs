@@ -174,8 +174,15 @@ fn judge(
         (backup, _) => {
             let found = backups.iter().find(|object| name(object) == backup);
             if found.is_none() {
+                let sealed = places.iter().any(|place| place.has_recipients);
+                let hint = match sealed {
+                    true => {
+                        "; an encrypted one is brought back by `kubectl backup restore create` alone, for a controller has no identity"
+                    }
+                    false => "",
+                };
                 wrong.push(format!(
-                    "error retrieving backup: backup {backup:?} not found"
+                    "error retrieving backup: backup {backup:?} not found{hint}"
                 ));
             }
             found
@@ -304,6 +311,7 @@ mod tests {
             name: "main".to_owned(),
             is_default: true,
             is_read_only: true,
+            has_recipients: false,
             is_available,
         }]
     }

@@ -404,6 +404,7 @@ mod tests {
             name: "b".parse().unwrap(),
             backup: serde_json::from_value(raw.clone()).unwrap(),
             raw: raw.to_string().into(),
+            encrypted: false,
         }
     }
 

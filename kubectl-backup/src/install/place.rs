@@ -9,6 +9,7 @@ use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs, REPLICATE_TO, SIGNING_KEY_FILE};
 use backup_core::Error;
 use backup_core::api::{BackupStorageLocation, SecretKey};
+use backup_core::crypt::RECIPIENTS;
 use backup_core::location::{Credentials, credentials_file, leads_elsewhere};
 use backup_core::signature::VERIFY_KEYS;
 use base64::Engine as _;
@@ -66,6 +67,10 @@ pub(crate) fn of(
     }
     let annotations = &location.metadata.annotations;
     for (key, why) in [
+        (
+            RECIPIENTS,
+            "its backups are encrypted, which a controller can not do yet",
+        ),
         (
             VERIFY_KEYS,
             "its backups have to be signed, and the controller has no key to sign with",
@@ -308,6 +313,17 @@ mod tests {
     fn held(piece: &Piece) -> String {
         let cloud = piece.object["data"][KEY].as_str().unwrap();
         String::from_utf8(STANDARD.decode(cloud).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_location_whose_backups_are_encrypted_is_not_for_a_controller() {
+        let mut sealed = location("s3://b/p");
+        sealed.metadata.name = "sealed".to_owned();
+        let annotations = &mut sealed.metadata.annotations;
+        annotations.insert(RECIPIENTS.to_owned(), "age1".to_owned());
+        let given = LocationArgs::default();
+        let refused = of(sealed, &given, None, &environment(&[]), "ns").unwrap_err();
+        assert!(refused.error().sentence().contains("encrypted"));
     }
 
     #[test]

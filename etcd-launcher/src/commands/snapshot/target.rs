@@ -134,6 +134,7 @@ impl Place {
             None => (of_flag("--name", Name::foreign(&generated(now)))?, true),
         };
         let opened = location.open(&spec)?;
+        opened.refuse_plain("snapshots of etcd")?;
         Ok(Self {
             url: locations::place(&spec),
             target: Target::Snapshot {

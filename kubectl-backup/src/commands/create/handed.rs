@@ -2,6 +2,7 @@
 
 use backup_core::Kind;
 use backup_core::api::{API_VERSION, Backup};
+use backup_core::crypt::RECIPIENTS;
 use backup_core::signature::VERIFY_KEYS;
 use serde_json::Value;
 
@@ -59,6 +60,7 @@ fn unfit(context: &Context, args: &CreateArgs) -> Option<String> {
         (args.expires.is_some(), "--expires"),
         (never, "--ttl never"),
         (args.signing_key_file.is_some(), "--signing-key-file"),
+        (args.recipients.is_given(), "--recipient"),
     ];
     let said = cases.into_iter().find(|(given, _)| *given);
     let said = said.map(|(_, flag)| format!("a Backup can not say {flag}"));
@@ -77,6 +79,11 @@ fn remembered(context: &Context) -> Option<String> {
     if has(SIGNING_KEY_FILE) || has(VERIFY_KEYS) {
         return Some(format!(
             "location {name:?} has its backups signed, and a controller has no key"
+        ));
+    }
+    if has(RECIPIENTS) {
+        return Some(format!(
+            "location {name:?} has its backups encrypted, which a controller can not do yet"
         ));
     }
     has(REPLICATE_TO).then(|| {

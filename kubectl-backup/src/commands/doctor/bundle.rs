@@ -170,7 +170,8 @@ impl Bundle<'_> {
 
     /// What one of them said; of what can not be read the other half is told all the same.
     async fn said(&mut self, location: &Location, entry: &Entry) {
-        let (store, keys) = (&location.store, BackupKeys::new(&entry.name));
+        let store = &entry.store(&location.store);
+        let keys = BackupKeys::new(&entry.name);
         let mut missing = |what: &str, why: &dyn std::fmt::Display| {
             let line = format!("backup {}: {what}: {why}", entry.name);
             self.missing.push(line);

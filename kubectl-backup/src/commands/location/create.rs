@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use backup_core::api::{API_VERSION, AccessMode, BackupStorageLocation};
+use backup_core::crypt::RECIPIENTS;
+use backup_core::signature::VERIFY_KEYS;
 use backup_core::{Error, Kind, location};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,9 +15,12 @@ use super::ChangeArgs;
 use super::copies::CopiesArgs;
 use super::signing::SigningArgs;
 use crate::context::Context;
+use crate::encryption::RecipientArgs;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
-use backup_cli::locations::{self, CREDENTIALS_FILE, EXTERNAL_ID, ROLE_ARN};
+use backup_cli::locations::{
+    self, CREDENTIALS_FILE, EXTERNAL_ID, REPLICATE_TO, ROLE_ARN, SIGNING_KEY_FILE,
+};
 use backup_cli::output::{self, Format};
 
 const EXAMPLES: &str = "\
@@ -26,6 +31,7 @@ Examples:
   kubectl backup location create minio --provider aws --bucket backups --config s3Url=https://minio:9000,s3ForcePathStyle=true --cacert ca.pem
   kubectl backup location create google --provider gcp --bucket backups --credentials-file ./key.json
   kubectl backup location create azure --provider azure --bucket container --config storageAccount=account --credentials-file ./credentials
+  kubectl backup location create sealed --provider aws --bucket backups --config region=us-east-1 --recipients-file team.pub
   kubectl backup location create disk --provider local --bucket /mnt/backups --replicate-to offsite
   kubectl backup location create signed --provider local --bucket /mnt/backups --signing-key-file backups.key --verify-key backups.pub";
 
@@ -76,6 +82,8 @@ pub(crate) struct CreateArgs {
     role: RoleArgs,
     #[command(flatten)]
     copies: CopiesArgs,
+    #[command(flatten)]
+    recipients: RecipientArgs,
     /// Whether anything may be written
     #[arg(
         long,
@@ -248,8 +256,43 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
     args.role.put(&mut location)?;
     args.signing.put(&mut location)?;
     args.copies.put(&mut location)?;
+    remember(&args.recipients, &mut location)?;
+    refuse_beside_recipients(&location)?;
     secure(context, &mut location)?;
     Ok(location)
+}
+
+/// For whom every backup there is encrypted, where that is said.
+pub(super) fn remember(given: &RecipientArgs, location: &mut BackupStorageLocation) -> Result<()> {
+    if given.is_given() {
+        let lines = given.read()?.to_lines();
+        let annotations = &mut location.metadata.annotations;
+        annotations.insert(RECIPIENTS.to_owned(), lines);
+    }
+    Ok(())
+}
+
+/// What is not built for encrypted backups is refused where it is asked for, not when a backup is made.
+pub(super) fn refuse_beside_recipients(location: &BackupStorageLocation) -> Result<()> {
+    let annotations = &location.metadata.annotations;
+    if !annotations.contains_key(RECIPIENTS) {
+        return Ok(());
+    }
+    for (key, what) in [
+        (SIGNING_KEY_FILE, "signed"),
+        (VERIFY_KEYS, "signed"),
+        (REPLICATE_TO, "copied"),
+    ] {
+        if annotations.contains_key(key) {
+            return Err(refused(
+                &format!(
+                    "the location has recipients, and encrypted backups can not be {what} yet"
+                ),
+                "use a location of its own, with another prefix, for encrypted backups",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Credentials and CA as the flags give them, where they do; of credentials only the path is kept.

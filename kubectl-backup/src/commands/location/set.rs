@@ -4,9 +4,10 @@ use clap::Args;
 
 use super::ChangeArgs;
 use super::copies::CopiesArgs;
-use super::create::{Mode, RoleArgs, secure};
+use super::create::{Mode, RoleArgs, refuse_beside_recipients, remember, secure};
 use super::signing::SigningArgs;
 use crate::context::Context;
+use crate::encryption::RecipientArgs;
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_core::Error;
@@ -33,6 +34,8 @@ pub(crate) struct SetArgs {
     role: RoleArgs,
     #[command(flatten)]
     copies: CopiesArgs,
+    #[command(flatten)]
+    recipients: RecipientArgs,
     /// Whether anything may be written
     #[arg(long, value_enum, value_name = "MODE", ignore_case = true)]
     access_mode: Option<Mode>,
@@ -50,11 +53,11 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     let given = context.location_args();
     let secured = given.cacert.is_some() || given.credentials_file.is_some();
     let secured = secured || args.role.is_given() || args.signing.is_given();
-    let secured = secured || args.copies.is_given();
+    let secured = secured || args.copies.is_given() || args.recipients.is_given();
     if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
         return Err(CommandError::usage(
             Error::invalid("nothing to set is named")
-                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --signing-key-file, --verify-key, --credentials-file or --cacert"),
+                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --recipient, --signing-key-file, --verify-key, --credentials-file or --cacert"),
         ));
     }
     let mut unknown = Vec::new();
@@ -91,6 +94,8 @@ fn change(context: &Context, args: &SetArgs, all: &mut [BackupStorageLocation]) 
     args.role.put(location)?;
     args.signing.put(location)?;
     args.copies.put(location)?;
+    remember(&args.recipients, location)?;
+    refuse_beside_recipients(location)?;
     secure(context, location)?;
     // Nothing is kept that could not be opened.
     context.open(location)?;

@@ -135,7 +135,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     }
     let report = restore(context, &args, &meant).await?;
     print(context, &args, &report)?;
-    tell(context, &report);
+    tell(context, &meant, &report);
     Ok(exit(&report))
 }
 
@@ -374,7 +374,7 @@ fn print(context: &Context, args: &CreateArgs, report: &RestoreReport) -> Result
 }
 
 /// Tells what is missing and what to do next.
-fn tell(context: &Context, report: &RestoreReport) {
+fn tell(context: &Context, meant: &Meant, report: &RestoreReport) {
     let ui = &context.ui;
     let name = &report.restore.metadata.name;
     let [created, updated, skipped, failed] = report.counts;
@@ -391,6 +391,13 @@ fn tell(context: &Context, report: &RestoreReport) {
     }
     for warning in &report.warnings {
         ui.warn(warning);
+    }
+    if meant.entry.encrypted {
+        ui.note(&format!(
+            "the record of this restore names what was encrypted: it is in {} alone",
+            context.paths.state().display()
+        ));
+        return;
     }
     let (program, flag) = (&context.program, context.flags_again());
     ui.note(&format!(

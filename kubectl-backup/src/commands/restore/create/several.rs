@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, args: &CreateArgs, many: &Many) -> Re
     let mut exits = Vec::new();
     let done = many::then(&found, |member, ready| async move {
         let report = restore(&member.context, &ready.args, &ready.meant).await?;
-        tell(&member.context, &report);
+        tell(&member.context, &ready.meant, &report);
         Ok(report)
     });
     for (member, done) in done.await {

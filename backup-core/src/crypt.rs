@@ -1,0 +1,22 @@
+//! Encryption of backups on this machine, with age: for whom ([`Recipients`]), by whom ([`Identities`]), one key per backup ([`BackupKey`]), and files sealed
+//! for that key alone. Knows no bucket: what of a location is sealed is [`vault`](crate::location::vault)'s. Keys and passphrases are in no output and in no
+//! error. The layout and what it protects are in docs/encryption.md.
+
+pub(crate) mod file;
+mod identities;
+mod key;
+mod recipients;
+
+pub use age::secrecy::SecretString;
+pub use identities::Identities;
+pub use key::{BackupKey, LARGEST_KEY_FILE};
+pub use recipients::{PASSPHRASE, RECIPIENTS, Recipients};
+
+/// The work factor of scrypt that is written, and the largest one that is tried: whoever may write to the bucket chooses it.
+const WORK: u8 = 18;
+const MOST_WORK: u8 = 20;
+/// The same of a user's own identity file.
+const MOST_WORK_OF_OWN: u8 = 22;
+
+#[cfg(test)]
+mod tests;
