@@ -18,3 +18,15 @@ mod restores;
 mod schedules;
 
 pub(crate) use harness::served::{NAMESPACE, PATIENT, Served};
+
+/// The smallest application: a namespace and what is in it.
+const SHOP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: shop, labels: {app: web}}
+data: {a: b}
+";

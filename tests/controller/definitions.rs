@@ -4,7 +4,7 @@ use harness::run::kubectl_backup;
 use harness::velero;
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, PATIENT, Served};
+use super::{NAMESPACE, PATIENT, SHOP, Served};
 
 /// A schema without its descriptions.
 fn bare(schema: &Value) -> Value {
@@ -138,17 +138,6 @@ spec:
 
 /// What `velero install` of 1.14.1 brings; where it is from: tests/fixtures/README.md.
 const OLD: &str = include_str!("../fixtures/velero-1.14.1.json");
-
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: settings, namespace: shop}
-data: {a: b}
-";
 
 /// What makes definitions what they are, by name, as they stand in the cluster.
 fn standing(served: &Served) -> Vec<(String, Value)> {

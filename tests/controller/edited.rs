@@ -8,18 +8,7 @@ use harness::proxy::{Action, Gate, Match, Proxy, RequestParts};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, PATIENT, Served};
-
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: settings, namespace: shop}
-data: {a: b}
-";
+use super::{NAMESPACE, PATIENT, SHOP, Served};
 
 /// Whether a request asks for the objects that a backup holds.
 fn reads(parts: &RequestParts) -> bool {

@@ -2,18 +2,7 @@
 
 use serde_json::json;
 
-use super::{NAMESPACE, Served};
-
-const SHOP: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: settings, namespace: shop, labels: {app: web}}
-data: {a: b}
-";
+use super::{NAMESPACE, SHOP, Served};
 
 #[test]
 fn veleros_command_restores_and_looks_at_it() {
