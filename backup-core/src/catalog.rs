@@ -3,6 +3,8 @@
 mod digests;
 mod keep;
 mod newest;
+mod prune;
+mod rekey;
 mod remove;
 mod restores;
 
@@ -21,10 +23,10 @@ pub(crate) use digests::read_digests;
 pub use digests::{Digests, Verified, verify_files};
 pub use keep::Keep;
 pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
-pub(crate) use remove::store_time;
-pub use remove::{
-    Going, Longer, PruneOptions, Pruned, Wanted, delete, delete_again, kept, prune, rekey,
-};
+pub(crate) use prune::store_time;
+pub use prune::{Going, Longer, PruneOptions, Pruned, Wanted, prune};
+pub use rekey::rekey;
+pub use remove::{delete, delete_again, kept};
 pub use restores::{
     RestoreFile, UNKNOWN, being_restored, delete_restore, get_restore, kept_by_restore,
     list_restores, read_restore_file,

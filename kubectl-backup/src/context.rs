@@ -107,12 +107,18 @@ impl Context {
         global.connection.context = Some(context.to_owned());
         global.connection.is_one_of_several = true;
         global.location.location = location;
+        let ui = Arc::new(self.ui.labelled(name));
+        self.with_flags(ui, Some(name.to_owned()), global)
+    }
+
+    /// The same command as if other flags had been given: nothing that is known from those of before is kept.
+    fn with_flags(&self, ui: Arc<Ui>, member: Option<String>, global: GlobalArgs) -> Self {
         Self {
-            ui: Arc::new(self.ui.labelled(name)),
+            ui,
             now: self.now,
             paths: self.paths.clone(),
             program: self.program.clone(),
-            member: Some(name.to_owned()),
+            member,
             stop: Arc::clone(&self.stop),
             global,
             connecting: connecting::Connecting::default(),

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::location::Location;
-use tokio::sync::OnceCell;
 
-use super::{Context, connecting};
+use super::Context;
 use backup_cli::error::Result;
 use backup_cli::locations::LocationArgs;
 
@@ -38,19 +37,6 @@ impl Context {
     fn with_location(&self, location: LocationArgs) -> Self {
         let mut global = self.global.clone();
         global.location = location;
-        Self {
-            ui: Arc::clone(&self.ui),
-            now: self.now,
-            paths: self.paths.clone(),
-            program: self.program.clone(),
-            member: self.member.clone(),
-            stop: Arc::clone(&self.stop),
-            global,
-            connecting: connecting::Connecting::default(),
-            cluster: OnceCell::new(),
-            identity: OnceCell::new(),
-            objects: OnceCell::new(),
-            kkp: OnceCell::new(),
-        }
+        self.with_flags(Arc::clone(&self.ui), self.member.clone(), global)
     }
 }
