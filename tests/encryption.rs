@@ -1,5 +1,7 @@
 //! Encrypted backups: nobody reads them without a key, and with one they are backups like any other.
 
+mod secrets_only;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

@@ -48,6 +48,11 @@
 //!    and uncompressed size of frame 5 (u64 each; all little endian), the 32 bytes of the SHA-256 of frame 5 as compressed, and the 8
 //!    bytes `KBINDEX1`. A decompressor passes over it.
 //!
+//! # Secrets apart: `secrets.tar.gz.age` and `secrets.index.jsonl.zst.age`
+//! Where Secrets alone are encrypted, they are in an archive and an index of their own, of these same forms, each one an age file for the backup's key. Its
+//! index has one resource, `secrets`, and `"salt"` in its header: 128 random bits, for the digest of its table of contents stands in the marker. The other
+//! index has no object of `secrets`; its line of that resource has `"count":0` and in `"apart"` how many there are.
+//!
 //! Each digest covers the next: trailer, table of contents, frames, and with them members and bodies. One read of the file's end finds
 //! everything. A reader refuses a `format` it does not know, and ignores keys and kinds of frames it does not know.
 
@@ -70,6 +75,9 @@ mod tests;
 
 /// The name of this form of index, and its version.
 pub const FORMAT: &str = "kubectl-backup.index/1";
+
+/// The resource that can stand apart from the rest of a backup, encrypted.
+pub const SECRETS: &str = "secrets";
 
 /// No body is larger. (etcd refuses objects of a few MiB.)
 pub const LARGEST_BODY: u64 = 64 << 20;

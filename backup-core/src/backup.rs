@@ -4,6 +4,7 @@ mod apply;
 mod budget;
 mod gather;
 mod names;
+mod outgoing;
 mod page;
 mod page_size;
 mod plan;
@@ -15,6 +16,7 @@ mod scheduled;
 #[cfg(test)]
 pub(crate) mod server;
 mod volumes;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,11 +28,14 @@ use self::apply::{Applied, Apply};
 pub(crate) use self::gather::EXCLUDE_LABEL;
 use self::gather::Gathered;
 use self::names::gzip;
+use self::outgoing::Outgoing;
 use self::page::{Keep, Pick};
 pub(crate) use self::page::{Passed, PassedOver};
 use self::point_in_time::Patience;
 use self::report::{Facts, Log};
+use crate::apart::Apart;
 use crate::api::{Backup, BackupSpec};
+use crate::archive::SECRETS;
 use crate::archive::pack::Item;
 use crate::archive::row::{Outcome, ResourceRow};
 use crate::catalog::Digests;
@@ -39,10 +44,9 @@ use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::layout::BackupKeys;
-use crate::location::Location;
 use crate::location::claim::{Claim, Purpose, has_marker};
 use crate::location::guard;
-use crate::location::store::Upload;
+use crate::location::{Location, hex};
 use crate::name::Name;
 use crate::progress::Progress;
 
@@ -188,7 +192,11 @@ pub async fn create(
     };
     let sealed = async {
         let gathered = Arc::new(gathered);
-        if let Some(files) = &location.key_files {
+        if let Some(files) = location
+            .key_files
+            .as_ref()
+            .filter(|_| location.apart.is_none())
+        {
             let keys = claim.keys();
             claim.put(&keys.key(), files.key.clone()).await?;
             claim
@@ -349,7 +357,7 @@ impl Work<'_> {
         &self,
         gathered: &Arc<Gathered>,
         cancel: tokio::sync::watch::Receiver<bool>,
-    ) -> Result<Applied<Upload, Upload>> {
+    ) -> Result<Applied<Outgoing, Outgoing>> {
         let Self {
             options,
             claim,
@@ -367,8 +375,23 @@ impl Work<'_> {
             ),
         );
         let plan = plan::plan(gathered, options.single_namespace);
-        let archive = claim.upload(&claim.keys().archive()).await?;
-        let index = claim.upload(&claim.keys().index()).await?.slim();
+        let keys = claim.keys();
+        let archive = Outgoing::plain(claim.upload(&keys.archive()).await?);
+        let index = Outgoing::plain(claim.upload(&keys.index()).await?.slim());
+        let apart = match (&self.location.apart, &self.location.key_files) {
+            (Some(key), Some(files)) if plan.lists(SECRETS) => {
+                claim.put(&keys.secrets_key(), files.key.clone()).await?;
+                let names = files.recipients.clone();
+                claim.put(&keys.secrets_recipients(), names).await?;
+                let archive = claim.upload(&keys.secrets_archive()).await?.slim();
+                let index = claim.upload(&keys.secrets_index()).await?.slim();
+                Some((
+                    Outgoing::sealed(archive, key)?,
+                    Outgoing::sealed(index, key)?,
+                ))
+            }
+            _ => None,
+        };
         Apply {
             cluster: self.cluster,
             gathered: Arc::clone(gathered),
@@ -378,7 +401,7 @@ impl Work<'_> {
             patience: Patience::default(),
             progress: self.progress,
         }
-        .run(plan, options.name.as_str(), archive, index)
+        .run(plan, options.name.as_str(), archive, index, apart)
         .await
     }
 
@@ -386,7 +409,7 @@ impl Work<'_> {
     async fn seal(
         &self,
         gathered: &Gathered,
-        applied: Applied<Upload, Upload>,
+        applied: Applied<Outgoing, Outgoing>,
     ) -> Result<(Bytes, BackupReport)> {
         let Self {
             options,
@@ -404,12 +427,28 @@ impl Work<'_> {
             revision,
             seen,
             names,
+            apart,
         } = applied;
         progress.step("writing the side files");
         let (archive, index) = futures::join!(archive.finish(), index.finish());
         let mut digests = Digests::new()
             .add(&keys.archive(), &archive?.sha256)
             .add(&keys.index(), &index?.sha256);
+        let (mut objects, mut bytes) = (totals.objects, totals.bytes);
+        let mut told = None;
+        if let (Some(apart), Some(key)) = (apart, &self.location.apart) {
+            let (archive, index) = futures::join!(apart.archive.finish(), apart.index.finish());
+            digests = digests
+                .add(&keys.secrets_archive(), &archive?.sha256)
+                .add(&keys.secrets_index(), &index?.sha256);
+            objects += apart.totals.objects;
+            bytes += apart.totals.bytes;
+            told = Some(Apart {
+                count: apart.totals.objects,
+                key: key.public(),
+                index: hex(&apart.totals.seal),
+            });
+        }
 
         let findings = report::judge(options, gathered, &rows, revision, &seen);
         for row in &rows {
@@ -426,12 +465,14 @@ impl Work<'_> {
         log.line(
             "info",
             &format!(
-                "{}: {} objects, {} bytes of archive",
+                "{}: {objects} objects, {bytes} bytes of archive",
                 findings.phase(),
-                totals.objects,
-                totals.bytes
             ),
         );
+        if let Some(told) = &told {
+            let text = format!("{} secrets are encrypted apart", told.count);
+            log.line("info", &text);
+        }
         let backup = report::marker(
             options,
             gathered,
@@ -440,7 +481,8 @@ impl Work<'_> {
                 location: &self.location.name,
                 context: self.cluster.context(),
                 revision,
-                objects: totals.objects,
+                objects,
+                apart: told.as_ref(),
                 completed: log.now(),
             },
         );
@@ -479,7 +521,7 @@ impl Work<'_> {
             warnings: findings.warnings.sentences(),
             volumes_not_saved: findings.not_saved,
             volumes_left_out: findings.left_out,
-            archive_bytes: totals.bytes,
+            archive_bytes: bytes,
         };
         Ok((marker, report))
     }

@@ -11,6 +11,7 @@ mod restores;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::apart::Apart;
 use crate::api::{Backup, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys};
@@ -68,6 +69,48 @@ impl Entry {
             false => store.clone(),
         }
     }
+
+    /// The Secrets that stand apart from the rest of it, encrypted.
+    ///
+    /// # Errors
+    /// `Corrupt`, where the marker says that there are some, and not what.
+    pub fn apart(&self) -> Result<Option<Apart>> {
+        match self.encrypted {
+            true => Ok(None),
+            false => Apart::of(&self.backup),
+        }
+    }
+
+    /// Where the key of what is encrypted of it stands; nothing of a plain backup.
+    ///
+    /// # Errors
+    /// As [`Entry::apart`].
+    pub fn key_place(&self, store: &Store) -> Result<Option<KeyPlace>> {
+        let keys = BackupKeys::new(&self.name);
+        if self.encrypted {
+            return Ok(Some(KeyPlace {
+                store: store.vault(None),
+                key: keys.key(),
+                recipients: keys.recipients(),
+            }));
+        }
+        Ok(self.apart()?.map(|_| KeyPlace {
+            store: store.outside(),
+            key: keys.secrets_key(),
+            recipients: keys.secrets_recipients(),
+        }))
+    }
+}
+
+/// Where the key of an encrypted backup, or of a plain one's Secrets, stands.
+#[derive(Clone)]
+pub struct KeyPlace {
+    /// As it stands in the bucket.
+    pub store: Store,
+    /// The key, encrypted for its recipients.
+    pub key: String,
+    /// Who they are, in short.
+    pub recipients: String,
 }
 
 /// All backups with a marker, encrypted ones too, sorted by start, newest last. Folders without a marker are passed over; a marker that can not be read is a

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::archive::write::Sink as _;
 use crate::backup::{cancelled, refuse_other_of_name};
 use crate::catalog::{self, Digests, Entry, LARGEST_MARKER};
+use crate::crypt::{Encrypt, LARGEST_KEY_FILE};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::{BackupKeys, PROBES};
 use crate::location::claim::{Claim, Folder, Purpose};
@@ -70,6 +71,8 @@ struct Plan {
     files: Vec<File>,
     /// SHA256SUMS and its signature, as they stand, with their keys.
     seals: Vec<(String, Bytes)>,
+    /// Whether its Secrets are encrypted apart.
+    apart: bool,
     warnings: Vec<String>,
 }
 
@@ -112,14 +115,16 @@ pub async fn copy(
         )
         .hint("its accessMode says so; name another one with --to"));
     }
-    // A copy has the bytes of what is copied: it can not be encrypted on its way.
-    target.refuse_plain("copies")?;
     refuse_other_of_name(target, &options.name).await?;
     progress.step("looking at the backup");
     // Neither what would not be read where it is, nor what would not be read where it goes.
     let here = signature::check(source, &options.name).await?;
     let there = signature::check_for(&source.store, target, &options.name).await?;
     let mut plan = gather(source, &options.name).await?;
+    // A copy has the bytes of what is copied: it can not be encrypted on its way.
+    if !(plan.apart && Encrypt::of_location(&target.spec)? == Some(Encrypt::Secrets)) {
+        target.refuse_plain("copies")?;
+    }
     let sums = plan.seals.first().map(|(_, bytes)| bytes);
     for vouched in here.iter().chain(&there) {
         vouched.is(&plan.entry, sums)?;
@@ -222,7 +227,11 @@ async fn ours(store: &Store, keys: &BackupKeys, entry: Entry, found: Folder) -> 
     if digests.of(&marker) != Some(sha256(&entry.raw).as_str()) {
         return Err(damaged(&name, &format!("{marker} is not what was written")));
     }
-    let files = listed(&name, keys, &digests, &found)?;
+    let mut files = listed(&name, keys, &digests, &found)?;
+    let apart = entry.apart()?;
+    if apart.is_some() {
+        files.extend(of_secrets_key(&name, keys, &found)?);
+    }
     let mut seals = vec![(keys.digests(), bytes)];
     if let Some(signature) = store.find(&keys.signature(), LARGEST_SIGNATURE).await? {
         seals.push((keys.signature(), signature));
@@ -243,8 +252,29 @@ async fn ours(store: &Store, keys: &BackupKeys, entry: Entry, found: Folder) -> 
         entry,
         files,
         seals,
+        apart: apart.is_some(),
         warnings,
     })
+}
+
+/// The key of encrypted Secrets and for whom it is: no digest is kept of them, for they are written anew for other recipients.
+fn of_secrets_key(name: &Name, keys: &BackupKeys, found: &Folder) -> Result<Vec<File>> {
+    [keys.secrets_key(), keys.secrets_recipients()]
+        .into_iter()
+        .map(|key| {
+            let there = found.files.iter().find(|one| one.key == key);
+            let there = there.ok_or_else(|| damaged(name, &format!("{key} is missing")))?;
+            if there.size > LARGEST_KEY_FILE {
+                let why = format!("{key} has {} bytes, which no such file has", there.size);
+                return Err(damaged(name, &why));
+            }
+            Ok(File {
+                key,
+                size: there.size,
+                sha256: None,
+            })
+        })
+        .collect()
 }
 
 /// The files that SHA256SUMS names, all of which have to be there.
@@ -288,6 +318,7 @@ fn foreign(keys: &BackupKeys, entry: Entry, found: Folder) -> Plan {
             })
             .collect(),
         seals: Vec::new(),
+        apart: false,
         warnings: Vec::new(),
     }
 }
@@ -359,10 +390,12 @@ async fn stands(source: &Location, target: &Location, plan: &Plan) -> Result<boo
         .map(|file| (&file.key, file.size))
         .chain(seals.map(|(key, bytes)| (key, bytes.len() as u64)));
     for (key, size) in wanted {
+        // Each place may have given its key to others since.
+        let rekeyed = [keys.secrets_key(), keys.secrets_recipients()].contains(key);
         if !found
             .files
             .iter()
-            .any(|file| file.key == *key && file.size == size)
+            .any(|file| file.key == *key && (file.size == size || rekeyed))
         {
             return Err(other(&format!("{key} is missing there, or another one")));
         }

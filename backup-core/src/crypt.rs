@@ -5,11 +5,13 @@
 pub(crate) mod file;
 mod identities;
 mod key;
+mod mode;
 mod recipients;
 
 pub use age::secrecy::SecretString;
 pub use identities::Identities;
 pub use key::{BackupKey, LARGEST_KEY_FILE};
+pub use mode::{ENCRYPT, Encrypt};
 pub use recipients::{PASSPHRASE, RECIPIENTS, Recipients};
 
 /// The work factor of scrypt that is written, and the largest one that is tried: whoever may write to the bucket chooses it.

@@ -29,6 +29,10 @@ pub const ETCD_SNAPSHOTS: &str = "plugins/etcd-launcher/";
 const MARKER: &str = "velero-backup.json";
 const KEY: &str = "key.age";
 const RECIPIENTS: &str = "recipients.txt";
+const SECRETS_ARCHIVE: &str = "secrets.tar.gz.age";
+const SECRETS_INDEX: &str = "secrets.index.jsonl.zst.age";
+const SECRETS_KEY: &str = "secrets.key.age";
+const SECRETS_RECIPIENTS: &str = "secrets.recipients.txt";
 
 /// What stands in a vault in the place of a backup's marker.
 const MANIFEST: &str = "manifest.json";
@@ -145,6 +149,38 @@ impl BackupKeys {
         self.file(RECIPIENTS)
     }
 
+    /// The Secrets of a plain backup whose Secrets alone are encrypted: an archive like the other, sealed.
+    pub fn secrets_archive(&self) -> String {
+        self.file(SECRETS_ARCHIVE)
+    }
+
+    /// The index of that archive, sealed.
+    pub fn secrets_index(&self) -> String {
+        self.file(SECRETS_INDEX)
+    }
+
+    /// The key of both, encrypted for its recipients.
+    pub fn secrets_key(&self) -> String {
+        self.file(SECRETS_KEY)
+    }
+
+    /// Who they are, in short.
+    pub fn secrets_recipients(&self) -> String {
+        self.file(SECRETS_RECIPIENTS)
+    }
+
+    /// Whether this key (below the prefix) is a file with sealed Secrets of a plain backup.
+    pub fn is_sealed_secrets(key: &str) -> bool {
+        key.strip_prefix(BACKUPS)
+            .and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(_, file)| file == SECRETS_ARCHIVE || file == SECRETS_INDEX)
+    }
+
+    /// Whether this file (without folder) is written anew when the recipients of a plain backup's Secrets change: no digest of it is kept.
+    pub fn is_of_secrets_key(file: &str) -> bool {
+        file == SECRETS_KEY || file == SECRETS_RECIPIENTS
+    }
+
     /// Whether this file (without folder) stands beside an encrypted backup's files and is none of them.
     pub fn is_of_key(file: &str) -> bool {
         file == KEY || file == RECIPIENTS
@@ -155,6 +191,10 @@ impl BackupKeys {
         [
             self.key(),
             self.recipients(),
+            self.secrets_archive(),
+            self.secrets_index(),
+            self.secrets_key(),
+            self.secrets_recipients(),
             self.marker(),
             self.archive(),
             self.index(),
@@ -441,6 +481,26 @@ mod tests {
             assert_eq!(Sealed::back(&format!("{VAULT}{odd}")), None, "{odd}");
         }
         assert!(!PROBES.starts_with(&format!("{VAULT}{BACKUPS}")));
+    }
+
+    #[test]
+    fn only_the_two_files_of_secrets_in_a_backups_own_folder_are_opened_as_such() {
+        let keys = BackupKeys::new(&"secrets".parse().unwrap());
+        assert_eq!(keys.archive(), "backups/secrets/secrets.tar.gz");
+        for sealed in [keys.secrets_archive(), keys.secrets_index()] {
+            assert!(BackupKeys::is_sealed_secrets(&sealed), "{sealed}");
+            assert!(keys.is_known(&sealed), "{sealed}");
+        }
+        for other in [
+            keys.archive(),
+            keys.secrets_key(),
+            keys.secrets_recipients(),
+            "backups/secrets.tar.gz.age".to_owned(),
+            "backups/a/b/secrets.tar.gz.age".to_owned(),
+            "restores/a/secrets.tar.gz.age".to_owned(),
+        ] {
+            assert!(!BackupKeys::is_sealed_secrets(&other), "{other}");
+        }
     }
 
     #[test]

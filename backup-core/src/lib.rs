@@ -3,6 +3,7 @@
 //! The flow is the same everywhere: gather (I/O) -> plan (pure) -> apply (I/O) -> report.
 //! The bucket is the only truth: everything a restore needs lies under [`layout`]'s keys.
 
+pub mod apart;
 pub mod api;
 pub mod archive;
 pub mod backup;

@@ -29,7 +29,7 @@ use bytes::Bytes;
 
 use crate::api::{AccessMode, BackupStorageLocation, BackupStorageLocationSpec};
 use crate::catalog::distance;
-use crate::crypt::{BackupKey, Recipients, SecretString};
+use crate::crypt::{BackupKey, Encrypt, Recipients, SecretString};
 use crate::error::{Error, Result};
 use crate::signature::{self, Signatures, VERIFY_KEYS};
 
@@ -52,6 +52,8 @@ pub struct Location {
     pub signatures: Signatures,
     /// Where backups that are made there are encrypted: what is written beside each of them.
     pub key_files: Option<KeyFiles>,
+    /// The key of the Secrets of one plain backup that is made or read.
+    pub apart: Option<BackupKey>,
 }
 
 /// What stands beside an encrypted backup, so that its recipients can read it.
@@ -95,6 +97,7 @@ impl Location {
             shared_with_velero: false,
             signatures: Signatures::default(),
             key_files: None,
+            apart: None,
         }
     }
 
@@ -122,6 +125,34 @@ impl Location {
         })
     }
 
+    /// The same for one backup that is to be made, of which the Secrets alone are encrypted, with a fresh key for these recipients.
+    ///
+    /// # Errors
+    /// A passphrase that is not there.
+    pub fn sealed_secrets(
+        &self,
+        recipients: &Recipients,
+        passphrase: Option<&SecretString>,
+    ) -> Result<Self> {
+        let key = BackupKey::generate();
+        Ok(Self {
+            key_files: Some(KeyFiles::new(recipients, &key, passphrase)?),
+            apart: Some(key),
+            ..self.clone()
+        })
+    }
+
+    /// The same to read one plain backup with its Secrets. Nothing is written beside it, as of [`Location::opened`].
+    #[must_use]
+    pub fn with_secrets(&self, key: &BackupKey) -> Self {
+        let mut opened = Self {
+            apart: Some(key.clone()),
+            ..self.clone()
+        };
+        opened.spec.spec.access_mode = Some(AccessMode::ReadOnly);
+        opened
+    }
+
     /// The same to read one encrypted backup. Nothing is written beside it: the record of a restore would tell in the clear what is in it.
     #[must_use]
     pub fn opened(&self, key: Option<&BackupKey>) -> Self {
@@ -139,6 +170,7 @@ impl Location {
         Self {
             store: self.store.vault(None),
             key_files: None,
+            apart: None,
             ..self.clone()
         }
     }
@@ -148,8 +180,20 @@ impl Location {
     /// # Errors
     /// `Invalid`, naming the location.
     pub fn refuse_plain(&self, what: &str) -> Result<()> {
-        if self.key_files.is_some() || Recipients::of_location(&self.spec)?.is_empty() {
+        let Some(asked) = Encrypt::of_location(&self.spec)? else {
             return Ok(());
+        };
+        match (&self.key_files, &self.apart) {
+            (Some(_), None) => return Ok(()),
+            (Some(_), Some(_)) if asked == Encrypt::Secrets => return Ok(()),
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid(format!(
+                    "location {} has all of its backups encrypted, not their Secrets alone",
+                    self.name
+                ))
+                .hint("leave --encrypt away, or use another location"));
+            }
+            (None, _) => {}
         }
         Err(Error::invalid(format!(
             "location {} has recipients, and {what} can not be encrypted yet",
@@ -265,6 +309,7 @@ pub fn open(spec: &BackupStorageLocation, credentials: &Credentials) -> Result<L
         shared_with_velero: false,
         signatures,
         key_files: None,
+        apart: None,
     })
 }
 

@@ -4,13 +4,14 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use backup_core::Error;
-use backup_core::catalog::{self, Entry};
-use backup_core::crypt::{BackupKey, Identities, LARGEST_KEY_FILE, Recipients, SecretString};
+use backup_core::catalog::{self, Entry, KeyPlace};
+use backup_core::crypt::{
+    BackupKey, Encrypt, Identities, LARGEST_KEY_FILE, Recipients, SecretString,
+};
 use backup_core::error::quoted;
-use backup_core::layout::BackupKeys;
 use backup_core::location::Location;
-use clap::Args;
+use backup_core::{Error, Kind};
+use clap::{Args, ValueEnum};
 
 use crate::context::{Context, Place};
 use backup_cli::error::{CommandError, Result};
@@ -47,6 +48,42 @@ pub(crate) struct RecipientArgs {
     /// File with public keys to encrypt for, one a line
     #[arg(long, value_name = "FILE")]
     recipients_file: Vec<PathBuf>,
+}
+
+/// How much is encrypted.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct EncryptArgs {
+    /// What is encrypted for the recipients: all of a backup, or its Secrets, so that Velero reads the rest [default: what the location says, else all]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) encrypt: Option<What>,
+}
+
+/// `--encrypt`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// All of it.
+    All,
+    /// Its Secrets.
+    Secrets,
+}
+
+impl From<What> for Encrypt {
+    fn from(what: What) -> Self {
+        match what {
+            What::All => Self::All,
+            What::Secrets => Self::Secrets,
+        }
+    }
+}
+
+/// Where a backup is made, and what of it is encrypted for whom.
+pub(crate) struct Sealing {
+    /// With the keys that this backup gets.
+    pub(crate) location: Location,
+    /// For whom; nobody where nothing is encrypted.
+    pub(crate) recipients: Recipients,
+    /// How much.
+    pub(crate) encrypt: Encrypt,
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>, Error> {
@@ -117,6 +154,30 @@ impl IdentityArgs {
     }
 }
 
+/// For whom a key is encrypted, as it stands beside it.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn for_whom(place: &KeyPlace) -> Result<String> {
+    let who = place.store.find(&place.recipients, LARGEST_KEY_FILE).await;
+    let who = who?.unwrap_or_default();
+    // Anybody may have written it.
+    let who: Vec<String> = String::from_utf8_lossy(&who)
+        .lines()
+        .take(20)
+        .map(|line| {
+            line.chars()
+                .filter(char::is_ascii_graphic)
+                .take(60)
+                .collect()
+        })
+        .collect();
+    Ok(match who.is_empty() {
+        true => "others".to_owned(),
+        false => who.join(", "),
+    })
+}
+
 impl Context {
     /// Whoever may open a backup: the files that flags name, or the user's own.
     ///
@@ -144,15 +205,47 @@ impl Context {
     /// The location where a backup of it is made: encrypted, where it has recipients or some are given.
     ///
     /// # Errors
-    /// Recipients that can not be used.
+    /// Recipients that can not be used, and less encryption than the location asks for.
     pub(crate) fn sealed(
         &self,
         location: Location,
         given: &RecipientArgs,
-    ) -> Result<(Location, Recipients)> {
+        how: EncryptArgs,
+    ) -> Result<Sealing> {
+        let asked = Encrypt::of_location(&location.spec)?;
         let recipients = Recipients::of_location(&location.spec)?.and(&given.read()?)?;
+        let encrypt = how.encrypt.map(Encrypt::from).or(asked).unwrap_or_default();
         if recipients.is_empty() {
-            return Ok((location, recipients));
+            if how.encrypt.is_some() {
+                return Err(CommandError::usage(
+                    Error::invalid(
+                        "--encrypt: for whom is not said, and the location has no recipients",
+                    )
+                    .hint("give --recipient KEY or --recipients-file FILE"),
+                ));
+            }
+            return Ok(Sealing {
+                location,
+                recipients,
+                encrypt,
+            });
+        }
+        if encrypt == Encrypt::Secrets {
+            if asked == Some(Encrypt::All) {
+                return Err(CommandError::usage(
+                    Error::invalid(format!(
+                        "location {:?} has all of its backups encrypted, not their Secrets alone",
+                        location.name
+                    ))
+                    .hint("leave --encrypt away, or use another location"),
+                ));
+            }
+            let passphrase = self.identity_args().passphrase()?;
+            return Ok(Sealing {
+                location: location.sealed_secrets(&recipients, passphrase.as_ref())?,
+                recipients,
+                encrypt,
+            });
         }
         // Before anything is written: the copies would be plain.
         if !replicate_to(&location.spec)?.is_empty() {
@@ -166,45 +259,64 @@ impl Context {
         }
         let passphrase = self.identity_args().passphrase()?;
         let sealed = location.sealed(&recipients, passphrase.as_ref())?;
-        Ok((sealed, recipients))
+        Ok(Sealing {
+            location: sealed,
+            recipients,
+            encrypt,
+        })
     }
 
-    /// The key of an encrypted backup, and `key.age` as it was read.
+    /// The key of an encrypted backup, or of the Secrets of a plain one, and the file with it as it was read.
     ///
     /// # Errors
-    /// `Unauthorized`, where no identity fits.
+    /// `Unauthorized`, where no identity fits; `Corrupt`, where that is not the key that the marker tells of.
     pub(crate) async fn key_of(
         &self,
         location: &Location,
         entry: &Entry,
     ) -> Result<(BackupKey, Vec<u8>)> {
         let identities = self.identities()?;
-        let (vault, keys) = (location.store.vault(None), BackupKeys::new(&entry.name));
-        let who = vault.find(&keys.recipients(), LARGEST_KEY_FILE).await?;
-        let who = who.unwrap_or_default();
-        // Anybody may have written it.
-        let who: Vec<String> = String::from_utf8_lossy(&who)
-            .lines()
-            .take(20)
-            .map(|line| {
-                line.chars()
-                    .filter(char::is_ascii_graphic)
-                    .take(60)
-                    .collect()
-            })
-            .collect();
-        let who = match who.is_empty() {
-            true => "others".to_owned(),
-            false => who.join(", "),
+        let Some(place) = entry.key_place(&location.store)? else {
+            let name = &entry.name;
+            return Err(Error::invalid(format!("nothing of backup {name} is encrypted")).into());
         };
-        let wrapped = vault.get(&keys.key(), LARGEST_KEY_FILE).await?;
+        let who = for_whom(&place).await?;
+        let wrapped = place.store.get(&place.key, LARGEST_KEY_FILE).await?;
         let stands = wrapped.to_vec();
         // The work of a passphrase takes a while.
         let opened = tokio::task::spawn_blocking(move || identities.open(&wrapped, &who)).await;
         let opened = opened.map_err(|e| Error::other("opening the key broke off").because(e))?;
-        let key =
-            opened.map_err(|e| e.context(format!("backup {} can not be opened", entry.name)))?;
+        let apart = entry.apart()?;
+        let what = match apart {
+            Some(_) => format!("the Secrets of backup {} can not be opened", entry.name),
+            None => format!("backup {} can not be opened", entry.name),
+        };
+        let key = opened.map_err(|e| e.context(what))?;
+        if let Some(apart) = apart {
+            apart.fits(&entry.name, &key)?;
+        }
         Ok((key, stands))
+    }
+
+    /// The place of a backup with the key of its Secrets, where they are encrypted apart and somebody can open them. Who has no identity reads the rest.
+    ///
+    /// # Errors
+    /// An identity that is named and does not fit.
+    pub(crate) async fn with_secrets(&self, mut place: Place, entry: &Entry) -> Result<Place> {
+        if entry.apart()?.is_none() || self.identities()?.is_empty() {
+            return Ok(place);
+        }
+        let args = self.identity_args();
+        let is_named = !args.identity.is_empty() || args.passphrase_file.is_some();
+        match self.key_of(&place.location, entry).await {
+            Ok((key, _)) => place.location = place.location.with_secrets(&key),
+            // The user's own file is for whatever it opens.
+            Err(e) if e.error().kind() == Kind::Unauthorized && !is_named => {
+                self.ui.note(&e.error().sentence());
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(place)
     }
 
     /// The backup as who may read it sees it: an encrypted one with its key.

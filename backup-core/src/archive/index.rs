@@ -11,7 +11,7 @@ use super::path::{self, check_namespace, check_segment};
 use super::read::Source;
 use super::row::{Contents, FrameRow, HeaderRow, MemberRow, ResourceRow, Row};
 use super::write::{TRAILER, TRAILER_END, TRAILER_MAGIC};
-use super::{FORMAT, LARGEST_BODY, LARGEST_CONTENTS, LARGEST_FRAME, sha256_hex};
+use super::{FORMAT, LARGEST_BODY, LARGEST_CONTENTS, LARGEST_FRAME, SECRETS, sha256_hex};
 use crate::error::{Error, Result};
 use crate::location::Sha256;
 
@@ -33,6 +33,8 @@ pub struct Index<S> {
     kept: Mutex<Vec<(usize, Arc<Vec<MemberRow>>)>>,
     /// The digest of the table of contents.
     seal: [u8; 32],
+    /// The index of the Secrets, where they stand apart and are opened.
+    apart: Option<Box<Self>>,
 }
 
 impl<S: Source> Index<S> {
@@ -69,6 +71,7 @@ impl<S: Source> Index<S> {
             members,
             kept: Mutex::default(),
             seal: trailer.sha256,
+            apart: None,
         };
         let mut rows: Vec<ResourceRow> = Vec::new();
         for frame in index
@@ -112,6 +115,48 @@ impl<S: Source> Index<S> {
         Ok(is_this.then(|| digest.finish()))
     }
 
+    /// SHA-256 of the table of contents, which covers every byte of index and archive; lower-case hex.
+    pub fn seal(&self) -> String {
+        super::hex(&self.seal)
+    }
+
+    /// Shows the Secrets of another index as if they were in this one.
+    ///
+    /// # Errors
+    /// `Corrupt`, where that holds anything else, where this one has Secrets itself, or the two disagree how many there are.
+    pub(super) fn join(&mut self, apart: Self) -> Result<()> {
+        let secrets = |resource: &str| resource == SECRETS;
+        let alone = apart.objects.keys().all(|resource| secrets(resource))
+            && apart.resources.iter().all(|row| secrets(&row.resource));
+        let count = apart.count(SECRETS);
+        let row = self.resources.iter_mut().find(|row| secrets(&row.resource));
+        let Some(row) = row.filter(|row| {
+            alone && (row.count, row.apart) == (0, count) && !self.objects.contains_key(SECRETS)
+        }) else {
+            return Err(damaged("what it says of Secrets is not what stands apart"));
+        };
+        (row.count, row.apart) = (count, 0);
+        self.apart = Some(Box::new(apart));
+        Ok(())
+    }
+
+    /// The index that a row was read from.
+    pub(super) fn part(&self, apart: bool) -> &Self {
+        match &self.apart {
+            Some(secrets) if apart => secrets,
+            _ => self,
+        }
+    }
+
+    fn is_apart(&self, resource: &str) -> bool {
+        self.apart.is_some() && resource == SECRETS
+    }
+
+    /// The index that has the objects of a resource.
+    fn of(&self, resource: &str) -> &Self {
+        self.part(self.is_apart(resource))
+    }
+
     /// Every API resource of the backup's cluster and what became of it, sorted by `resource`.
     pub fn resources(&self) -> &[ResourceRow] {
         &self.resources
@@ -119,7 +164,8 @@ impl<S: Source> Index<S> {
 
     /// Objects in the archive.
     pub fn objects(&self) -> u64 {
-        self.contents.objects
+        let apart = self.apart.as_ref().map_or(0, |apart| apart.objects());
+        self.contents.objects.saturating_add(apart)
     }
 
     /// The archive's bytes.
@@ -129,7 +175,7 @@ impl<S: Source> Index<S> {
 
     /// How many object frames a resource has.
     pub fn frames(&self, resource: &str) -> usize {
-        self.objects.get(resource).map_or(0, Vec::len)
+        self.of(resource).objects.get(resource).map_or(0, Vec::len)
     }
 
     /// The rows of one frame of a resource, in list order.
@@ -137,15 +183,17 @@ impl<S: Source> Index<S> {
     /// # Errors
     /// `Corrupt`, or the source's.
     pub async fn rows(&self, resource: &str, frame: usize) -> Result<Vec<Row>> {
-        let frame = self
+        let of = self.of(resource);
+        let frame = of
             .objects
             .get(resource)
             .and_then(|frames| frames.get(frame))
-            .map(|number| &self.contents.frames[*number])
+            .map(|number| &of.contents.frames[*number])
             .ok_or_else(|| Error::not_found(format!("index has no frame {frame} of {resource}")))?;
-        let rows: Vec<Row> = decode(frame, &self.fetch(frame).await?)?;
-        for row in &rows {
-            check_row(resource, row, self.contents.members)?;
+        let mut rows: Vec<Row> = decode(frame, &of.fetch(frame).await?)?;
+        for row in &mut rows {
+            check_row(resource, row, of.contents.members)?;
+            row.apart = self.is_apart(resource);
         }
         Ok(rows)
     }
@@ -161,9 +209,10 @@ impl<S: Source> Index<S> {
         name: &str,
     ) -> Result<Option<Row>> {
         let key = path::key(namespace, name);
+        let of = self.of(resource);
         for frame in (0..self.frames(resource)).rev() {
-            let number = self.objects[resource][frame];
-            let about = &self.contents.frames[number];
+            let number = of.objects[resource][frame];
+            let about = &of.contents.frames[number];
             if key < about.min || key > about.max {
                 continue;
             }
@@ -230,7 +279,7 @@ impl<S: Source> Index<S> {
     }
 
     /// The header, and a look at every frame that nothing else reads.
-    pub(super) async fn check_rest(&self) -> Result<HeaderRow> {
+    pub(crate) async fn check_rest(&self) -> Result<HeaderRow> {
         let mut header = None;
         for frame in &self.contents.frames {
             match frame.kind.as_str() {

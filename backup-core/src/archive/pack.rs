@@ -204,6 +204,7 @@ fn row(group_resource: &str, item: &Item) -> Result<Row> {
         member: 0,
         offset: 0,
         length: item.body.len() as u64,
+        apart: false,
     })
 }
 

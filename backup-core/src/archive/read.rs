@@ -52,6 +52,8 @@ pub struct Archive<S> {
     /// Its index.
     pub index: Index<S>,
     archive: S,
+    /// The archive of the Secrets, where they stand apart and are opened.
+    apart: Option<S>,
 }
 
 /// Members are fetched in ranges of up to about so many bytes.
@@ -74,7 +76,29 @@ impl<S: Source> Archive<S> {
                 index.archive_size()
             )));
         }
-        Ok(Self { index, archive })
+        Ok(Self {
+            index,
+            archive,
+            apart: None,
+        })
+    }
+
+    /// Shows the Secrets of another archive as if they were in this one.
+    ///
+    /// # Errors
+    /// `Corrupt`, where that holds anything else, or the two do not fit together.
+    pub(crate) fn join(mut self, secrets: Self) -> Result<Self> {
+        self.index.join(secrets.index)?;
+        self.apart = Some(secrets.archive);
+        Ok(self)
+    }
+
+    /// The archive that holds a row's body.
+    fn holder(&self, apart: bool) -> &S {
+        match &self.apart {
+            Some(secrets) if apart => secrets,
+            _ => &self.archive,
+        }
     }
 
     /// One object's JSON.
@@ -82,17 +106,14 @@ impl<S: Source> Archive<S> {
     /// # Errors
     /// `Corrupt`, or the source's.
     pub async fn body(&self, row: &Row) -> Result<Bytes> {
-        let members = self.index.members(row.member, 1).await?;
-        let member = members
-            .first()
-            .ok_or_else(|| damaged(row, "it has no member"))?;
+        let member = self.one_member(row).await?;
         let packed = self
-            .archive
+            .holder(row.apart)
             .read(member.at..member.at + member.length)
             .await?;
         body_of(
             row,
-            &gunzip(&packed, member).map_err(|e| e.context(describe(row)))?,
+            &gunzip(&packed, &member).map_err(|e| e.context(describe(row)))?,
         )
     }
 
@@ -104,7 +125,7 @@ impl<S: Source> Archive<S> {
             Ok::<_, Error>(batch.map(|batch| (batch, rows)))
         })
         .map_ok(move |batch| async move {
-            let packed = self.archive.read(batch.range.clone()).await?;
+            let packed = self.holder(batch.apart).read(batch.range.clone()).await?;
             Ok(stream::iter(batch.unpack(packed)))
         })
         .try_buffered(2)
@@ -120,6 +141,7 @@ impl<S: Source> Archive<S> {
         let mut batch = Batch::default();
         let member = self.one_member(&first).await?;
         batch.range = member.at..member.at + member.length;
+        batch.apart = first.apart;
         batch.members.insert(first.member, member);
         batch.rows.push(first);
         while let Some(next) = rows.front() {
@@ -141,7 +163,8 @@ impl<S: Source> Archive<S> {
     }
 
     async fn one_member(&self, row: &Row) -> Result<MemberRow> {
-        let mut members = self.index.members(row.member, 1).await?;
+        let index = self.index.part(row.apart);
+        let mut members = index.members(row.member, 1).await?;
         members
             .pop()
             .ok_or_else(|| damaged(row, "it has no member"))
@@ -152,6 +175,8 @@ impl<S: Source> Archive<S> {
 #[derive(Default)]
 struct Batch {
     range: Range<u64>,
+    /// Of which archive it is; rows of one resource are all in one.
+    apart: bool,
     members: BTreeMap<u64, MemberRow>,
     rows: Vec<Row>,
 }
@@ -163,6 +188,7 @@ impl Batch {
             range,
             members,
             rows,
+            ..
         } = self;
         let mut open: Option<(u64, Bytes)> = None;
         rows.into_iter().map(move |row| {

@@ -36,6 +36,9 @@ pub struct Row {
     pub offset: u64,
     /// The body's length.
     pub length: u64,
+    /// Whether it is in the archive of Secrets that stands apart; known from where the row was read.
+    #[serde(skip)]
+    pub apart: bool,
 }
 
 /// One gzip member of the archive.
@@ -92,9 +95,21 @@ pub struct ResourceRow {
     /// Whether `rv` is the backup's common revision.
     #[serde(default)]
     pub exact: bool,
+    /// How many of its objects are encrypted apart from the archive, and are not opened here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub apart: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl ResourceRow {
+    /// How many of its objects the backup holds, in its archive or apart from it.
+    pub fn objects(&self) -> u64 {
+        self.count.saturating_add(self.apart)
+    }
+
     /// `apps/v1`, `v1`
     pub fn api_version(&self) -> String {
         match self.resource.split_once('.') {
@@ -113,6 +128,9 @@ pub struct HeaderRow {
     pub backup: String,
     /// When it was started: RFC 3339, UTC.
     pub created: String,
+    /// Random, where the digest of the table of contents stands in the clear and the index does not: nothing can be guessed from the one of the other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub salt: String,
 }
 
 /// One frame of the index, as the table of contents has it.

@@ -176,7 +176,7 @@ async fn without_superseded(
             writer.member(&row).await?;
         }
     }
-    let (file, _) = writer.finish(resources.iter().cloned()).await?;
+    let (file, ..) = writer.finish(resources.iter().cloned()).await?;
     Ok(file.source())
 }
 

@@ -40,6 +40,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Its members.
     pub members: u64,
+    /// SHA-256 of its index's table of contents, which covers all of both.
+    pub seal: [u8; 32],
 }
 
 /// Writes one archive and its index.
@@ -57,7 +59,26 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
     /// # Errors
     /// The sinks'.
     pub async fn start(archive: A, index: I, backup: &str, mtime: u64) -> Result<Self> {
-        let mut writer = Self::begin(archive, index, backup, mtime, true).await?;
+        Self::begin_tar(archive, index, backup, mtime, String::new()).await
+    }
+
+    /// The same where archive and index will be sealed, and the digest of the index's table of contents is told to everybody.
+    ///
+    /// # Errors
+    /// The sinks'.
+    pub async fn start_sealed(archive: A, index: I, backup: &str, mtime: u64) -> Result<Self> {
+        let salt = uuid::Uuid::new_v4().simple().to_string();
+        Self::begin_tar(archive, index, backup, mtime, salt).await
+    }
+
+    async fn begin_tar(
+        archive: A,
+        index: I,
+        backup: &str,
+        mtime: u64,
+        salt: String,
+    ) -> Result<Self> {
+        let mut writer = Self::begin(archive, index, backup, mtime, salt, true).await?;
         writer
             .member(pack::version_member(mtime, pack::LEVEL)?)
             .await?;
@@ -69,10 +90,17 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
     /// # Errors
     /// The sinks'.
     pub(super) async fn start_bodies(archive: A, index: I, backup: &str) -> Result<Self> {
-        Self::begin(archive, index, backup, 0, false).await
+        Self::begin(archive, index, backup, 0, String::new(), false).await
     }
 
-    async fn begin(archive: A, index: I, backup: &str, mtime: u64, tar: bool) -> Result<Self> {
+    async fn begin(
+        archive: A,
+        index: I,
+        backup: &str,
+        mtime: u64,
+        salt: String,
+        tar: bool,
+    ) -> Result<Self> {
         let created = i64::try_from(mtime)
             .ok()
             .and_then(|seconds| Timestamp::from_second(seconds).ok())
@@ -81,6 +109,7 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
             format: FORMAT.to_owned(),
             backup: backup.to_owned(),
             created: created.to_string(),
+            salt,
         };
         Ok(Self {
             archive,
@@ -129,11 +158,12 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
         for row in resources {
             self.seen.insert(row.resource.clone(), row.clone());
         }
-        let (index, contents) = self.index.finish(self.seen.into_values()).await?;
+        let (index, contents, seal) = self.index.finish(self.seen.into_values()).await?;
         let totals = Totals {
             objects: contents.objects,
             bytes: contents.size,
             members: contents.members,
+            seal,
         };
         Ok((self.archive, index, totals))
     }
@@ -256,7 +286,7 @@ impl<I: Sink> IndexWriter<I> {
     pub(super) async fn finish(
         mut self,
         resources: impl Iterator<Item = ResourceRow>,
-    ) -> Result<(I, Contents)> {
+    ) -> Result<(I, Contents, [u8; 32])> {
         while let Some(resource) = self.objects.keys().next().cloned() {
             self.cut(&resource).await?;
         }
@@ -282,13 +312,14 @@ impl<I: Sink> IndexWriter<I> {
         for number in [self.at, packed.len() as u64, toc.len() as u64] {
             trailer.extend_from_slice(&number.to_le_bytes());
         }
-        trailer.extend_from_slice(
-            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &packed).as_ref(),
-        );
+        let mut seal = [0; 32];
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &packed);
+        seal.copy_from_slice(digest.as_ref());
+        trailer.extend_from_slice(&seal);
         trailer.extend_from_slice(TRAILER_END);
         self.sink.write(packed.into()).await?;
         self.sink.write(trailer.into()).await?;
-        Ok((self.sink, self.contents))
+        Ok((self.sink, self.contents, seal))
     }
 
     async fn cut(&mut self, resource: &str) -> Result<()> {

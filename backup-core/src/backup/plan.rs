@@ -68,6 +68,14 @@ pub(super) struct Plan {
     pub(super) rows: Vec<ResourceRow>,
 }
 
+impl Plan {
+    /// Whether a type is listed.
+    pub(super) fn lists(&self, name: &str) -> bool {
+        let mut lists = self.lists.iter();
+        lists.any(|list| list.resource.group_resource() == name)
+    }
+}
+
 /// A row with what is known of a type before it is read.
 pub(super) fn row(resource: &ApiResource) -> ResourceRow {
     ResourceRow {

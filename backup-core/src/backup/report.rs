@@ -16,6 +16,7 @@ use super::gather::Gathered;
 use super::names::GzText;
 use super::page::Seen;
 use super::volumes::{self, Treatment, VolumeInfo};
+use crate::apart::{self, Apart};
 use crate::api::{
     API_VERSION, Backup, BackupSpec, BackupStatus, GoDuration, Meta, Phase, Progress,
 };
@@ -386,6 +387,8 @@ pub(super) struct Facts<'a> {
     pub(super) revision: Option<u64>,
     /// Objects saved.
     pub(super) objects: u64,
+    /// Secrets that stand apart.
+    pub(super) apart: Option<&'a Apart>,
     /// When it ended.
     pub(super) completed: Timestamp,
 }
@@ -402,6 +405,7 @@ pub(super) fn marker(
         context,
         revision,
         objects,
+        apart,
         completed,
     } = *facts;
     let began = whole_seconds(options.now);
@@ -409,6 +413,9 @@ pub(super) fn marker(
     let mut labels = options.labels.clone();
     labels.insert("velero.io/storage-location".to_owned(), location.clone());
     let mut annotations = options.annotations.clone();
+    // What a reader goes by is said by nobody else.
+    annotations.retain(|key, _| !apart::ANNOTATIONS.contains(&key.as_str()));
+    annotations.extend(apart.map(Apart::annotations).unwrap_or_default());
     let version = &gathered.version;
     for (key, value) in [
         (

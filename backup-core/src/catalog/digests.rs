@@ -182,6 +182,7 @@ pub async fn verify_files(
         let known = digests.of(file).is_some()
             || BackupKeys::claim_run(file).is_some()
             || BackupKeys::is_of_key(file)
+            || BackupKeys::is_of_secrets_key(file)
             || [keys.digests(), keys.signature()].contains(&(folder.clone() + file));
         if !known {
             found.unlisted.push(file.clone());

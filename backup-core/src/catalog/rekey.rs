@@ -1,33 +1,44 @@
 //! The key of an encrypted backup for other recipients: its key file alone is written, never its data.
 
+use super::{Entry, KeyPlace};
 use crate::crypt::LARGEST_KEY_FILE;
 use crate::error::{Error, Result};
 use crate::layout::BackupKeys;
 use crate::location::claim::has_marker;
 use crate::location::{KeyFiles, Store};
-use crate::name::Name;
 
-/// Writes the key of an encrypted backup anew in the place of `opened`, and reads back what stands then. The data is not touched.
+/// Writes the key of an encrypted backup, or of the Secrets of a plain one, anew in the place of `opened`, and reads back what stands then. The data is not
+/// touched, and neither are its digests: none covers a key file, for the marker tells which key it has to hold.
 ///
 /// # Errors
-/// `NotFound`, where the backup was removed meanwhile; another key file than the one that was opened; the store's.
-pub async fn rekey(store: &Store, name: &Name, opened: &[u8], files: &KeyFiles) -> Result<()> {
-    let (vault, keys) = (store.vault(None), BackupKeys::new(name));
-    let before = vault.get(&keys.key(), LARGEST_KEY_FILE).await?;
+/// `Invalid`, where nothing of the backup is encrypted; `NotFound`, where it was removed meanwhile; another key file than the one that was opened; the store's.
+pub async fn rekey(store: &Store, entry: &Entry, opened: &[u8], files: &KeyFiles) -> Result<()> {
+    let name = &entry.name;
+    let Some(KeyPlace {
+        store,
+        key,
+        recipients,
+    }) = entry.key_place(store)?
+    else {
+        return Err(Error::invalid(format!(
+            "nothing of backup {name} is encrypted"
+        )));
+    };
+    let before = store.get(&key, LARGEST_KEY_FILE).await?;
     if before != opened {
         return Err(Error::other(format!(
             "the key of backup {name} was written anew while it was opened: nothing was changed"
         ))
         .hint("somebody else is at work on it; look with `kubectl backup describe`, and run the command again"));
     }
-    vault.put(&keys.key(), files.key.clone()).await?;
-    let stands = vault.get(&keys.key(), LARGEST_KEY_FILE).await;
+    store.put(&key, files.key.clone()).await?;
+    let stands = store.get(&key, LARGEST_KEY_FILE).await;
     if !matches!(&stands, Ok(stands) if *stands == files.key) {
         let why = match stands {
             Err(e) => e,
             Ok(_) => Error::other("the store did not keep what was written"),
         };
-        if let Err(back) = vault.put(&keys.key(), before).await {
+        if let Err(back) = store.put(&key, before).await {
             return Err(why
                 .context(format!(
                     "the new key of backup {name} could not be read back, and its old one could not be put back ({}): either may stand",
@@ -39,13 +50,11 @@ pub async fn rekey(store: &Store, name: &Name, opened: &[u8], files: &KeyFiles) 
             "backup {name} has its old key again: the new one could not be read back"
         )));
     }
-    vault
-        .put(&keys.recipients(), files.recipients.clone())
-        .await?;
-    if !has_marker(&vault, &keys).await? {
+    store.put(&recipients, files.recipients.clone()).await?;
+    if !has_marker(&store, &BackupKeys::new(name)).await? {
         // A deletion was quicker: it removes its files once.
-        vault.delete(&keys.key()).await?;
-        vault.delete(&keys.recipients()).await?;
+        store.delete(&key).await?;
+        store.delete(&recipients).await?;
         return Err(Error::not_found(format!(
             "backup {name} was deleted by somebody else just now"
         )));

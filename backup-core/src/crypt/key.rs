@@ -40,6 +40,11 @@ impl BackupKey {
         }
     }
 
+    /// The public half: it tells this key from every other, and opens nothing.
+    pub fn public(&self) -> String {
+        self.recipient.to_string()
+    }
+
     /// From what `key.age` holds: the first line that is no comment, as any age tool reads it.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut lines = text.lines().map(str::trim);

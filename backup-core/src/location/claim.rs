@@ -399,6 +399,10 @@ impl Claim {
         let is_shared = |key: &String| {
             let alone = [
                 self.keys.index(),
+                self.keys.secrets_archive(),
+                self.keys.secrets_index(),
+                self.keys.secrets_key(),
+                self.keys.secrets_recipients(),
                 self.keys.digests(),
                 self.keys.signature(),
             ];

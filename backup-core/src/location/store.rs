@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::backend::{Backend, Failure, Reading};
 use super::kept::Kept;
 pub use super::upload::{Upload, Uploaded};
-use super::vault::Vault;
+use super::vault::{Scheme, Vault};
 use crate::archive::read::Source;
 use crate::crypt::BackupKey;
 use crate::error::{Error, Kind, Result};
@@ -141,10 +141,22 @@ impl Store {
     /// The location's encrypted backups in the place of its plain ones: without the key of a backup, what stands of it in the clear. One key fits one backup.
     pub fn vault(&self, key: Option<&BackupKey>) -> Self {
         let outside = self.outside().backend;
-        let vault = Vault::new(outside.clone(), self.prefix.clone(), key.cloned());
+        let prefix = self.prefix.clone();
+        let vault = Vault::new(outside.clone(), prefix, Scheme::Backups, key.cloned());
         Self {
             backend: Arc::new(vault),
             outside: Some(outside),
+            ..self.clone()
+        }
+    }
+
+    /// The location's plain backups, with the sealed Secrets of one of them opened with its key where they stand.
+    pub(crate) fn with_secrets(&self, key: &BackupKey) -> Self {
+        let (outside, prefix) = (self.outside().backend, self.prefix.clone());
+        let opened = Vault::new(outside, prefix, Scheme::Secrets, Some(key.clone()));
+        Self {
+            backend: Arc::new(opened),
+            outside: None,
             ..self.clone()
         }
     }

@@ -1,4 +1,4 @@
-//! Encrypted backups of a location, seen as if they were plain: a [`Backend`] over another one, so that what writes, reads, claims and removes backups is one
+//! Encrypted backups of a location, or the encrypted Secrets of one, seen as if they were plain: a [`Backend`] over another one, so that what writes, reads, claims and removes backups is one
 //! code for both. Keys below `backups/` lead into the vault, where files are sealed for the backup's key; claims, `key.age` and `recipients.txt` stand there
 //! as they are; every other key is the location's own. Sizes are those of what was sealed, but for the marker's. Without a key the marker shows its part in
 //! the clear, files can be listed and removed, and nothing else.
@@ -24,9 +24,9 @@ use crate::catalog::{CLUSTER_UID, SCHEDULE_NAME};
 use crate::crypt::BackupKey;
 use crate::crypt::file::{CHUNK, HEAD, Opening, SEALED_CHUNK, Sealing, plain_size};
 use crate::error::{Error, Kind, Result};
-use crate::layout::{BACKUPS, Sealed, VAULT};
+use crate::layout::{BACKUPS, BackupKeys, Sealed, VAULT};
 
-/// Annotation of the part of a marker that stands in the clear; ours.
+/// Annotation that tells what of a backup is encrypted: `age`, in the part of a marker that stands in the clear, or `secrets`; ours.
 pub const ENCRYPTION: &str = "kubectl-backup/encryption";
 
 /// A marker of 4 MiB, sealed and armored, and its part in the clear.
@@ -153,21 +153,37 @@ fn marker(key: Option<&BackupKey>, bytes: &[u8]) -> Result<Bytes> {
     Ok(whole)
 }
 
-/// A location's backend, with `backups/` leading into its vault.
+/// What is sealed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// Whole backups, in a folder beside `backups/`.
+    Backups,
+    /// The Secrets of plain backups, where they stand.
+    Secrets,
+}
+
+/// A location's backend, with `backups/` leading into its vault, or with the sealed Secrets of plain backups opened.
 pub(super) struct Vault {
     inner: Arc<dyn Backend>,
     /// The location's prefix: empty, or ending with a slash.
     prefix: Arc<str>,
+    scheme: Scheme,
     key: Option<BackupKey>,
     /// Keys of files, by where they stand.
     openings: Mutex<BTreeMap<String, Arc<Opening>>>,
 }
 
 impl Vault {
-    pub(super) fn new(inner: Arc<dyn Backend>, prefix: Arc<str>, key: Option<BackupKey>) -> Self {
+    pub(super) fn new(
+        inner: Arc<dyn Backend>,
+        prefix: Arc<str>,
+        scheme: Scheme,
+        key: Option<BackupKey>,
+    ) -> Self {
         Self {
             inner,
             prefix,
+            scheme,
             key,
             openings: Mutex::default(),
         }
@@ -176,7 +192,12 @@ impl Vault {
     /// Where a whole key leads: into the vault, or nothing where it is the location's own.
     fn place(&self, key: &str) -> Option<Sealed> {
         let key = key.strip_prefix(&*self.prefix)?;
-        key.starts_with(BACKUPS).then(|| Sealed::of(key))
+        match self.scheme {
+            Scheme::Backups => key.starts_with(BACKUPS).then(|| Sealed::of(key)),
+            Scheme::Secrets => {
+                BackupKeys::is_sealed_secrets(key).then(|| Sealed::Encrypted(key.to_owned()))
+            }
+        }
     }
 
     /// The whole key at which it stands.
@@ -190,7 +211,7 @@ impl Vault {
     /// A folder's.
     fn folder(&self, folder: &str) -> (String, bool) {
         match folder.strip_prefix(&*self.prefix) {
-            Some(inside) if inside.starts_with(BACKUPS) => {
+            Some(inside) if self.scheme == Scheme::Backups && inside.starts_with(BACKUPS) => {
                 (format!("{}{VAULT}{inside}", self.prefix), true)
             }
             _ => (folder.to_owned(), false),
@@ -462,8 +483,8 @@ impl Backend for Vault {
     }
 
     fn lists_in_order(&self) -> bool {
-        // Names are in another order than what stands for them.
-        false
+        // In a vault names are in another order than what stands for them.
+        self.scheme == Scheme::Secrets && self.inner.lists_in_order()
     }
 
     async fn begin(&self, key: &str) -> Result<String, Failure> {

@@ -10,11 +10,13 @@ use super::bodies::Bodies;
 use super::order::{self, Place};
 use super::plan::{self, Wanted};
 use super::volumes::Volumes;
+use crate::apart;
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
 use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
+use crate::name::Name;
 
 pub(super) const VOLUMES: &str = "persistentvolumes";
 pub(super) const CLAIMS: &str = "persistentvolumeclaims";
@@ -333,6 +335,23 @@ pub(super) async fn rows<S: Source>(
     let mut rows = archive.index.rows(&resource.name, frame).await?;
     rows.retain(|row| resource.wanted.has(filter, &resource.api, row));
     Ok(rows)
+}
+
+/// Secrets that are encrypted, were not opened, and are wanted.
+///
+/// # Errors
+/// `Unauthorized`, with both ways out.
+pub(super) fn refuse_locked(
+    filter: &Filter,
+    rows: &[ResourceRow],
+    served: &Served,
+    backup: &Name,
+) -> Result<()> {
+    let locked = rows.iter().find(|row| apart::is_locked(row));
+    match locked.filter(|row| Wanted::of(filter, &describe(row, served)).by_filter) {
+        Some(_) => Err(apart::locked(backup)),
+        None => Ok(()),
+    }
 }
 
 /// Whether a gap of the backup is one of what is wanted.

@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::{gather, order, versions};
+use crate::apart;
 use crate::api::Backup;
 use crate::archive::read::Archive;
 use crate::archive::row::ResourceRow;
@@ -50,18 +51,22 @@ pub(super) async fn open(
     let store = &location.store;
     if let Some(vouched) = signature::check(location, backup).await? {
         progress.step("reading the index");
-        return vouched.open(store).await.map(Opened::Ours);
+        let archive = vouched.open(store).await?;
+        let joined = apart::join(location, &vouched.entry.backup, backup, archive).await?;
+        return Ok(Opened::Ours(joined));
     }
     let marker = marker(store, backup).await?;
+    let marker: Option<Backup> = serde_json::from_slice(&marker).ok();
     // An index beside another tool's marker is what a dead run of ours left.
-    let foreign = serde_json::from_slice::<Backup>(&marker).is_ok_and(|backup| !names_us(&backup));
+    let foreign = marker.as_ref().is_some_and(|backup| !names_us(backup));
     let archive = store.source(keys.archive());
     match store.head(&keys.index()).await {
         Ok(_) if !foreign => {
             progress.step("reading the index");
-            return Ok(Opened::Ours(
-                Archive::open(archive, store.source(keys.index())).await?,
-            ));
+            let archive = Archive::open(archive, store.source(keys.index())).await?;
+            let marker = marker.unwrap_or_default();
+            let joined = apart::join(location, &marker, backup, archive).await?;
+            return Ok(Opened::Ours(joined));
         }
         Err(e) if e.kind() != Kind::NotFound => return Err(e),
         _ => {}

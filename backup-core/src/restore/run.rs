@@ -70,6 +70,8 @@ impl Run<'_> {
         let (filter, unknown) =
             gather::bind(&self.options.filter, archive.index.resources(), &served);
         let filter = &filter;
+        let rows = archive.index.resources();
+        gather::refuse_locked(filter, rows, &served, &self.options.backup)?;
         let mut warnings: Vec<String> = unknown
             .iter()
             .map(|kind| format!("the backup knows no kind {:?}", kind.trim_end_matches('.')))

@@ -5,6 +5,7 @@ mod show;
 
 use std::path::PathBuf;
 
+use backup_core::apart;
 use backup_core::archive::read::Archive;
 use backup_core::archive::spool;
 use backup_core::catalog;
@@ -77,14 +78,19 @@ impl SpoolArgs {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
+    let place = context.with_secrets(place, &entry).await?;
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
     if let Some(vouched) = signature::check(&place.location, &entry.name).await? {
-        return show(context, &args, &vouched.open(store).await?).await;
+        let archive = vouched.open(store).await?;
+        let marker = &vouched.entry.backup;
+        let archive = apart::join(&place.location, marker, &entry.name, archive).await?;
+        return show(context, &args, &archive).await;
     }
     let archive = store.source(keys.archive());
     if catalog::is_ours(store, &entry).await? {
         let archive = Archive::open(archive, store.source(keys.index())).await?;
+        let archive = apart::join(&place.location, &entry.backup, &entry.name, archive).await?;
         return show(context, &args, &archive).await;
     }
     let bar = context.ui.progress();

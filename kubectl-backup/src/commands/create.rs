@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use backup_core::api::{Backup, BackupSpec, Phase};
 use backup_core::backup::{self, BackupOptions, BackupReport};
 use backup_core::catalog::SCHEDULE_NAME;
+use backup_core::crypt::Encrypt;
 use backup_core::filter::Filter;
 use backup_core::{Kind, name::Name};
 use clap::Args;
 
 use self::asked::AskedArgs;
 use crate::context::Context;
-use crate::encryption::RecipientArgs;
+use crate::encryption::{EncryptArgs, RecipientArgs, Sealing};
 use crate::flags::{self, DryRun, FilterArgs};
 use crate::in_cluster::InClusterArgs;
 use crate::many::{self, ManyArgs};
@@ -37,6 +38,7 @@ Examples:
   kubectl backup create --from-schedule nightly --keep 7
   kubectl backup create --dry-run=client --exclude-namespaces kube-system
   kubectl backup create --recipients-file team.pub
+  kubectl backup create --recipients-file team.pub --encrypt secrets
   kubectl backup create --contexts prod-eu,prod-us --location offsite
   kubectl backup create --in-cluster=auto";
 
@@ -139,6 +141,8 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     recipients: RecipientArgs,
     #[command(flatten)]
+    encrypt: EncryptArgs,
+    #[command(flatten)]
     in_cluster: InClusterArgs,
     #[command(flatten)]
     many: ManyArgs,
@@ -198,7 +202,11 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         None => context.location_to_write().await?,
     };
     sign::ready(&mut location, args.signing_key_file.as_deref())?;
-    let (location, recipients) = context.sealed(location, &args.recipients)?;
+    let Sealing {
+        location,
+        recipients,
+        encrypt,
+    } = context.sealed(location, &args.recipients, args.encrypt)?;
     ui.note(&format!(
         "backing up {} of context {:?} ({}) to {}",
         scope(args, &options),
@@ -207,13 +215,17 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         locations::place_and_endpoint(&location.spec)
     ));
     if !recipients.is_empty() {
-        ui.note(&format!(
-            "encrypted for {}; Velero can not read it",
-            recipients.fingerprints().join(", ")
-        ));
+        let who = recipients.fingerprints().join(", ");
+        ui.note(&match encrypt {
+            Encrypt::All => format!("encrypted for {who}; Velero can not read it"),
+            Encrypt::Secrets => {
+                format!("Secrets are encrypted for {who}; Velero restores the rest")
+            }
+        });
     }
+    let is_seen = recipients.is_empty() || encrypt == Encrypt::Secrets;
     if location.shared_with_velero
-        && recipients.is_empty()
+        && is_seen
         && let Some(warning) = short_lived(&options)
     {
         ui.warn(&warning);

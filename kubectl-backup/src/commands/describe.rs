@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::commands::get::marker;
 use crate::context::{Context, Place};
+use crate::encryption::for_whom;
 use crate::flags;
 use crate::many::{self, Described, ManyArgs};
 use backup_cli::error::{Exit, Result};
@@ -65,6 +66,9 @@ struct Known {
     /// Whether it is encrypted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     encrypted: bool,
+    /// Its Secrets, where they alone are encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<Secrets>,
     /// The marker, with every field another tool wrote; of an encrypted one that is not opened what stands in the clear.
     backup: Value,
     results: Results,
@@ -80,6 +84,15 @@ struct Known {
     /// `<apiVersion>/<Kind>` to `ns/name`s, where it is asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     resource_list: BTreeMap<String, Vec<String>>,
+}
+
+/// Secrets that stand apart, encrypted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Secrets {
+    count: u64,
+    /// Their recipients, in short.
+    encrypted_for: String,
 }
 
 /// Runs the command.
@@ -170,8 +183,16 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
 
 /// What needs no key.
 async fn in_the_clear(context: &Context, place: &Place, entry: &Entry) -> Result<Known> {
+    let secrets = match (entry.apart()?, entry.key_place(&place.location.store)?) {
+        (Some(apart), Some(key)) => Some(Secrets {
+            count: apart.count,
+            encrypted_for: for_whom(&key).await?,
+        }),
+        _ => None,
+    };
     Ok(Known {
         encrypted: entry.encrypted,
+        secrets,
         name: entry.name.to_string(),
         storage_location: place.location.name.clone(),
         url: locations::place(&place.location.spec),
@@ -206,6 +227,11 @@ fn text(
     }
     if known.encrypted {
         text.field(0, "Encrypted", "yes");
+    }
+    if let Some(secrets) = &known.secrets {
+        let who = secrets.encrypted_for.as_str();
+        let count = secrets.count;
+        text.field(0, "Secrets", format!("{count}, encrypted for {who}"));
     }
     text.gap();
     sections::phase(&mut text, &entry.backup, &known.results);

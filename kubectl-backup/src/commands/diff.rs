@@ -66,9 +66,13 @@ async fn compare(context: &Context, args: &DiffArgs) -> Result<Exit> {
     let filter = args.part.filter()?;
     filter.validate().map_err(CommandError::usage)?;
     let name = flags::known_name(&args.name)?;
-    let (place, _) = context.find_backup(&name).await?;
+    let (place, entry) = context.find_backup(&name).await?;
+    let place = context.with_secrets(place, &entry).await?;
     let second = match &args.other {
-        Some(other) => Some(context.find_backup(&flags::known_name(other)?).await?),
+        Some(other) => {
+            let (place, entry) = context.find_backup(&flags::known_name(other)?).await?;
+            Some((context.with_secrets(place, &entry).await?, entry))
+        }
         None => None,
     };
     let scope = args.part.scope();

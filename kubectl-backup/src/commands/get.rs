@@ -160,7 +160,7 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
         "STORAGE-LOCATION",
         "SELECTOR",
     ];
-    let with_encrypted = found.iter().any(|(_, entry)| entry.encrypted);
+    let with_encrypted = found.iter().any(|(_, entry)| encrypted(entry) != "no");
     titles.extend(with_encrypted.then_some("ENCRYPTED"));
     titles.extend(wide.then_some("OBJECTS"));
     titles.extend(with_cluster.then_some("CLUSTER"));
@@ -184,7 +184,7 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
             selectors(spec.label_selector.as_ref(), &spec.or_label_selectors),
         ];
         if with_encrypted {
-            row.push(if entry.encrypted { "yes" } else { "no" }.to_owned());
+            row.push(encrypted(entry).to_owned());
         }
         if wide {
             row.push(
@@ -200,6 +200,16 @@ fn table(context: &Context, output: &OutputArgs, of_all: bool, found: &[(Place, 
         table.push(row);
     }
     table
+}
+
+/// What of it is encrypted.
+fn encrypted(entry: &Entry) -> &'static str {
+    match entry.apart() {
+        _ if entry.encrypted => "yes",
+        Ok(None) => "no",
+        // What is wrong with such a marker, who reads the backup is told.
+        Ok(Some(_)) | Err(_) => "secrets",
+    }
 }
 
 /// Selectors in kubectl's writing.

@@ -18,7 +18,7 @@ Examples:
 
 /// Encrypt a backup's key for other recipients
 ///
-/// The key is opened with an identity that fits and written anew for the recipients that are given, else for the location's. The data stays as it is, so this
+/// The key of an encrypted backup, or of a plain one whose Secrets are encrypted, is opened with an identity that fits and written anew for the recipients that are given, else for the location's. The data stays as it is, so this
 /// takes no time; who kept a copy of the old key file can still read this backup.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -35,7 +35,8 @@ pub(crate) async fn run(context: &Context, args: RekeyArgs) -> Result<Exit> {
     let given = args.recipients.read()?;
     let (place, entry) = context.look_up_backup(&name).await?;
     let location = &place.location;
-    if !entry.encrypted {
+    let apart = entry.apart()?;
+    if !entry.encrypted && apart.is_none() {
         return Err(
             Error::invalid(format!("backup {name} is not encrypted: it has no key"))
                 .hint("make an encrypted one: `kubectl backup create --recipient KEY`")
@@ -61,19 +62,29 @@ pub(crate) async fn run(context: &Context, args: RekeyArgs) -> Result<Exit> {
     }
     let (key, opened) = context.key_of(location, &entry).await?;
     // A key that fits nothing is handed to nobody: whoever may write to the bucket may have put it there.
-    catalog::get(&location.opened(Some(&key)).store, &name)
-        .await
-        .map_err(|e| {
-            e.context(format!(
-                "what key.age of backup {name} holds does not open it"
-            ))
-        })?;
+    match &apart {
+        Some(apart) => drop(apart.open(&location.store, &name, &key).await?),
+        None => drop(
+            catalog::get(&location.opened(Some(&key)).store, &name)
+                .await
+                .map_err(|e| {
+                    e.context(format!(
+                        "what key.age of backup {name} holds does not open it"
+                    ))
+                })?,
+        ),
+    }
     let passphrase = context.identity_args().passphrase()?;
     let files = KeyFiles::new(&recipients, &key, passphrase.as_ref())?;
-    catalog::rekey(&location.store, &name, &opened, &files).await?;
+    catalog::rekey(&location.store, &entry, &opened, &files).await?;
     context.ui.line(&format!("backup/{name} rekeyed"))?;
     context.ui.note(&format!(
-        "it is encrypted for {}",
+        "{} encrypted for {}",
+        if apart.is_some() {
+            "its Secrets are"
+        } else {
+            "it is"
+        },
         recipients.fingerprints().join(", ")
     ));
     Ok(Exit::Done)

@@ -1,10 +1,14 @@
 //! `verify`: reads a backup back and checks it.
 
+use backup_core::apart::{self, Apart};
 use backup_core::archive::read::Source;
 use backup_core::archive::verify;
+use backup_core::catalog::Entry;
+use backup_core::crypt::BackupKey;
 use backup_core::layout::BackupKeys;
+use backup_core::location::Location;
 use backup_core::progress::Progress;
-use backup_core::{Kind, catalog, signature};
+use backup_core::{Error, Kind, catalog, signature};
 use clap::Args;
 use serde::Serialize;
 
@@ -45,6 +49,9 @@ struct Verified {
     objects: u64,
     /// Of all bodies, uncompressed.
     bytes: u64,
+    /// Whether the Secrets, where they are encrypted apart, were opened and looked at; else their files are what was written, and no more is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets_opened: Option<bool>,
     problems: Vec<String>,
     /// The fingerprint of the key that signed it; absent where its location asks for none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +62,7 @@ struct Verified {
 pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let ui = &context.ui;
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
+    let place = context.with_secrets(place, &entry).await?;
     let store = &place.location.store;
     let signed = signature::check(&place.location, &entry.name).await?;
     let keys = BackupKeys::new(&entry.name);
@@ -74,6 +82,21 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         problems = files.problems;
         unlisted = files.unlisted;
     }
+    let apart = entry.apart()?;
+    if apart.is_some() {
+        for key in [
+            keys.secrets_archive(),
+            keys.secrets_index(),
+            keys.secrets_key(),
+        ] {
+            if let Err(e) = store.head(&key).await {
+                match e.kind() {
+                    Kind::NotFound => problems.push(format!("{key} is missing")),
+                    _ => return Err(e.into()),
+                }
+            }
+        }
+    }
     bar.step("reading the archive");
     let archive = store.source(keys.archive());
     let index = store.source(keys.index());
@@ -82,6 +105,19 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         Err(e) if ours && e.kind() == Kind::NotFound => verify::Findings::default(),
         findings => findings?,
     };
+    let (mut objects, mut bytes) = (findings.objects, findings.bytes);
+    let mut opened = None;
+    if let Some(apart) = &apart {
+        opened = Some(false);
+        if let Some(key) = &place.location.apart {
+            bar.step("reading the Secrets");
+            let secrets = secrets(&place.location, &entry, apart, key, &bar).await?;
+            problems.extend(secrets.problems);
+            objects += secrets.objects;
+            bytes += secrets.bytes;
+            opened = Some(true);
+        }
+    }
     drop(bar);
     problems.extend(findings.problems);
     for file in unlisted {
@@ -91,8 +127,9 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         backup: entry.name.to_string(),
         verified: problems.is_empty(),
         archive_only: !ours,
-        objects: findings.objects,
-        bytes: findings.bytes,
+        objects,
+        bytes,
+        secrets_opened: opened,
         problems,
         signed_by: signed.map(|signed| signed.by.to_string()),
     };
@@ -100,6 +137,9 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         Format::Table | Format::Wide => tell(context, &verified)?,
         Format::Name => ui.line(&format!("backup/{}", entry.name))?,
         format => output::print(ui, format, &Document::new("BackupVerification", &verified))?,
+    }
+    if verified.secrets_opened == Some(false) {
+        ui.note("its Secrets are encrypted: their files are compared with SHA256SUMS, and were not opened; --identity opens them");
     }
     if verified.verified {
         return Ok(Exit::Done);
@@ -110,6 +150,41 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         counted(verified.problems.len() as u64, "problem")
     ));
     Ok(Exit::Failed)
+}
+
+/// The Secrets that stand apart: that they are those of the backup, that everything of them decodes, and that there are as many as the marker says.
+async fn secrets(
+    location: &Location,
+    entry: &Entry,
+    apart: &Apart,
+    key: &BackupKey,
+    progress: &dyn Progress,
+) -> Result<verify::Findings> {
+    let store = &location.store;
+    let read = async {
+        let index = apart.open(store, &entry.name, key).await?.index;
+        let [archive, rows] = apart::sources(store, &BackupKeys::new(&entry.name), key);
+        let mut findings = verify::verify(&archive, Some(&rows), progress).await?;
+        for problem in &mut findings.problems {
+            problem.insert_str(0, "Secrets: ");
+        }
+        if index.objects() != apart.count {
+            findings.problems.push(format!(
+                "there are {} Secrets, and the marker says {}",
+                index.objects(),
+                apart.count
+            ));
+        }
+        Ok::<_, Error>(findings)
+    };
+    match read.await {
+        // What is sealed can not be read around its damage.
+        Err(e) if e.kind() == Kind::Corrupt => Ok(verify::Findings {
+            problems: vec![e.sentence()],
+            ..verify::Findings::default()
+        }),
+        read => Ok(read?),
+    }
 }
 
 fn tell(context: &Context, verified: &Verified) -> Result<()> {

@@ -56,7 +56,7 @@ async fn try_run(server: Server, options: BackupOptions) -> Result<(Out, Arc<Ser
         },
         progress: &Silent,
     };
-    let applied = apply.run(plan, "b", Vec::new(), Vec::new()).await?;
+    let applied = apply.run(plan, "b", Vec::new(), Vec::new(), None).await?;
     let mut files = BTreeMap::new();
     let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(
         applied.archive.as_slice(),
@@ -330,7 +330,10 @@ async fn a_server_that_serves_the_same_page_for_ever_is_a_failed_row() {
         patience: Patience::default(),
         progress: &Silent,
     };
-    let applied = apply.run(plan, "b", Vec::new(), Vec::new()).await.unwrap();
+    let applied = apply
+        .run(plan, "b", Vec::new(), Vec::new(), None)
+        .await
+        .unwrap();
     let row = applied
         .rows
         .iter()

@@ -15,6 +15,7 @@ use super::super::volumes::Volumes;
 use super::left::{Left, Place};
 use super::right::{Batch, Right, Thing};
 use super::{Change, Compared, Difference, Field, Reference, fields, made};
+use crate::apart;
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
 use crate::backup::{EXCLUDE_LABEL, Passed, PassedOver};
@@ -85,6 +86,11 @@ impl<A: Source> Comparison<'_, A> {
         let along = self.asked.resource(api) != Verdict::In;
         let meant = !along || !(self.by_name() || self.asked.all_namespaces());
         if plan::is_never(&name) || !wanted.by_filter || !meant {
+            return Ok(());
+        }
+        if row.is_some_and(apart::is_locked) {
+            let text = format!("{name}: encrypted in the backup, and no identity opens them");
+            self.compared.missed.push(text);
             return Ok(());
         }
         match row.map(|row| (row.outcome, row.why.as_str())) {

@@ -10,6 +10,7 @@ use super::super::patience::patiently;
 use super::super::plan::Wanted;
 use super::super::versions;
 use super::{Api, Body, Place};
+use crate::apart;
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
 use crate::backup::{Everything, PassedOver};
@@ -297,6 +298,10 @@ impl<B: Source> Right for Saved<'_, B> {
             return Ok(Wanted::of(&self.scope, api).by_filter);
         };
         match row.outcome {
+            _ if apart::is_locked(row) => Err(format!(
+                "encrypted in backup {}, and no identity opens them",
+                self.name
+            )),
             Outcome::Excluded => Ok(false),
             Outcome::Failed => Err(format!("backup {} has a gap there: {}", self.name, row.why)),
             Outcome::Saved if count > 0 && row.count > 0 && row.version != api.version => {

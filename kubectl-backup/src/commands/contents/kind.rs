@@ -58,7 +58,7 @@ pub(crate) fn find<'a>(rows: &'a [ResourceRow], asked: &str) -> Result<&'a Resou
     // A kind that is there beats one that is only known; the core group beats the others, as for kubectl.
     let saved: Vec<_> = matches
         .iter()
-        .filter(|row| row.count > 0)
+        .filter(|row| row.objects() > 0)
         .copied()
         .collect();
     let best = if saved.is_empty() { &matches } else { &saved };

@@ -1,8 +1,10 @@
 //! What `contents` prints: kinds, the objects of a kind, or one object. Frame by frame, so that memory is bounded.
 
+use backup_core::apart;
 use backup_core::archive::index::Index;
 use backup_core::archive::read::{Archive, Source};
 use backup_core::archive::row::{Outcome, ResourceRow, Row};
+use backup_core::name::Name;
 use backup_core::{Error, Kind, raw};
 use futures::StreamExt;
 use serde::Serialize;
@@ -23,6 +25,9 @@ pub(super) async fn show<S: Source>(
         return kinds(context, args, archive.index.resources());
     };
     let resource = kind::find(archive.index.resources(), asked)?;
+    if apart::is_locked(resource) {
+        return Err(apart::locked(&Name::foreign(&args.name)?).into());
+    }
     if let Some(object) = &args.object {
         let (namespace, name) = kind::object(object, args.namespace.as_deref(), resource)?;
         let row = archive
@@ -91,7 +96,7 @@ fn kinds(context: &Context, args: &ContentsArgs, rows: &[ResourceRow]) -> Result
     // What failed is shown always; what is empty or was left out only when asked for.
     let rows = rows
         .iter()
-        .filter(|row| wide || row.count > 0 || row.outcome == Outcome::Failed);
+        .filter(|row| wide || row.objects() > 0 || row.outcome == Outcome::Failed);
     match args.output.output {
         Format::Json | Format::Yaml => {
             let kinds = Kinds {
@@ -119,6 +124,7 @@ fn kinds(context: &Context, args: &ContentsArgs, rows: &[ResourceRow]) -> Result
             );
             for row in rows {
                 let outcome = match (row.outcome, row.why.as_str()) {
+                    (Outcome::Saved, why) if apart::is_locked(row) => format!("saved, {why}"),
                     (Outcome::Saved, _) => "saved".to_owned(),
                     (Outcome::Excluded, why) => format!("excluded: {why}"),
                     (Outcome::Failed, why) => format!("failed: {why}"),
@@ -128,7 +134,7 @@ fn kinds(context: &Context, args: &ContentsArgs, rows: &[ResourceRow]) -> Result
                     row.api_version(),
                     row.namespaced.to_string(),
                     row.kind.clone(),
-                    row.count.to_string(),
+                    row.objects().to_string(),
                     outcome,
                 ]);
             }

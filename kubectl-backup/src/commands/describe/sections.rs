@@ -214,13 +214,13 @@ pub(crate) fn resources(text: &mut Description, rows: &[ResourceRow], details: b
     for row in of(Outcome::Failed) {
         text.field(2, &row.resource, &row.why);
     }
-    let saved: u64 = of(Outcome::Saved).map(|row| row.count).sum();
+    let saved: u64 = of(Outcome::Saved).map(ResourceRow::objects).sum();
     text.field(
         1,
         "Saved",
         format!("{}, {}", kinds(Outcome::Saved), counted(saved, "object")),
     );
-    for row in of(Outcome::Saved).filter(|row| details || row.count > 0) {
+    for row in of(Outcome::Saved).filter(|row| details || row.objects() > 0) {
         let when = match (row.exact, row.second_resource_version.is_empty()) {
             (true, true) => String::new(),
             (_, false) => format!(
@@ -230,7 +230,8 @@ pub(crate) fn resources(text: &mut Description, rows: &[ResourceRow], details: b
             (false, true) if row.resource_version.is_empty() => String::new(),
             (false, true) => format!(", at its own revision {}", row.resource_version),
         };
-        text.field(2, &row.resource, format!("{}{when}", row.count));
+        let how = if row.apart > 0 { ", encrypted" } else { "" };
+        text.field(2, &row.resource, format!("{}{how}{when}", row.objects()));
     }
     let mut revisions: Vec<_> = rows
         .iter()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use backup_core::api::{API_VERSION, AccessMode, BackupStorageLocation};
-use backup_core::crypt::RECIPIENTS;
+use backup_core::crypt::{ENCRYPT, Encrypt, RECIPIENTS};
 use backup_core::signature::VERIFY_KEYS;
 use backup_core::{Error, Kind, location};
 use base64::Engine as _;
@@ -15,7 +15,7 @@ use super::ChangeArgs;
 use super::copies::CopiesArgs;
 use super::signing::SigningArgs;
 use crate::context::Context;
-use crate::encryption::RecipientArgs;
+use crate::encryption::{EncryptArgs, RecipientArgs};
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations::{
@@ -84,6 +84,8 @@ pub(crate) struct CreateArgs {
     copies: CopiesArgs,
     #[command(flatten)]
     recipients: RecipientArgs,
+    #[command(flatten)]
+    encrypt: EncryptArgs,
     /// Whether anything may be written
     #[arg(
         long,
@@ -256,26 +258,35 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
     args.role.put(&mut location)?;
     args.signing.put(&mut location)?;
     args.copies.put(&mut location)?;
-    remember(&args.recipients, &mut location)?;
+    remember(&args.recipients, args.encrypt, &mut location)?;
     refuse_beside_recipients(&location)?;
     secure(context, &mut location)?;
     Ok(location)
 }
 
-/// For whom every backup there is encrypted, where that is said.
-pub(super) fn remember(given: &RecipientArgs, location: &mut BackupStorageLocation) -> Result<()> {
+/// For whom every backup there is encrypted and how much of it, where that is said.
+pub(super) fn remember(
+    given: &RecipientArgs,
+    encrypt: EncryptArgs,
+    location: &mut BackupStorageLocation,
+) -> Result<()> {
+    let annotations = &mut location.metadata.annotations;
     if given.is_given() {
         let lines = given.read()?.to_lines();
-        let annotations = &mut location.metadata.annotations;
         annotations.insert(RECIPIENTS.to_owned(), lines);
     }
+    if let Some(what) = encrypt.encrypt {
+        let word = Encrypt::from(what).word();
+        annotations.insert(ENCRYPT.to_owned(), word.to_owned());
+    }
+    Encrypt::of_location(location).map_err(CommandError::usage)?;
     Ok(())
 }
 
 /// What is not built for encrypted backups is refused where it is asked for, not when a backup is made.
 pub(super) fn refuse_beside_recipients(location: &BackupStorageLocation) -> Result<()> {
     let annotations = &location.metadata.annotations;
-    if !annotations.contains_key(RECIPIENTS) {
+    if Encrypt::of_location(location)? != Some(Encrypt::All) {
         return Ok(());
     }
     for (key, what) in [
@@ -288,7 +299,7 @@ pub(super) fn refuse_beside_recipients(location: &BackupStorageLocation) -> Resu
                 &format!(
                     "the location has recipients, and encrypted backups can not be {what} yet"
                 ),
-                "use a location of its own, with another prefix, for encrypted backups",
+                "use a location of its own, with another prefix, for encrypted backups; or --encrypt secrets, where Secrets alone are to be encrypted",
             ));
         }
     }

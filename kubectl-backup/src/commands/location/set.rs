@@ -7,7 +7,7 @@ use super::copies::CopiesArgs;
 use super::create::{Mode, RoleArgs, refuse_beside_recipients, remember, secure};
 use super::signing::SigningArgs;
 use crate::context::Context;
-use crate::encryption::RecipientArgs;
+use crate::encryption::{EncryptArgs, RecipientArgs};
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_core::Error;
@@ -36,6 +36,8 @@ pub(crate) struct SetArgs {
     copies: CopiesArgs,
     #[command(flatten)]
     recipients: RecipientArgs,
+    #[command(flatten)]
+    encrypt: EncryptArgs,
     /// Whether anything may be written
     #[arg(long, value_enum, value_name = "MODE", ignore_case = true)]
     access_mode: Option<Mode>,
@@ -54,10 +56,11 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     let secured = given.cacert.is_some() || given.credentials_file.is_some();
     let secured = secured || args.role.is_given() || args.signing.is_given();
     let secured = secured || args.copies.is_given() || args.recipients.is_given();
+    let secured = secured || args.encrypt.encrypt.is_some();
     if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
         return Err(CommandError::usage(
             Error::invalid("nothing to set is named")
-                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --recipient, --signing-key-file, --verify-key, --credentials-file or --cacert"),
+                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --recipient, --encrypt, --signing-key-file, --verify-key, --credentials-file or --cacert"),
         ));
     }
     let mut unknown = Vec::new();
@@ -94,7 +97,7 @@ fn change(context: &Context, args: &SetArgs, all: &mut [BackupStorageLocation]) 
     args.role.put(location)?;
     args.signing.put(location)?;
     args.copies.put(location)?;
-    remember(&args.recipients, location)?;
+    remember(&args.recipients, args.encrypt, location)?;
     refuse_beside_recipients(location)?;
     secure(context, location)?;
     // Nothing is kept that could not be opened.

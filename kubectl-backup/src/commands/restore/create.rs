@@ -176,6 +176,7 @@ async fn look_up(context: &Context, args: &CreateArgs) -> Result<Meant> {
     } else {
         context.find_backup(&options.backup).await?
     };
+    let place = context.with_secrets(place, &entry).await?;
     options.rewriting = args.rewriting.asked(context).await?;
     // A name is meant as it stands, whoever can say whose it is.
     let here = context.here(&place).await.ok();
@@ -306,8 +307,10 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
         return Err(refused);
     }
     let report = done.inspect_err(|e| {
-        // What can not be meant fails again.
-        if !matches!(e.kind(), Kind::Invalid | Kind::NotFound) {
+        // What can not be meant fails again, and so does what nobody gave the key of.
+        let apart = matches!(meant.entry.apart(), Ok(Some(_)));
+        let locked = apart && place.location.apart.is_none() && e.kind() == Kind::Unauthorized;
+        if !locked && !matches!(e.kind(), Kind::Invalid | Kind::NotFound) {
             // The schedule may have a newer backup by then.
             let how = match args.from_schedule {
                 Some(_) => format!(
@@ -392,7 +395,7 @@ fn tell(context: &Context, meant: &Meant, report: &RestoreReport) {
     for warning in &report.warnings {
         ui.warn(warning);
     }
-    if meant.entry.encrypted {
+    if meant.entry.encrypted || meant.place.location.apart.is_some() {
         ui.note(&format!(
             "the record of this restore names what was encrypted: it is in {} alone",
             context.paths.state().display()
