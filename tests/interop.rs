@@ -60,7 +60,7 @@ fn source() -> Cluster {
 }
 
 /// What Velero's own objects are in a cluster is no part of the comparison.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     let mut options = Options::default();
     options.without_namespaces.push("velero".to_owned());
     for kind in [
@@ -78,7 +78,7 @@ fn options() -> Options {
 }
 
 /// The state of a cluster without the definitions that Velero brought.
-fn without_velero(cluster: &Cluster) -> Snapshot {
+pub(crate) fn without_velero(cluster: &Cluster) -> Snapshot {
     let mut state = Snapshot::of(cluster);
     state.objects.retain(|id, _| {
         id.resource != "customresourcedefinitions.apiextensions.k8s.io"

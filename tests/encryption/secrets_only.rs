@@ -1,6 +1,7 @@
 //! Backups of which the Secrets alone are encrypted: Velero reads them and restores the rest, and only who has an identity gets the Secrets.
 
 mod tampered;
+mod velero;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -262,6 +263,18 @@ fn without_an_identity_the_secrets_are_refused_by_name_and_the_rest_is_read() {
     fs::copy(fixture("first.key"), &own).unwrap();
     home.run(&["contents", "b", "secrets"]).ok();
 
+    let out = home.folder.join("b.tar.gz").display().to_string();
+    let got = home.run(&["download", "b", "--output", &out]).ok();
+    assert!(got.stderr.contains("1 Secret"), "{}", got.stderr);
+    let got = Archive::of(&fs::read(&out).unwrap());
+    assert_eq!(got.names("secrets"), [""; 0]);
+    assert_eq!(
+        got.names("configmaps")
+            .iter()
+            .filter(|name| **name == object)
+            .count(),
+        1
+    );
     let pruned = home.run(&["prune", "--yes"]).ok();
     assert!(!pruned.stdout.contains('b'), "{}", pruned.stdout);
     home.run(&["delete", "b", "--yes"]).ok();

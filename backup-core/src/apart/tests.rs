@@ -352,6 +352,23 @@ async fn secrets_that_may_not_be_read_are_a_gap_and_what_can_not_be_saved_is_not
 }
 
 #[tokio::test]
+async fn a_run_that_breaks_off_leaves_no_file_and_no_key() {
+    let location = Location::in_memory("mem");
+    let mut expired = server();
+    expired.fault = Box::new(|asked| {
+        (asked.path == "/api/v1/secrets" && asked.is_first_page())
+            .then(|| refuse(401, "Unauthorized", "token expired"))
+    });
+    let error = make(expired, &sealed(&location), &options("nightly")).await;
+    assert_eq!(error.unwrap_err().kind(), Kind::Unauthorized);
+    let left = location.store.entries("backups/", 100).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    make(server(), &sealed(&location), &options("nightly"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_location_that_has_all_encrypted_makes_no_backup_with_less() {
     let mut location = Location::in_memory("mem");
     let annotations = &mut location.spec.metadata.annotations;

@@ -24,7 +24,8 @@ Examples:
 
 /// Download the archive of a backup
 ///
-/// The file is a tar.gz in Velero's format with every object as JSON, Secrets among them: only its owner may read it.
+/// The file is a tar.gz in Velero's format with every object as JSON, Secrets among them: only its owner may read it. Of a backup whose Secrets alone are
+/// encrypted it is the archive without them.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DownloadArgs {
@@ -82,6 +83,14 @@ pub(crate) async fn run(context: &Context, args: DownloadArgs) -> Result<Exit> {
         target.display(),
         output::size(bytes)
     ))?;
+    if let Some(apart) = entry.apart()? {
+        context.ui.note(&format!(
+            "{} of it are encrypted and not in that file: `{} contents {} secrets -o yaml --identity FILE` shows them",
+            output::counted(apart.count, "Secret"),
+            context.program,
+            entry.name
+        ));
+    }
     Ok(Exit::Done)
 }
 

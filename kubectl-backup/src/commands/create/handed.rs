@@ -61,6 +61,7 @@ fn unfit(context: &Context, args: &CreateArgs) -> Option<String> {
         (never, "--ttl never"),
         (args.signing_key_file.is_some(), "--signing-key-file"),
         (args.recipients.is_given(), "--recipient"),
+        (args.encrypt.encrypt.is_some(), "--encrypt"),
     ];
     let said = cases.into_iter().find(|(given, _)| *given);
     let said = said.map(|(_, flag)| format!("a Backup can not say {flag}"));
