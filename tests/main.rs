@@ -13,6 +13,7 @@ mod emulated;
 mod encryption;
 mod etcd;
 mod harness_itself;
+mod hooks;
 mod interop;
 mod krew;
 mod location;

@@ -3,6 +3,7 @@
 mod apply;
 mod budget;
 mod gather;
+mod hooked;
 mod names;
 mod outgoing;
 mod page;
@@ -43,6 +44,9 @@ use crate::cluster::Cluster;
 use crate::discovery::{ApiResource, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
+use crate::hooks::Process;
+use crate::hooks::ask::SpecHooks;
+use crate::hooks::bracket::{Brackets, Notes};
 use crate::layout::BackupKeys;
 use crate::location::claim::{Claim, Purpose, has_marker};
 use crate::location::guard;
@@ -68,7 +72,7 @@ pub struct BackupOptions {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Backup object.
     pub annotations: BTreeMap<String, String>,
-    /// Velero's `--snapshot-volumes`; `Some(false)` says that volumes and hooks are not wanted.
+    /// Velero's `--snapshot-volumes`; `Some(false)` says that volumes are not wanted.
     pub snapshot_volumes: Option<bool>,
     /// Which volumes need not be saved, which have to be, and kinds to take and leave.
     pub policies: Option<Arc<Policies>>,
@@ -78,6 +82,8 @@ pub struct BackupOptions {
     pub exact: bool,
     /// The machine's name, for the claim.
     pub host: String,
+    /// The process, for what it owes to pods.
+    pub process: Process,
     /// The time, for name and stamps.
     pub now: Timestamp,
 }
@@ -89,6 +95,7 @@ impl BackupOptions {
     /// `Invalid`.
     pub fn validate(&self) -> Result<()> {
         self.filter.validate()?;
+        SpecHooks::read(&self.template.hooks)?;
         let chooses = self
             .policies
             .as_ref()
@@ -114,12 +121,6 @@ impl BackupOptions {
             None if copies.into_iter().any(asked) => Some(true),
             wanted => wanted,
         }
-    }
-
-    /// Whether the spec asks for hooks.
-    fn has_hooks(&self) -> bool {
-        let hooks = self.template.hooks["resources"].as_array();
-        hooks.is_some_and(|hooks| !hooks.is_empty())
     }
 }
 
@@ -167,7 +168,7 @@ pub async fn create(
     location.signatures.may_write(&location.name)?;
     // Wherever a backup is made: it is never a plain one where its location says for whom it is to be encrypted.
     location.refuse_plain("backups that are made here")?;
-    let log = Log::new(options.now);
+    let log = Arc::new(Log::new(options.now));
     progress.step("asking the cluster what it serves");
     let gathered = tokio::select! {
         gathered = begin(cluster, location, options) => gathered?,
@@ -182,11 +183,13 @@ pub async fn create(
         &options.host,
     )
     .await?;
+    let brackets = brackets(cluster, location, options, &gathered, &claim, &log, &cancel);
     let work = Work {
         cluster,
         location,
         options,
         claim: &claim,
+        brackets: &brackets,
         log: &log,
         progress,
     };
@@ -220,10 +223,38 @@ pub async fn create(
             Ok(report)
         }
         Err(e) => {
+            // Whatever it was: no pod is left without its post hook, and while the claim stands nobody else runs it.
+            brackets.settle().await;
             claim.withdraw().await;
             Err(e)
         }
     }
+}
+
+/// Where pods run their hooks, and what is owed to them is noted.
+fn brackets(
+    cluster: &Cluster,
+    location: &Location,
+    options: &BackupOptions,
+    gathered: &Gathered,
+    claim: &Claim,
+    log: &Arc<Log>,
+    cancel: &tokio::sync::watch::Receiver<bool>,
+) -> Brackets {
+    let schedule = options.labels.get(crate::catalog::SCHEDULE_NAME);
+    let notes = Notes {
+        store: location.store.outside(),
+        cluster: gathered.identity.clone(),
+        backup: options.name.to_string(),
+        run: claim.run().to_owned(),
+        schedule: schedule.cloned(),
+        names: !location.store.is_vault(),
+        process: options.process.clone(),
+    };
+    let log = Arc::clone(log);
+    let line = move |level: &str, text: &str| log.line(level, text);
+    let (cluster, cancel) = (cluster.clone(), cancel.clone());
+    Brackets::new(cluster, notes, cancel, claim.pulse(), Arc::new(line))
 }
 
 /// A name is one backup's, encrypted or not.
@@ -347,6 +378,7 @@ struct Work<'a> {
     location: &'a Location,
     options: &'a BackupOptions,
     claim: &'a Claim,
+    brackets: &'a Brackets,
     log: &'a Log,
     progress: &'a dyn Progress,
 }
@@ -399,6 +431,7 @@ impl Work<'_> {
             exact: options.exact,
             mtime: u64::try_from(options.now.as_second()).unwrap_or_default(),
             patience: Patience::default(),
+            brackets: self.brackets,
             progress: self.progress,
         }
         .run(plan, options.name.as_str(), archive, index, apart)
@@ -429,6 +462,8 @@ impl Work<'_> {
             names,
             apart,
         } = applied;
+        // Post hooks may still be at work.
+        let hooks = self.brackets.settle().await;
         progress.step("writing the side files");
         let (archive, index) = futures::join!(archive.finish(), index.finish());
         let mut digests = Digests::new()
@@ -450,7 +485,7 @@ impl Work<'_> {
             });
         }
 
-        let findings = report::judge(options, gathered, &rows, revision, &seen);
+        let findings = report::judge(options, gathered, &rows, revision, &seen, &hooks);
         for row in &rows {
             let level = match row.outcome {
                 Outcome::Failed => "error",
@@ -483,6 +518,7 @@ impl Work<'_> {
                 revision,
                 objects,
                 apart: told.as_ref(),
+                hooks: &hooks,
                 completed: log.now(),
             },
         );

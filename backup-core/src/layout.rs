@@ -20,6 +20,9 @@ pub const RESTORES: &str = "restores/";
 /// Folder of objects that are written to try a location, or to read its clock, and removed at once.
 pub const PROBES: &str = "plugins/kubectl-backup/probes/";
 
+/// Folder of the notes of post hooks that are owed to pods.
+pub const HOOKS: &str = "plugins/kubectl-backup/hooks/";
+
 /// What stands before [`BACKUPS`] where encrypted backups are.
 pub const VAULT: &str = "plugins/kubectl-backup/";
 

@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod error;
 pub mod etcd;
 pub mod filter;
+pub mod hooks;
 pub mod layout;
 pub mod lease;
 pub mod location;

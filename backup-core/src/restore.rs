@@ -5,6 +5,7 @@ mod bodies;
 pub mod diff;
 mod finish;
 mod gather;
+mod hooks;
 pub mod journal;
 mod kept;
 mod merge;
@@ -38,6 +39,7 @@ use crate::cluster::Cluster;
 use crate::discovery::Served;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::hooks::restored::RestoreHooks;
 use crate::location::Location;
 use crate::name::Name;
 use crate::progress::Progress;
@@ -108,6 +110,8 @@ pub struct RestoreOptions {
     pub rewriting: Rewriting,
     /// What the target's own ConfigMaps say besides. It counts when a restore begins; one that goes on keeps what it began with.
     pub of_target: Rewriting,
+    /// `spec.hooks`, as Velero has it.
+    pub hooks: serde_json::Value,
     /// Whether the data of volumes is asked for; `false`: claims come back empty, and that is no error.
     pub restore_volumes: Option<bool>,
     /// Where a foreign archive is rewritten.
@@ -357,6 +361,7 @@ impl RestoreOptions {
         self.filter.validate()?;
         plan::refuse_never(&self.filter)?;
         plan::refuse_mappings(&self.filter, &self.namespace_mappings)?;
+        RestoreHooks::read(&self.hooks)?;
         self.rewriting.validate()
     }
 

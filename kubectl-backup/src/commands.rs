@@ -15,6 +15,7 @@ pub(crate) mod get;
 pub(crate) mod install;
 pub(crate) mod location;
 pub(crate) mod logs;
+mod owed;
 pub(crate) mod prune;
 pub(crate) mod rekey;
 pub(crate) mod restore;

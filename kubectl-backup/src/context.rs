@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::{Asked, Cluster, Watcher};
+use backup_core::hooks::Process;
 use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
 use backup_core::{Error, Kind};
@@ -198,6 +199,11 @@ impl Context {
             .nodename()
             .to_string_lossy()
             .into_owned()
+    }
+
+    /// This process, for what it owes to pods.
+    pub(crate) fn process(&self) -> Process {
+        Process::this(self.host(), None)
     }
 
     /// The flags that name the same location and the same cluster again, for commands that messages suggest.

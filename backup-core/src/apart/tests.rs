@@ -38,6 +38,7 @@ fn options(name: &str) -> BackupOptions {
         template: crate::api::BackupSpec::default(),
         exact: true,
         host: "test".into(),
+        process: crate::hooks::Process::default(),
         now: "2026-11-21T02:00:00Z".parse().unwrap(),
     }
 }

@@ -25,10 +25,14 @@ use crate::archive::write::{Sink, Totals};
 use crate::cluster::{ApiError, Cluster};
 use crate::discovery::ApiResource;
 use crate::error::{Error, Kind, Result};
+use crate::hooks::bracket::Brackets;
 use crate::progress::Progress;
 
 /// Types read at a time.
 const AT_A_TIME: usize = 8;
+
+/// So many bytes of pods that wait for their hooks are held; more are saved as they were listed.
+const HELD: usize = 16 << 20;
 
 /// How often a list may expire half-way before it is given up.
 const EXPIRIES: usize = 100;
@@ -47,6 +51,8 @@ pub(super) struct Apply<'a> {
     pub(super) cancel: watch::Receiver<bool>,
     /// How long things may take that pass by themselves.
     pub(super) patience: Patience,
+    /// Where pods run their hooks.
+    pub(super) brackets: &'a Brackets,
     /// Who watches.
     pub(super) progress: &'a dyn Progress,
 }
@@ -137,7 +143,8 @@ impl Apply<'_> {
                 .buffer_unordered(AT_A_TIME)
                 .try_collect::<()>()
                 .await?;
-            run.second_phase(related, namespaces).await
+            run.second_phase(related, namespaces).await?;
+            run.hooked_pods().await
         };
         let read = tokio::select! {
             read = read => Some(read),
@@ -181,7 +188,7 @@ impl Apply<'_> {
 }
 
 /// Why a list ended before its end.
-enum Stop {
+pub(super) enum Stop {
     /// Nothing more can be read or written.
     All(Error),
     /// This type can not be read (any further).
@@ -210,7 +217,7 @@ type Packing = JoinHandle<Result<(Packed, Reserved)>>;
 /// One run of a plan, shared by all lists.
 pub(super) struct Run<'a> {
     pub(super) apply: &'a Apply<'a>,
-    budget: Budget,
+    pub(super) budget: Budget,
     moment: Moment,
     threads: Arc<Semaphore>,
     pages: mpsc::Sender<(Packed, Reserved)>,
@@ -333,7 +340,7 @@ impl Run<'_> {
     }
 
     /// Hands packed pages on in the order in which they were read.
-    async fn send(&self, mut packed: mpsc::Receiver<Packing>) -> Result<()> {
+    pub(super) async fn send(&self, mut packed: mpsc::Receiver<Packing>) -> Result<()> {
         while let Some(packing) = packed.recv().await {
             let page = packing
                 .await
@@ -437,7 +444,7 @@ impl Run<'_> {
     }
 
     /// GETs, and waits where the server is away or goes on asking for patience.
-    async fn ask(&self, path: &str, most: usize) -> Result<Bytes, ApiError> {
+    pub(super) async fn ask(&self, path: &str, most: usize) -> Result<Bytes, ApiError> {
         let since = Instant::now();
         loop {
             match self.apply.cluster.get_bounded(path, most).await {
@@ -483,7 +490,7 @@ impl Run<'_> {
     }
 
     /// Counts a page and gives it to the packing threads.
-    async fn hand_on(
+    pub(super) async fn hand_on(
         &self,
         listing: &Listing<'_>,
         page: Page,
@@ -492,7 +499,9 @@ impl Run<'_> {
         row: &mut ResourceRow,
     ) -> Result<(), Stop> {
         let Page {
-            items, mut seen, ..
+            mut items,
+            mut seen,
+            ..
         } = page;
         let is_told = self.with_secrets || listing.resource.group_resource() != SECRETS;
         if !is_told {
@@ -503,10 +512,12 @@ impl Run<'_> {
             }
         }
         self.apply.progress.done(items.len() as u64, length as u64);
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .merge(seen);
+        {
+            let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = all.hooked.len();
+            all.merge(seen);
+            items.extend(all.release_beyond(held, HELD));
+        }
         if items.is_empty() {
             return Ok(());
         }
@@ -642,11 +653,11 @@ fn note_revision(
 }
 
 /// One place of one type.
-struct Listing<'a> {
-    resource: &'a Arc<ApiResource>,
-    place: Option<&'a str>,
-    keep: &'a Arc<Keep>,
-    packing: &'a mpsc::Sender<Packing>,
+pub(super) struct Listing<'a> {
+    pub(super) resource: &'a Arc<ApiResource>,
+    pub(super) place: Option<&'a str>,
+    pub(super) keep: &'a Arc<Keep>,
+    pub(super) packing: &'a mpsc::Sender<Packing>,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::cluster::{ApiError, Cluster, ServerVersion, page};
 use crate::discovery::{self, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
+use crate::hooks::ask::SpecHooks;
 
 /// Objects that carry this label with the value `true` are left out; a namespace with it is left out whole.
 pub(crate) const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
@@ -41,6 +42,8 @@ pub(super) struct Gathered {
     pub(super) missing_namespaces: Vec<String>,
     /// Which volumes are saved how.
     pub(super) policies: Option<Arc<Policies>>,
+    /// Which hooks the backup's spec asks for; nothing where none are run, whatever pods say.
+    pub(super) hooks: Option<Arc<SpecHooks>>,
     /// `group/version` of what other servers answer, through an APIService.
     pub(super) aggregated: BTreeSet<String>,
 }
@@ -69,6 +72,7 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         filter = filter.over(&weaker);
         unknown_kinds.extend(unknown);
     }
+    let hooks = SpecHooks::read(&options.template.hooks)?.resolve(&served.all);
     if served.gaps.is_empty() && options.filter.names_only(&unknown_kinds) {
         return Err(Error::not_found(format!(
             "the server has none of the kinds to back up: {}",
@@ -122,6 +126,7 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         namespaces,
         missing_namespaces,
         policies: options.policies.clone(),
+        hooks: Some(Arc::new(hooks)),
         aggregated,
     })
 }

@@ -16,6 +16,7 @@ use crate::archive::object::{Facts, Object};
 use crate::archive::pack::Item;
 use crate::discovery::ApiResource;
 use crate::error::{Error, Result};
+use crate::hooks::{self, ask, bracket::Asked};
 
 /// Which objects of a page are kept.
 #[derive(Clone, Debug)]
@@ -84,6 +85,15 @@ pub(crate) enum Passed {
     Unfit(String),
 }
 
+/// A pod that is asked to run hooks.
+#[derive(Clone, Debug)]
+pub(super) struct Hooked {
+    /// Which one, and what.
+    pub(super) asked: Asked,
+    /// As it was listed; nothing where it is on its way into the archive already.
+    pub(super) item: Option<Item>,
+}
+
 /// What objects say about others, and about what can not be done.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -105,6 +115,8 @@ pub(super) struct Seen {
     pub(super) asks: Vec<(String, String, String)>,
     /// Pods that ask for the files of a claim, unless a policy says otherwise: namespace, name, claim.
     pub(super) asked_claims: Vec<(String, String, String)>,
+    /// Pods that are read between their hooks, and are no items of their page.
+    pub(super) hooked: Vec<Hooked>,
     /// Objects left out because they are being deleted.
     pub(super) terminating: u64,
     /// Objects left out by [`EXCLUDE_LABEL`].
@@ -128,6 +140,7 @@ impl Seen {
             used_claims,
             asks,
             asked_claims,
+            hooked,
             terminating,
             labelled_out,
             unfit,
@@ -142,9 +155,27 @@ impl Seen {
         self.used_claims.extend(used_claims);
         self.asks.extend(asks);
         self.asked_claims.extend(asked_claims);
+        self.hooked.extend(hooked);
         self.terminating += terminating;
         self.labelled_out += labelled_out;
         self.unfit.extend(unfit);
+    }
+
+    /// Gives out what of the pods from this one on is more than so many bytes in all.
+    pub(super) fn release_beyond(&mut self, from: usize, most: usize) -> Vec<Item> {
+        if from >= self.hooked.len() {
+            return Vec::new();
+        }
+        let size = |one: &Hooked| one.item.as_ref().map_or(0, |item| item.body.len());
+        let mut held: usize = self.hooked[..from].iter().map(size).sum();
+        let mut released = Vec::new();
+        for one in &mut self.hooked[from..] {
+            held += size(one);
+            if held > most {
+                released.extend(one.item.take());
+            }
+        }
+        released
     }
 }
 
@@ -342,12 +373,41 @@ impl<'a> Cut<'a> {
                 return;
             }
         };
-        out.items.push(Item {
+        let item = Item {
             namespace: namespace.map(str::to_owned),
             name: name.to_owned(),
             body,
             facts: Facts { sha256, ..facts },
-        });
+        };
+        match self.hooked(text, &item) {
+            // It is held for longer than its page, whose memory it would keep.
+            Some(asked) => out.seen.hooked.push(Hooked {
+                asked,
+                item: Some(Item {
+                    body: Bytes::copy_from_slice(&item.body),
+                    ..item
+                }),
+            }),
+            None => out.items.push(item),
+        }
+    }
+
+    /// The hooks of a pod that has any, where hooks are run.
+    fn hooked(&self, text: &str, item: &Item) -> Option<Asked> {
+        let hooks = self.keep.gathered.hooks.as_deref()?;
+        let is_pod = self.what == "pods" && matches!(self.keep.pick, Pick::All);
+        if !is_pod || !ask::may_ask(text, hooks) {
+            return None;
+        }
+        let mut pod = hooks::Pod::read(text.as_bytes())?;
+        pod.metadata.namespace = item.namespace.clone().unwrap_or_default();
+        let asked = Asked {
+            hooks: ask::of_backup(&pod, hooks, self.resource),
+            namespace: pod.metadata.namespace,
+            name: item.name.clone(),
+            uid: item.facts.uid.clone(),
+        };
+        (!asked.hooks.is_empty()).then_some(asked)
     }
 
     /// The object's bytes as the server wrote them, sharing the page's memory. Lists of built-in types leave out

@@ -23,6 +23,7 @@ use crate::api::{
 use crate::archive::row::{Outcome, ResourceRow};
 use crate::catalog::CLUSTER_UID;
 use crate::error::{Error, Result};
+use crate::hooks::bracket::Tally;
 
 /// Messages kept of each sort; what goes beyond is counted.
 const MOST_MESSAGES: usize = 10_000;
@@ -159,6 +160,7 @@ pub(super) fn judge(
     rows: &[ResourceRow],
     revision: Option<u64>,
     seen: &Seen,
+    hooks: &Tally,
 ) -> Findings {
     let mut findings = Findings::default();
     let Findings {
@@ -246,11 +248,12 @@ pub(super) fn judge(
             );
         }
     }
-    if options.has_hooks() {
-        errors.add(
-            About::Backup,
-            "the backup's spec asks for hooks, which are not run yet".to_owned(),
-        );
+    for told in &hooks.told {
+        let about = About::Namespace(told.namespace.clone());
+        match told.is_error {
+            true => errors.add(about, told.text.clone()),
+            false => warnings.add(about, told.text.clone()),
+        }
     }
     *volumes = volumes::infos(&seen.claims, &seen.volumes, volumes_wanted, policies);
     if rows.iter().all(|row| row.count == 0) {
@@ -389,6 +392,8 @@ pub(super) struct Facts<'a> {
     pub(super) objects: u64,
     /// Secrets that stand apart.
     pub(super) apart: Option<&'a Apart>,
+    /// What came of hooks.
+    pub(super) hooks: &'a Tally,
     /// When it ended.
     pub(super) completed: Timestamp,
 }
@@ -406,6 +411,7 @@ pub(super) fn marker(
         revision,
         objects,
         apart,
+        hooks,
         completed,
     } = *facts;
     let began = whole_seconds(options.now);
@@ -467,9 +473,21 @@ pub(super) fn marker(
             }),
             warnings: findings.warnings.count(),
             errors: findings.errors.count(),
+            rest: hook_status(hooks),
             ..BackupStatus::default()
         },
     }
+}
+
+/// `hookStatus`, as Velero counts.
+fn hook_status(hooks: &Tally) -> serde_json::Map<String, Value> {
+    let mut rest = serde_json::Map::new();
+    if hooks.attempted > 0 {
+        let counts =
+            serde_json::json!({"hooksAttempted": hooks.attempted, "hooksFailed": hooks.failed});
+        rest.insert("hookStatus".to_owned(), counts);
+    }
+    rest
 }
 
 /// The Backup object of these options before anything was read.

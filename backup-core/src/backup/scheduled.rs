@@ -296,6 +296,7 @@ mod tests {
             template: BackupSpec::default(),
             exact: true,
             host: String::new(),
+            process: crate::hooks::Process::default(),
             now: "2026-11-21T02:00:00Z".parse().unwrap(),
         }
     }
@@ -335,7 +336,7 @@ mod tests {
             followed.annotations,
             [("c".to_owned(), "d".to_owned())].into()
         );
-        assert!(followed.has_hooks());
+        assert_eq!(followed.template.hooks["resources"][0]["name"], "h");
         assert_eq!(followed.template.rest["orderedResources"]["pods"], "a/b");
         assert_eq!(nightly.policies().unwrap().unwrap().as_str(), "p");
         let expires = nightly.expires(followed.now).unwrap();

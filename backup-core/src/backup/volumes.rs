@@ -50,18 +50,7 @@ const VOLUMES: &str = "backup.velero.io/backup-volumes";
 pub(super) const FILES: &str = "the files of its volumes";
 
 /// Annotations that ask for something, and what it is.
-const ASKS: [(&str, &str); 4] = [
-    (VOLUMES, FILES),
-    ("hook.backup.velero.io/command", "a backup hook"),
-    (
-        "pre.hook.backup.velero.io/command",
-        "a hook before the backup",
-    ),
-    (
-        "post.hook.backup.velero.io/command",
-        "a hook after the backup",
-    ),
-];
+const ASKS: [(&str, &str); 1] = [(VOLUMES, FILES)];
 
 /// Why a claim's data is not there.
 const REASON: &str = "data not saved: this backup holds objects only";
@@ -210,7 +199,7 @@ pub(super) fn pod(text: &str, policies: Option<&Policies>) -> Pod {
     let Ok(object) = serde_json::from_str::<Object>(text) else {
         return Pod::default();
     };
-    // A pod that has ended runs no hooks and holds no volume.
+    // A pod that has ended holds no volume.
     let ended = matches!(object.status.phase.as_str(), "Succeeded" | "Failed");
     let annotations = object.metadata.annotations.unwrap_or_default();
     let policies = policies.filter(|policies| !ended && policies.judges_volumes());

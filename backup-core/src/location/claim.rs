@@ -49,7 +49,7 @@ use folder::obstacle;
 use lease::{SOON, USUAL, keep_fresh};
 
 pub use folder::STALE;
-pub(crate) use folder::{Folder, describe, has_marker, is_stale, may_write, read_claim};
+pub(crate) use folder::{Folder, dead_from, describe, has_marker, is_stale, may_write, read_claim};
 pub(crate) use lease::{ClaimFile, Lease, UploadId, abort};
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.
@@ -187,6 +187,18 @@ impl Claim {
     /// The folder's keys.
     pub fn keys(&self) -> &BackupKeys {
         &self.keys
+    }
+
+    /// The run's id.
+    pub(crate) fn run(&self) -> &str {
+        let file = self.lease.key.rsplit('/').next().unwrap_or_default();
+        BackupKeys::claim_run(file).unwrap_or_default()
+    }
+
+    /// Says whether the run may still write, for who works beside it.
+    pub(crate) fn pulse(&self) -> Box<dyn Fn() -> bool + Send + Sync> {
+        let lease = Arc::clone(&self.lease);
+        Box::new(move || lease.alive().is_ok())
     }
 
     /// What stood in the folder when it was taken.

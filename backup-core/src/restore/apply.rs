@@ -5,7 +5,6 @@ mod accounts;
 mod claims;
 mod creation;
 mod fields;
-mod notices;
 mod recreate;
 mod status;
 mod trial;
@@ -27,10 +26,10 @@ use crate::archive::read::Object;
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::discovery::ApiResource;
 use crate::error::{Error, Kind, Result};
+use crate::hooks::restored::Made;
 
 pub(super) use claims::Promise;
 use creation::manager;
-pub(super) use notices::Notices;
 pub(super) use recreate::{Deletions, is_recreated};
 
 /// What is known of the target's object of that name.
@@ -140,8 +139,8 @@ pub(super) struct Applier {
     pub(super) deletions: Deletions,
     /// Volumes whose data the backup has.
     pub(super) volumes: Arc<Volumes>,
-    /// What objects ask for and is not done.
-    pub(super) notices: Notices,
+    /// Pods that were made and ask for hooks.
+    pub(super) made: Made,
 }
 
 /// How a step ends early.
@@ -221,7 +220,8 @@ impl Applier {
             let reason = format!("the archive holds it as {had}, and the target is sent {version}");
             return Ok(Done::new(Action::Failed, reason));
         }
-        self.notices.look(job, &shaped)?;
+        let asks = job.resource.name == "pods"
+            && (self.rewrite.hooks).may_ask(shaped.object.get("metadata").unwrap_or("{}"));
         let bound = self.binding(job).await?;
         let (rewrite, mut wanted) = match &bound.rewrite {
             Some(rewrite) => {
@@ -254,6 +254,10 @@ impl Applier {
             done => done,
         }?;
         self.settle_earlier(job, &done).await;
+        if asks && !self.is_dry() && matches!(done.action, Action::Created | Action::Recreated) {
+            let namespace = job.namespace.as_deref().unwrap_or_default();
+            self.made.note(namespace, &job.name);
+        }
         let done = match bound.warning {
             Some(warning) if done.action == Action::Created => Done {
                 reason: warning,

@@ -59,6 +59,11 @@ pub(super) async fn finish(
             }),
             warnings,
             errors,
+            rest: record
+                .hook_status()
+                .map(|counts| ("hookStatus".to_owned(), counts))
+                .into_iter()
+                .collect(),
             ..RestoreStatus::default()
         },
     };

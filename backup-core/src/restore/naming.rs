@@ -135,6 +135,10 @@ pub fn spec(options: &RestoreOptions) -> RestoreSpec {
     if spec.included_namespaces.is_empty() {
         spec.included_namespaces.push("*".to_owned());
     }
+    let asks = options.hooks["resources"].as_array();
+    if asks.is_some_and(|hooks| !hooks.is_empty()) {
+        spec.rest.insert("hooks".into(), options.hooks.clone());
+    }
     spec.rest.extend(options.rewriting.record());
     spec
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Action, Step};
 use crate::error::{Error, Result};
+use crate::hooks::restored::Word;
 
 /// Errors and warnings kept word for word.
 const KEPT: usize = 10_000;
@@ -56,6 +57,8 @@ pub(super) struct Record {
     /// By kind, `ns/name(created)` in JSON with commas: one text each, so that 260,000 entries are a few megabytes.
     lists: BTreeMap<String, Vec<u8>>,
     log: GzEncoder<Vec<u8>>,
+    /// Hooks that were to run, and how many of them failed.
+    hooks: (u64, u64),
 }
 
 impl Record {
@@ -66,6 +69,7 @@ impl Record {
             warnings: Sentences::default(),
             lists: BTreeMap::new(),
             log: GzEncoder::new(Vec::new(), Compression::fast()),
+            hooks: (0, 0),
         }
     }
 
@@ -123,6 +127,39 @@ impl Record {
         self.log("error", &text, "")?;
         self.errors.add(namespace, text);
         Ok(())
+    }
+
+    /// Notes what came of a hook.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(super) fn hook(&mut self, word: Word) -> Result<()> {
+        let Word {
+            namespace,
+            line,
+            failure,
+        } = word;
+        self.hooks.0 += 1;
+        self.hooks.1 += u64::from(failure.is_some());
+        let namespace = Some(namespace.as_str());
+        let level = match &failure {
+            None => "info",
+            Some((false, _)) => "warning",
+            Some((true, _)) => "error",
+        };
+        self.log(level, &line, "")?;
+        match failure {
+            None => {}
+            Some((false, text)) => self.warnings.add(namespace, text),
+            Some((true, text)) => self.errors.add(namespace, text),
+        }
+        Ok(())
+    }
+
+    /// `hookStatus`, as Velero counts, where there were any.
+    pub(super) fn hook_status(&self) -> Option<Value> {
+        let (attempted, failed) = self.hooks;
+        (attempted > 0).then(|| json!({"hooksAttempted": attempted, "hooksFailed": failed}))
     }
 
     fn log(&mut self, level: &str, text: &str, reason: &str) -> Result<()> {

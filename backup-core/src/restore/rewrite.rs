@@ -21,6 +21,8 @@ use serde_json::value::RawValue;
 use super::rewriting::{Prepared, Rewriting};
 use super::versions;
 use crate::error::Result;
+use crate::hooks::Pod;
+use crate::hooks::restored::RestoreHooks;
 use crate::raw::RawObject;
 
 /// Label with the backup's name; Velero's.
@@ -75,6 +77,8 @@ pub(super) struct Rewrite {
     pub(super) rewriting: Arc<Rewriting>,
     /// What is known for that.
     pub(super) prepared: Arc<Prepared>,
+    /// Which hooks are asked for.
+    pub(super) hooks: Arc<RestoreHooks>,
     /// New storage classes that will not be there: what would be of one is not made.
     pub(super) missing_classes: BTreeSet<String>,
 }
@@ -165,6 +169,9 @@ impl Rewrite {
                 changes.extend(versions::send_as(resource, &mut object, version)?);
             }
             changes.extend(self.change(resource, &namespace, &name, &mut object)?);
+            if resource == "pods" {
+                changes.extend(self.add_init_containers(&namespace, &mut object)?);
+            }
         }
         if late && !namespace.is_empty() {
             edit(&mut object, "metadata", |metadata| {
@@ -196,6 +203,37 @@ impl Rewrite {
             status,
             changes,
         })
+    }
+
+    /// Puts the init containers of hooks before those that a pod has; tells it.
+    fn add_init_containers(
+        &self,
+        namespace: &str,
+        object: &mut RawObject<'_>,
+    ) -> Result<Option<String>> {
+        let hooks = &self.hooks;
+        if !hooks.may_ask(object.get("metadata").unwrap_or("{}")) {
+            return Ok(None);
+        }
+        let Some(mut pod) = Pod::read(&object.to_vec()) else {
+            return Ok(None);
+        };
+        self.namespace(namespace)
+            .clone_into(&mut pod.metadata.namespace);
+        let mut inits = hooks.inits(&pod);
+        if inits.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<String> = inits
+            .iter()
+            .filter_map(|init| init["name"].as_str().map(str::to_owned))
+            .collect();
+        edit(object, "spec", |spec| {
+            let there: Vec<serde_json::Value> = spec.read("initContainers")?.unwrap_or_default();
+            inits.extend(there);
+            spec.set("initContainers", &inits)
+        })?;
+        Ok(Some(format!("init container {}", names.join(", "))))
     }
 
     /// Changes what was asked for; tells what it was.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::apply::{Applier, Deletions, Notices};
+use super::apply::{Applier, Deletions};
 use super::gather::{self, Survey};
 use super::journal::{Earlier, Header, Journal};
 use super::kept::Kept;
@@ -13,7 +13,7 @@ use super::report::Record;
 use super::rewrite::Rewrite;
 use super::volumes::Volumes;
 use super::waves::{State, Waves};
-use super::{Consent, DryRun, ExistingPolicy, Lack, RestoreOptions, Step, rewriting};
+use super::{Consent, DryRun, ExistingPolicy, Lack, RestoreOptions, Step, hooks, rewriting};
 use crate::api::{Backup, Phase};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::ResourceRow;
@@ -21,6 +21,7 @@ use crate::cluster::Cluster;
 use crate::discovery::Served;
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
+use crate::hooks::restored::{Made, RestoreHooks};
 use crate::location::Location;
 use crate::name::{Name, label_value};
 use crate::progress::Progress;
@@ -115,6 +116,7 @@ impl Run<'_> {
             kept_volumes: survey.kept_volumes.clone(),
             rewriting: Arc::new(rewriting.clone()),
             prepared: Arc::new(prepared),
+            hooks: Arc::new(RestoreHooks::read(&self.options.hooks)?.resolve(&served.all)),
             missing_classes: rewriting::missing_classes(
                 self.cluster,
                 rewriting,
@@ -175,7 +177,7 @@ impl Run<'_> {
                     .map(|journal| (journal.place.clone(), journal.keys.clone())),
             ),
             volumes: survey.volumes.clone(),
-            notices: Notices::default(),
+            made: Made::default(),
         };
         let mut waves = Waves {
             archive,
@@ -198,8 +200,13 @@ impl Run<'_> {
                 waves.record.fail(None, unread.clone())?;
             }
         }
-        let result = waves.run().await;
-        warnings.extend(waves.applier.notices.sentences());
+        let mut result = waves.run().await;
+        if result.is_ok() && !waves.applier.is_dry() {
+            let unfinished = self
+                .earlier
+                .is_some_and(|earlier| earlier.finished.is_none());
+            result = hooks::run(&mut waves, unfinished).await;
+        }
         let empty = &waves.state.empty_claims;
         if waves.data_wanted && !empty.is_empty() {
             warnings.push(format!(

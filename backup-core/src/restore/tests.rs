@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use kube::client::Body;
 
-use super::apply::{Applier, Deletions, Done, Job, Known, Notices};
+use super::apply::{Applier, Deletions, Done, Job, Known};
 use super::gather::Resource;
 use super::journal::Journal;
 use super::naming::{choose_name, hash_of};
@@ -28,6 +28,7 @@ use crate::archive::read::Object;
 use crate::archive::row::Row;
 use crate::discovery::ApiResource;
 use crate::error::Kind;
+use crate::hooks::restored::Made;
 
 /// An API server that gives its answers in turn and remembers what it was asked.
 fn server(answers: &[(u16, &str)]) -> (Cluster, Arc<Mutex<Vec<String>>>) {
@@ -104,7 +105,7 @@ async fn apply(
         kept: None,
         deletions: Deletions::default(),
         volumes: Arc::default(),
-        notices: Notices::default(),
+        made: Made::default(),
     };
     let job = Job {
         resource: Arc::new(resource),
@@ -274,6 +275,7 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         preserve_node_ports: false,
         rewriting: rewriting::Rewriting::default(),
         of_target: rewriting::Rewriting::default(),
+        hooks: serde_json::Value::Null,
         restore_volumes: None,
         spool_dir: folder.to_owned(),
         state_dir: folder.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backup_core::hooks::Process;
 use backup_core::name::Name;
 use clap::Args;
 use jiff::Timestamp;
@@ -56,11 +57,16 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
         state_dir: context.paths.state().to_owned(),
         locations: context.location_args().clone(),
     };
+    let host = context.host();
+    // A pod's name is its host's; nobody else is started with this variable.
+    let is_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let pod = is_pod.then(|| format!("{}/{host}", settings.namespace));
+    let process = Process::this(host, pod);
     let desk = Desk::new(
         Arc::clone(&context.ui),
         cluster,
         settings,
-        context.host(),
+        process,
         Arc::new(Timestamp::now),
     );
     let desk = Arc::new(desk);

@@ -19,6 +19,7 @@ use backup_core::{Kind, name::Name};
 use clap::Args;
 
 use self::asked::AskedArgs;
+use crate::commands::owed;
 use crate::context::Context;
 use crate::encryption::{EncryptArgs, RecipientArgs, Sealing};
 use crate::flags::{self, DryRun, FilterArgs};
@@ -230,6 +231,8 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
     {
         ui.warn(&warning);
     }
+    // A pod may wait to be thawed since before.
+    owed::settle(context, &location).await;
     let began = Instant::now();
     let cancel = context.cancel("nothing half-written stays");
     let bar = ui.progress();
@@ -342,6 +345,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         template: BackupSpec::default(),
         exact: args.point_in_time,
         host: context.host(),
+        process: context.process(),
         now: context.now,
     })
 }

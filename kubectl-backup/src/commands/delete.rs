@@ -8,6 +8,7 @@ use backup_core::name::Name;
 use backup_core::{Error, Kind};
 use clap::Args;
 
+use super::owed;
 use crate::context::{Context, Place};
 use crate::flags::{self, RemovalArgs};
 use backup_cli::error::{Exit, Result};
@@ -106,6 +107,9 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     let agreed = args.removal.agreed(&context.ui, &question)?;
+    if agreed {
+        owed::settle(context, &location).await;
+    }
     for Going {
         name, store, kept, ..
     } in &going

@@ -242,6 +242,7 @@ fn text(
         sections::kinds(&mut text, &known.resource_list);
     }
     sections::volumes(&mut text, &known.volumes, &known.volumes_unread);
+    sections::hooks(&mut text, &entry.backup.status.rest);
     for claim in &known.claims {
         text.gap();
         text.item(0, &claim_line(claim, context));

@@ -5,6 +5,7 @@ use backup_core::location::Location;
 use backup_core::name::Name;
 use clap::Args;
 
+use super::owed;
 use crate::context::Context;
 use crate::flags::RemovalArgs;
 use crate::many::{self, Many, ManyArgs};
@@ -139,6 +140,10 @@ async fn attempt(
 /// Does it where that is asked, and tells what became of all.
 async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exit> {
     let Would { location, all } = would;
+    let owed = match args.removal.is_dry() {
+        true => Exit::Done,
+        false => owed::settle(context, location).await,
+    };
     if args.removal.is_dry() || would.goes() == 0 {
         for one in all {
             told(context, &args.removal, one, "would be pruned")?;
@@ -149,7 +154,7 @@ async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exi
                 locations::place(&location.spec)
             ));
         }
-        return Ok(exit(all));
+        return Ok(many::worst([owed, exit(all)]));
     }
     let kept = keeps_versions(location, all).await;
     let done = attempt(context, args, location, false).await?;
@@ -159,7 +164,7 @@ async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exi
     if kept {
         context.ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
     }
-    Ok(exit(&done))
+    Ok(many::worst([owed, exit(&done)]))
 }
 
 /// Whether what is pruned is hidden only; what holds of one backup of a bucket holds of all.

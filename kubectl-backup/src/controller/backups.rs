@@ -355,6 +355,7 @@ fn options(desk: &Desk, backup: &Backup, name: Name) -> BackupOptions {
         template: backup_core::api::BackupSpec::default(),
         exact: true,
         host: desk.host.clone(),
+        process: desk.process.clone(),
         now,
     };
     options.ask(&backup.spec);

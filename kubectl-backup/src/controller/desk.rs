@@ -10,6 +10,7 @@ use backup_cli::locations::LocationArgs;
 use backup_cli::ui::Ui;
 use backup_core::cluster::Cluster;
 use backup_core::error::Result;
+use backup_core::hooks::Process;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
@@ -109,6 +110,8 @@ pub(crate) struct Desk {
     pub(crate) settings: Settings,
     /// The machine's name, for claims.
     pub(crate) host: String,
+    /// This process, for what it owes to pods.
+    pub(crate) process: Process,
     /// An id of this process.
     pub(crate) run: String,
     clock: Clock,
@@ -150,7 +153,7 @@ impl Desk {
         ui: Arc<Ui>,
         cluster: Cluster,
         settings: Settings,
-        host: String,
+        process: Process,
         clock: Clock,
     ) -> Self {
         let changed = Arc::new(Notify::new());
@@ -174,7 +177,8 @@ impl Desk {
             ui,
             cluster,
             settings,
-            host,
+            host: process.host.clone(),
+            process,
             run: uuid(),
             clock,
             health: Health::default(),

@@ -369,7 +369,7 @@ mod tests {
                 "nodes",
             ),
             (
-                json!({"backupName": "s-1", "hooks": {"resources": [{"name": "h"}]}}),
+                json!({"backupName": "s-1", "hooks": {"resources": [{"name": "h", "postHooks": [{}]}]}}),
                 "hooks",
             ),
             (json!({"backupName": 7}), "can not be understood"),

@@ -15,6 +15,7 @@ use backup_core::Kind;
 use backup_core::api::{Backup, Phase};
 use backup_core::catalog::{self, CLUSTER_UID, Entry};
 use backup_core::error::{Error, Result};
+use backup_core::hooks::owed::{self, Settled, Settling};
 use backup_core::layout::{BACKUPS, BackupKeys};
 use backup_core::location::Location;
 use backup_core::name::Name;
@@ -111,6 +112,7 @@ async fn round(
     let place = name(object).to_owned();
     let now = desk.now();
     let location = locations::open_named(desk, &place).await?;
+    thaw(desk, &location, object, known).await?;
     // Before the listing: what ends while it is made is not judged by it.
     let before: Vec<Arc<Value>> = of_location(desk, &place);
     let folders: BTreeSet<String> = location.store.folders(BACKUPS).await?.into_iter().collect();
@@ -125,6 +127,38 @@ async fn round(
 
     let patch = json!({"status": {"lastSyncedTime": format!("{now:.0}")}});
     desk.locations.patch(object, patch).await?;
+    Ok(())
+}
+
+/// Runs the post hooks that dead runs owe to pods; what is told again at each sync is told once.
+async fn thaw(desk: &Desk, location: &Location, object: &Value, known: &mut Synced) -> Result<()> {
+    let settling = Settling {
+        cluster: &desk.cluster,
+        location,
+        identity: desk.identity().await?,
+        namespaces: &[desk.settings.namespace.clone()],
+        me: &desk.process,
+    };
+    let told = match owed::settle(&settling).await {
+        Ok(told) => told,
+        Err(e) if is_of_all(&e) => return Err(e),
+        Err(e) => vec![Settled {
+            is_trouble: true,
+            text: e.sentence(),
+        }],
+    };
+    for one in &told {
+        if known.owed.contains(&one.text) {
+            continue;
+        }
+        if one.is_trouble {
+            desk.ui.warn(&one.text);
+            history::tell(desk, object, "PostHookOwed", &one.text).await;
+        } else {
+            desk.ui.note(&one.text);
+        }
+    }
+    known.owed = told.into_iter().map(|one| one.text).collect();
     Ok(())
 }
 

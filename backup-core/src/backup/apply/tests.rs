@@ -35,6 +35,7 @@ fn options(filter: Filter) -> BackupOptions {
         template: crate::api::BackupSpec::default(),
         exact: true,
         host: "test".into(),
+        process: crate::hooks::Process::default(),
         now: "2026-11-21T02:00:00Z".parse().unwrap(),
     }
 }
@@ -44,8 +45,10 @@ async fn try_run(server: Server, options: BackupOptions) -> Result<(Out, Arc<Ser
     let gathered = gather::gather(&cluster, &options).await?;
     let plan = plan::plan(&gathered, options.single_namespace);
     let (_sender, cancel) = watch::channel(false);
+    let brackets = Brackets::idle(cluster.clone());
     let apply = Apply {
         cluster: &cluster,
+        brackets: &brackets,
         gathered: Arc::new(gathered),
         exact: options.exact,
         mtime: 0,
@@ -321,8 +324,10 @@ async fn a_server_that_serves_the_same_page_for_ever_is_a_failed_row() {
         .unwrap();
     let plan = plan::plan(&gathered, false);
     let (_sender, cancel) = watch::channel(false);
+    let brackets = Brackets::idle(cluster.clone());
     let apply = Apply {
         cluster: &cluster,
+        brackets: &brackets,
         gathered: Arc::new(gathered),
         exact: true,
         mtime: 0,

@@ -86,6 +86,15 @@ pub(crate) fn may_write(claim: &Entry, now: Timestamp) -> bool {
     quiet(claim, now) <= LOST + UNDER_WAY
 }
 
+/// From when on a claim's run can not write any more, unless it is refreshed.
+pub(crate) fn dead_from(claim: &Entry) -> Timestamp {
+    let after = SignedDuration::try_from(LOST + UNDER_WAY).unwrap_or(STALE);
+    claim
+        .modified
+        .saturating_add(after)
+        .unwrap_or(claim.modified)
+}
+
 /// How long a claim was not refreshed.
 fn quiet(claim: &Entry, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(claim.modified)).unwrap_or_default()

@@ -35,6 +35,7 @@ async fn saved(name: &str, server: Server) -> Location {
         template: crate::api::BackupSpec::default(),
         exact: true,
         host: "test".into(),
+        process: crate::hooks::Process::default(),
         now: "2026-11-21T02:00:00Z".parse().unwrap(),
     };
     let (cluster, _) = server.start();

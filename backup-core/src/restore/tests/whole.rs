@@ -279,34 +279,44 @@ async fn a_bare_kind_means_one_resource_and_an_unknown_one_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_and_not_done_is_told_once_a_kind() {
-    let hooked = |n: u64, name: &str| {
+async fn hooks_that_can_not_be_run_are_told_and_counted() {
+    let hooked = |n: u64, name: &str, on_error: &str| {
         object(
             "pods",
             n,
             &format!("n/{name}"),
             json!({"metadata": {"annotations": {
-            "post.hook.restore.velero.io/command": "[\"x\"]", "init.hook.restore.velero.io/container-name": "c"}}}),
+            "post.hook.restore.velero.io/command": "[\"x\"]", "post.hook.restore.velero.io/on-error": on_error}}}),
         )
     };
-    let saved = Saved::new(&[
-        hooked(1, "one"),
-        hooked(2, "two"),
-        object(
-            "configmaps",
-            4,
-            "n/image",
-            json!({"metadata": {"labels": {"velero.io/change-image-name": "RestoreItemAction"}}}),
-        ),
-    ])
+    let saved = Saved::new(&[hooked(1, "one", "Fail"), hooked(2, "two", "")]).await;
+    let report = saved.restore(|_| {}).await.unwrap();
+    let counts = &report.restore.status.rest["hookStatus"];
+    assert_eq!(*counts, json!({"hooksAttempted": 2, "hooksFailed": 2}));
+    for (texts, pod) in [(&report.errors, "n/one"), (&report.warnings, "n/two")] {
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert!(
+            texts[0].contains(pod) && texts[0].contains("no container"),
+            "{texts:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_and_not_done_is_told_once_a_kind() {
+    let saved = Saved::new(&[object(
+        "configmaps",
+        4,
+        "n/image",
+        json!({"metadata": {"labels": {"velero.io/change-image-name": "RestoreItemAction"}}}),
+    )])
     .await;
     let warnings = saved.restore(|_| {}).await.unwrap().warnings;
     let told = warnings.join("\n");
-    assert_eq!(warnings.len(), 2, "{told}");
-    for part in [
-        "pods n/one and others",
-        "n/image in the backup asks for other images: a restore goes by what stands in the target",
-    ] {
+    assert_eq!(warnings.len(), 1, "{told}");
+    for part in
+        ["n/image in the backup asks for other images: a restore goes by what stands in the target"]
+    {
         assert!(told.contains(part), "{part}: {told}");
     }
 }

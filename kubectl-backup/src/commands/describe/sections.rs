@@ -302,6 +302,17 @@ fn saved(volume: &Volume) -> String {
     }
 }
 
+/// How many hooks were to run, and how many of them failed; Velero's counts.
+pub(crate) fn hooks(text: &mut Description, status: &serde_json::Map<String, serde_json::Value>) {
+    let count = |key: &str| status.get("hookStatus")?.get(key)?.as_u64();
+    if let Some(attempted) = count("hooksAttempted") {
+        text.gap();
+        text.field(0, "Hooks attempted", attempted.to_string());
+        let failed = count("hooksFailed").unwrap_or_default();
+        text.field(0, "Hooks failed", failed.to_string());
+    }
+}
+
 /// Every object by kind.
 pub(crate) fn objects(text: &mut Description, title: &str, list: &BTreeMap<String, Vec<String>>) {
     text.gap();

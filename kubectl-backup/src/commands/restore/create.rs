@@ -356,6 +356,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
         preserve_node_ports: args.preserve_nodeports == Some(true),
         rewriting: args.rewriting.given()?.rewriting,
         of_target: Rewriting::default(),
+        hooks: serde_json::Value::Null,
         restore_volumes: args.restore_volumes,
         spool_dir: args.spool.folder(context),
         state_dir: context.paths.state().to_owned(),

@@ -196,6 +196,7 @@ fn text(known: &Known, details: bool) -> Description {
         None => "auto",
     };
     text.field(0, "Preserve Service NodePorts", ports);
+    sections::hooks(&mut text, &status.rest);
     rewrites(&mut text, &rewriting::recorded(spec));
     if details {
         sections::objects(&mut text, "Resource List", &known.resource_list);

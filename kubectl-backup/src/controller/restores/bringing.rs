@@ -25,7 +25,7 @@ const CONCURRENCY: usize = 32;
 /// The options that an object asks for.
 ///
 /// # Errors
-/// What is asked for and not done.
+/// What can not be understood.
 pub(super) fn options(
     restore: &Restore,
     backup: &str,
@@ -33,10 +33,6 @@ pub(super) fn options(
     now: Timestamp,
 ) -> Result<RestoreOptions> {
     let spec = &restore.spec;
-    let hooks = &spec.rest.get("hooks").unwrap_or(&Value::Null)["resources"];
-    if hooks.as_array().is_some_and(|hooks| !hooks.is_empty()) {
-        return Err(Error::invalid("spec.hooks: restore hooks are not done yet"));
-    }
     one_selector(spec.label_selector.as_ref(), &spec.or_label_selectors)?;
     let selectors = spec.label_selector.iter().chain(&spec.or_label_selectors);
     let existing = match spec.existing_resource_policy.as_deref() {
@@ -65,6 +61,7 @@ pub(super) fn options(
         preserve_node_ports: spec.preserve_node_ports == Some(true),
         rewriting,
         of_target: Rewriting::default(),
+        hooks: spec.rest.get("hooks").cloned().unwrap_or_default(),
         restore_volumes: spec.rest.get("restorePVs").and_then(Value::as_bool),
         spool_dir: std::path::PathBuf::new(),
         state_dir: std::path::PathBuf::new(),

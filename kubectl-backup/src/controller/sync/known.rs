@@ -25,6 +25,8 @@ pub(crate) struct Synced {
     pub(super) passed: BTreeMap<String, Passed>,
     /// The folder that was looked at last.
     pub(super) after: String,
+    /// What was told of post hooks that are owed.
+    pub(super) owed: Vec<String>,
 }
 
 /// A folder that gave no object.

@@ -1,0 +1,249 @@
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::backup::server::Server;
+use crate::discovery::ApiResource;
+
+const RUN: &str = "0123456789abcdef";
+
+fn note(change: impl FnOnce(&mut Value)) -> (String, Value) {
+    let mut note = json!({"version": 1, "cluster": "uid-kube-system", "backup": "nightly", "run": RUN, "namespace": "shop", "pod": "db-0", "uid": "u-1",
+        "hooks": ["d"], "process": {"host": "elsewhere"}, "noted": "2026-11-21T02:00:00Z"});
+    change(&mut note);
+    let uid = note["uid"].as_str().unwrap();
+    (format!("{HOOKS}{RUN}.{uid}.json"), note)
+}
+
+async fn settled(location: &Location, server: Server) -> Vec<Settled> {
+    let (cluster, _server) = server.start();
+    let settling = Settling {
+        cluster: &cluster,
+        location,
+        identity: Some("uid-kube-system"),
+        namespaces: &["velero".to_owned()],
+        me: &Process::this("here".into(), None),
+    };
+    settle(&settling).await.unwrap()
+}
+
+async fn with(notes: &[(String, Value)]) -> Location {
+    let location = Location::in_memory("mem");
+    for (key, note) in notes {
+        location
+            .store
+            .put(key, note.to_string().into())
+            .await
+            .unwrap();
+    }
+    location
+}
+
+async fn keys(location: &Location) -> Vec<String> {
+    let all = location.store.entries(HOOKS, 100).await.unwrap();
+    all.into_iter().map(|entry| entry.key).collect()
+}
+
+fn pod_of(uid: &str) -> String {
+    json!({"metadata": {"name": "db-0", "namespace": "shop", "uid": uid, "annotations": {"post.hook.backup.velero.io/command": "thaw"}},
+        "spec": {"containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}}]}})
+    .to_string()
+}
+
+const POD: &str = "/api/v1/namespaces/shop/pods/db-0";
+
+#[tokio::test]
+async fn a_location_without_notes_is_asked_once() {
+    let location = with(&[]).await;
+    assert_eq!(settled(&location, Server::new()).await, []);
+}
+
+#[tokio::test]
+async fn what_is_owed_to_a_pod_that_is_gone_is_forgotten() {
+    for answer in [None, Some("another-uid")] {
+        let location = with(&[note(|_| {})]).await;
+        let mut server = Server::new();
+        if let Some(uid) = answer {
+            server.fix(POD, 200, &pod_of(uid));
+        }
+        let told = settled(&location, server).await;
+        assert!(
+            !told[0].is_trouble && told[0].text.contains("shop/db-0"),
+            "{told:?}"
+        );
+        assert_eq!(keys(&location).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_may_live_keeps_its_note_until_it_can_not_write_any_more() {
+    let location = with(&[note(|_| {})]).await;
+    let claim = format!("backups/nightly/claim-{RUN}.json");
+    location.store.put(&claim, "{}".into()).await.unwrap();
+    let mut server = Server::new();
+    server.fix(POD, 200, &pod_of("u-1"));
+    let told = settled(&location, server).await;
+    assert!(
+        told[0].is_trouble && told[0].text.contains("may still be at work"),
+        "{told:?}"
+    );
+    assert_eq!(keys(&location).await.len(), 1);
+}
+
+#[tokio::test]
+async fn other_clusters_notes_are_left_alone_and_odd_ones_are_counted() {
+    let odd = |change: fn(&mut Value)| note(change);
+    let location = with(&[
+        odd(|note| note["cluster"] = "other".into()),
+        (format!("{HOOKS}x.json"), json!({"version": 1})),
+        (
+            format!("{HOOKS}{RUN}.u-3.json"),
+            note(|note| note["uid"] = "u-4".into()).1,
+        ),
+        odd(|note| {
+            note["version"] = 2.into();
+            note["uid"] = "u-5".into();
+        }),
+    ])
+    .await;
+    let told = settled(&location, Server::new()).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].text.starts_with("3 files"), "{told:?}");
+    assert_eq!(keys(&location).await.len(), 4);
+}
+
+#[tokio::test]
+async fn nothing_that_a_note_says_is_run_and_a_path_in_it_is_none() {
+    let location = with(&[note(|note| note["pod"] = "../../secrets/x".into())]).await;
+    let told = settled(&location, Server::new()).await;
+    assert!(
+        told[0].is_trouble && told[0].text.contains("names no pod"),
+        "{told:?}"
+    );
+    // A digest of what the cluster does not ask for.
+    let location = with(&[note(|_| {})]).await;
+    let mut server = Server::new();
+    server.fix(POD, 200, &pod_of("u-1"));
+    let told = settled(&location, server).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].is_trouble && told[0].text.contains("by hand"),
+        "{told:?}"
+    );
+    assert_eq!(keys(&location).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_hook_that_could_not_be_started_stays_owed() {
+    let mut pod: Value = serde_json::from_str(&pod_of("u-1")).unwrap();
+    let read = Pod::read(pod.to_string().as_bytes()).unwrap();
+    let all = ask::of_backup(&read, &SpecHooks::default(), &ApiResource::default());
+    let digest = all.post[0].digest();
+    pod["status"]["containerStatuses"][0]["state"] = json!({"waiting": {}});
+    let location = with(&[note(|note| note["hooks"] = json!([digest]))]).await;
+    let mut server = Server::new();
+    server.fix(POD, 200, &pod.to_string());
+    let told = settled(&location, server).await;
+    assert!(
+        told[0].is_trouble && told[0].text.contains("does not run"),
+        "{told:?}"
+    );
+    assert_eq!(keys(&location).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_note_without_names_finds_its_pod_by_its_uid_and_a_run_at_work_in_it_is_not_disturbed() {
+    let nameless = |uid: &str| {
+        note(|note| {
+            note["uid"] = uid.into();
+            let note = note.as_object_mut().unwrap();
+            note.remove("namespace");
+            note.remove("pod");
+        })
+    };
+    let (other, living) = note(|note| note["run"] = "f00d".into());
+    let living = (other.replace(RUN, "f00d"), living);
+    let location = with(&[nameless("u-1"), nameless("u-2"), living]).await;
+    let claim = "backups/nightly/claim-f00d.json";
+    location.store.put(claim, "{}".into()).await.unwrap();
+    let server = || {
+        let mut server = Server::new();
+        server.add("/api/v1/pods", &pod_of("u-1"));
+        server.fix(POD, 200, &pod_of("u-1"));
+        server
+    };
+    let told = settled(&location, server()).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].text.contains("may still be at work"), "{told:?}");
+    assert!(
+        told[1].text.contains("uid u-2") && told[1].text.contains("is gone"),
+        "{told:?}"
+    );
+    assert_eq!(keys(&location).await.len(), 2);
+    location.store.delete(claim).await.unwrap();
+    let told = settled(&location, server()).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    for one in &told {
+        assert!(
+            one.text.contains("shop/db-0") && one.text.contains("by hand"),
+            "{told:?}"
+        );
+    }
+    assert!(keys(&location).await.is_empty());
+}
+
+#[test]
+fn only_what_the_cluster_asks_for_and_the_note_has_is_owed() {
+    let pod = Pod::read(pod_of("u-1").as_bytes()).unwrap();
+    let spec = |command: &str| {
+        let hooks = json!({"resources": [{"name": "s", "post": [{"exec": {"command": [command]}}, {"exec": {"command": ["other"]}}]}]});
+        SpecHooks::read(&hooks).unwrap()
+    };
+    let mut bare = pod.clone();
+    bare.metadata.annotations = None;
+    let digest = |command: &str| {
+        let hooks = ask::of_backup(
+            &bare,
+            &spec(command),
+            &ApiResource {
+                plural: "pods".into(),
+                namespaced: true,
+                ..ApiResource::default()
+            },
+        );
+        hooks.post[0].digest()
+    };
+    // The same of two objects is run once.
+    let specs = [spec("a"), spec("a"), spec("b")];
+    let found = owed(&bare, &specs, &[digest("a"), digest("planted")]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].command, ["a"]);
+    // The annotation beats the spec now as it did then.
+    assert!(owed(&pod, &specs, &[digest("a")]).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_find_a_note_never_two_hold_it() {
+    let inside = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let location = with(&[note(|_| {})]).await;
+    let key = note(|_| {}).0;
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let (store, key, inside) = (location.store.clone(), key.clone(), Arc::clone(&inside));
+        all.spawn(async move {
+            let Some(own) = take(&store, &key).await.unwrap() else {
+                return false;
+            };
+            let others = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(others, 0, "two hold it");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            store.delete(&own).await.unwrap();
+            true
+        });
+    }
+    all.join_all().await;
+    assert!(take(&location.store, &key).await.unwrap().is_some());
+}

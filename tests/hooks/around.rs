@@ -1,0 +1,419 @@
+//! Around a backup: in which order, what failures mean, and that no pod is left without its post hook.
+
+use std::time::{Duration, Instant};
+
+use harness::node::Node;
+use harness::run::{Running, Signal};
+use serde_json::Value;
+
+use super::{Hooked, SECRET, is_ready, pod, says, shell, tells_no_command};
+
+#[test]
+fn hooks_run_around_what_is_read_and_no_pod_is_left_without_its_post_hook() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let hooked = Hooked::start();
+    order(&hooked);
+    failures(&hooked);
+    a_pod_that_dies(&hooked);
+    stopped(&hooked);
+    killed(&hooked);
+    rights(&hooked);
+    assert_eq!(hooked.notes(), Vec::<String>::new());
+}
+
+/// The pod is read between its hooks: it is not ready from the first to the second, and is saved like that.
+fn order(hooked: &Hooked) {
+    hooked.namespace("order");
+    let probe =
+        "    readinessProbe: {periodSeconds: 1, exec: {command: [test, '!', -e, /tmp/frozen]}}";
+    let freeze = shell("echo pre >> /tmp/log; touch /tmp/frozen; sleep 6");
+    let thaw = shell("echo post >> /tmp/log; rm /tmp/frozen");
+    let hooks = [("pre/command", freeze.as_str()), ("post/command", &thaw)];
+    let plain = pod("order", "plain", &[], "");
+    hooked.run_pods("order", &(pod("order", "db", &hooks, probe) + &plain));
+    let run = hooked.call(&["create", "order", "-n", "order"]).ok();
+    assert_eq!(
+        hooked.said("order", "db"),
+        ["pre", "post"],
+        "{}",
+        run.stderr
+    );
+    assert_eq!(hooked.said("order", "plain"), Vec::<String>::new());
+    assert!(!is_ready(&hooked.saved("order", "order/db")));
+    assert!(is_ready(&hooked.saved("order", "order/plain")));
+    let marker = hooked.marker("order");
+    assert_eq!(marker["status"]["phase"], "Completed");
+    let counts = serde_json::json!({"hooksAttempted": 2, "hooksFailed": 0});
+    assert_eq!(marker["status"]["hookStatus"], counts);
+    hooked.call(&["verify", "order"]).ok();
+    let described = hooked.call(&["describe", "order"]).ok().stdout;
+    let line = described
+        .lines()
+        .find(|line| line.starts_with("Hooks attempted"));
+    assert!(line.is_some_and(|line| line.ends_with(" 2")), "{described}");
+    // A selector that leaves the pod out leaves its hooks out.
+    hooked
+        .call(&["create", "order-plain", "-n", "order", "-l", "app=plain"])
+        .ok();
+    assert_eq!(hooked.said("order", "db"), ["pre", "post"]);
+    assert!(hooked.marker("order-plain")["status"]["hookStatus"].is_null());
+    let wait = [
+        "-n",
+        "order",
+        "wait",
+        "--for=condition=Ready",
+        "pod/db",
+        "--timeout=60s",
+    ];
+    hooked.node.kubectl(&wait);
+}
+
+/// What a failure means, and that post hooks run after it.
+fn failures(hooked: &Hooked) {
+    hooked.namespace("fail");
+    let post = says("post");
+    let fails = shell(&format!(
+        "echo pre >> /tmp/log; echo woe; exit 7 # {SECRET}"
+    ));
+    let slow = shell("echo pre >> /tmp/log; sleep 50");
+    let loud = shell("head -c 200000 /dev/zero | tr '\\0' x; echo pre >> /tmp/log");
+    let nothing = format!("/no/such/program-{SECRET}");
+    let pods = [
+        pod(
+            "fail",
+            "fails",
+            &[("pre/command", &fails), ("post/command", &post)],
+            "",
+        ),
+        pod(
+            "fail",
+            "lenient",
+            &[
+                ("pre/command", &fails),
+                ("pre/on-error", "Continue"),
+                ("post/command", &post),
+            ],
+            "",
+        ),
+        pod(
+            "fail",
+            "slow",
+            &[
+                ("pre/command", &slow),
+                ("pre/timeout", "2s"),
+                ("post/command", &post),
+            ],
+            "",
+        ),
+        pod("fail", "loud", &[("pre/command", &loud)], ""),
+        pod(
+            "fail",
+            "absent",
+            &[
+                ("pre/command", &fails),
+                ("pre/container", "absent"),
+                ("post/command", &post),
+            ],
+            "",
+        ),
+        pod(
+            "fail",
+            "nothing",
+            &[("pre/command", &nothing), ("post/command", &post)],
+            "",
+        ),
+        pod("fail", "pending", &[("pre/command", &fails)], "")
+            .replace("  containers:", "  nodeSelector: {no: such}\n  containers:"),
+    ];
+    hooked.run_pods("fail", &pods.concat());
+    let began = Instant::now();
+    let run = hooked.call(&["create", "fail", "-n", "fail"]).code(3);
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
+    tells_no_command(&run);
+    let line = |pod: &str| {
+        let lines: Vec<&str> = run
+            .stderr
+            .lines()
+            .filter(|line| line.contains(&format!("fail/{pod}:")))
+            .collect();
+        assert_eq!(lines.len(), 1, "{pod}: {}", run.stderr);
+        lines[0].to_owned()
+    };
+    assert!(
+        line("fails").contains("not saved") && line("fails").contains("exit status 7"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        line("lenient").contains("exit status 7") && !line("lenient").contains("not saved"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        line("slow").contains("2 s") && line("slow").contains("may still run"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        line("absent").contains("no container \"absent\""),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        line("nothing").contains("was not started"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        line("pending").contains("Pending") && !line("pending").contains("not saved"),
+        "{}",
+        run.stderr
+    );
+    for pod in ["fails", "lenient", "slow"] {
+        assert_eq!(hooked.said("fail", pod), ["pre", "post"], "{pod}");
+    }
+    assert_eq!(hooked.said("fail", "loud"), ["pre"]);
+    for pod in ["absent", "nothing"] {
+        assert_eq!(hooked.said("fail", pod), Vec::<String>::new(), "{pod}");
+    }
+    let marker = hooked.marker("fail");
+    assert_eq!(marker["status"]["phase"], "PartiallyFailed");
+    assert_eq!(marker["status"]["errors"], 4);
+    let counts = serde_json::json!({"hooksAttempted": 9, "hooksFailed": 5});
+    assert_eq!(marker["status"]["hookStatus"], counts);
+    let log = hooked.log("fail");
+    assert!(!log.contains(SECRET), "{log}");
+    let of = |pod: &str| {
+        log.lines()
+            .find(|line| line.contains(&format!("fail/{pod}:")))
+            .unwrap()
+    };
+    assert!(of("fails").contains("it printed: woe"), "{}", of("fails"));
+    assert!(of("loud").contains("(and more)"), "{}", of("loud"));
+    let printed = of("loud").matches('x').count();
+    assert!((4000..4300).contains(&printed), "{printed}");
+    // The object is there all the same.
+    assert_eq!(
+        hooked.saved("fail", "fail/fails")["metadata"]["name"],
+        "fails"
+    );
+}
+
+/// A pod that is deleted in the middle of its hook is named soon, and is in the backup.
+fn a_pod_that_dies(hooked: &Hooked) {
+    hooked.namespace("dies");
+    let long = shell("echo pre >> /tmp/log; sleep 100");
+    let hooks = [
+        ("pre/command", long.as_str()),
+        ("pre/timeout", "90s"),
+        ("post/command", &says("post")),
+    ];
+    hooked.run_pods("dies", &pod("dies", "doomed", &hooks, ""));
+    let running = hooked.call(&["create", "dies", "-n", "dies"]).spawn();
+    hooked.wait_to_say("dies", "doomed", &["pre"]);
+    let delete = ["-n", "dies", "delete", "pod", "doomed", "--wait=false"];
+    hooked.node.kubectl(&delete);
+    let deleted = Instant::now();
+    // Its post hook is tried, too, and what becomes of that is told.
+    let run = running.wait(Duration::from_secs(20)).code(3);
+    let took = deleted.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(
+        run.stderr.contains("pod dies/doomed") && run.stderr.contains("is being deleted"),
+        "{}",
+        run.stderr
+    );
+    let log = hooked.log("dies");
+    let after = log.lines().find(|line| line.contains("is being deleted"));
+    assert!(after.is_some(), "{log}");
+    assert_eq!(
+        hooked.saved("dies", "dies/doomed")["metadata"]["name"],
+        "doomed"
+    );
+}
+
+/// A pod that is in the middle of its pre hook, and what makes it, until it says so.
+fn in_the_middle(hooked: &Hooked, namespace: &str) -> Running {
+    hooked.namespace(namespace);
+    let long = shell(&format!("echo pre >> /tmp/log; sleep 80 # {SECRET}"));
+    let hooks = [
+        ("pre/command", long.as_str()),
+        ("pre/timeout", "70s"),
+        ("post/command", &says("post")),
+    ];
+    hooked.run_pods(namespace, &pod(namespace, "db", &hooks, ""));
+    let running = hooked.call(&["create", namespace, "-n", namespace]).spawn();
+    hooked.wait_to_say(namespace, "db", &["pre"]);
+    running
+}
+
+/// Ctrl-C in the middle of a hook: the post hook runs, and nothing stays.
+fn stopped(hooked: &Hooked) {
+    let running = in_the_middle(hooked, "stopped");
+    assert_eq!(hooked.notes().len(), 1);
+    running.signal(Signal::INT);
+    let run = running.wait(Duration::from_secs(30)).code(130);
+    tells_no_command(&run);
+    assert_eq!(
+        hooked.said("stopped", "db"),
+        ["pre", "post"],
+        "{}",
+        run.stderr
+    );
+    assert_eq!(hooked.notes(), Vec::<String>::new());
+    assert!(!hooked.folder.join("backups/stopped").exists());
+}
+
+/// kill -9 in the middle of a hook: what is owed is run by the next command, and not while the run may live.
+fn killed(hooked: &Hooked) {
+    let running = in_the_middle(hooked, "killed");
+    let notes = hooked.notes();
+    assert!(notes.len() == 1 && !notes[0].contains(SECRET), "{notes:?}");
+    // One that is stopped lives.
+    running.signal(Signal::STOP);
+    let run = hooked
+        .call(&["create", "beside", "-n", "order", "-l", "app=plain"])
+        .ok();
+    assert!(
+        run.stderr.contains("pod killed/db is owed its post hook"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("may still be at work"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(hooked.said("killed", "db"), ["pre"]);
+    running.kill();
+    let run = hooked
+        .call(&["create", "next", "-n", "order", "-l", "app=plain"])
+        .ok();
+    assert_eq!(
+        hooked.said("killed", "db"),
+        ["pre", "post"],
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("pod killed/db")
+            && run
+                .stderr
+                .contains("owed by the run that made backup killed"),
+        "{}",
+        run.stderr
+    );
+    tells_no_command(&run);
+    assert_eq!(hooked.notes(), Vec::<String>::new());
+    // A pod that is gone is owed nothing; what was planted runs nothing.
+    let running = in_the_middle(hooked, "gone");
+    running.kill();
+    let now = [
+        "-n",
+        "gone",
+        "delete",
+        "pod",
+        "db",
+        "--grace-period=0",
+        "--force",
+    ];
+    hooked.node.kubectl(&now);
+    let note: Value = serde_json::from_str(&hooked.notes()[0]).unwrap();
+    let run = hooked.call(&["prune", "--yes"]).ok();
+    assert!(
+        run.stderr.contains("pod gone/db was owed its post hook"),
+        "{}",
+        run.stderr
+    );
+    let uid = hooked
+        .node
+        .kubectl(&[
+            "-n",
+            "killed",
+            "get",
+            "pod",
+            "db",
+            "-o",
+            "jsonpath={.metadata.uid}",
+        ])
+        .stdout;
+    let mut planted = note;
+    planted["uid"] = uid.as_str().into();
+    planted["namespace"] = "killed".into();
+    planted["command"] = serde_json::json!(["touch", "/tmp/planted"]);
+    planted["hooks"] = serde_json::json!(["touch /tmp/planted"]);
+    let file = format!(
+        "plugins/kubectl-backup/hooks/{}.{uid}.json",
+        planted["run"].as_str().unwrap()
+    );
+    hooked.folder.write(&file, planted.to_string());
+    let run = hooked.call(&["prune", "--yes"]).code(3);
+    assert!(run.stderr.contains("by hand"), "{}", run.stderr);
+    assert_eq!(hooked.said("killed", "db"), ["pre", "post"]);
+    let planted = [
+        "-n",
+        "killed",
+        "exec",
+        "db",
+        "--",
+        "test",
+        "!",
+        "-e",
+        "/tmp/planted",
+    ];
+    hooked.node.kubectl(&planted);
+}
+
+/// Who may not run commands in pods is told which pods are left alone, and no hook runs.
+fn rights(hooked: &Hooked) {
+    hooked.namespace("rights");
+    let hooks = [("pre/command", says("pre")), ("post/command", says("post"))];
+    let hooks = hooks
+        .each_ref()
+        .map(|(key, command)| (*key, command.as_str()));
+    hooked.run_pods("rights", &pod("rights", "db", &hooks, ""));
+    let node = &hooked.node;
+    node.apply("{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: reader}, rules: [{apiGroups: ['*'], resources: ['*'], verbs: [get, list]}]}");
+    let bound = [
+        "-n",
+        "rights",
+        "create",
+        "rolebinding",
+        "reader",
+        "--clusterrole=reader",
+        "--user=viola",
+    ];
+    node.kubectl(&bound);
+    let create = [
+        "create",
+        "rights",
+        "-n",
+        "rights",
+        "--as=viola",
+        "--as-group=system:authenticated",
+    ];
+    let run = hooked.call(&create).code(3);
+    assert!(
+        run.stderr
+            .contains("pod rights/db: its hooks (annotation) are not run"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr
+            .contains("may not create pods/exec in namespace rights"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(hooked.said("rights", "db"), Vec::<String>::new());
+    assert_eq!(
+        hooked.saved("rights", "rights/db")["metadata"]["name"],
+        "db"
+    );
+}
