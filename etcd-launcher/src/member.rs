@@ -3,6 +3,7 @@
 //! Fenced means that no client but this process can reach it: etcd listens for clients on a unix socket only, while it advertises its
 //! usual URL and talks to its peers as usual.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -26,6 +27,42 @@ pub(crate) enum Listening {
     Usual,
     /// This process.
     Fenced,
+}
+
+/// What of this process's environment is etcd's, besides its own `ETCD_*`: where programs and certificates are, the clock's zone, proxies to its peers, the
+/// knobs of Go's runtime, of its gRPC and of its tracing, and whom it tells that it serves. Keys to stores and whatever else is this program's stays here.
+const ETCDS: [&str; 19] = [
+    "PATH",
+    "TZ",
+    "ZONEINFO",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "GODEBUG",
+    "GOGC",
+    "GOMEMLIMIT",
+    "GOMAXPROCS",
+    "GOTRACEBACK",
+    "GRPC_GO_LOG_SEVERITY_LEVEL",
+    "GRPC_GO_LOG_VERBOSITY_LEVEL",
+    "NOTIFY_SOCKET",
+];
+
+/// The variables that etcd is given.
+fn etcds(
+    all: impl IntoIterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = (OsString, OsString)> {
+    all.into_iter().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        ETCDS.contains(&&*name)
+            || name.starts_with("OTEL_")
+            || name.starts_with("ETCD_") && !name.starts_with("ETCD_LAUNCHER_")
+    })
 }
 
 /// One member, running or not.
@@ -104,12 +141,12 @@ impl Member {
         let ours = std::env::current_exe()
             .map_err(|e| Error::other("can not tell where this program is").because(e))?;
         let mut command = Command::new(ours);
+        command.env_clear().envs(etcds(std::env::vars_os()));
         if listening == Listening::Fenced {
             for variable in EtcdArgs::fenced_variables() {
                 command.env_remove(variable);
             }
         }
-        command.env_remove("ETCD_LAUNCHER_CRASH_AT");
         // From a thread of the runtime, which lasts as long as the process: the child ends with the thread that started it.
         let child = command
             .args(["exec", "--parent"])
@@ -163,5 +200,44 @@ impl Member {
         }
         self.running = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcd_is_given_what_is_its_own_and_no_key_to_a_store() {
+        let given = |names: &[&str]| -> Vec<String> {
+            let all = names.iter().map(|name| ((*name).into(), "x".into()));
+            etcds(all)
+                .map(|(name, _)| name.into_string().unwrap())
+                .collect()
+        };
+        let its_own = [
+            "PATH",
+            "ETCD_QUOTA_BACKEND_BYTES",
+            "ETCD_UNSUPPORTED_ARCH",
+            "GODEBUG",
+            "GOMEMLIMIT",
+            "SSL_CERT_DIR",
+            "NO_PROXY",
+            "OTEL_RESOURCE_ATTRIBUTES",
+        ];
+        assert_eq!(given(&its_own), its_own);
+        let others = [
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AZURE_CLIENT_SECRET",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "KUBECTL_BACKUP_IDENTITY",
+            "ETCD_LAUNCHER_CRASH_AT",
+            "ETCDCTL_PASSWORD",
+            "KUBERNETES_SERVICE_HOST",
+            "LD_PRELOAD",
+            "",
+        ];
+        assert_eq!(given(&others), Vec::<String>::new());
     }
 }

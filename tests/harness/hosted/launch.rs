@@ -26,6 +26,8 @@ pub struct How {
     pub etcd_flags: Vec<String>,
     /// The launcher's PATH, where it is not the usual one.
     pub path: Option<PathBuf>,
+    /// More of the launcher's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl How {
@@ -46,6 +48,7 @@ impl How {
             flags: vec!["--keep-states-for=0s".to_owned()],
             etcd_flags: vec![etcd_flag.to_owned()],
             path: None,
+            environment: Vec::new(),
         }
     }
 }
@@ -107,6 +110,7 @@ impl Hosted {
             .arg("--log-level=warn")
             .args(self.tls_flags(member))
             .args(&how.etcd_flags)
+            .envs(how.environment.iter().cloned())
             .envs(how.path.iter().map(|path| ("PATH", path)))
             .envs(next.map(|point| ("ETCD_LAUNCHER_CRASH_AT", format!("run:{point}"))));
         *process = Some(Process::start(
