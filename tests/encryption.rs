@@ -20,13 +20,13 @@ use crate::place::{Place, on};
 const VALUE: &str = "a-value-that-nobody-may-read";
 const SECRET: &str = "crown-jewels";
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("fixtures/encryption")
         .join(name)
 }
 
-fn key(name: &str) -> String {
+pub(crate) fn key(name: &str) -> String {
     fs::read_to_string(fixture(name)).unwrap().trim().to_owned()
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`ui`] is the only place that prints. No module here knows a command.
 
+pub mod encryption;
 pub mod error;
 pub mod interrupt;
 pub mod locations;

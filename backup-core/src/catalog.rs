@@ -27,6 +27,7 @@ pub use newest::{Here, Maker, OfSchedule, made_by, of_schedule};
 pub(crate) use prune::store_time;
 pub use prune::{Going, Longer, PruneOptions, Pruned, Wanted, prune};
 pub use rekey::rekey;
+pub(crate) use rekey::replace_key;
 pub use remove::{delete, delete_again, kept};
 pub use restores::{
     RestoreFile, UNKNOWN, being_restored, delete_restore, get_restore, kept_by_restore,

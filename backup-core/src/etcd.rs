@@ -16,6 +16,7 @@ pub mod names;
 mod newest;
 pub mod readback;
 mod resources;
+pub mod sealed;
 pub mod stream;
 pub mod take;
 

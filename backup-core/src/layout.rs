@@ -391,8 +391,36 @@ impl SnapshotKeys {
     }
 
     /// The name of the database that a run writes, in the manifest's folder: of its own, so that two runs never write the same object.
-    pub fn data_file(run: &str, compressed: bool) -> String {
-        format!("{run}.db{}", if compressed { ".zst" } else { "" })
+    pub fn data_file(run: &str, compressed: bool, encrypted: bool) -> String {
+        let (zst, age) = (
+            if compressed { ".zst" } else { "" },
+            if encrypted { ".age" } else { "" },
+        );
+        format!("{run}.db{zst}{age}")
+    }
+
+    /// The name of the file with a run's own key, encrypted for its recipients.
+    pub fn key_file(run: &str) -> String {
+        format!("{run}{RUN_KEY}")
+    }
+
+    /// The file beside a run's key that tells for whom it is encrypted; nothing where that is no name of such a key.
+    pub fn recipients_file(key: &str) -> Option<String> {
+        let run = key.strip_suffix(RUN_KEY).filter(|run| is_run(run))?;
+        Some(format!("{run}{RUN_RECIPIENTS}"))
+    }
+
+    /// The name of the key beside a run's data file; nothing where that is none, or not encrypted.
+    pub fn key_beside(data: &str) -> Option<String> {
+        let (run, _) = data.split_once('.')?;
+        (Self::is_data(data) && data.ends_with(".age")).then(|| Self::key_file(run))
+    }
+
+    /// Whether this file name (without folder) is of a run's key, or says whom it is for.
+    pub fn is_key(file: &str) -> bool {
+        [RUN_KEY, RUN_RECIPIENTS]
+            .iter()
+            .any(|ending| file.strip_suffix(ending).is_some_and(is_run))
     }
 
     /// What a run notes before it sends the first part of its data file, so that `sweep` can abort the upload when the run died:
@@ -418,6 +446,8 @@ impl SnapshotKeys {
 }
 
 const UPLOAD: &str = ".upload.json";
+const RUN_KEY: &str = ".key.age";
+const RUN_RECIPIENTS: &str = ".recipients.txt";
 
 /// Run ids are UUIDs without dashes; only what carries one may be taken for a file that a run left.
 fn is_run(run: &str) -> bool {
@@ -434,7 +464,23 @@ mod tests {
         for data in [".db", ".db.zst", ".db.zst.age"] {
             assert!(SnapshotKeys::is_data(&format!("{run}{data}")), "{data}");
         }
-        assert!(SnapshotKeys::is_data(&SnapshotKeys::data_file(run, true)));
+        assert!(SnapshotKeys::is_data(&SnapshotKeys::data_file(
+            run, true, false
+        )));
+        let (sealed, key) = (
+            SnapshotKeys::data_file(run, true, true),
+            SnapshotKeys::key_file(run),
+        );
+        assert!(SnapshotKeys::is_data(&sealed) && sealed.ends_with(".db.zst.age"));
+        assert_eq!(SnapshotKeys::key_beside(&sealed), Some(key.clone()));
+        assert_eq!(SnapshotKeys::key_beside(&format!("{run}.db.zst")), None);
+        assert_eq!(SnapshotKeys::key_beside("my.db.zst.age"), None);
+        let recipients = SnapshotKeys::recipients_file(&key).unwrap();
+        assert!(SnapshotKeys::is_key(&key) && SnapshotKeys::is_key(&recipients));
+        for other in ["key.age", "my.key.age", "manifest.json", &sealed] {
+            assert!(!SnapshotKeys::is_key(other), "{other}");
+            assert_eq!(SnapshotKeys::recipients_file(other), None, "{other}");
+        }
         assert!(SnapshotKeys::is_upload(&format!("{run}.upload.json")));
         for other in [
             "manifest.json",

@@ -2,7 +2,8 @@
 //! Reads objects and the bucket; writes nothing.
 //!
 //! Which BackupStorageLocation a destination is, [`backup_core::etcd::destination`] says. KKP's `backupDownloadCredentialsSecret`
-//! (ACCESS_KEY_ID, SECRET_ACCESS_KEY, BUCKET_NAME, ENDPOINT) names a bucket by itself.
+//! (ACCESS_KEY_ID, SECRET_ACCESS_KEY, BUCKET_NAME, ENDPOINT) names a bucket by itself; with a destination it holds who opens an encrypted snapshot (identity,
+//! passphrase), or both.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +11,21 @@ use std::time::Duration;
 use backup_cli::locations::LocationArgs;
 use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::Cluster;
+use backup_core::crypt::{self, Identities, Opener};
 use backup_core::etcd::{catalog, destination, manifest, names};
-use backup_core::location::{self, Credentials, Location, object};
+use backup_core::location::{self, Credentials, Location, Store, object};
 use backup_core::name::Name;
 use backup_core::{Error, Kind, Result};
 use kube::Client;
 
-use crate::source::{Expected, Source};
+use crate::source::{At, Expected, Source};
 
 /// An answer of the hosting API takes no longer, or it is away.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keys of a Secret with who opens encrypted snapshots.
+const IDENTITY: &str = "identity";
+const PASSPHRASE: &str = "passphrase";
 
 /// What is asked of a destination.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +47,49 @@ pub(crate) struct Found {
     pub(crate) expected: Expected,
     /// Its manifest, where it has one.
     pub(crate) manifest: Option<manifest::Manifest>,
+    /// Where it is encrypted: what opens it.
+    locked: Option<(Store, Box<catalog::Entry>)>,
+}
+
+impl Found {
+    /// One of ours; where it is encrypted and was not opened, nothing is promised.
+    fn ours(store: &Store, entry: catalog::Entry) -> Self {
+        let manifest = entry.manifest.clone();
+        let opener = entry.key().cloned().map(Opener::Key);
+        let at = At::Object {
+            store: store.clone(),
+            key: entry.data(),
+        };
+        Self {
+            source: Source::new(at, opener.unwrap_or_default()),
+            expected: Expected {
+                stored_sha256: Some(manifest.data.sha256.clone()),
+                sha256: Some(manifest.snapshot.sha256.clone()).filter(|sha| !sha.is_empty()),
+                digest: manifest.digest.clone(),
+            },
+            locked: entry.is_locked().then(|| (store.clone(), Box::new(entry))),
+            manifest: Some(manifest),
+        }
+    }
+
+    /// Whether it is encrypted, and was not opened.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.locked.is_some()
+    }
+
+    /// The same, opened; as it is where it is not encrypted.
+    ///
+    /// # Errors
+    /// `Unauthorized` where no identity fits; `Corrupt` where somebody altered what stands; the store's.
+    pub(crate) async fn unlocked(self, identities: &Identities) -> Result<Self> {
+        match self.locked {
+            None => Ok(self),
+            Some((store, entry)) => Ok(Self::ours(
+                &store,
+                entry.unlocked(&store, identities).await?,
+            )),
+        }
+    }
 }
 
 /// Opens the destination; nothing is sent to the store yet.
@@ -81,6 +130,52 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
     LocationArgs::default()
         .open_with(&found.spec, None, credentials)
         .map_err(backup_cli::error::CommandError::into_error)
+}
+
+/// Who opens encrypted snapshots: what the Secret holds that `spec.backupDownloadCredentialsSecret` names, beside the keys of a bucket or alone.
+///
+/// # Errors
+/// A Secret that is not there or may not be read; one that holds neither an identity nor a passphrase.
+pub(crate) async fn identities(client: &Client, wanted: &Wanted<'_>) -> Result<Identities> {
+    if wanted.secret.is_empty() {
+        return Err(Error::new(
+            Kind::Unauthorized,
+            "the snapshots are encrypted, and the object names no identity",
+        )
+        .hint(format!(
+            "put the private key of one of the recipients into a Secret of namespace {}, under the key {IDENTITY}, and name the Secret in spec.backupDownloadCredentialsSecret of a new EtcdRestore",
+            wanted.namespace
+        )));
+    }
+    let cluster = Cluster::new(client.clone(), "", "the hosting API");
+    let secret = object::secret(&cluster, wanted.namespace, wanted.secret);
+    let secret = tokio::time::timeout(PATIENCE, secret).await.map_err(|_| {
+        Error::new(
+            Kind::Unreachable,
+            "can not read the identity: the hosting API does not answer",
+        )
+    })??;
+    let name = format!("Secret {}/{}", wanted.namespace, wanted.secret);
+    let passphrase = secret.get(PASSPHRASE).map(|bytes| {
+        String::from_utf8(bytes.clone())
+            .ok()
+            .and_then(crypt::passphrase)
+            .ok_or_else(|| Error::invalid(format!("{PASSPHRASE} of {name} is empty or no text")))
+    });
+    let mut identities = Identities::new(passphrase.transpose()?);
+    if let Some(identity) = secret.get(IDENTITY) {
+        identities.add(&format!("{IDENTITY} of {name}"), identity.clone());
+    }
+    if identities.is_empty() {
+        return Err(Error::new(
+            Kind::Unauthorized,
+            format!("the snapshots are encrypted, and {name} holds no identity"),
+        )
+        .hint(format!(
+            "its key {IDENTITY} has to hold a private key of one of the recipients, or its key {PASSPHRASE} the passphrase"
+        )));
+    }
+    Ok(identities)
 }
 
 /// KKP's own form of a bucket and its keys.
@@ -136,29 +231,21 @@ pub(crate) async fn find(location: &Location, cluster: &str, asked: &str) -> Res
     match ours {
         Ok(name) => {
             let entry = catalog::get(store, &folder, &Name::foreign(name)?).await?;
-            let manifest = entry.manifest.clone();
-            Ok(Found {
-                source: Source::Object {
-                    store: store.clone(),
-                    key: entry.data(),
-                },
-                expected: Expected {
-                    stored_sha256: Some(manifest.data.sha256.clone()),
-                    sha256: Some(manifest.snapshot.sha256.clone()),
-                    digest: manifest.digest.clone(),
-                },
-                manifest: Some(manifest),
-            })
+            Ok(Found::ours(store, entry))
         }
         Err(absent) if absent.kind() == Kind::NotFound => {
             match kkp_key(location, cluster, asked).await? {
                 Some(key) => Ok(Found {
-                    source: Source::Object {
-                        store: store.clone(),
-                        key,
-                    },
+                    source: Source::new(
+                        At::Object {
+                            store: store.clone(),
+                            key,
+                        },
+                        Opener::default(),
+                    ),
                     expected: Expected::default(),
                     manifest: None,
+                    locked: None,
                 }),
                 None => Err(absent.context(format!(
                     "no snapshot of cluster {cluster} at {} is called {asked:?}",

@@ -1,10 +1,12 @@
-//! Where a snapshot comes from: a file, or an object in a store; plain, gzip or zstd by content. Brings it whole and checked onto the disk.
+//! Where a snapshot comes from: a file, or an object in a store; plain, gzip or zstd by content, and encrypted with age around that. Brings it whole and
+//! checked onto the disk.
 //! Decides nothing about the snapshot but whether it is one.
 
 mod spool;
 mod unpack;
 
 use std::fmt;
+use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,8 +14,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::LocationArgs;
+use backup_core::crypt::{Identities, LARGEST_KEY_FILE, Opener};
 use backup_core::etcd::stream::{Walk, Walked};
 use backup_core::etcd::{Database, Facts, LiveDigest};
+use backup_core::layout::SnapshotKeys;
 use backup_core::location::{Store, hex, url};
 use backup_core::progress::Progress;
 use backup_core::{Error, Kind};
@@ -28,9 +32,17 @@ pub(crate) use spool::{Part, unnamed};
 /// Bytes that are read from a file at a time.
 const CHUNK: usize = 256 << 10;
 
+/// A snapshot, and who opens it where it is encrypted.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// Where it is.
+    pub(crate) at: At,
+    opener: Opener,
+}
+
 /// Where a snapshot comes from.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum At {
     /// A file on this machine.
     File(PathBuf),
     /// An object in a store; from a URL, or found by the catalog.
@@ -109,40 +121,34 @@ struct Opened {
 }
 
 impl Source {
-    /// What a user named: a path, `file:///path`, `s3://bucket/key?endpoint=..&region=..`. Nothing is read yet.
+    /// One that lies there, opened by this where it is encrypted.
+    pub(crate) fn new(at: At, opener: Opener) -> Self {
+        Self { at, opener }
+    }
+
+    /// What a user named: a path, `file:///path`, `s3://bucket/key?endpoint=..&region=..`. Of the snapshot nothing is read yet; where it has the name of an
+    /// encrypted one in a location, the key that lies beside it is.
     ///
     /// # Errors
-    /// A usage error, for a URL that can not be meant.
-    pub(crate) fn parse(text: &str, location: &LocationArgs) -> Result<Self> {
-        let Some(mut spec) = url::parse(text).map_err(CommandError::usage)? else {
-            if text.is_empty() {
-                let error = Error::invalid("no snapshot is named").hint("name a file or a URL");
-                return Err(CommandError::usage(error));
+    /// A usage error, for a URL that can not be meant; a key that none of the identities opens.
+    pub(crate) async fn parse(
+        text: &str,
+        location: &LocationArgs,
+        identities: Identities,
+    ) -> Result<Self> {
+        let at = At::parse(text, location)?;
+        let opener = match at.key_beside().await? {
+            Some(key) => {
+                let name = at.to_string();
+                let opened =
+                    tokio::task::spawn_blocking(move || identities.open(&key, "its recipients"))
+                        .await
+                        .map_err(|e| Error::other("opening the key broke off").because(e))?;
+                Opener::Key(opened.map_err(|e| e.context(format!("{name} can not be opened")))?)
             }
-            return Ok(Self::File(PathBuf::from(text)));
+            None => Opener::Identities(identities),
         };
-        let place = &mut spec.spec.object_storage;
-        if spec.spec.provider == "local" {
-            return Ok(Self::File(PathBuf::from(&place.bucket)));
-        }
-        let path = place.prefix.take().unwrap_or_default();
-        let ends_in_folder = text
-            .split('?')
-            .next()
-            .is_some_and(|text| text.ends_with('/'));
-        if path.is_empty() || ends_in_folder {
-            return Err(CommandError::usage(
-                Error::invalid(format!("{text:?} names no object")).hint(
-                    "name the snapshot itself, as in s3://bucket/folder/snapshot.db?region=eu-1",
-                ),
-            ));
-        }
-        let (folder, key) = path.rsplit_once('/').unwrap_or(("", &path));
-        place.prefix = Some(folder.to_owned()).filter(|folder| !folder.is_empty());
-        Ok(Self::Object {
-            key: key.to_owned(),
-            store: location.open(&spec)?.store,
-        })
+        Ok(Self { at, opener })
     }
 
     /// A plain database in a file of this machine, to be read where it is. Nothing where it has to be unpacked or brought here.
@@ -150,7 +156,7 @@ impl Source {
     /// # Errors
     /// `NotFound`, and a file that can not be read.
     pub(crate) fn in_place(&self) -> Result<Option<Database>> {
-        let Self::File(path) = self else {
+        let At::File(path) = &self.at else {
             return Ok(None);
         };
         if !is_regular(path)? || unpack::is_packed(path)? {
@@ -161,7 +167,7 @@ impl Source {
 
     /// Whether a running etcd has the file open: what it writes meanwhile may look like damage. The lock is given back at once.
     pub(crate) fn is_in_use(&self) -> bool {
-        let Self::File(path) = self else {
+        let At::File(path) = &self.at else {
             return false;
         };
         let locked = std::fs::File::open(path)
@@ -273,10 +279,10 @@ impl Source {
         progress.step(&format!("reading {self}"));
         progress.expect_bytes(length.unwrap_or_default());
         let (sender, feed) = unpack::feed();
-        let (name, most) = (self.to_string(), limits.most);
+        let (name, most, opener) = (self.to_string(), limits.most, self.opener.clone());
         let worker = tokio::task::spawn_blocking(move || {
             let mut walk = Walk::new();
-            unpack::unpack(feed, &name, &mut |piece| {
+            unpack::unpack(feed, &opener, &name, &mut |piece| {
                 walk.feed(piece)?;
                 let claimed = walk.claimed();
                 let so_far = claimed.unwrap_or_default().max(walk.bytes());
@@ -317,15 +323,15 @@ impl Source {
     }
 
     async fn open(&self) -> Result<Opened> {
-        match self {
-            Self::Object { store, key } => {
+        match &self.at {
+            At::Object { store, key } => {
                 let length = store.head(key).await.map_err(absent)?.size;
                 Ok(Opened {
                     length: Some(length),
                     chunks: store.stream(key).await?,
                 })
             }
-            Self::File(path) => {
+            At::File(path) => {
                 let failed = |e| open_failed(path, e);
                 let length = is_regular(path)?
                     .then(|| std::fs::metadata(path).map(|about| about.len()))
@@ -353,6 +359,79 @@ impl Source {
 
 /// As it was named, for messages; no parameters of a URL, for they may hold secrets.
 impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at.fmt(f)
+    }
+}
+
+impl At {
+    fn parse(text: &str, location: &LocationArgs) -> Result<Self> {
+        let Some(mut spec) = url::parse(text).map_err(CommandError::usage)? else {
+            if text.is_empty() {
+                let error = Error::invalid("no snapshot is named").hint("name a file or a URL");
+                return Err(CommandError::usage(error));
+            }
+            return Ok(Self::File(PathBuf::from(text)));
+        };
+        let place = &mut spec.spec.object_storage;
+        if spec.spec.provider == "local" {
+            return Ok(Self::File(PathBuf::from(&place.bucket)));
+        }
+        let path = place.prefix.take().unwrap_or_default();
+        let ends_in_folder = text
+            .split('?')
+            .next()
+            .is_some_and(|text| text.ends_with('/'));
+        if path.is_empty() || ends_in_folder {
+            return Err(CommandError::usage(
+                Error::invalid(format!("{text:?} names no object")).hint(
+                    "name the snapshot itself, as in s3://bucket/folder/snapshot.db?region=eu-1",
+                ),
+            ));
+        }
+        let (folder, key) = path.rsplit_once('/').unwrap_or(("", &path));
+        place.prefix = Some(folder.to_owned()).filter(|folder| !folder.is_empty());
+        Ok(Self::Object {
+            key: key.to_owned(),
+            store: location.open(&spec)?.store,
+        })
+    }
+
+    /// The key of an encrypted snapshot of a location, where this is the data of one and its key lies beside it.
+    async fn key_beside(&self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Object { store, key } => {
+                let (folder, file) = key.rsplit_once('/').unwrap_or(("", key));
+                let Some(beside) = SnapshotKeys::key_beside(file) else {
+                    return Ok(None);
+                };
+                let beside = match folder {
+                    "" => beside,
+                    folder => format!("{folder}/{beside}"),
+                };
+                Ok(store.find(&beside, LARGEST_KEY_FILE).await?)
+            }
+            Self::File(path) => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let Some(beside) = name.and_then(SnapshotKeys::key_beside) else {
+                    return Ok(None);
+                };
+                let beside = path.with_file_name(beside);
+                let mut bytes = Vec::new();
+                let file = match std::fs::File::open(&beside) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    file => file.map_err(|e| open_failed(&beside, e))?,
+                };
+                file.take(LARGEST_KEY_FILE + 1)
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| open_failed(&beside, e))?;
+                Ok(Some(bytes.into()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),

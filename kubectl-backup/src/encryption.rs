@@ -1,54 +1,16 @@
-//! `--identity`, `--passphrase-file`, `--recipient` and what they name: files are read here, keys are understood in [`backup_core::crypt`]. Nothing of a private
-//! key or a passphrase is printed.
-
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+//! Encrypted backups of a context: whom they are for, and their keys. Nothing of a private key or a passphrase is printed.
 
 use backup_core::catalog::{self, Entry, KeyPlace};
-use backup_core::crypt::{
-    BackupKey, Encrypt, Identities, LARGEST_KEY_FILE, Recipients, SecretString,
-};
+use backup_core::crypt::{BackupKey, Encrypt, Identities, LARGEST_KEY_FILE, Recipients};
 use backup_core::error::quoted;
 use backup_core::location::Location;
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
 
 use crate::context::{Context, Place};
+pub(crate) use backup_cli::encryption::{IdentityArgs, RecipientArgs};
 use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::replicate_to;
-
-/// Keys and passphrases have a few kilobytes at most.
-const LARGEST: u64 = 1 << 20;
-
-/// Who opens encrypted backups.
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Encryption")]
-pub(crate) struct IdentityArgs {
-    /// File with a private key that opens encrypted backups: an age identity, or an SSH key; can be repeated [default: $XDG_CONFIG_HOME/kubectl-backup/identities, where it is there]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "KUBECTL_BACKUP_IDENTITY",
-        hide_short_help = true,
-        hide_env_values = true
-    )]
-    pub(crate) identity: Vec<PathBuf>,
-    /// File with the passphrase of an encrypted backup, of an identity or of an SSH key
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
-    pub(crate) passphrase_file: Option<PathBuf>,
-}
-
-/// For whom backups are encrypted.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct RecipientArgs {
-    /// Encrypt for this public key: age1..., ssh-ed25519 ..., ssh-rsa ..., or the word passphrase (can be repeated)
-    #[arg(long, value_name = "KEY")]
-    recipient: Vec<String>,
-    /// File with public keys to encrypt for, one a line
-    #[arg(long, value_name = "FILE")]
-    recipients_file: Vec<PathBuf>,
-}
 
 /// How much is encrypted.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -86,96 +48,13 @@ pub(crate) struct Sealing {
     pub(crate) encrypt: Encrypt,
 }
 
-fn read(path: &Path, what: &str) -> Result<Vec<u8>, Error> {
-    let failed = |e| Error::invalid(format!("can not read {what} {}", path.display())).because(e);
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Error::invalid(format!(
-            "{what} {} is larger than 1 MiB",
-            path.display()
-        )));
-    }
-    Ok(bytes)
-}
-
-fn text(path: &Path, what: &str) -> Result<String, Error> {
-    String::from_utf8(read(path, what)?)
-        .map_err(|_| Error::invalid(format!("{what} {} is no text", path.display())))
-}
-
-impl RecipientArgs {
-    /// Whether any is given.
-    pub(crate) fn is_given(&self) -> bool {
-        !self.recipient.is_empty() || !self.recipients_file.is_empty()
-    }
-
-    /// Those that are given.
-    ///
-    /// # Errors
-    /// A file that can not be read; what is no public key.
-    pub(crate) fn read(&self) -> Result<Recipients> {
-        let mut lines = self.recipient.clone();
-        for path in &self.recipients_file {
-            lines.push(text(path, "the recipients in").map_err(CommandError::usage)?);
-        }
-        let recipients = Recipients::parse(lines.iter().map(String::as_str));
-        let recipients = recipients.map_err(CommandError::usage)?;
-        if self.is_given() && recipients.is_empty() {
-            return Err(CommandError::usage(Error::invalid(
-                "no recipient is given: the files name none",
-            )));
-        }
-        Ok(recipients)
-    }
-}
-
-impl IdentityArgs {
-    /// The passphrase, without the line's end.
-    ///
-    /// # Errors
-    /// A file that can not be read, or is empty.
-    pub(crate) fn passphrase(&self) -> Result<Option<SecretString>> {
-        let Some(path) = &self.passphrase_file else {
-            return Ok(None);
-        };
-        let mut text = text(path, "the passphrase in").map_err(CommandError::usage)?;
-        text.truncate(text.trim_end_matches(['\n', '\r']).len());
-        if text.is_empty() {
-            return Err(CommandError::usage(Error::invalid(format!(
-                "the passphrase in {} is empty",
-                path.display()
-            ))));
-        }
-        Ok(Some(text.into()))
-    }
-}
-
 /// For whom a key is encrypted, as it stands beside it.
 ///
 /// # Errors
 /// The store's.
 pub(crate) async fn for_whom(place: &KeyPlace) -> Result<String> {
     let who = place.store.find(&place.recipients, LARGEST_KEY_FILE).await;
-    let who = who?.unwrap_or_default();
-    // Anybody may have written it.
-    let who: Vec<String> = String::from_utf8_lossy(&who)
-        .lines()
-        .take(20)
-        .map(|line| {
-            line.chars()
-                .filter(char::is_ascii_graphic)
-                .take(60)
-                .collect()
-        })
-        .collect();
-    Ok(match who.is_empty() {
-        true => "others".to_owned(),
-        false => who.join(", "),
-    })
+    Ok(Recipients::told(&who?.unwrap_or_default()))
 }
 
 impl Context {
@@ -184,22 +63,7 @@ impl Context {
     /// # Errors
     /// A file that is named and can not be read.
     pub(crate) fn identities(&self) -> Result<Identities> {
-        let args = self.identity_args();
-        let mut identities = Identities::new(args.passphrase()?);
-        let named = args.identity.iter();
-        let mut all: Vec<_> = named
-            .filter(|path| !path.as_os_str().is_empty())
-            .cloned()
-            .collect();
-        let own = self.paths.identities();
-        if all.is_empty() && own.is_file() {
-            all.push(own);
-        }
-        for path in &all {
-            let bytes = read(path, "the identity").map_err(CommandError::usage)?;
-            identities.add(&path.display().to_string(), bytes);
-        }
-        Ok(identities)
+        self.identity_args().read(&self.paths)
     }
 
     /// The location where a backup of it is made: encrypted, where it has recipients or some are given.
@@ -307,7 +171,7 @@ impl Context {
             return Ok(place);
         }
         let args = self.identity_args();
-        let is_named = !args.identity.is_empty() || args.passphrase_file.is_some();
+        let is_named = args.is_given();
         match self.key_of(&place.location, entry).await {
             Ok((key, _)) => place.location = place.location.with_secrets(&key),
             // The user's own file is for whatever it opens.

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod crashes;
+mod encrypted;
+mod environment;
 mod etcdutl;
 mod given_up;
 mod hosting_api;

@@ -65,7 +65,7 @@ pub struct EtcdRestoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub destination: Option<String>,
-    /// KKP's older way to name a bucket, used where there is no destination: a Secret with its address and keys, which the launcher has to be allowed to read
+    /// A Secret, which the launcher has to be allowed to read. Its key `identity` opens encrypted snapshots (a private key; `passphrase` a passphrase). Where there is no destination it names a bucket in KKP's older way, by its address and keys
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_download_credentials_secret: Option<String>,
 }

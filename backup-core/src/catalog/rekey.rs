@@ -24,33 +24,8 @@ pub async fn rekey(store: &Store, entry: &Entry, opened: &[u8], files: &KeyFiles
             "nothing of backup {name} is encrypted"
         )));
     };
-    let before = store.get(&key, LARGEST_KEY_FILE).await?;
-    if before != opened {
-        return Err(Error::other(format!(
-            "the key of backup {name} was written anew while it was opened: nothing was changed"
-        ))
-        .hint("somebody else is at work on it; look with `kubectl backup describe`, and run the command again"));
-    }
-    store.put(&key, files.key.clone()).await?;
-    let stands = store.get(&key, LARGEST_KEY_FILE).await;
-    if !matches!(&stands, Ok(stands) if *stands == files.key) {
-        let why = match stands {
-            Err(e) => e,
-            Ok(_) => Error::other("the store did not keep what was written"),
-        };
-        if let Err(back) = store.put(&key, before).await {
-            return Err(why
-                .context(format!(
-                    "the new key of backup {name} could not be read back, and its old one could not be put back ({}): either may stand",
-                    back.sentence()
-                ))
-                .hint("keep the old identity and the new one; run the command again with both"));
-        }
-        return Err(why.context(format!(
-            "backup {name} has its old key again: the new one could not be read back"
-        )));
-    }
-    store.put(&recipients, files.recipients.clone()).await?;
+    let what = format!("backup {name}");
+    replace_key(&store, &key, &recipients, opened, files, &what).await?;
     if !has_marker(&store, &BackupKeys::new(name)).await? {
         // A deletion was quicker: it removes its files once.
         store.delete(&key).await?;
@@ -60,4 +35,45 @@ pub async fn rekey(store: &Store, entry: &Entry, opened: &[u8], files: &KeyFiles
         )));
     }
     Ok(())
+}
+
+/// Writes a key file and the one that tells whom it is for in the place of `opened`, and reads back what stands then. `what` is whose key it is, for messages.
+///
+/// # Errors
+/// Another key file than the one that was opened; the store's: the message says which of the two stands.
+pub(crate) async fn replace_key(
+    store: &Store,
+    key: &str,
+    recipients: &str,
+    opened: &[u8],
+    files: &KeyFiles,
+    what: &str,
+) -> Result<()> {
+    let before = store.get(key, LARGEST_KEY_FILE).await?;
+    if before != opened {
+        return Err(Error::other(format!(
+            "the key of {what} was written anew while it was opened: nothing was changed"
+        ))
+        .hint("somebody else is at work on it; look with `describe`, and run the command again"));
+    }
+    store.put(key, files.key.clone()).await?;
+    let stands = store.get(key, LARGEST_KEY_FILE).await;
+    if !matches!(&stands, Ok(stands) if *stands == files.key) {
+        let why = match stands {
+            Err(e) => e,
+            Ok(_) => Error::other("the store did not keep what was written"),
+        };
+        if let Err(back) = store.put(key, before).await {
+            return Err(why
+                .context(format!(
+                    "the new key of {what} could not be read back, and its old one could not be put back ({}): either may stand",
+                    back.sentence()
+                ))
+                .hint("keep the old identity and the new one; run the command again with both"));
+        }
+        return Err(why.context(format!(
+            "{what} has its old key again: the new one could not be read back"
+        )));
+    }
+    store.put(recipients, files.recipients.clone()).await
 }

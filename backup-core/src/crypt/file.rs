@@ -1,9 +1,10 @@
-//! The age format, version 1 (<https://c2sp.org/age>), for files with one X25519 recipient: the only ones that stand in a vault beside `key.age`. The `age`
-//! crate's own writer adds a stanza of random length to each header, and its reader wants the header in front of it; here a header has always [`HEAD`] bytes,
-//! so that sizes are known by arithmetic and any chunk can be read alone. What is secret about it is the crate's: wrapping the file key is its X25519
-//! recipient, and the chunks are sealed by the same library as TLS. Tests hold both directions against the `age` crate and against the Go program.
+//! The age format, version 1 (<https://c2sp.org/age>), above all for files with one X25519 recipient: the only ones that stand in a vault beside `key.age`.
+//! The `age` crate's own writer adds a stanza of random length to each header, and its reader wants the header in front of it; here such a header has always
+//! [`HEAD`] bytes, so that sizes are known by arithmetic and any chunk can be read alone. A file for several recipients is only written here. What is secret
+//! about it is the crate's: wrapping the file key is its recipients', and the chunks are sealed by the same library as TLS. Tests hold both directions against
+//! the `age` crate and against the Go program.
 
-use age::{Identity as _, Recipient as _};
+use age::Identity as _;
 use age_core::format::{FileKey, Stanza};
 use age_core::primitives::hkdf;
 use age_core::secrecy::ExposeSecret as _;
@@ -15,8 +16,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::{Error, Result};
 
+const VERSION: &str = "age-encryption.org/v1\n";
 const BEGIN: &str = "age-encryption.org/v1\n-> X25519 ";
 const END: &str = "\n--- ";
+/// Letters of a line of a stanza's body; the last line of one has fewer.
+const LINE: usize = 64;
 /// 32 bytes in base64 without padding: the ephemeral share, the wrapped file key, the header's digest.
 const WORD: usize = 43;
 /// `age-encryption.org/v1`, one stanza, the digest.
@@ -69,6 +73,32 @@ fn header_key(file_key: &FileKey) -> hmac::Key {
     )
 }
 
+fn unmade() -> Error {
+    Error::other("no key can be made for a file")
+}
+
+/// A stanza as it stands in a header.
+fn write(head: &mut String, stanza: &Stanza) {
+    head.push_str("-> ");
+    head.push_str(&stanza.tag);
+    for argument in &stanza.args {
+        head.push(' ');
+        head.push_str(argument);
+    }
+    head.push('\n');
+    let body = STANDARD_NO_PAD.encode(&stanza.body);
+    let mut rest = body.as_str();
+    loop {
+        let (line, after) = rest.split_at(rest.len().min(LINE));
+        head.push_str(line);
+        head.push('\n');
+        if line.len() < LINE {
+            return;
+        }
+        rest = after;
+    }
+}
+
 /// A file on its way into its sealed form, chunk by chunk; a chunk is held until it is known not to be the last.
 pub(crate) struct Sealing {
     key: LessSafeKey,
@@ -78,27 +108,37 @@ pub(crate) struct Sealing {
 }
 
 impl Sealing {
-    /// Begins a file with a key of its own.
+    /// Begins a file with a key of its own, whose head has [`HEAD`] bytes.
     pub(crate) fn begin(recipient: &age::x25519::Recipient) -> Result<Self> {
-        let failed = || Error::other("no key can be made for a file");
-        let file_key = FileKey::try_init_with_mut(|key| rand::fill(key)).map_err(|_| failed())?;
-        let (stanzas, _) = recipient.wrap_file_key(&file_key).map_err(|_| failed())?;
-        let (Some(stanza), 1) = (stanzas.first(), stanzas.len()) else {
-            return Err(failed());
-        };
-        let share = stanza.args.first().map_or("", String::as_str);
-        let wrapped = STANDARD_NO_PAD.encode(&stanza.body);
-        let mut head = format!("{BEGIN}{share}\n{wrapped}{}", END.trim_end()).into_bytes();
-        let digest = hmac::sign(&header_key(&file_key), &head);
-        head.push(b' ');
-        head.extend_from_slice(STANDARD_NO_PAD.encode(digest).as_bytes());
-        head.push(b'\n');
-        let mut nonce = [0; NONCE];
-        rand::fill(&mut nonce).map_err(|_| failed())?;
-        head.extend_from_slice(&nonce);
-        if head.len() as u64 != HEAD {
-            return Err(failed());
+        let sealing = Self::begin_for([recipient as &dyn age::Recipient])?;
+        if sealing.head.as_ref().map(|head| head.len() as u64) != Some(HEAD) {
+            return Err(unmade());
         }
+        Ok(sealing)
+    }
+
+    /// Begins a file for these recipients, whose head is as long as they are many. A passphrase has to stand alone.
+    pub(crate) fn begin_for<'a>(
+        recipients: impl IntoIterator<Item = &'a dyn age::Recipient>,
+    ) -> Result<Self> {
+        let file_key = FileKey::try_init_with_mut(|key| rand::fill(key)).map_err(|_| unmade())?;
+        let mut head = VERSION.to_owned();
+        for recipient in recipients {
+            let (stanzas, _) = recipient.wrap_file_key(&file_key).map_err(|_| unmade())?;
+            stanzas.iter().for_each(|stanza| write(&mut head, stanza));
+        }
+        if head.len() == VERSION.len() {
+            return Err(Error::invalid("a file is to be encrypted for nobody"));
+        }
+        head.push_str("---");
+        let digest = hmac::sign(&header_key(&file_key), head.as_bytes());
+        head.push(' ');
+        head.push_str(&STANDARD_NO_PAD.encode(digest));
+        head.push('\n');
+        let mut head = head.into_bytes();
+        let mut nonce = [0; NONCE];
+        rand::fill(&mut nonce).map_err(|_| unmade())?;
+        head.extend_from_slice(&nonce);
         Ok(Self {
             key: payload_key(&file_key, &nonce)?,
             head: Some(head.into()),
@@ -225,6 +265,65 @@ impl Opening {
                     number * CHUNK
                 ))
             })
+    }
+}
+
+/// A sealed file on its way back, in pieces of any size: nothing comes out that was not proved.
+pub(crate) struct Unsealing {
+    identity: age::x25519::Identity,
+    opening: Option<Opening>,
+    buffer: BytesMut,
+    number: u64,
+}
+
+impl Unsealing {
+    pub(super) fn new(identity: &age::x25519::Identity) -> Self {
+        Self {
+            identity: identity.clone(),
+            opening: None,
+            buffer: BytesMut::new(),
+            number: 0,
+        }
+    }
+
+    /// What is proved once these bytes are there, too.
+    ///
+    /// # Errors
+    /// `Corrupt`, where it is not what was written, or is sealed for another key.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Bytes> {
+        self.buffer.extend_from_slice(bytes);
+        let opening = match &self.opening {
+            Some(opening) => opening,
+            None if (self.buffer.len() as u64) < HEAD => return Ok(Bytes::new()),
+            None => {
+                let head = self.buffer.split_to(HEAD as usize);
+                let opening = Opening::begin(&self.identity, &head)?;
+                self.opening.insert(opening)
+            }
+        };
+        let mut out = BytesMut::with_capacity(self.buffer.len());
+        // Whether a whole chunk is the last is not known before another byte comes.
+        while self.buffer.len() as u64 > SEALED_CHUNK {
+            let mut chunk = self.buffer.split_to(SEALED_CHUNK as usize);
+            out.extend_from_slice(opening.chunk(self.number, false, &mut chunk)?);
+            self.number += 1;
+        }
+        Ok(out.freeze())
+    }
+
+    /// The rest, after the last byte.
+    ///
+    /// # Errors
+    /// As [`Unsealing::feed`]; a file that was cut.
+    pub(crate) fn finish(mut self) -> Result<Bytes> {
+        let cut = || Error::corrupt("it was cut");
+        let opening = self.opening.ok_or_else(cut)?;
+        let plain = opening.chunk(self.number, true, &mut self.buffer)?;
+        // An empty chunk stands only where it is the only one.
+        if plain.is_empty() && self.number > 0 {
+            return Err(cut());
+        }
+        Ok(Bytes::copy_from_slice(plain))
     }
 }
 

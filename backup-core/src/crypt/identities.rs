@@ -1,12 +1,13 @@
 //! Who opens a backup: files with private keys, and a passphrase. Reads no file itself, and asks nobody.
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{BufRead, ErrorKind, Read as _};
 
 use age::secrecy::SecretString;
-use age::{Callbacks, DecryptError, Decryptor, Identity, IdentityFile};
+use age::{Callbacks, DecryptError, Identity, IdentityFile};
 use zeroize::Zeroizing;
 
+use super::opener::{Opened, decrypt};
 use super::{BackupKey, LARGEST_KEY_FILE, MOST_WORK, MOST_WORK_OF_OWN};
 use crate::error::{Error, Kind, Result};
 
@@ -78,6 +79,24 @@ impl Identities {
         if key_age.len() as u64 > LARGEST_KEY_FILE {
             return Err(Error::corrupt("key.age is larger than 64 KiB"));
         }
+        let opened = self.reader_of(key_age, "key.age", &format!(" for {who}"))?;
+        let mut text = Zeroizing::new(String::new());
+        opened
+            .take(LARGEST_KEY_FILE)
+            .read_to_string(&mut text)
+            .map_err(|e| Error::corrupt("key.age was altered or cut").because(e))?;
+        BackupKey::parse(&text)
+    }
+
+    /// What a file of age holds, whoever made it: each piece is proved before it comes out.
+    ///
+    /// # Errors
+    /// `Unauthorized` where no identity fits, or none is given; `Invalid` for an identity file that holds none; `Corrupt` for a file that is none of age.
+    pub fn reader<R: BufRead>(&self, file: R) -> Result<Opened<R>> {
+        self.reader_of(file, "its header", "")
+    }
+
+    fn reader_of<R: BufRead>(&self, file: R, what: &str, who: &str) -> Result<Opened<R>> {
         let mut all: Vec<Box<dyn Identity>> = Vec::new();
         let (mut last, mut locked) = (Vec::new(), Vec::new());
         for (name, bytes) in &self.files {
@@ -90,19 +109,11 @@ impl Identities {
         }
         // Those that end the search where their own passphrase is another.
         all.append(&mut last);
-        let no = |e: DecryptError| self.refused(&e, who, &locked);
-        let decryptor = Decryptor::new_buffered(key_age).map_err(no)?;
-        let opened = decryptor.decrypt(all.iter().map(|one| &**one));
-        let mut text = Zeroizing::new(String::new());
-        opened
-            .map_err(no)?
-            .take(LARGEST_KEY_FILE)
-            .read_to_string(&mut text)
-            .map_err(|e| Error::corrupt("key.age was altered or cut").because(e))?;
-        BackupKey::parse(&text)
+        let no = |e: DecryptError| self.refused(&e, what, who, &locked);
+        decrypt(file, all.iter().map(|one| &**one)).map_err(no)
     }
 
-    fn refused(&self, e: &DecryptError, who: &str, locked: &[String]) -> Error {
+    fn refused(&self, e: &DecryptError, what: &str, who: &str, locked: &[String]) -> Error {
         let with_passphrase = match locked {
             [] => String::new(),
             files => format!(
@@ -127,14 +138,17 @@ impl Identities {
                 };
                 Error::new(
                     Kind::Unauthorized,
-                    format!("it is encrypted for {who}, and {none}"),
+                    format!("it is encrypted{who}, and {none}"),
                 )
                 .hint(hint)
             }
             DecryptError::ExcessiveWork { required, .. } => Error::corrupt(format!(
-                "key.age asks for 2^{required} steps of work to try a passphrase, and no more than 2^{MOST_WORK} are done"
+                "{what} asks for 2^{required} steps of work to try a passphrase, and no more than 2^{MOST_WORK} are done"
             )),
-            _ => Error::corrupt("key.age was altered or cut"),
+            DecryptError::Io(e) if e.kind() != ErrorKind::UnexpectedEof => {
+                Error::other(format!("{what} can not be read")).because(e.to_string())
+            }
+            _ => Error::corrupt(format!("{what} was altered or cut")),
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use age::secrecy::{ExposeSecret as _, SecretString};
 use bytes::Bytes;
 
-use super::file::{self, Opening, Sealing};
+use super::file::{self, Opening, Sealing, Unsealing};
 use crate::error::{Error, Result};
 
 /// `key.age` of a few hundred recipients is smaller.
@@ -78,6 +78,16 @@ impl BackupKey {
     /// What a small file holds.
     pub(crate) fn open(&self, sealed: &[u8]) -> Result<Bytes> {
         file::open(&self.identity, sealed)
+    }
+
+    /// A file of this key, as it comes.
+    pub(crate) fn unsealing(&self) -> Unsealing {
+        Unsealing::new(&self.identity)
+    }
+
+    /// As any age tool uses it.
+    pub(super) fn identity(&self) -> &age::x25519::Identity {
+        &self.identity
     }
 
     /// Encrypts the key itself.

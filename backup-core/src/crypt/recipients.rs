@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 
+use super::file::Sealing;
 use super::{BackupKey, WORK};
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
@@ -125,30 +126,72 @@ impl Recipients {
             .collect()
     }
 
+    /// Those that are keys.
+    fn keys(&self) -> impl Iterator<Item = &dyn age::Recipient> {
+        self.all.iter().filter_map(|(_, one)| match one {
+            Recipient::Age(key) => Some(key as &dyn age::Recipient),
+            Recipient::Ssh(key) => Some(key as &dyn age::Recipient),
+            Recipient::Passphrase => None,
+        })
+    }
+
+    /// The passphrase, where they are one.
+    fn scrypt(&self, passphrase: Option<&SecretString>) -> Result<Option<age::scrypt::Recipient>> {
+        if !self.is_passphrase() {
+            return Ok(None);
+        }
+        let passphrase = passphrase.ok_or_else(|| {
+            Error::invalid("the backup is to be encrypted with a passphrase, and none is given")
+                .hint("give the file that holds it: --passphrase-file FILE")
+        })?;
+        let mut scrypt = age::scrypt::Recipient::new(passphrase.clone());
+        scrypt.set_work_factor(WORK);
+        Ok(Some(scrypt))
+    }
+
     /// `key.age`: the key, encrypted for all of them.
     ///
     /// # Errors
     /// No recipient; a passphrase that is not there.
     pub fn wrap(&self, key: &BackupKey, passphrase: Option<&SecretString>) -> Result<Bytes> {
-        let encryptor = if self.is_passphrase() {
-            let passphrase = passphrase.ok_or_else(|| {
-                Error::invalid("the backup is to be encrypted with a passphrase, and none is given")
-                    .hint("give the file that holds it: --passphrase-file FILE")
-            })?;
-            let mut scrypt = age::scrypt::Recipient::new(passphrase.clone());
-            scrypt.set_work_factor(WORK);
-            Encryptor::with_recipients(std::iter::once(&scrypt as &dyn age::Recipient))
-        } else {
-            let all = self.all.iter().filter_map(|(_, one)| match one {
-                Recipient::Age(key) => Some(key as &dyn age::Recipient),
-                Recipient::Ssh(key) => Some(key as &dyn age::Recipient),
-                Recipient::Passphrase => None,
-            });
-            Encryptor::with_recipients(all)
+        let encryptor = match self.scrypt(passphrase)? {
+            Some(scrypt) => {
+                Encryptor::with_recipients(std::iter::once(&scrypt as &dyn age::Recipient))
+            }
+            None => Encryptor::with_recipients(self.keys()),
         };
         let encryptor = encryptor
             .map_err(|e| Error::invalid("the recipients can not be used").because(e.to_string()))?;
         key.wrap(encryptor)
+    }
+
+    /// Begins a file for all of them, with no key between.
+    ///
+    /// # Errors
+    /// As [`Recipients::wrap`].
+    pub(crate) fn sealing(&self, passphrase: Option<&SecretString>) -> Result<Sealing> {
+        match self.scrypt(passphrase)? {
+            Some(scrypt) => Sealing::begin_for([&scrypt as &dyn age::Recipient]),
+            None => Sealing::begin_for(self.keys()),
+        }
+    }
+
+    /// Whom a file that names recipients names, for messages: anybody may have written it.
+    pub fn told(bytes: &[u8]) -> String {
+        let names: Vec<String> = String::from_utf8_lossy(bytes)
+            .lines()
+            .take(20)
+            .map(|line| {
+                line.chars()
+                    .filter(char::is_ascii_graphic)
+                    .take(60)
+                    .collect()
+            })
+            .collect();
+        match names.is_empty() {
+            true => "others".to_owned(),
+            false => names.join(", "),
+        }
     }
 }
 

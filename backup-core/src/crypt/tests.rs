@@ -303,6 +303,98 @@ fn what_was_altered_cut_lengthened_or_moved_does_not_open() {
     refused(&mixed, "of another file");
 }
 
+/// What an opener reads of it.
+fn read(opener: &Opener, sealed: &[u8]) -> crate::Result<Result<Vec<u8>, std::io::Error>> {
+    let mut plain = Vec::new();
+    let mut reader = opener.reader(sealed)?;
+    Ok(reader.read_to_end(&mut plain).map(|_| plain))
+}
+
+#[test]
+fn a_file_for_several_is_read_by_each_of_them_and_cut_or_altered_by_nobody() {
+    let all = recipients(&[
+        fixture!("first.pub"),
+        fixture!("ed25519.pub"),
+        fixture!("rsa.pub"),
+    ]);
+    let mut sealing = all.sealing(None).unwrap();
+    let mut sealed = sealing.seal(sample(200_000)).unwrap().to_vec();
+    sealed.extend_from_slice(&sealing.finish().unwrap());
+    for file in [fixture!("first.key"), fixture!("ed25519"), fixture!("rsa")] {
+        let opener = Opener::Identities(identities(&[file], None));
+        assert_eq!(read(&opener, &sealed).unwrap().unwrap(), sample(200_000));
+        read(&opener, &sealed[..sealed.len() - 1])
+            .unwrap()
+            .unwrap_err();
+        let mut altered = sealed.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        read(&opener, &altered).unwrap().unwrap_err();
+    }
+    let other = Opener::Identities(identities(&[fixture!("second.key")], None));
+    assert_eq!(
+        read(&other, &sealed).unwrap_err().kind(),
+        Kind::Unauthorized
+    );
+    // A passphrase alone.
+    let mut sealing = recipients(&[PASSPHRASE])
+        .sealing(Some(&"battery staple".into()))
+        .unwrap();
+    let mut sealed = sealing.seal(sample(10)).unwrap().to_vec();
+    sealed.extend_from_slice(&sealing.finish().unwrap());
+    let opener = Opener::Identities(identities(&[], Some("battery staple")));
+    assert_eq!(read(&opener, &sealed).unwrap().unwrap(), sample(10));
+}
+
+#[test]
+fn the_header_of_a_file_is_bounded_whoever_wrote_it() {
+    let mut hostile = b"age-encryption.org/v1\n".to_vec();
+    for _ in 0..10_000 {
+        hostile.extend_from_slice(b"-> X25519 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\nAAAA\n");
+    }
+    let opener = Opener::Identities(identities(&[fixture!("first.key")], None));
+    let refused = read(&opener, &hostile).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+    let refused = read(&Opener::Key(BackupKey::generate()), &hostile).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+}
+
+#[test]
+fn a_key_opens_its_own_files_as_they_stream_by_and_no_others() {
+    let (key, other) = (BackupKey::generate(), BackupKey::generate());
+    for length in LENGTHS {
+        let sealed = key.seal(sample(length)).unwrap();
+        let opener = Opener::Key(key.clone());
+        assert_eq!(read(&opener, &sealed).unwrap().unwrap(), sample(length));
+        let refused = read(&Opener::Key(other.clone()), &sealed).unwrap_err();
+        assert!(refused.to_string().contains("another key"), "{refused}");
+        let unsealed = |sealed: &[u8], piece: usize| {
+            let (mut unsealing, mut plain) = (key.unsealing(), Vec::new());
+            for piece in sealed.chunks(piece) {
+                plain.extend_from_slice(&unsealing.feed(piece)?);
+            }
+            plain.extend_from_slice(&unsealing.finish()?);
+            Ok::<_, crate::Error>(plain)
+        };
+        for piece in [7, 65_552, 1 << 20] {
+            assert_eq!(unsealed(&sealed, piece).unwrap(), sample(length));
+        }
+        let cuts = [1, HEAD, HEAD + SEALED_CHUNK, HEAD + 2 * SEALED_CHUNK];
+        let cuts = cuts.into_iter().map(|cut| cut as usize);
+        for end in cuts
+            .chain([sealed.len() - 1])
+            .filter(|end| *end < sealed.len())
+        {
+            let refused = unsealed(&sealed[..end], 1 << 20).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Corrupt, "{length} cut at {end}");
+        }
+        let longer = [&sealed[..], b"x"].concat();
+        assert!(unsealed(&longer, 1 << 20).is_err());
+    }
+    let mut wrong = other.unsealing();
+    let refused = wrong.feed(&key.seal(sample(10)).unwrap()).unwrap_err();
+    assert!(refused.to_string().contains("another key"), "{refused}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

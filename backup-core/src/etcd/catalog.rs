@@ -8,7 +8,9 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
 use super::manifest::{LARGEST, Manifest};
+use super::sealed;
 use crate::catalog::{near, store_time};
+use crate::crypt::BackupKey;
 use crate::error::{Error, Kind, Result};
 use crate::layout::{ETCD_SNAPSHOTS, SnapshotKeys};
 use crate::location::Store;
@@ -21,7 +23,7 @@ const AT_A_TIME: usize = 16;
 /// What no manifest names is kept so long, by the store's clock: a run may be about to write one.
 const ORPHANS_LIVE: SignedDuration = SignedDuration::from_hours(24);
 
-/// Files in a cluster's folder; a snapshot has two.
+/// Files in a cluster's folder; a snapshot has two, and an encrypted one four.
 const MOST_FILES: usize = 1_000_000;
 
 /// A note of an upload is two strings.
@@ -36,12 +38,19 @@ pub struct Entry {
     pub manifest: Manifest,
     /// Its manifest as written.
     pub raw: Bytes,
+    /// Its key, where it is encrypted and was opened.
+    pub(crate) key: Option<BackupKey>,
 }
 
 impl Entry {
     /// The key of its data.
     pub fn data(&self) -> String {
         self.keys.file(&self.manifest.data.file)
+    }
+
+    /// The key of its data, where it is encrypted and was opened.
+    pub fn key(&self) -> Option<&BackupKey> {
+        self.key.as_ref()
     }
 }
 
@@ -109,6 +118,7 @@ async fn read(store: &Store, keys: &SnapshotKeys) -> Result<Option<Entry>> {
         keys: keys.clone(),
         manifest: Manifest::parse(&raw, keys)?,
         raw,
+        key: None,
     }))
 }
 
@@ -164,32 +174,36 @@ pub fn taken(keys: &SnapshotKeys) -> Error {
     .hint("a snapshot is never written again: take this one under another name")
 }
 
-/// Deletes a snapshot: the manifest first, so that none is left that looks whole, then its data.
+/// Deletes a snapshot: the manifest first, so that none is left that looks whole, then its data, and its key where it has one.
 ///
 /// # Errors
 /// `NotFound`; the store's: once the manifest is gone, what is left of the data is swept a day later.
 pub async fn delete(store: &Store, cluster: &Name, name: &Name) -> Result<()> {
     let keys = SnapshotKeys::new(cluster, name);
-    let data = match read(store, &keys).await {
-        Ok(Some(entry)) => Some(entry.data()),
+    let named = match read(store, &keys).await {
+        Ok(Some(entry)) => sealed::files(&entry.manifest),
         Ok(None) => return Err(absent(store, cluster, name).await),
-        // One that can not be read can be deleted; which data it named, nobody knows, and a sweep removes it.
-        Err(e) if e.kind() == Kind::Corrupt => None,
+        // One that can not be read can be deleted; which files it named, nobody knows, and a sweep removes them.
+        Err(e) if e.kind() == Kind::Corrupt => Vec::new(),
         Err(e) => return Err(e),
     };
     store
         .delete(&keys.manifest())
         .await
         .map_err(|e| e.context(format!("snapshot {name} could not be deleted")))?;
-    let Some(data) = data else { return Ok(()) };
-    store.delete(&data).await.map_err(|e| {
-        e.context(format!(
+    let mut failed = None;
+    for file in named {
+        let deleted = store.delete(&keys.file(&file)).await;
+        failed = failed.or(deleted.err());
+    }
+    failed.map_or(Ok(()), |e| {
+        Err(e.context(format!(
             "snapshot {name} is deleted, but its data is left; a sweep removes it in a day"
-        ))
+        )))
     })
 }
 
-/// Removes what dead runs left in a cluster's folder: data that no manifest names and uploads that nobody finished, both older than a day by the
+/// Removes what dead runs left in a cluster's folder: data and keys that no manifest names and uploads that nobody finished, both older than a day by the
 /// store's clock. Returns the keys. Files that no run of ours writes are not touched, nor is anything beside a manifest that can not be read.
 ///
 /// # Errors
@@ -202,7 +216,10 @@ pub async fn sweep(store: &Store, cluster: &Name) -> Result<Vec<String>> {
         let Some((name, file)) = entry.key[folder.len()..].split_once('/') else {
             continue;
         };
-        if !SnapshotKeys::is_data(file) && !SnapshotKeys::is_upload(file) {
+        let is_ours = SnapshotKeys::is_data(file)
+            || SnapshotKeys::is_upload(file)
+            || SnapshotKeys::is_key(file);
+        if !is_ours {
             continue;
         }
         if let Ok(name) = Name::foreign(name) {
@@ -223,14 +240,11 @@ pub async fn sweep(store: &Store, cluster: &Name) -> Result<Vec<String>> {
         let keys = SnapshotKeys::new(cluster, &name);
         // Asked for by name: a listing may be older.
         let named = match read(store, &keys).await {
-            Ok(entry) => entry.map(|entry| entry.manifest.data.file),
+            Ok(entry) => entry.map_or_else(Vec::new, |entry| sealed::files(&entry.manifest)),
             Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => continue,
             Err(e) => return Err(e),
         };
-        for (file, _) in files
-            .into_iter()
-            .filter(|(file, _)| Some(file) != named.as_ref())
-        {
+        for (file, _) in files.into_iter().filter(|(file, _)| !named.contains(file)) {
             let key = keys.file(&file);
             match remove(store, &key, SnapshotKeys::is_upload(&file)).await {
                 Ok(()) => removed.push(key),
@@ -262,4 +276,4 @@ async fn remove(store: &Store, key: &str, is_upload: bool) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

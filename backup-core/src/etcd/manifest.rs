@@ -18,8 +18,10 @@
 //! | `data.file` | the file with the database, in the same folder: letters, digits, `.`, `-` and `_`, no folder, no dot first | who takes it |
 //! | `data.sha256`, `data.bytes` | of the file as it is stored | counted while it was sent |
 //! | `data.compression` | `zstd` (one or more frames, RFC 8878) or `none` | who takes it |
-//! | `data.encryption?` | absent: not encrypted. Kept for `age`; it is outside of the compression | nobody yet |
-//! | `snapshot.sha256` | of the database alone: what etcd appended as its trailer, and compared with it | counted while it was received |
+//! | `data.encryption?` | absent: not encrypted. `age`: the file is one of age, for the snapshot's own key; it is outside of the compression | who takes it |
+//! | `data.key?` | where it is encrypted: the file, in the same folder, that holds the snapshot's own key, encrypted for the recipients. Beside it `.recipients.txt` says for whom | who takes it |
+//! | `sealed?` | where it is encrypted: the whole manifest, see below | who takes it |
+//! | `snapshot.sha256?` | of the database alone: what etcd appended as its trailer, and compared with it. Absent only where the manifest has `sealed` | counted while it was received |
 //! | `snapshot.bytes` | of the database with the trailer, so 32 more than `facts.bytes` | counted |
 //! | `facts` | what the database says of itself, see [`Facts`]: above all `revision`, the revision it really holds | read from the stream, never asked from the member |
 //! | `digest?` | SHA-256 over the live keys at one revision, see [`LiveDigest`] | a reader that had the whole file; not in a snapshot that was streamed |
@@ -37,6 +39,14 @@
 //! The file, decompressed, is byte for byte what `etcdctl snapshot save` writes, trailer included: `zstd -d` and `etcdutl snapshot restore`
 //! need no program of ours.
 //!
+//! ## Encrypted snapshots
+//!
+//! Of an encrypted snapshot the manifest has two parts. `sealed` is the whole manifest as it would stand if nothing was encrypted (but for `data`, which is
+//! of the file as it stands), a file of age for the snapshot's own key, armored. The rest is what stands in the clear too: `format`, `cluster`, `name`, `config`,
+//! `createdAt`, `expiresAt`, `data`, `snapshot.bytes`, `facts.revision`, `etcd.version`, `etcd.clusterId`, `etcd.memberId`, `kubernetesVersion`,
+//! `targetRevision` and `tool`. No digest of anything that is encrypted is in the clear, no name of a member, of a resource or of an endpoint. Whoever opens
+//! the sealed part refuses the manifest where any field in the clear is not there with the same value, and reads the sealed part alone from then on.
+//!
 //! ## What may change
 //!
 //! New fields, at any depth, and new values of `data.compression` and `data.encryption` keep the major version. A field is never given another meaning
@@ -46,7 +56,7 @@
 //!
 //! - Refuse another major version (`etcd-snapshot/2`), and say which program is needed; take a minor one (`etcd-snapshot/1.3`).
 //! - Pass over fields it does not know, and keep them where it writes the manifest elsewhere.
-//! - Do without any field marked `?`, without `facts.keys.live` and `facts.keys.resources`, and without a `facts.storageVersion` (etcd 3.5).
+//! - Do without any field marked `?` (an encrypted snapshot that it can not open has no more than what is in the clear), without `facts.keys.live` and `facts.keys.resources`, and without a `facts.storageVersion` (etcd 3.5).
 //! - Show a snapshot whose compression or encryption it does not know, and refuse only to read its data.
 //! - Believe nothing: bound the manifest, refuse a `data.file` that is no plain file name, a `cluster` or `name` that is not the folder's,
 //!   digests and sizes that can not be; and check both digests before a byte of the data is used.
@@ -112,6 +122,9 @@ pub struct Manifest {
     /// Program and version that wrote it.
     #[serde(default)]
     pub tool: String,
+    /// The whole manifest for the snapshot's own key, armored; the rest is what is in the clear then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
     /// Fields of later versions, kept.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, Value>,
@@ -132,6 +145,9 @@ pub struct Data {
     /// How it is encrypted, outside of the compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
+    /// The file with its key, in the manifest's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// How the stored file is compressed.
@@ -170,7 +186,8 @@ impl From<Compression> for String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
-    /// SHA-256 without the trailer, which is the trailer's value; lower-case hex.
+    /// SHA-256 without the trailer, which is the trailer's value; lower-case hex. Empty where the manifest is sealed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sha256: String,
     /// Its size with the trailer.
     pub bytes: u64,
@@ -235,7 +252,15 @@ impl Manifest {
         if !is_plain(&self.data.file) {
             return Err("data.file is not a plain file name");
         }
-        if !is_digest(&self.data.sha256) || !is_digest(&self.snapshot.sha256) {
+        let key = self.data.key.as_deref();
+        if key.is_some_and(|key| SnapshotKeys::recipients_file(key).is_none()) {
+            return Err("data.key is not the name of a key");
+        }
+        if self.sealed.is_some() && (key.is_none() || self.data.encryption.is_none()) {
+            return Err("it is sealed, and names no key");
+        }
+        let is_hidden = self.sealed.is_some() && self.snapshot.sha256.is_empty();
+        if !is_digest(&self.data.sha256) || !is_hidden && !is_digest(&self.snapshot.sha256) {
             return Err("a digest is not a SHA-256");
         }
         if self.snapshot.bytes % 512 != TRAILER || self.snapshot.bytes <= TRAILER {
@@ -301,11 +326,12 @@ pub(crate) mod tests {
             created_at: "2026-11-28T05:24:00Z".parse().unwrap(),
             expires_at: None,
             data: Data {
-                file: SnapshotKeys::data_file(&"0".repeat(32), true),
+                file: SnapshotKeys::data_file(&"0".repeat(32), true, false),
                 sha256: "a".repeat(64),
                 bytes: 10,
                 compression: Compression::Zstd,
                 encryption: None,
+                key: None,
             },
             snapshot: Snapshot {
                 sha256: "b".repeat(64),
@@ -318,6 +344,7 @@ pub(crate) mod tests {
             kubernetes_version: None,
             target_revision: None,
             tool: "etcd-launcher v0".to_owned(),
+            sealed: None,
             rest: serde_json::Map::new(),
         }
     }
@@ -361,7 +388,7 @@ pub(crate) mod tests {
     #[test]
     fn what_can_not_be_is_refused() {
         type Change = fn(&mut Value);
-        let changes: [Change; 14] = [
+        let changes: [Change; 19] = [
             |value| value["data"]["file"] = "../../x.db".into(),
             |value| value["data"]["file"] = "a/b.db".into(),
             |value| value["data"]["file"] = ".part".into(),
@@ -376,6 +403,11 @@ pub(crate) mod tests {
             |value| value["cluster"] = "other".into(),
             |value| value["format"] = "velero/1".into(),
             |value| value["snapshot"] = Value::Null,
+            |value| value["snapshot"]["sha256"] = "".into(),
+            |value| value["data"]["key"] = "../x.key.age".into(),
+            |value| value["data"]["key"] = "manifest.json".into(),
+            |value| value["data"]["key"] = "key.age".into(),
+            |value| value["sealed"] = "x".into(),
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let refused = changed(change).unwrap_err();

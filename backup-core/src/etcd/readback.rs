@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 
 use super::catalog::Entry;
 use super::manifest::{Compression, Manifest};
+use super::sealed::AGE;
 use super::stream::{Walk, Walked};
+use crate::crypt::BackupKey;
+use crate::crypt::file::Unsealing;
 use crate::error::{Error, Kind, Result};
 use crate::location::{Store, hex};
 use crate::progress::Progress;
@@ -22,7 +25,7 @@ const WAITING: usize = 8;
 /// What is wrong with a snapshot, a sentence each; nothing where it is whole.
 ///
 /// # Errors
-/// The store's; a compression or encryption that this program does not know.
+/// The store's; a compression or encryption that this program does not know; `Unauthorized` for an encrypted one that was not opened.
 pub async fn verify(store: &Store, entry: &Entry, progress: &dyn Progress) -> Result<Vec<String>> {
     read(store, entry, None, progress).await
 }
@@ -53,8 +56,15 @@ async fn read(
         ))
         .hint("use the version that took it, or a later one")
     };
-    if let Some(encryption) = &data.encryption {
-        return Err(unknown("encrypted", encryption));
+    match (data.encryption.as_deref(), entry.key()) {
+        (None, _) | (Some(AGE), Some(_)) => {}
+        (Some(AGE), None) => {
+            return Err(
+                Error::new(Kind::Unauthorized, format!("snapshot {name} is encrypted"))
+                    .hint("give the private key of one of its recipients with --identity FILE"),
+            );
+        }
+        (Some(encryption), _) => return Err(unknown("encrypted", encryption)),
     }
     if let Compression::Other(word) = &data.compression {
         return Err(unknown("compressed", word));
@@ -68,7 +78,9 @@ async fn read(
     let (sender, receiver) = mpsc::channel(WAITING);
     let manifest = entry.manifest.clone();
     let named = key.clone();
-    let reader = tokio::task::spawn_blocking(move || judge(receiver, &manifest, &named, out));
+    let unsealing = entry.key().map(BackupKey::unsealing);
+    let reader =
+        tokio::task::spawn_blocking(move || judge(receiver, &manifest, &named, unsealing, out));
     let mut sent = Ok(());
     while let Some(chunk) = chunks.next().await {
         match chunk {
@@ -163,6 +175,7 @@ fn judge(
     mut chunks: mpsc::Receiver<Bytes>,
     manifest: &Manifest,
     key: &str,
+    mut unsealing: Option<Unsealing>,
     out: Option<File>,
 ) -> Result<Vec<String>> {
     let sink = Sink {
@@ -186,11 +199,20 @@ fn judge(
             break;
         }
         // The stored bytes are counted to their end all the same: what was altered is said by their digest.
-        if broken.is_none() {
-            broken = unpacking.write(&chunk).err();
+        if broken.is_some() {
+            continue;
         }
+        let plain = match &mut unsealing {
+            None => Ok(chunk),
+            Some(unsealing) => unsealing.feed(&chunk).map_err(io::Error::other),
+        };
+        broken = plain.and_then(|plain| unpacking.write(&plain)).err();
     }
     drop(chunks);
+    if let (Some(unsealing), None) = (unsealing, &broken) {
+        let rest = unsealing.finish().map_err(io::Error::other);
+        broken = rest.and_then(|rest| unpacking.write(&rest)).err();
+    }
     let (flushed, sink) = unpacking.end();
     let broken = broken.or(flushed.err());
     let mut problems = Vec::new();

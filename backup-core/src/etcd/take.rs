@@ -19,6 +19,7 @@ use super::client::survey::{Found, find_member};
 use super::facts::{Alarm, Facts};
 use super::hashkv::HashKv;
 use super::manifest::{self, Compression, Data, Etcd, FORMAT, LARGEST, Manifest};
+use super::sealed::{AGE, Encryption};
 use super::stream::Walked;
 use crate::error::{Error, Kind, Result};
 use crate::layout::SnapshotKeys;
@@ -27,7 +28,6 @@ use crate::progress::Progress;
 pub use file::{Origin, store};
 use pipe::{How, Passed, pass};
 use publish::{Begun, Stored};
-use sink::Sink;
 
 /// Up to so many bytes in use, a member counts HashKV in well under a second; it can not commit meanwhile, and what is larger would be felt.
 const HARMLESS: u64 = 256 << 20;
@@ -46,6 +46,8 @@ pub struct Options {
     pub without_quorum: bool,
     /// How it is stored.
     pub compression: Compression,
+    /// For whom it is encrypted.
+    pub encryption: Option<Encryption>,
     /// Where what a slow store does not take is kept, unnamed; without it a slow store ends the snapshot.
     pub spool: Option<PathBuf>,
     /// How long etcd may be held up by a slow store; without it a minute, or the time that 20 MB/s take.
@@ -72,6 +74,7 @@ impl Options {
             access,
             without_quorum: false,
             compression: Compression::Zstd,
+            encryption: None,
             spool: None,
             hold_limit: None,
             hash_kv: AskHashKv::Harmless,
@@ -154,10 +157,10 @@ pub async fn take(
     let mut begun = tokio::select! {
         biased;
         () = cancelled(&mut cancel) => return Err(interrupted()),
-        begun = Begun::new(target, &run, &options.compression) => begun?,
+        begun = Begun::new(target, &run, &options.compression, options.encryption.as_ref()) => begun?,
     };
     let work = async {
-        let passed = stream(&found, &mut begun.sink, options, progress).await?;
+        let passed = stream(&found, &mut begun, options, progress).await?;
         knows_itself(&passed.walked, target, progress)?;
         let hash_kv = hash_kv(&found, &passed.walked.facts, options, progress).await;
         let facts = complete_facts(&found, &passed.walked).await?;
@@ -195,8 +198,7 @@ pub async fn take(
             &options.tool,
         )
     };
-    let manifest = bounded(manifest);
-    stored.publish(&manifest).await?;
+    let manifest = stored.publish(manifest).await?;
     Ok(Taken {
         manifest,
         spooled: passed.spooled,
@@ -231,7 +233,8 @@ fn describe(
             sha256: stored.uploaded().sha256.clone(),
             bytes: stored.uploaded().bytes,
             compression: compression.clone(),
-            encryption: None,
+            encryption: stored.is_encrypted().then(|| AGE.to_owned()),
+            key: stored.key_file(),
         },
         snapshot,
         facts,
@@ -241,16 +244,9 @@ fn describe(
         kubernetes_version: None,
         target_revision: None,
         tool: tool.to_owned(),
+        sealed: None,
         rest: serde_json::Map::new(),
     }
-}
-
-/// Names of resources are whatever somebody wrote; all else is short.
-fn bounded(mut manifest: Manifest) -> Manifest {
-    if manifest.bytes().len() as u64 > LARGEST {
-        manifest.facts.keys.resources = None;
-    }
-    manifest
 }
 
 /// By the clock of this machine, as a manifest has it.
@@ -288,7 +284,7 @@ async fn prepare(options: &Options, target: &Target, progress: &dyn Progress) ->
 
 async fn stream(
     found: &Found,
-    sink: &mut Sink,
+    begun: &mut Begun<'_>,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Passed> {
@@ -305,7 +301,8 @@ async fn stream(
         hold_limit: options.hold_limit,
         progress,
     };
-    let passed = pass(&mut messages, sink, &how).await?;
+    let sealing = begun.sealing.take();
+    let passed = pass(&mut messages, &mut begun.sink, &how, sealing).await?;
     let facts = &passed.walked.facts;
     // An etcd without a key is at revision 1, of which its database knows nothing.
     let ends = facts.revision.max(facts.scheduled_compact_revision).max(1);

@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -22,6 +20,7 @@ use super::store::{Created, Entry};
 use crate::api::{Backup, BackupStatus, EXPIRES};
 use crate::catalog::{CLUSTER_UID, SCHEDULE_NAME};
 use crate::crypt::BackupKey;
+use crate::crypt::armor::{armored, unarmored};
 use crate::crypt::file::{CHUNK, HEAD, Opening, SEALED_CHUNK, Sealing, plain_size};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, Sealed, VAULT};
@@ -81,30 +80,6 @@ fn in_the_clear(marker: &Backup) -> Backup {
         .annotations
         .insert(ENCRYPTION.to_owned(), "age".to_owned());
     clear
-}
-
-const ARMOR: [&str; 2] = [
-    "-----BEGIN AGE ENCRYPTED FILE-----",
-    "-----END AGE ENCRYPTED FILE-----",
-];
-
-fn armored(bytes: &[u8]) -> String {
-    let text = STANDARD.encode(bytes);
-    let mut lines = vec![ARMOR[0]];
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        lines.push(line);
-        rest = after;
-    }
-    lines.extend([ARMOR[1], ""]);
-    lines.join("\n")
-}
-
-fn unarmored(text: &str) -> Option<Vec<u8>> {
-    let inner = text.trim().strip_prefix(ARMOR[0])?.strip_suffix(ARMOR[1])?;
-    let inner: String = inner.split_ascii_whitespace().collect();
-    STANDARD.decode(inner).ok()
 }
 
 /// The marker with its part in the clear.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use backup_core::api::{EtcdBackupConfigStatus, RowPhase, SnapshotRow};
 use backup_core::etcd::catalog;
 use backup_core::etcd::manifest::Manifest;
+use backup_core::etcd::sealed::Encryption;
 use backup_core::etcd::take::{Options, Target, take};
 use backup_core::layout::SnapshotKeys;
 use backup_core::location::Location;
@@ -156,7 +157,7 @@ async fn take_it(
     location: &Location,
     cancel: watch::Receiver<bool>,
 ) -> Result<(Manifest, String)> {
-    location.refuse_plain("snapshots of etcd")?;
+    let encryption = Encryption::of_location(&location.spec)?;
     let access = gather::access(&shared.args)?;
     let endpoints = gather::endpoints(&shared.args, &access).await?;
     let mut options = Options::new(
@@ -164,6 +165,7 @@ async fn take_it(
         access,
         concat!("etcd-launcher v", env!("CARGO_PKG_VERSION")),
     );
+    options.encryption = encryption;
     options.config = Some(whose.name.clone());
     // A restore of this snapshot has to go beyond it; where nobody says, the snapshot's own revision does.
     if let Ok(Some(set)) = shared.hosting.set().await {
@@ -261,7 +263,11 @@ fn end_row(
             row.backup_phase = RowPhase::Completed;
             row.backup_message.clone_from(notes);
             row.backup_size = i64::try_from(manifest.data.bytes).ok();
-            row.hash = Some(manifest.snapshot.sha256.clone());
+            // Of what is encrypted no digest is told anywhere.
+            let digest = Some(&manifest.snapshot.sha256);
+            row.hash = digest
+                .filter(|_| manifest.data.encryption.is_none())
+                .cloned();
             row.revision = Some(manifest.facts.revision);
             status.last_successful_time = finished;
         }

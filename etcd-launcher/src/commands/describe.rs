@@ -1,5 +1,6 @@
 //! `describe`: what a snapshot says of itself.
 
+use backup_cli::encryption::IdentityArgs;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations::LocationArgs;
 use backup_cli::output::{self, Description, Format};
@@ -9,6 +10,7 @@ use backup_core::progress::Progress;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::origin::paths;
 use crate::source::{Limits, Source, blocking};
 
 const EXAMPLES: &str = "\
@@ -25,7 +27,7 @@ pub(crate) const IN_USE: &str = "a running etcd has this file open: what it writ
 
 /// Show what a snapshot says of itself
 ///
-/// Takes a file, or the URL of an object: a snapshot or the database of a member, plain or packed by gzip or zstd. Changes nothing, and needs no
+/// Takes a file, or the URL of an object: a snapshot or the database of a member, plain or packed by gzip or zstd, and encrypted with age around that. Changes nothing, and needs no
 /// space. Shows revisions, versions, keys by resource, members, alarms, and which keys values are encrypted with.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -33,6 +35,8 @@ pub(crate) struct DescribeArgs {
     /// File or URL of the snapshot
     #[arg(value_name = "FILE|URL")]
     snapshot: String,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// How the result is printed, in place of text
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Machine>,
@@ -71,7 +75,8 @@ struct Described<'a> {
 
 /// Runs the command.
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &DescribeArgs) -> Result<Exit> {
-    let source = Source::parse(&args.snapshot, location)?;
+    let identities = args.identity.read(&paths())?;
+    let source = Source::parse(&args.snapshot, location, identities).await?;
     if source.is_in_use() {
         ui.warn(IN_USE);
     }

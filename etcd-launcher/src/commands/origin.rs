@@ -1,5 +1,6 @@
 //! Which snapshot is meant: a file, a URL, or a name in a location (ours, or KKP's), with what its manifest promises. Reads nothing of the snapshot itself.
 
+use backup_cli::encryption::IdentityArgs;
 use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, Choice, LocationArgs, file};
 use backup_cli::paths::Paths;
@@ -10,12 +11,16 @@ use clap::Args;
 
 use crate::destination;
 use crate::restore::ids::Id;
-use crate::source::{Expected, Source};
+use crate::source::{At, Expected, Source};
+
+pub(super) fn paths() -> Paths {
+    Paths::new(|name| std::env::var_os(name))
+}
 
 /// Which snapshot is restored, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct OriginArgs {
-    /// The snapshot: a file or URL (plain, gzip or zstd), or with --cluster a name in the location
+    /// The snapshot: a file or URL (plain, gzip or zstd, encrypted with age or not), or with --cluster a name in the location
     #[arg(value_name = "FILE|URL|NAME")]
     snapshot: String,
     /// Name of the cluster in the location
@@ -38,6 +43,8 @@ pub(crate) struct OriginArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    identity: IdentityArgs,
 }
 
 /// A snapshot and what is known of it.
@@ -62,13 +69,16 @@ impl Origin {
     pub(crate) async fn find(args: &OriginArgs, location: &LocationArgs) -> Result<Self> {
         let text = args.snapshot.as_str();
         match &args.cluster {
-            Some(cluster) if !text.contains('/') => Self::named(text, cluster, location).await,
+            Some(cluster) if !text.contains('/') => {
+                Self::named(text, cluster, location, &args.identity).await
+            }
             _ => {
-                let source = Source::parse(text, location)?;
-                let shown = match &source {
+                let identities = args.identity.read(&paths())?;
+                let source = Source::parse(text, location, identities).await?;
+                let shown = match &source.at {
                     // The same command from another folder means the same file.
-                    Source::File(path) => std::path::absolute(path)?.display().to_string(),
-                    Source::Object { .. } => source.to_string(),
+                    At::File(path) => std::path::absolute(path)?.display().to_string(),
+                    At::Object { .. } => source.to_string(),
                 };
                 Ok(Self {
                     shown,
@@ -81,11 +91,16 @@ impl Origin {
         }
     }
 
-    async fn named(text: &str, cluster: &str, location: &LocationArgs) -> Result<Self> {
+    async fn named(
+        text: &str,
+        cluster: &str,
+        location: &LocationArgs,
+        identity: &IdentityArgs,
+    ) -> Result<Self> {
         let cluster = Name::foreign(cluster)
             .map_err(|e| CommandError::usage(e.context("--cluster can not be used")))?;
         names::check(text).map_err(CommandError::usage)?;
-        let paths = Paths::new(|name| std::env::var_os(name));
+        let paths = paths();
         let sources = [file::read(&paths.locations())?];
         let Choice::One(spec) = locations::choose(location.location.as_deref(), &sources)? else {
             return Err(CommandError::usage(
@@ -96,6 +111,8 @@ impl Origin {
         };
         let opened = location.open(&spec)?;
         let found = destination::find(&opened, cluster.as_str(), text).await?;
+        let identities = identity.read(&paths)?;
+        let found = found.unlocked(&identities).await?;
         let known = found.manifest.as_ref();
         Ok(Self {
             shown: format!("{cluster}/{text} in {}", locations::place(&spec)),

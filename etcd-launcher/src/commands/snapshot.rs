@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backup_cli::encryption::{PassphraseArgs, RecipientArgs};
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::interrupt::interrupted;
 use backup_cli::locations::LocationArgs;
@@ -13,6 +14,7 @@ use backup_cli::output::{self, Description, Format, OutputArgs, counted};
 use backup_cli::ui::Ui;
 use backup_core::Kind;
 use backup_core::etcd::manifest::{Compression, Manifest};
+use backup_core::etcd::sealed::Encryption;
 use backup_core::etcd::take::{AskHashKv, Options, Taken, take};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -26,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   etcd-launcher snapshot /backup/etcd.db
   etcd-launcher snapshot --location s3://backups/prod --cluster zvc78xnnz7 --name before-upgrade
+  etcd-launcher snapshot /backup/etcd.db.zst.age --recipients-file team.pub
   etcd-launcher snapshot s3://backups/etcd.db.zst?region=eu-1 --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 \\
     --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/server.crt --key /etc/kubernetes/pki/etcd/server.key";
 
@@ -33,8 +36,8 @@ Examples:
 ///
 /// Takes it from a healthy member that has caught up, rather from a follower than from the leader, and checks it on the way: the digest that
 /// etcd sends with it and every page that is in use. It becomes visible when it is whole, and never before. Into a location it is written
-/// compressed, with a manifest that says what it is; a file or a single object is exactly what `etcdctl snapshot save` writes, compressed
-/// where its name ends with .zst.
+/// compressed, with a manifest that says what it is, and encrypted where the location has recipients; a file or a single object is exactly what
+/// `etcdctl snapshot save` writes, compressed where its name ends with .zst, and a file of age for --recipient where it ends with .age.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SnapshotArgs {
@@ -91,6 +94,11 @@ pub(crate) struct SnapshotArgs {
         hide_short_help = true
     )]
     hash_kv: When,
+    /// For whom it is encrypted.
+    #[command(flatten, next_help_heading = "Encryption")]
+    recipients: RecipientArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -123,6 +131,10 @@ enum When {
 pub(crate) async fn run(ui: Arc<Ui>, location: &LocationArgs, args: SnapshotArgs) -> Result<Exit> {
     let now = Timestamp::now();
     let mut place = Place::of(&args, location, now)?;
+    let recipients = place.recipients.and(&args.recipients.read()?)?;
+    let encryption = Encryption::of(recipients, args.passphrase.passphrase()?);
+    let encryption = encryption.map_err(CommandError::usage)?;
+    place.suits(encryption.is_some())?;
     let mut options = Options::new(
         args.members.endpoints(),
         args.members.access()?,
@@ -134,6 +146,7 @@ pub(crate) async fn run(ui: Arc<Ui>, location: &LocationArgs, args: SnapshotArgs
         Packing::Auto if place.is_packed() => Compression::Zstd,
         Packing::Auto | Packing::None => Compression::None,
     };
+    options.encryption = encryption;
     options.spool.clone_from(&args.spool_dir);
     options.hold_limit = args.hold_limit;
     options.hash_kv = match args.hash_kv {
@@ -152,6 +165,12 @@ pub(crate) async fn run(ui: Arc<Ui>, location: &LocationArgs, args: SnapshotArgs
     drop(bar);
     let taken = taken?;
     print(&ui, &args.output, &place, &taken, began.elapsed())?;
+    if let Some(encryption) = &options.encryption {
+        let whom = encryption.fingerprints().join(", ");
+        ui.note(&format!(
+            "it is encrypted for {whom}: nobody reads it without one of their keys"
+        ));
+    }
     Ok(Exit::Done)
 }
 

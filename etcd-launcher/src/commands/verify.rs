@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use backup_cli::encryption::IdentityArgs;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations::LocationArgs;
 use backup_cli::output::{self, counted};
-use backup_cli::paths::Paths;
 use backup_cli::ui::Ui;
 use backup_core::etcd::{Database, Facts, HashKv, LiveDigest, Trailer};
 use backup_core::progress::Progress;
@@ -14,6 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::describe::{IN_USE, Machine};
+use super::origin::paths;
 use crate::source::{Limits, Source, blocking, unnamed};
 
 const EXAMPLES: &str = "\
@@ -32,6 +33,8 @@ pub(crate) struct VerifyArgs {
     /// File or URL of the snapshot
     #[arg(value_name = "FILE|URL")]
     snapshot: String,
+    #[command(flatten)]
+    identity: IdentityArgs,
     /// Folder with space for the snapshot, where it has to be unpacked; it is gone afterwards
     #[arg(long, value_name = "FOLDER")]
     spool_dir: Option<PathBuf>,
@@ -61,7 +64,8 @@ struct Verified {
 
 /// Runs the command.
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &VerifyArgs) -> Result<Exit> {
-    let source = Source::parse(&args.snapshot, location)?;
+    let identities = args.identity.read(&paths())?;
+    let source = Source::parse(&args.snapshot, location, identities).await?;
     if source.is_in_use() {
         ui.warn(IN_USE);
     }
@@ -114,7 +118,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &VerifyArgs) -> 
 
 /// Brings a snapshot that can not be read where it is into a file without a name.
 async fn spool(source: &Source, args: &VerifyArgs, progress: &dyn Progress) -> Result<Database> {
-    let default = Paths::new(|name| std::env::var_os(name));
+    let default = paths();
     let folder = args.spool_dir.as_deref().unwrap_or(default.spool());
     let (file, writer) = unnamed(folder)?;
     source.bring(writer, &Limits::default(), progress).await?;

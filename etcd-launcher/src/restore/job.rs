@@ -16,7 +16,7 @@ use super::ids::Id;
 use super::plan::Plan;
 use super::work::Work;
 use super::{fence, proof};
-use crate::source::{Expected, Limits, Source};
+use crate::source::{At, Expected, Limits, Source};
 
 /// No byte for so long ends a download.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
@@ -158,9 +158,9 @@ impl FromSnapshot<'_> {
         }
         Ok(Fetched {
             spool: spool.to_owned(),
-            file: match &self.source {
-                Source::File(path) => path.clone(),
-                Source::Object { .. } => spool.to_owned(),
+            file: match &self.source.at {
+                At::File(path) => path.clone(),
+                At::Object { .. } => spool.to_owned(),
             },
             snapshot,
             facts,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::certificate;
+use backup_core::crypt::Identities;
 use backup_core::etcd::{Database, Facts};
 use backup_core::location::Location;
 use backup_core::progress::Progress;
@@ -109,7 +110,8 @@ pub(crate) async fn look(
             })
             .collect();
     }
-    let found = find(hosting, restore).await?;
+    let location = location(hosting, restore).await?;
+    let found = find(&location, hosting, restore).await?;
     let cluster = found
         .manifest
         .as_ref()
@@ -227,22 +229,41 @@ pub(crate) fn builder(
 /// The destination of a restore.
 pub(crate) async fn location(hosting: &Hosting, restore: &RestoreView) -> Result<Location> {
     let reference = restore.reference();
-    let wanted = Wanted {
-        namespace: &reference.namespace,
-        destination: restore.text("destination"),
-        secret: restore.text("backupDownloadCredentialsSecret"),
-    };
-    destination::open(&hosting.client, &wanted).await
+    destination::open(&hosting.client, &wanted(restore, &reference.namespace)).await
 }
 
-async fn find(hosting: &Hosting, restore: &RestoreView) -> Result<destination::Found> {
-    let location = location(hosting, restore).await?;
-    destination::find(
-        &location,
-        &hosting.names.cluster,
-        restore.text("backupName"),
-    )
-    .await
+fn wanted<'a>(restore: &'a RestoreView, namespace: &'a str) -> Wanted<'a> {
+    Wanted {
+        namespace,
+        destination: restore.text("destination"),
+        secret: restore.text("backupDownloadCredentialsSecret"),
+    }
+}
+
+/// Who opens what is encrypted, as a restore says.
+///
+/// # Errors
+/// `Unauthorized` where it says nobody; the hosting API's.
+pub(crate) async fn identities(hosting: &Hosting, restore: &RestoreView) -> Result<Identities> {
+    let reference = restore.reference();
+    destination::identities(&hosting.client, &wanted(restore, &reference.namespace)).await
+}
+
+/// The snapshot that a restore asks for, opened where it is encrypted.
+///
+/// # Errors
+/// `NotFound`; `Unauthorized` where no identity fits; the store's and the hosting API's.
+pub(crate) async fn find(
+    location: &Location,
+    hosting: &Hosting,
+    restore: &RestoreView,
+) -> Result<destination::Found> {
+    let backup = restore.text("backupName");
+    let found = destination::find(location, &hosting.names.cluster, backup).await?;
+    if !found.is_locked() {
+        return Ok(found);
+    }
+    found.unlocked(&identities(hosting, restore).await?).await
 }
 
 fn check_arguments(args: &EtcdArgs) -> Result<()> {

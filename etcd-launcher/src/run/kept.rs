@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use backup_core::api::hosted::KEPT;
 use backup_core::etcd::manifest::Etcd;
+use backup_core::etcd::sealed::Encryption;
 use backup_core::etcd::take::{Origin, Target, store};
 use backup_core::etcd::{Database, LiveDigest};
 use backup_core::layout::SnapshotKeys;
+use backup_core::location::Location;
 use backup_core::name::Name;
 use backup_core::progress::Progress;
 use backup_core::{Error, Kind, Result};
@@ -116,6 +118,27 @@ pub(crate) async fn is_published(hosting: &Hosting, restore: &RestoreView) -> Re
     }
 }
 
+/// For whom the kept state is encrypted in the destination. All members read it from there: so whoever opens it has to be known before.
+///
+/// # Errors
+/// `Unauthorized` where the restore names no identity that opens what is encrypted for the location's recipients; the hosting API's.
+pub(crate) async fn encryption(
+    location: &Location,
+    hosting: &Hosting,
+    restore: &RestoreView,
+) -> Result<Option<Encryption>> {
+    let Some(encryption) = Encryption::of_location(&location.spec)? else {
+        return Ok(None);
+    };
+    let identities = fitness::identities(hosting, restore).await?;
+    encryption.is_opened_by(&identities).map_err(|e| {
+        e.context(
+            "the kept state is encrypted in the destination, and could not be read from there",
+        )
+    })?;
+    Ok(Some(encryption))
+}
+
 /// Brings this member's kept state to the destination.
 ///
 /// # Errors
@@ -155,6 +178,8 @@ pub(crate) async fn publish(
     let spool = dir.spool(attempt);
     let snapshot = work.look(attempt, args.name(), &spool).await?;
     let location = fitness::location(hosting, restore).await?;
+    // Asked again: the location may have other recipients than when the restore was let in.
+    let encryption = encryption(&location, hosting, restore).await?;
     let keys = SnapshotKeys::new(
         &Name::foreign(&hosting.names.cluster)?,
         &Name::foreign(restore.text("backupName"))?,
@@ -177,6 +202,7 @@ pub(crate) async fn publish(
             sha256: snapshot.content.sha256,
         },
         tool: concat!("etcd-launcher v", env!("CARGO_PKG_VERSION")).to_owned(),
+        encryption,
     };
     let stored = store(&spool, snapshot.bytes, origin, &target, progress).await;
     std::fs::remove_file(&spool)

@@ -22,7 +22,7 @@ fn tiny() -> Vec<u8> {
 fn file(folder: &Path, bytes: &[u8]) -> Source {
     let path = folder.join("snapshot");
     std::fs::write(&path, bytes).unwrap();
-    Source::File(path)
+    Source::new(At::File(path), Opener::default())
 }
 
 async fn fetch(
@@ -125,7 +125,7 @@ async fn what_is_no_whole_snapshot_is_refused_and_nothing_stays() {
         ),
         (&zstd[..zstd.len() - 9], "its zstd stream ends after"),
         (&[b'x'; 20_000], "is no database of etcd"),
-        (b"age-encryption.org/v1\n", "is encrypted with age"),
+        (b"age-encryption.org/v1\n", "can not be opened"),
         (b"<?xml version='1.0'?><Error/>", "is a page of HTML or XML"),
         (b"PK\x03\x04aaaaaaaaaaaaaaa", "is a zip archive"),
     ] {
@@ -193,7 +193,7 @@ async fn a_source_that_says_nothing_is_given_up() {
         stall: Duration::from_millis(200),
         ..Limits::default()
     };
-    let error = Source::File(path.clone())
+    let error = Source::new(At::File(path.clone()), Opener::default())
         .pass(&limits, &Silent)
         .await
         .unwrap_err();
@@ -241,13 +241,13 @@ fn what_a_user_names_is_a_file_or_an_object() {
         credentials_file: Some(keys),
         ..LocationArgs::default()
     };
-    let parse = |text: &str| Source::parse(text, &location);
+    let parse = |text: &str| At::parse(text, &location);
     for (text, path) in [
         ("a.db", "a.db"),
         ("./a b", "./a b"),
         ("file:///x/a%20b.db", "/x/a b.db"),
     ] {
-        let Source::File(found) = parse(text).unwrap() else {
+        let At::File(found) = parse(text).unwrap() else {
             panic!("{text}");
         };
         assert_eq!(found, Path::new(path));
@@ -262,7 +262,7 @@ fn what_a_user_names_is_a_file_or_an_object() {
             "snapshot .db",
         ),
     ] {
-        let Source::Object { key, .. } = parse(text).unwrap() else {
+        let At::Object { key, .. } = parse(text).unwrap() else {
             panic!("{text}");
         };
         assert_eq!(key, want);
@@ -278,4 +278,29 @@ fn what_a_user_names_is_a_file_or_an_object() {
         let refused = parse(text).unwrap_err();
         assert_eq!(refused.exit(), backup_cli::error::Exit::Usage, "{text}");
     }
+}
+
+#[tokio::test]
+async fn the_key_beside_an_encrypted_snapshot_of_a_location_is_asked_for_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = "0".repeat(32);
+    let data = folder
+        .path()
+        .join(SnapshotKeys::data_file(&run, true, true));
+    let key = folder.path().join(SnapshotKeys::key_file(&run));
+    let parse = || async {
+        let location = LocationArgs::default();
+        Source::parse(data.to_str().unwrap(), &location, Identities::default()).await
+    };
+    // Without one beside it, it is a file like any other.
+    assert!(matches!(
+        parse().await.unwrap().opener,
+        Opener::Identities(_)
+    ));
+    std::fs::write(&key, b"nonsense").unwrap();
+    let refused = parse().await.unwrap_err().error().sentence();
+    assert!(refused.contains("key.age was altered or cut"), "{refused}");
+    std::fs::write(&key, vec![b'x'; 1 << 20]).unwrap();
+    let refused = parse().await.unwrap_err().error().sentence();
+    assert!(refused.contains("larger than 64 KiB"), "{refused}");
 }

@@ -1,12 +1,13 @@
-//! Unpacks a stream by what it begins with: gzip, zstd, or nothing to unpack. Runs on a thread of its own, for the decoders are synchronous;
+//! Unpacks a stream by what it begins with: age around one of the others, gzip, zstd, or nothing to unpack. Runs on a thread of its own, for the decoders are synchronous;
 //! a few chunks are under way to it, no more.
 
 use std::fs::File;
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use backup_core::Error;
 use backup_core::Result;
+use backup_core::crypt::Opener;
 use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 use tokio::sync::mpsc;
@@ -23,6 +24,8 @@ const BEGIN: usize = 32;
 /// The largest window a zstd frame may ask for, as the program zstd has it: 128 MiB. Ours ask for 8 at most.
 const WINDOW_LOG: u32 = 27;
 
+const AGE: &[u8] = b"age-encryption.org/";
+const ARMORED: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE---";
 const GZIP: &[u8] = &[0x1F, 0x8B];
 const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
@@ -73,36 +76,72 @@ impl Read for Feed {
     }
 }
 
-/// Gives all that is in the stream to `out`, piece by piece.
+/// Gives all that is in the stream to `out`, piece by piece; what is encrypted only where it was proved.
 ///
 /// # Errors
-/// `Corrupt` where it is empty, does not decompress to its end, or is packed in a way that is not known here; those of `out`.
+/// `Corrupt` where it is empty, does not decompress to its end, was altered, or is packed in a way that is not known here; `Unauthorized` where it is encrypted
+/// and nothing fits; those of `out`.
 pub(super) fn unpack(
-    mut feed: Feed,
+    feed: Feed,
+    opener: &Opener,
     name: &str,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
+    let (begin, whole) = begun(feed, name)?;
+    if !begin.starts_with(AGE) {
+        return unpacked(&begin, whole, "", name, out);
+    }
+    let opened = opener
+        .reader(whole)
+        .map_err(|e| e.context(format!("{name} can not be opened")))?;
+    let (begin, plain) = begun(BufReader::with_capacity(PIECE, opened), name)?;
+    if begin.starts_with(AGE) {
+        return Err(Error::corrupt(format!("{name} is encrypted twice"))
+            .hint("decrypt the outer one first: age -d -i KEY"));
+    }
+    unpacked(&begin, plain, "age", name, out)
+}
+
+/// The first bytes of a stream, and all of it.
+fn begun<R: BufRead>(mut from: R, name: &str) -> Result<(Vec<u8>, impl BufRead + use<R>)> {
     let mut begin = Vec::with_capacity(BEGIN);
-    let failed = |e| Error::other(format!("{name} can not be read")).because(e);
-    (&mut feed)
+    (&mut from)
         .take(BEGIN as u64)
         .read_to_end(&mut begin)
-        .map_err(failed)?;
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+                Error::corrupt(format!("{name} was altered or cut"))
+                    .because(e)
+                    .hint("fetch it again, or use another snapshot")
+            }
+            _ => Error::other(format!("{name} can not be read")).because(e),
+        })?;
     if begin.is_empty() {
         return Err(Error::corrupt(format!("{name} is empty"))
             .hint("it never was a snapshot; use another one"));
     }
-    known(&begin, name)?;
-    let (is_gzip, is_zstd) = (begin.starts_with(GZIP), begin.starts_with(ZSTD));
-    let whole = Read::chain(Cursor::new(begin), feed);
-    if is_gzip {
+    let whole = Read::chain(Cursor::new(begin.clone()), from);
+    Ok((begin, whole))
+}
+
+/// What is not encrypted any more; `around` names what it came out of.
+fn unpacked(
+    begin: &[u8],
+    whole: impl BufRead,
+    around: &str,
+    name: &str,
+    out: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    known(begin, name)?;
+    let failed = |e| Error::other(format!("{name} can not be read")).because(e);
+    if begin.starts_with(GZIP) {
         copy(MultiGzDecoder::new(whole), "gzip", name, out)
-    } else if is_zstd {
+    } else if begin.starts_with(ZSTD) {
         let mut decoder = zstd::Decoder::with_buffer(whole).map_err(failed)?;
         decoder.window_log_max(WINDOW_LOG).map_err(failed)?;
         copy(decoder, "zstd", name, out)
     } else {
-        copy(whole, "", name, out)
+        copy(whole, around, name, out)
     }
 }
 
@@ -142,8 +181,11 @@ fn copy(
 
 /// Errors where it is something else that can be named.
 fn known(begin: &[u8], name: &str) -> Result<()> {
-    let (what, hint) = if begin.starts_with(b"age-encryption.org/") {
-        ("is encrypted with age", "decrypt it first: age -d -i KEY")
+    let (what, hint) = if begin.starts_with(ARMORED) {
+        (
+            "is encrypted with age and armored",
+            "decrypt it first: age -d -i KEY",
+        )
     } else if begin.starts_with(b"PK\x03\x04") {
         ("is a zip archive", "unpack it first")
     } else if begin.starts_with(b"\xFD7zXZ\0") || begin.starts_with(b"BZh") {
@@ -168,5 +210,8 @@ pub(super) fn is_packed(path: &Path) -> Result<bool> {
         .take(BEGIN as u64)
         .read_to_end(&mut begin)
         .map_err(failed)?;
-    Ok(begin.starts_with(GZIP) || begin.starts_with(ZSTD) || known(&begin, "").is_err())
+    Ok(begin.starts_with(AGE)
+        || begin.starts_with(GZIP)
+        || begin.starts_with(ZSTD)
+        || known(&begin, "").is_err())
 }

@@ -12,6 +12,7 @@ mod get;
 pub(crate) mod launcher;
 pub(crate) mod objects;
 pub(crate) mod proposed;
+mod rekey;
 mod request;
 mod restore;
 mod rollback;
@@ -47,6 +48,7 @@ enum EtcdCommand {
     Verify(verify::VerifyArgs),
     Download(download::DownloadArgs),
     Delete(delete::DeleteArgs),
+    Rekey(rekey::RekeyArgs),
     Snapshot(snapshot::SnapshotArgs),
     /// Take snapshots by a schedule
     #[command(subcommand)]
@@ -66,6 +68,7 @@ pub(crate) async fn run(context: &Context, args: EtcdArgs) -> Result<Exit> {
         EtcdCommand::Describe(args) => describe::run(context, scope, args).await,
         EtcdCommand::Verify(args) => verify::run(context, scope, args).await,
         EtcdCommand::Download(args) => download::run(context, scope, args).await,
+        EtcdCommand::Rekey(args) => rekey::run(context, scope, args).await,
         EtcdCommand::Delete(args) => delete::run(context, scope, args).await,
         EtcdCommand::Snapshot(args) => snapshot::run(context, scope, args).await,
         EtcdCommand::Schedule(command) => schedule::run(context, scope, command).await,

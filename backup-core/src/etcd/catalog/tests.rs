@@ -5,7 +5,7 @@ use crate::api::BackupStorageLocation;
 use crate::etcd::manifest::tests::{keys, manifest};
 use crate::location::{Credentials, open};
 
-fn folder() -> (tempfile::TempDir, Store) {
+pub(crate) fn folder() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let mut spec = BackupStorageLocation::default();
     spec.metadata.name = "x".to_owned();
@@ -118,11 +118,12 @@ async fn a_sweep_removes_what_dead_runs_left_after_a_day_and_nothing_else() {
     let run = |digit: &str| digit.repeat(32);
     let saved = save(&store, "a", "2026-01-02T00:00:00Z").await;
     let (a, dead, live) = (keys("c", "a"), keys("c", "dead"), keys("c", "live"));
-    let orphan = a.file(&SnapshotKeys::data_file(&run("1"), true));
-    let alone = dead.file(&SnapshotKeys::data_file(&run("2"), false));
+    let orphan = a.file(&SnapshotKeys::data_file(&run("1"), true, false));
+    let alone = dead.file(&SnapshotKeys::data_file(&run("2"), false, false));
     let foreign = dead.file("mine.db.zst");
-    let young = live.file(&SnapshotKeys::data_file(&run("3"), true));
-    let beside_a_broken_one = keys("c", "broken").file(&SnapshotKeys::data_file(&run("4"), true));
+    let young = live.file(&SnapshotKeys::data_file(&run("3"), true, false));
+    let beside_a_broken_one =
+        keys("c", "broken").file(&SnapshotKeys::data_file(&run("4"), true, false));
     store
         .put(&keys("c", "broken").manifest(), "{".into())
         .await
@@ -131,7 +132,7 @@ async fn a_sweep_removes_what_dead_runs_left_after_a_day_and_nothing_else() {
         store.put(key, "x".into()).await.unwrap();
     }
     // An upload that died under way: a note, and parts that no listing shows.
-    let sent = dead.file(&SnapshotKeys::data_file(&run("5"), true));
+    let sent = dead.file(&SnapshotKeys::data_file(&run("5"), true, false));
     let mut upload = store.upload(&sent).unwrap();
     let id = upload.announce().await.unwrap();
     let note = dead.upload(&run("5"));

@@ -10,11 +10,12 @@ use tokio::io::AsyncReadExt as _;
 
 use super::pipe::{How, Source, pass};
 use super::publish::Begun;
-use super::{Target, bounded, describe, now};
+use super::{Target, describe, now};
 use crate::error::{Error, Result};
 use crate::etcd::client::Message;
 use crate::etcd::digest::LiveDigest;
 use crate::etcd::manifest::{Compression, Etcd, Manifest, TRAILER};
+use crate::etcd::sealed::Encryption;
 use crate::progress::Progress;
 
 /// Bytes that are read at a time.
@@ -29,6 +30,8 @@ pub struct Origin {
     pub digest: LiveDigest,
     /// Program and version.
     pub tool: String,
+    /// For whom it is encrypted.
+    pub encryption: Option<Encryption>,
 }
 
 /// Stores the database in `path`, which has `bytes` and no trailer, with the trailer that etcd would send.
@@ -54,7 +57,7 @@ pub async fn store(
     };
     let run = uuid::Uuid::new_v4().simple().to_string();
     let compression = Compression::Zstd;
-    let mut begun = Begun::new(target, &run, &compression).await?;
+    let mut begun = Begun::new(target, &run, &compression, origin.encryption.as_ref()).await?;
     progress.step(&format!("storing {}", path.display()));
     let how = How {
         compression: &compression,
@@ -62,12 +65,13 @@ pub async fn store(
         hold_limit: Some(std::time::Duration::MAX),
         progress,
     };
-    let passed = match pass(&mut source, &mut begun.sink, &how).await {
+    let sealing = begun.sealing.take();
+    let passed = match pass(&mut source, &mut begun.sink, &how, sealing).await {
         Ok(passed) => passed,
         Err(e) => return Err(begun.abort(e, progress).await),
     };
     let stored = begun.finish().await?;
-    let manifest = bounded(Manifest {
+    let manifest = Manifest {
         digest: Some(origin.digest),
         ..describe(
             target,
@@ -79,9 +83,8 @@ pub async fn store(
             origin.etcd,
             &origin.tool,
         )
-    });
-    stored.publish(&manifest).await?;
-    Ok(manifest)
+    };
+    stored.publish(manifest).await
 }
 
 /// A database, then the digest that etcd would send behind it.

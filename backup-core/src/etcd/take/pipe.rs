@@ -1,4 +1,4 @@
-//! One snapshot through its stages, side by side: received, hashed and walked, packed, stored. Blocks of a MiB pass through short queues, so
+//! One snapshot through its stages, side by side: received, hashed and walked, packed and encrypted, stored. Blocks of a MiB pass through short queues, so
 //! that memory does not grow with the database. What is stored at the end is not yet visible: that is the caller's, who has the verdict here.
 
 use std::io::Write as _;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::Fault;
 use super::queue::{Giver, Hold, Taker, queue};
 use super::sink::Sink;
+use crate::crypt::file::Sealing;
 use crate::error::{Error, Kind, Result};
 use crate::etcd::client::{Message, Messages};
 use crate::etcd::manifest::{Compression, Snapshot, TRAILER};
@@ -69,6 +70,7 @@ pub(super) async fn pass(
     source: &mut dyn Source,
     sink: &mut Sink,
     how: &How<'_>,
+    sealing: Option<Sealing>,
 ) -> Result<Passed> {
     let first = source
         .next()
@@ -88,8 +90,9 @@ pub(super) async fn pass(
     let (giver, mut taker) = queue(Arc::clone(&hold), how.spool);
     let compression = how.compression.clone();
     let walking = tokio::task::spawn_blocking(move || walk(blocks, total + TRAILER));
+    let out = Out { giver, sealing };
     let packing =
-        tokio::task::spawn_blocking(move || pack(packed, giver, &compression, total + TRAILER));
+        tokio::task::spawn_blocking(move || pack(packed, out, &compression, total + TRAILER));
     let received = receive(
         source,
         first,
@@ -220,10 +223,38 @@ fn damaged(error: Error) -> Error {
     )
 }
 
-/// Packs on a thread of its own.
+/// Where packed bytes go: encrypted before they come to any store or spool.
+struct Out {
+    giver: Giver,
+    sealing: Option<Sealing>,
+}
+
+impl Out {
+    fn give(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let bytes = match &mut self.sealing {
+            Some(sealing) => sealing.seal(bytes)?,
+            None => bytes,
+        };
+        // What waits for the rest of its chunk gives nothing yet.
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.giver.give(bytes)
+    }
+
+    fn end(mut self) -> Result<(), Fault> {
+        if let Some(sealing) = self.sealing.take() {
+            self.giver.give(sealing.finish()?)?;
+        }
+        self.giver.end();
+        Ok(())
+    }
+}
+
+/// Packs and encrypts on a thread of its own.
 fn pack(
     mut blocks: mpsc::Receiver<Bytes>,
-    mut giver: Giver,
+    mut out: Out,
     compression: &Compression,
     whole: u64,
 ) -> Result<(), Fault> {
@@ -232,7 +263,7 @@ fn pack(
         Compression::None => {
             while let Some(block) = blocks.blocking_recv() {
                 seen += block.len() as u64;
-                giver.give(block)?;
+                out.give(block)?;
             }
         }
         Compression::Zstd => {
@@ -249,11 +280,11 @@ fn pack(
                 if encoder.get_ref().len() >= PACKED {
                     let packed =
                         std::mem::replace(encoder.get_mut(), Vec::with_capacity(PACKED * 2));
-                    giver.give(packed.into())?;
+                    out.give(packed.into())?;
                 }
             }
             if seen == whole {
-                giver.give(encoder.finish().map_err(broke)?.into())?;
+                out.give(encoder.finish().map_err(broke)?.into())?;
             }
         }
         Compression::Other(name) => {
@@ -265,8 +296,7 @@ fn pack(
     if seen != whole {
         return Err(Fault::Neighbours);
     }
-    giver.end();
-    Ok(())
+    out.end()
 }
 
 async fn store(taker: &mut Taker, sink: &mut Sink) -> Result<(), Fault> {

@@ -7,12 +7,15 @@ use bytes::Bytes;
 
 use super::Target;
 use super::sink::{Part, Sink};
+use crate::crypt::file::Sealing;
+use crate::crypt::{BackupKey, LARGEST_KEY_FILE};
 use crate::error::{Error, Kind, Result};
 use crate::etcd::catalog;
 use crate::etcd::manifest::{Compression, LARGEST, Manifest};
+use crate::etcd::sealed::{Encryption, seal};
 use crate::layout::SnapshotKeys;
-use crate::location::Store;
 use crate::location::store::{Created, Uploaded};
+use crate::location::{KeyFiles, Store};
 use crate::progress::Progress;
 
 /// How long a store that may be dead is given to remove what was written.
@@ -25,7 +28,17 @@ pub(super) struct Begun<'a> {
     file: String,
     /// Whether the store refuses to create what exists.
     refuses: bool,
+    key: Option<Keyed>,
+    encrypted: bool,
+    /// What encrypts its bytes on their way into the sink.
+    pub(super) sealing: Option<Sealing>,
     pub(super) sink: Sink,
+}
+
+/// A snapshot's own key, and the files that stand beside its data.
+struct Keyed {
+    key: BackupKey,
+    files: KeyFiles,
 }
 
 /// One whose bytes are stored. In a location nothing names them yet.
@@ -34,6 +47,8 @@ pub(super) struct Stored<'a> {
     run: &'a str,
     file: String,
     refuses: bool,
+    key: Option<Keyed>,
+    encrypted: bool,
     uploaded: Uploaded,
 }
 
@@ -46,17 +61,41 @@ impl<'a> Begun<'a> {
         target: &'a Target,
         run: &'a str,
         compression: &Compression,
+        encryption: Option<&Encryption>,
     ) -> Result<Self> {
         let mut refuses = false;
+        let (mut key, mut sealing) = (None, None);
+        match (encryption, target) {
+            (None, _) => {}
+            (Some(encryption), Target::Snapshot { .. }) => {
+                let (own, files) = encryption.key()?;
+                sealing = Some(own.sealing()?);
+                key = Some(Keyed { key: own, files });
+            }
+            (Some(encryption), Target::Object { .. } | Target::File { .. }) => {
+                sealing = Some(encryption.sealing()?);
+            }
+        }
         let (file, sink) = match target {
             Target::Snapshot { store, keys } => {
-                let file = SnapshotKeys::data_file(run, *compression == Compression::Zstd);
+                let is_packed = *compression == Compression::Zstd;
+                let file = SnapshotKeys::data_file(run, is_packed, key.is_some());
                 let mut upload = store.upload(&keys.file(&file))?;
                 let id = upload.announce().await?;
                 let note = serde_json::to_vec(&id).expect("a note is always JSON");
-                refuses = match store.probe_create(&keys.upload(run), note.into()).await {
+                let begun = async {
+                    let refuses = store.probe_create(&keys.upload(run), note.into()).await?;
+                    if let Some(Keyed { files, .. }) = &key {
+                        put_key(store, keys, run, files).await?;
+                    }
+                    Ok(refuses)
+                };
+                refuses = match begun.await {
                     Ok(refuses) => refuses,
                     Err(e) => {
+                        if key.is_some() {
+                            drop_key(target, run).await;
+                        }
                         upload.abort().await;
                         drop_note(target, run).await;
                         return Err(e);
@@ -82,6 +121,9 @@ impl<'a> Begun<'a> {
             run,
             file,
             refuses,
+            key,
+            encrypted: encryption.is_some(),
+            sealing,
             sink,
         })
     }
@@ -89,6 +131,9 @@ impl<'a> Begun<'a> {
     /// Gives it up because of `why`, which is returned; nothing stays, or the note that `sweep` goes by.
     pub(super) async fn abort(self, why: Error, progress: &dyn Progress) -> Error {
         let (target, run) = (self.target, self.run);
+        if self.key.is_some() {
+            drop_key(target, run).await;
+        }
         if self.sink.abort().await {
             drop_note(target, run).await;
         } else if let Target::Snapshot { store, keys } = target {
@@ -111,6 +156,9 @@ impl<'a> Begun<'a> {
             run,
             file,
             refuses,
+            key,
+            encrypted,
+            sealing: _,
             sink,
         } = self;
         let uploaded = match sink.finish().await {
@@ -126,6 +174,8 @@ impl<'a> Begun<'a> {
             run,
             file,
             refuses,
+            key,
+            encrypted,
             uploaded,
         };
         if let Err(e) = stored.check().await {
@@ -151,8 +201,52 @@ impl Stored<'_> {
         matches!(self.target, Target::Snapshot { .. })
     }
 
+    /// Whether its bytes are encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// The name of the file with its key.
+    pub(super) fn key_file(&self) -> Option<String> {
+        self.key.as_ref().map(|_| SnapshotKeys::key_file(self.run))
+    }
+
+    /// The manifest, and as it is stored: no longer than may be.
+    fn bounded(&self, mut manifest: Manifest) -> Result<(Manifest, Vec<u8>)> {
+        let bytes = |manifest: &Manifest| match &self.key {
+            Some(Keyed { key, .. }) => seal(manifest, key),
+            None => Ok(manifest.bytes()),
+        };
+        let mut written = bytes(&manifest)?;
+        // Names of resources are whatever somebody wrote; all else is short.
+        if written.len() as u64 > LARGEST {
+            manifest.facts.keys.resources = None;
+            written = bytes(&manifest)?;
+        }
+        Ok((manifest, written))
+    }
+
     /// What the store says it has is what was sent.
     async fn check(&self) -> Result<()> {
+        self.check_data().await?;
+        let (Some(Keyed { files, .. }), Target::Snapshot { store, keys }) =
+            (&self.key, self.target)
+        else {
+            return Ok(());
+        };
+        // Without it nobody could ever read the snapshot.
+        let key = keys.file(&SnapshotKeys::key_file(self.run));
+        if store.find(&key, LARGEST_KEY_FILE).await?.as_ref() == Some(&files.key) {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "{key} in {} is not the key that was written there",
+            store.place()
+        ))
+        .hint("somebody else changed or removed it: take the snapshot again"))
+    }
+
+    async fn check_data(&self) -> Result<()> {
         let (store, key) = match self.target {
             Target::Snapshot { store, keys } => (store, keys.file(&self.file)),
             Target::Object { store, key } => (store, key.clone()),
@@ -179,14 +273,21 @@ impl Stored<'_> {
     ///
     /// # Errors
     /// `AlreadyExists` where another run was faster; the store's, saying whether it is known that the snapshot does not stand.
-    pub(super) async fn publish(self, manifest: &Manifest) -> Result<()> {
-        let Target::Snapshot { store, keys } = self.target else {
-            return Ok(());
+    pub(super) async fn publish(self, manifest: Manifest) -> Result<Manifest> {
+        let (manifest, bytes) = match self.bounded(manifest) {
+            Ok(bounded) => bounded,
+            Err(e) => {
+                self.remove().await;
+                return Err(e);
+            }
         };
-        match put_manifest(store, keys, manifest.bytes().into(), self.refuses).await {
+        let Target::Snapshot { store, keys } = self.target else {
+            return Ok(manifest);
+        };
+        match put_manifest(store, keys, bytes.into(), self.refuses).await {
             Ok(()) => {
                 drop_note(self.target, self.run).await;
-                Ok(())
+                Ok(manifest)
             }
             Err(e) if e.kind() == Kind::AlreadyExists || is_refusal(e.kind()) => {
                 self.remove().await;
@@ -255,11 +356,39 @@ async fn remove(target: &Target, run: &str, file: &str) {
         }
         return;
     };
+    if SnapshotKeys::key_beside(file).is_some() {
+        drop_key(target, run).await;
+    }
     // What can not be removed is named by no manifest, and `sweep` removes it.
     let removed = tokio::time::timeout(CLEAN, store.delete(&keys.file(file))).await;
     if removed.is_ok_and(|removed| removed.is_ok()) {
         drop_note(target, run).await;
     }
+}
+
+/// The files of a key, of which [`drop_key`] removes what is left.
+async fn put_key(store: &Store, keys: &SnapshotKeys, run: &str, files: &KeyFiles) -> Result<()> {
+    let key = SnapshotKeys::key_file(run);
+    if let Some(recipients) = SnapshotKeys::recipients_file(&key) {
+        let recipients = keys.file(&recipients);
+        store.put(&recipients, files.recipients.clone()).await?;
+    }
+    store.put(&keys.file(&key), files.key.clone()).await
+}
+
+async fn drop_key(target: &Target, run: &str) {
+    let Target::Snapshot { store, keys } = target else {
+        return;
+    };
+    let key = SnapshotKeys::key_file(run);
+    let recipients = SnapshotKeys::recipients_file(&key);
+    let both = async {
+        for file in recipients.iter().chain([&key]) {
+            let _ = store.delete(&keys.file(file)).await;
+        }
+    };
+    // As with the data: `sweep` removes what is left.
+    let _ = tokio::time::timeout(CLEAN, both).await;
 }
 
 async fn drop_note(target: &Target, run: &str) {

@@ -7,6 +7,7 @@ use backup_cli::locations::{self, Choice, LocationArgs, file};
 use backup_cli::paths::Paths;
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
+use backup_core::crypt::Recipients;
 use backup_core::etcd::Manifest;
 use backup_core::etcd::take::Target;
 use backup_core::layout::SnapshotKeys;
@@ -16,6 +17,9 @@ use jiff::Timestamp;
 
 use super::{SnapshotArgs, usage};
 
+/// What the name of an encrypted file ends with.
+const AGE: &str = ".age";
+
 /// Where it goes, and how that is shown.
 pub(super) struct Place {
     pub(super) target: Target,
@@ -23,6 +27,8 @@ pub(super) struct Place {
     url: String,
     /// Whether the user left the name to us.
     generated: bool,
+    /// Those of the location.
+    pub(super) recipients: Recipients,
 }
 
 impl Place {
@@ -60,6 +66,7 @@ impl Place {
             url: path.display().to_string(),
             target: Target::File { path, replace },
             generated: false,
+            recipients: Recipients::default(),
         }
     }
 
@@ -94,6 +101,7 @@ impl Place {
                 key,
             },
             generated: false,
+            recipients: Recipients::default(),
         })
     }
 
@@ -134,8 +142,8 @@ impl Place {
             None => (of_flag("--name", Name::foreign(&generated(now)))?, true),
         };
         let opened = location.open(&spec)?;
-        opened.refuse_plain("snapshots of etcd")?;
         Ok(Self {
+            recipients: Recipients::of_location(&spec)?,
             url: locations::place(&spec),
             target: Target::Snapshot {
                 store: opened.store,
@@ -145,12 +153,38 @@ impl Place {
         })
     }
 
+    /// The name of its file, where it was the user who gave one.
+    fn given_name(&self) -> Option<&str> {
+        match &self.target {
+            Target::Snapshot { .. } => None,
+            Target::Object { key, .. } => Some(key),
+            Target::File { path, .. } => path.file_name().and_then(|name| name.to_str()),
+        }
+    }
+
     /// Whether it is compressed when nothing is said about it.
     pub(super) fn is_packed(&self) -> bool {
-        match &self.target {
-            Target::Snapshot { .. } => true,
-            Target::Object { key, .. } => key.ends_with(".zst"),
-            Target::File { path, .. } => path.extension().is_some_and(|ending| ending == "zst"),
+        self.given_name()
+            .is_none_or(|name| name.strip_suffix(AGE).unwrap_or(name).ends_with(".zst"))
+    }
+
+    /// Refuses a name that says something else of encryption than what is asked for.
+    ///
+    /// # Errors
+    /// A usage error.
+    pub(super) fn suits(&self, encrypted: bool) -> Result<()> {
+        let Some(name) = self.given_name() else {
+            return Ok(());
+        };
+        let (url, error) = (&self.url, |text: String| usage(Error::invalid(text)));
+        match (name.ends_with(AGE), encrypted) {
+            (true, false) => Err(error(format!(
+                "{url} is to be a file of age, and it is not said for whom: give --recipient or --recipients-file, or another name"
+            ))),
+            (false, true) => Err(error(format!(
+                "{url} is to be encrypted, and its name does not say so: end it with {AGE}"
+            ))),
+            _ => Ok(()),
         }
     }
 

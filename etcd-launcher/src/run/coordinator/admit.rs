@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Coordinator, SELDOM};
-use crate::destination;
 use crate::run::condition;
 use crate::run::decide::Unpaused;
 use crate::run::door;
@@ -171,10 +170,14 @@ impl Coordinator {
         let found = async {
             let location = fitness::location(&self.hosting, restore).await?;
             // What the members keep is no snapshot yet.
-            if kept::named(backup).is_none() {
-                destination::find(&location, &names.cluster, backup).await?;
+            match kept::named(backup) {
+                None => fitness::find(&location, &self.hosting, restore)
+                    .await
+                    .map(|_| ()),
+                Some(_) => kept::encryption(&location, &self.hosting, restore)
+                    .await
+                    .map(|_| ()),
             }
-            Ok(())
         };
         let found = match found.await {
             Ok(()) => rehearsal::rehearse(&self.hosting, restore).await,

@@ -1,7 +1,8 @@
 //! `etcd describe`: everything that is known of one snapshot.
 
-use backup_core::etcd::Manifest;
+use backup_core::Kind;
 use backup_core::etcd::catalog::Entry;
+use backup_core::etcd::{Manifest, sealed};
 use backup_core::location::Location;
 use clap::Args;
 
@@ -20,7 +21,8 @@ Examples:
 
 /// Show everything about one snapshot of etcd
 ///
-/// What its manifest in the bucket says comes along where the bucket can be reached from here.
+/// What its manifest in the bucket says comes along where the bucket can be reached from here. Of an encrypted one that no identity opens it is what stands in
+/// the clear.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DescribeArgs {
@@ -35,7 +37,7 @@ pub(crate) struct DescribeArgs {
 pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs) -> Result<Exit> {
     let found = find::one(context, scope, &args.name).await?;
     let entry = if found.is_good() && args.output != Format::Name {
-        match found.entry(context).await {
+        match look(context, &found).await {
             Ok(entry) => Some(entry),
             Err(e) => {
                 context
@@ -53,7 +55,7 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs
         }
         Format::Name => context.ui.line(&format!("snapshot/{}", found.name))?,
         format => {
-            let said = entry.as_ref().map(|(_, entry)| &entry.manifest);
+            let said = entry.as_ref().map(|looked| &looked.entry.manifest);
             let shown = get::value(&found, said)?;
             output::print(
                 &context.ui,
@@ -65,7 +67,45 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DescribeArgs
     Ok(Exit::Done)
 }
 
-fn text(found: &Snapshot, entry: Option<&(Location, Entry)>) -> Description {
+/// What the bucket says: all of it where it is not encrypted or an identity fits, else what is in the clear.
+async fn look(context: &Context, found: &Snapshot) -> Result<Looked> {
+    let (location, entry) = found.entry(context).await?;
+    if !entry.is_locked() {
+        return Ok(Looked {
+            location,
+            entry,
+            whom: None,
+        });
+    }
+    let whom = sealed::recipients(&location.store, &entry).await?;
+    let identities = context.identities()?;
+    let entry = match entry.unlocked(&location.store, &identities).await {
+        Ok(entry) => entry,
+        Err(e) if e.kind() == Kind::Unauthorized => {
+            context.ui.warn(&format!(
+                "only what is in the clear is shown: {}",
+                e.sentence()
+            ));
+            entry
+        }
+        Err(e) => return Err(e.into()),
+    };
+    Ok(Looked {
+        location,
+        entry,
+        whom: Some(whom),
+    })
+}
+
+/// What the bucket says of a snapshot.
+struct Looked {
+    location: Location,
+    entry: Entry,
+    /// For whom it is encrypted.
+    whom: Option<String>,
+}
+
+fn text(found: &Snapshot, looked: Option<&Looked>) -> Description {
     let mut text = Description::default();
     text.field(0, "Name", &found.name);
     text.field(0, "Cluster", &found.cluster);
@@ -79,13 +119,13 @@ fn text(found: &Snapshot, entry: Option<&(Location, Entry)>) -> Description {
         text.field(0, "Message", found.message());
     }
     row(&mut text, found);
-    if let Some((location, entry)) = entry {
+    if let Some(looked) = looked {
+        let (place, entry) = (locations::place(&looked.location.spec), &looked.entry);
         text.gap();
-        text.field(
-            0,
-            "Data",
-            format!("{}/{}", locations::place(&location.spec), entry.data()),
-        );
+        text.field(0, "Data", format!("{place}/{}", entry.data()));
+        if let Some(whom) = &looked.whom {
+            text.field(0, "Encrypted for", whom);
+        }
         manifest(&mut text, &entry.manifest);
     }
     text
@@ -129,6 +169,12 @@ fn manifest(text: &mut Description, manifest: &Manifest) {
     }
     text.field(0, "Stored", output::size(manifest.data.bytes));
     text.field(0, "Database", output::size(manifest.snapshot.bytes));
+    if manifest.sealed.is_some() {
+        text.field(0, "Revision", facts.revision.to_string());
+        text.field(0, "etcd", &manifest.etcd.version);
+        text.field(0, "Tool", &manifest.tool);
+        return;
+    }
     text.field(0, "SHA-256", &manifest.snapshot.sha256);
     text.field(0, "Tool", &manifest.tool);
     text.gap();

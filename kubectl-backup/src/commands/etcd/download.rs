@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: DownloadArgs
     if !args.force && target.exists() {
         return Err(exists(&target).into());
     }
-    let (location, entry) = found.entry(context).await?;
+    let (location, entry) = found.unlocked(context).await?;
     let mut part = target.clone().into_os_string();
     part.push(format!(".{}.part", std::process::id()));
     let part = PathBuf::from(part);

@@ -102,9 +102,20 @@ impl Snapshot {
 
     pub(super) fn hash(&self) -> Option<&str> {
         match &self.source {
-            Source::Bucket(_, entry) => Some(&entry.manifest.snapshot.sha256),
+            Source::Bucket(_, entry) => {
+                Some(entry.manifest.snapshot.sha256.as_str()).filter(|hash| !hash.is_empty())
+            }
             Source::Row { row, .. } => row.hash.as_deref(),
         }
+    }
+
+    /// How it is encrypted, where the bucket was asked.
+    pub(super) fn encrypted(&self) -> &str {
+        match &self.source {
+            Source::Bucket(_, entry) => entry.manifest.data.encryption.as_deref(),
+            Source::Row { .. } => None,
+        }
+        .unwrap_or_default()
     }
 
     pub(super) fn message(&self) -> &str {
@@ -115,7 +126,22 @@ impl Snapshot {
         }
     }
 
-    /// Its location and manifest; what an object only names is opened and read.
+    /// Its location and manifest as who may read it sees them: an encrypted one is opened.
+    ///
+    /// # Errors
+    /// As [`Snapshot::entry`]; `Unauthorized` where no identity fits.
+    pub(super) async fn unlocked(&self, context: &Context) -> Result<(Location, Entry)> {
+        let (location, entry) = self.entry(context).await?;
+        if !entry.is_locked() {
+            return Ok((location, entry));
+        }
+        let entry = entry
+            .unlocked(&location.store, &context.identities()?)
+            .await?;
+        Ok((location, entry))
+    }
+
+    /// Its location and manifest as they stand; what an object only names is opened and read.
     ///
     /// # Errors
     /// A destination that can not be used from here; a snapshot that is not in it.

@@ -1,5 +1,7 @@
 //! `etcd get`: a row per snapshot.
 
+use std::borrow::Cow;
+
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -55,7 +57,7 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    manifest: Option<&'a Manifest>,
+    manifest: Option<Cow<'a, Manifest>>,
 }
 
 impl<'a> Shown<'a> {
@@ -73,10 +75,21 @@ impl<'a> Shown<'a> {
             hash: one.hash(),
             message: one.message(),
             manifest: match &one.source {
-                Source::Bucket(_, entry) => Some(&entry.manifest),
+                Source::Bucket(_, entry) => Some(told(&entry.manifest)),
                 Source::Row { .. } => None,
             },
         }
+    }
+}
+
+/// A manifest without its sealed part, which tells nobody anything.
+fn told(manifest: &Manifest) -> Cow<'_, Manifest> {
+    match manifest.sealed {
+        None => Cow::Borrowed(manifest),
+        Some(_) => Cow::Owned(Manifest {
+            sealed: None,
+            ..manifest.clone()
+        }),
     }
 }
 
@@ -109,7 +122,12 @@ pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> 
 /// A snapshot for programs; the manifest that was read for it, where its source does not hold one.
 pub(super) fn value(one: &Snapshot, manifest: Option<&Manifest>) -> Result<Value> {
     let mut shown = Shown::of(one);
-    shown.manifest = shown.manifest.or(manifest);
+    shown.manifest = manifest.map(told).or(shown.manifest);
+    // An opened manifest tells what the clear one does not.
+    shown.hash = shown
+        .hash
+        .or(manifest.map(|opened| opened.snapshot.sha256.as_str()));
+    shown.hash = shown.hash.filter(|hash| !hash.is_empty());
     Ok(serde_json::to_value(shown)
         .map_err(|e| Error::other("the snapshot can not be written as JSON").because(e))?)
 }
@@ -127,7 +145,7 @@ fn table(context: &Context, output: &OutputArgs, found: &[&Snapshot]) -> Table {
         "AGE",
     ];
     titles.extend(
-        wide.then_some(["NAMESPACE", "HASH", "MESSAGE"])
+        wide.then_some(["NAMESPACE", "HASH", "ENCRYPTED", "MESSAGE"])
             .into_iter()
             .flatten(),
     );
@@ -148,6 +166,7 @@ fn table(context: &Context, output: &OutputArgs, found: &[&Snapshot]) -> Table {
         if wide {
             row.push(one.namespace().unwrap_or_default().to_owned());
             row.push(one.hash().unwrap_or_default().to_owned());
+            row.push(one.encrypted().to_owned());
             row.push(one.message().to_owned());
         }
         table.push(row);

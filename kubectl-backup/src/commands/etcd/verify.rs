@@ -47,7 +47,7 @@ struct Verified {
 pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: VerifyArgs) -> Result<Exit> {
     let ui = &context.ui;
     let found = find::one(context, scope, &args.name).await?;
-    let (location, entry) = found.entry(context).await?;
+    let (location, entry) = found.unlocked(context).await?;
     let bar = ui.progress();
     bar.step("reading the snapshot");
     let problems = readback::verify(&location.store, &entry, &bar).await?;

@@ -56,7 +56,7 @@ async fn passed(messages: Vec<Message>, then: Option<Error>) -> Result<Passed> {
         hold_limit: None,
         progress: &Silent,
     };
-    let passed = pass(&mut source, &mut sink, &how).await;
+    let passed = pass(&mut source, &mut sink, &how, None).await;
     assert!(store.find("x", u64::MAX).await.unwrap().is_none());
     passed
 }

@@ -3,7 +3,9 @@ use crate::etcd::manifest::tests::{keys, manifest};
 use crate::progress::Silent;
 
 async fn begun<'a>(target: &'a Target, run: &'a str) -> Begun<'a> {
-    Begun::new(target, run, &Compression::Zstd).await.unwrap()
+    Begun::new(target, run, &Compression::Zstd, None)
+        .await
+        .unwrap()
 }
 
 async fn stored(target: &Target) -> Vec<String> {
@@ -58,7 +60,12 @@ async fn of_two_runs_one_wins_and_the_other_leaves_nothing() {
         let mut won = Vec::new();
         for run in runs {
             manifest.data.file = run.file();
-            won.push(run.publish(&manifest).await.map_err(|e| e.kind()));
+            won.push(
+                run.publish(manifest.clone())
+                    .await
+                    .map(|_| ())
+                    .map_err(|e| e.kind()),
+            );
         }
         assert_eq!(won, [Ok(()), Err(Kind::AlreadyExists)]);
         assert_eq!(

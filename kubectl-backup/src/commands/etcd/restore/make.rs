@@ -9,13 +9,16 @@ use crate::commands::etcd::objects::{self, meta};
 use crate::commands::etcd::request::{self, WaitArgs};
 use crate::commands::etcd::scope::ControlPlane;
 use crate::context::Context;
-use crate::flags::DryRun;
+use crate::flags::{self, DryRun};
 use backup_cli::error::{Exit, Result};
 use backup_cli::output::{self, OutputArgs};
 
 /// How it is made.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MakeArgs {
+    /// Secret beside the restore whose key `identity` holds a private key that opens encrypted snapshots
+    #[arg(long, value_name = "SECRET")]
+    identity_secret: Option<String>,
     /// Do not ask
     #[arg(short, long, visible_alias = "confirm")]
     yes: bool,
@@ -40,11 +43,16 @@ pub(crate) async fn make(
     to: &str,
     args: &MakeArgs,
 ) -> Result<Exit> {
+    let identity = args.identity_secret.as_deref();
+    let identity = identity.map(flags::known_name).transpose()?;
     // KKP's kind wants the name twice.
     let mut restore = EtcdRestore::new(
         name,
         EtcdRestoreSpec {
             name: Some(name.to_owned()),
+            backup_download_credentials_secret: identity
+                .map(|name| name.to_string())
+                .or(spec.backup_download_credentials_secret),
             ..spec
         },
     );
