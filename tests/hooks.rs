@@ -1,6 +1,7 @@
 //! Hooks in pods, on a real node.
 
 mod around;
+mod owed;
 mod restored;
 mod served;
 

@@ -1,15 +1,13 @@
-//! Around a backup: in which order, what failures mean, and that no pod is left without its post hook.
+//! Around a backup: in which order, what failures mean, and who may run them.
 
 use std::time::{Duration, Instant};
 
 use harness::node::Node;
-use harness::run::{Running, Signal};
-use serde_json::Value;
 
 use super::{Hooked, SECRET, is_ready, pod, says, shell, tells_no_command};
 
 #[test]
-fn hooks_run_around_what_is_read_and_no_pod_is_left_without_its_post_hook() {
+fn hooks_run_around_what_is_read_and_their_failures_are_told() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
     }
@@ -17,8 +15,6 @@ fn hooks_run_around_what_is_read_and_no_pod_is_left_without_its_post_hook() {
     order(&hooked);
     failures(&hooked);
     a_pod_that_dies(&hooked);
-    stopped(&hooked);
-    killed(&hooked);
     rights(&hooked);
     assert_eq!(hooked.notes(), Vec::<String>::new());
 }
@@ -236,138 +232,6 @@ fn a_pod_that_dies(hooked: &Hooked) {
         hooked.saved("dies", "dies/doomed")["metadata"]["name"],
         "doomed"
     );
-}
-
-/// A pod that is in the middle of its pre hook, and what makes it, until it says so.
-fn in_the_middle(hooked: &Hooked, namespace: &str) -> Running {
-    hooked.namespace(namespace);
-    let long = shell(&format!("echo pre >> /tmp/log; sleep 80 # {SECRET}"));
-    let hooks = [
-        ("pre/command", long.as_str()),
-        ("pre/timeout", "70s"),
-        ("post/command", &says("post")),
-    ];
-    hooked.run_pods(namespace, &pod(namespace, "db", &hooks, ""));
-    let running = hooked.call(&["create", namespace, "-n", namespace]).spawn();
-    hooked.wait_to_say(namespace, "db", &["pre"]);
-    running
-}
-
-/// Ctrl-C in the middle of a hook: the post hook runs, and nothing stays.
-fn stopped(hooked: &Hooked) {
-    let running = in_the_middle(hooked, "stopped");
-    assert_eq!(hooked.notes().len(), 1);
-    running.signal(Signal::INT);
-    let run = running.wait(Duration::from_secs(30)).code(130);
-    tells_no_command(&run);
-    assert_eq!(
-        hooked.said("stopped", "db"),
-        ["pre", "post"],
-        "{}",
-        run.stderr
-    );
-    assert_eq!(hooked.notes(), Vec::<String>::new());
-    assert!(!hooked.folder.join("backups/stopped").exists());
-}
-
-/// kill -9 in the middle of a hook: what is owed is run by the next command, and not while the run may live.
-fn killed(hooked: &Hooked) {
-    let running = in_the_middle(hooked, "killed");
-    let notes = hooked.notes();
-    assert!(notes.len() == 1 && !notes[0].contains(SECRET), "{notes:?}");
-    // One that is stopped lives.
-    running.signal(Signal::STOP);
-    let run = hooked
-        .call(&["create", "beside", "-n", "order", "-l", "app=plain"])
-        .ok();
-    assert!(
-        run.stderr.contains("pod killed/db is owed its post hook"),
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr.contains("may still be at work"),
-        "{}",
-        run.stderr
-    );
-    assert_eq!(hooked.said("killed", "db"), ["pre"]);
-    running.kill();
-    let run = hooked
-        .call(&["create", "next", "-n", "order", "-l", "app=plain"])
-        .ok();
-    assert_eq!(
-        hooked.said("killed", "db"),
-        ["pre", "post"],
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr.contains("pod killed/db")
-            && run
-                .stderr
-                .contains("owed by the run that made backup killed"),
-        "{}",
-        run.stderr
-    );
-    tells_no_command(&run);
-    assert_eq!(hooked.notes(), Vec::<String>::new());
-    // A pod that is gone is owed nothing; what was planted runs nothing.
-    let running = in_the_middle(hooked, "gone");
-    running.kill();
-    let now = [
-        "-n",
-        "gone",
-        "delete",
-        "pod",
-        "db",
-        "--grace-period=0",
-        "--force",
-    ];
-    hooked.node.kubectl(&now);
-    let note: Value = serde_json::from_str(&hooked.notes()[0]).unwrap();
-    let run = hooked.call(&["prune", "--yes"]).ok();
-    assert!(
-        run.stderr.contains("pod gone/db was owed its post hook"),
-        "{}",
-        run.stderr
-    );
-    let uid = hooked
-        .node
-        .kubectl(&[
-            "-n",
-            "killed",
-            "get",
-            "pod",
-            "db",
-            "-o",
-            "jsonpath={.metadata.uid}",
-        ])
-        .stdout;
-    let mut planted = note;
-    planted["uid"] = uid.as_str().into();
-    planted["namespace"] = "killed".into();
-    planted["command"] = serde_json::json!(["touch", "/tmp/planted"]);
-    planted["hooks"] = serde_json::json!(["touch /tmp/planted"]);
-    let file = format!(
-        "plugins/kubectl-backup/hooks/{}.{uid}.json",
-        planted["run"].as_str().unwrap()
-    );
-    hooked.folder.write(&file, planted.to_string());
-    let run = hooked.call(&["prune", "--yes"]).code(3);
-    assert!(run.stderr.contains("by hand"), "{}", run.stderr);
-    assert_eq!(hooked.said("killed", "db"), ["pre", "post"]);
-    let planted = [
-        "-n",
-        "killed",
-        "exec",
-        "db",
-        "--",
-        "test",
-        "!",
-        "-e",
-        "/tmp/planted",
-    ];
-    hooked.node.kubectl(&planted);
 }
 
 /// Who may not run commands in pods is told which pods are left alone, and no hook runs.

@@ -162,12 +162,41 @@ fn the_controller_runs_what_backups_and_restores_ask_for_and_what_a_dead_one_owe
     let log = ["-n", "copy", "logs", "db", "-c", "early"];
     assert_eq!(served.hooked.node.kubectl(&log).stdout, "early bird\n");
 
-    // kill -9 between pre and post: the next controller runs what is owed, as the Backup says it.
-    let long = exec("echo long >> /tmp/log; sleep 60", json!({"timeout": "50s"}));
-    served.ask("Backup", "lost", &of_db(long));
+    // A command that follows a Schedule and is killed: the next one finds in the Schedule what is owed.
+    let long = || exec("echo long >> /tmp/log; sleep 60", json!({"timeout": "50s"}));
+    let template = json!({"schedule": "@every 24h", "template": of_db(long())});
+    served.ask("Schedule", "rarely", &template);
+    let follow = [
+        "create",
+        "follows",
+        "--from-schedule=rarely",
+        "--velero-namespace=kubectl-backup",
+    ];
+    let running = served.hooked.call(&follow).spawn();
     served
         .hooked
         .wait_to_say("shop", "db", &["pre", "post", "post", "long"]);
+    running.kill();
+    let next = ["prune", "--yes", "--velero-namespace=kubectl-backup"];
+    let run = served.hooked.call(&next).ok();
+    assert!(
+        run.stderr.contains("(quiet, container main) ended well"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(
+        said(&served, "shop"),
+        ["pre", "post", "post", "long", "post"]
+    );
+    assert_eq!(served.hooked.notes(), Vec::<String>::new());
+
+    // kill -9 between pre and post: the next controller runs what is owed, as the Backup says it.
+    served.ask("Backup", "lost", &of_db(long()));
+    served.hooked.wait_to_say(
+        "shop",
+        "db",
+        &["pre", "post", "post", "long", "post", "long"],
+    );
     drop(served.controller.take().unwrap().kill());
     let lease = [
         "-n",
@@ -179,7 +208,8 @@ fn the_controller_runs_what_backups_and_restores_ask_for_and_what_a_dead_one_owe
     served.hooked.node.kubectl(&lease);
     served.serve();
     wait_for("the post hook that is owed", PATIENT, || {
-        (said(&served, "shop") == ["pre", "post", "post", "long", "post"]).then_some(())
+        (said(&served, "shop") == ["pre", "post", "post", "long", "post", "long", "post"])
+            .then_some(())
     });
     wait_for("the end of its note", PATIENT, || {
         let notes = Minio::shared().list("hooks-served", "main/plugins/kubectl-backup/hooks/");

@@ -114,6 +114,45 @@ impl Notes {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_note_tells_neither_names_nor_commands_where_they_are_nobodys_business() {
+        let hook = crate::hooks::ask::Hook {
+            origin: "annotation".into(),
+            container: "c".into(),
+            command: vec!["secret-command".into()],
+            on_error: crate::hooks::ask::OnError::Fail,
+            timeout: std::time::Duration::from_secs(1),
+        };
+        let pod = Asked {
+            namespace: "secret-namespace".into(),
+            name: "secret-pod".into(),
+            uid: "u-1".into(),
+            hooks: crate::hooks::ask::PodHooks {
+                post: vec![hook],
+                ..Default::default()
+            },
+        };
+        for names in [false, true] {
+            let notes = Notes {
+                store: Store::in_memory(),
+                cluster: Some("k".into()),
+                backup: "b".into(),
+                run: "r".into(),
+                schedule: Some("secret-schedule".into()),
+                names,
+                process: Process::default(),
+            };
+            notes.put(&pod).await.unwrap();
+            let key = format!("{HOOKS}r.u-1.json");
+            let text = notes.store.get(&key, LARGEST).await.unwrap();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            assert!(!text.contains("secret-command"), "{text}");
+            assert_eq!(text.contains("secret-"), names, "{text}");
+            notes.remove(&pod).await.unwrap();
+            assert!(notes.store.find(&key, LARGEST).await.unwrap().is_none());
+        }
+    }
+
     #[test]
     fn keys_of_notes_stay_in_their_folder() {
         assert_eq!(

@@ -83,7 +83,7 @@ pub async fn settle(settling: &Settling<'_>) -> Result<Vec<Settled>> {
     let found = match store.entries(HOOKS, MOST).await {
         Ok(found) => found,
         Err(e) if e.kind() == Kind::Forbidden => return Ok(Vec::new()),
-        Err(e) => return Err(e.context("can not look for post hooks that are owed")),
+        Err(e) => return Err(e),
     };
     let notes: Vec<Entry> = found
         .into_iter()

@@ -232,7 +232,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         ui.warn(&warning);
     }
     // A pod may wait to be thawed since before.
-    owed::settle(context, &location).await;
+    owed::settle(context, &location).await?;
     let began = Instant::now();
     let cancel = context.cancel("nothing half-written stays");
     let bar = ui.progress();

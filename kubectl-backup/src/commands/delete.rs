@@ -108,7 +108,7 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     );
     let agreed = args.removal.agreed(&context.ui, &question)?;
     if agreed {
-        owed::settle(context, &location).await;
+        owed::settle(context, &location).await?;
     }
     for Going {
         name, store, kept, ..

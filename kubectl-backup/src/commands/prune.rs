@@ -142,7 +142,7 @@ async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exi
     let Would { location, all } = would;
     let owed = match args.removal.is_dry() {
         true => Exit::Done,
-        false => owed::settle(context, location).await,
+        false => owed::settle(context, location).await?,
     };
     if args.removal.is_dry() || would.goes() == 0 {
         for one in all {
