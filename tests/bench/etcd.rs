@@ -17,22 +17,31 @@ pub(super) const PAGE: u64 = 4096;
 /// What may be resident besides 24 bytes a page.
 pub(super) const ANONYMOUS: u64 = 128 << 20;
 
-/// The row of the budget, and one for each half of the data.
+/// For whom the encrypted one is.
+const RECIPIENT: &str = include_str!("../fixtures/encryption/first.pub");
+
+/// The row of the budget, the same encrypted, and one for each half of the data.
 pub(super) fn snapshots(minio: &Minio, table: &mut Table) {
     // What lies around the values in pages brings it to 2 GiB.
     let etcd = filled(1800 << 20, Content::Half);
     let size = fs::metadata(etcd.member(0).database()).unwrap().len();
     let (mut ours, mut theirs, mut peak, mut stored) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut sealed, mut sealed_peak) = (Vec::new(), 0);
     // In turns, for what a machine does besides changes with time.
     for _ in 0..RUNS {
         theirs.push(etcdctl(&etcd));
-        let (time, memory, bytes) = save(&etcd, minio);
+        let (time, memory, bytes) = save(&etcd, minio, &[]);
         ours.push(time);
         peak = peak.max(memory);
         stored = bytes;
+        let (time, memory, _) = save(&etcd, minio, &["--recipient", RECIPIENT.trim()]);
+        sealed.push(time);
+        sealed_peak = sealed_peak.max(memory);
     }
-    say(&format!("ours {ours:?}, theirs {theirs:?}"));
-    let [ours, theirs] = [ours, theirs].map(median);
+    say(&format!(
+        "ours {ours:?}, encrypted {sealed:?}, theirs {theirs:?}"
+    ));
+    let [ours, sealed, theirs] = [ours, sealed, theirs].map(median);
     table.row(
         &format!(
             "etcd snapshot of {} to MinIO, compressed to {} and verified",
@@ -50,6 +59,19 @@ pub(super) fn snapshots(minio: &Minio, table: &mut Table) {
         "",
         ANONYMOUS + size / PAGE * 24,
     );
+    table.row(
+        "the same, encrypted for one recipient",
+        sealed,
+        &format!("etcdctl snapshot save to a local file: {}", seconds(theirs)),
+        sealed.as_secs_f64() / theirs.as_secs_f64(),
+        AtMost(1.2),
+    );
+    table.memory(
+        "peak anonymous memory of that one",
+        sealed_peak,
+        "",
+        ANONYMOUS + size / PAGE * 24,
+    );
     drop(etcd);
     for (content, what) in [
         (Content::Json, "JSON alone"),
@@ -58,7 +80,7 @@ pub(super) fn snapshots(minio: &Minio, table: &mut Table) {
         let etcd = filled(900 << 20, content);
         let size = fs::metadata(etcd.member(0).database()).unwrap().len();
         let theirs = etcdctl(&etcd);
-        let (time, _, stored) = save(&etcd, minio);
+        let (time, _, stored) = save(&etcd, minio, &[]);
         table.row(
             &format!(
                 "{} of {what}, compressed to {}, once",
@@ -96,10 +118,11 @@ fn etcdctl(etcd: &Etcd) -> Duration {
 }
 
 /// Time, peak of anonymous memory and stored bytes of one snapshot, which is removed again.
-fn save(etcd: &Etcd, minio: &Minio) -> (Duration, u64, u64) {
+fn save(etcd: &Etcd, minio: &Minio, arguments: &[&str]) -> (Duration, u64, u64) {
     let prefix = "etcd/plugins/etcd-launcher/bench/run";
     let location = format!("s3://{BUCKET}/etcd?endpoint={}", minio.endpoint());
     let call = etcd_launcher(&["snapshot", "--cluster=bench", "--name=run", "-o=json"])
+        .args(arguments)
         .env("ETCDCTL_ENDPOINTS", etcd.endpoint())
         .location(&location)
         .credentials_of(minio);

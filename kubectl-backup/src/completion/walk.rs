@@ -255,7 +255,7 @@ impl<'c> Walk<'c> {
             ["location", "get" | "check" | "set" | "delete" | "adopt"] => Names::Locations,
             [
                 "etcd",
-                "get" | "describe" | "verify" | "download" | "delete",
+                "get" | "describe" | "verify" | "download" | "delete" | "rekey",
             ] => Names::Snapshots,
             ["etcd", "schedule", "get" | "delete"] => Names::EtcdSchedules,
             ["etcd", "restore", "get" | "describe"] | ["etcd", "abort" | "rollback"] => {
@@ -362,6 +362,7 @@ mod tests {
             (&["schedule", "pause", ""], Names::ScheduleObjects),
             (&["etcd", "--cluster", ""], Names::HostedClusters),
             (&["etcd", "download", ""], Names::Snapshots),
+            (&["etcd", "rekey", ""], Names::Snapshots),
             (
                 &["etcd", "restore", "create", "--from-snapshot", ""],
                 Names::Snapshots,

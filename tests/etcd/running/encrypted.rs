@@ -135,9 +135,15 @@ fn an_encrypted_snapshot_of_a_hosted_cluster_is_restored_with_an_identity_alone(
     assert!(!told.contains("AGE-SECRET"), "{told}");
     assert_eq!(hosted.keys(0).list("/"), later);
 
+    // A launcher that is killed when it has looked at the snapshot reads the identity again.
+    let killed = &hosted.members[1];
+    killed.crash_at(&["Preflight:done", "Planned:done"]);
+    killed.stop();
+    hosted.wait_until_etcd_serves();
     sealed.give("ed25519");
     sealed.restore("right", &name);
     hosted.wait_for_phase("right", "Completed");
+    assert!(killed.has_passed_all(), "{:?}", killed.points_left());
     hosted.wait_until_settled();
     hosted.wait_until_etcd_serves();
     for index in 0..3 {
