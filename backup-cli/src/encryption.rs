@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::Error;
 use backup_core::crypt::{self, Identities, Recipients, SecretString};
+use backup_core::error::quoted;
 use clap::Args;
 
 use crate::error::{CommandError, Result};
@@ -123,6 +124,15 @@ impl IdentityArgs {
     /// Whether any is given; the user's own file is not.
     pub fn is_given(&self) -> bool {
         !self.identity.is_empty() || self.passphrase.passphrase_file.is_some()
+    }
+
+    /// These flags as words of a command line, a space before each.
+    pub fn again(&self) -> String {
+        let word = |flag: &str, path: &Path| format!(" {flag} {}", quoted(&path.to_string_lossy()));
+        let identities = self.identity.iter().map(|path| word("--identity", path));
+        let passphrase = self.passphrase.passphrase_file.iter();
+        let passphrase = passphrase.map(|path| word("--passphrase-file", path));
+        identities.chain(passphrase).collect()
     }
 
     /// The passphrase, as [`PassphraseArgs::passphrase`].

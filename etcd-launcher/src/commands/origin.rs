@@ -5,6 +5,7 @@ use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, Choice, LocationArgs, file};
 use backup_cli::paths::Paths;
 use backup_core::Error;
+use backup_core::error::quoted;
 use backup_core::etcd::names;
 use backup_core::name::Name;
 use clap::Args;
@@ -45,6 +46,22 @@ pub(crate) struct OriginArgs {
     pub(crate) yes: bool,
     #[command(flatten)]
     identity: IdentityArgs,
+}
+
+impl OriginArgs {
+    /// The words that mean the same snapshot, which is shown so, on another machine: the name and where it is, and who opens it. Of a URL no parameters, for
+    /// they may hold secrets.
+    pub(super) fn again(&self, shown: &str, location: &LocationArgs) -> String {
+        let cluster = self.cluster.as_deref();
+        let mut words = match cluster.filter(|_| !self.snapshot.contains('/')) {
+            Some(cluster) => format!("{} --cluster {}", quoted(&self.snapshot), quoted(cluster)),
+            None => return format!("{}{}", quoted(shown), self.identity.again()),
+        };
+        if let Some(location) = &location.location {
+            words += &format!(" --location {}", quoted(location));
+        }
+        words + &self.identity.again()
+    }
 }
 
 /// A snapshot and what is known of it.

@@ -78,6 +78,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     }
     let mut taken = Taken::take(ui, path, args.tools.spool_dir.as_deref())?;
     let asked = args.asked(ui, &taken, &origin.shown)?;
+    let again = args.origin.again(&origin.shown, location);
     if !args.origin.dry_run {
         ui.confirm(
             args.origin.yes,
@@ -139,7 +140,7 @@ pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
         ui.warn(note);
     }
     match ended {
-        Ok(Ended::Restored(restored)) => tell(ui, &taken, &restored),
+        Ok(Ended::Restored(restored)) => tell(ui, &taken, &restored, Some(again)),
         Ok(Ended::Looked(seen)) => {
             let (plan, snapshot, facts) = *seen;
             tell_plan(ui, &taken, &plan, &snapshot, &facts)?;
@@ -322,7 +323,12 @@ fn tell_plan(
 }
 
 /// Says what is in place now, and what to do.
-pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> {
+pub(super) fn tell(
+    ui: &Ui,
+    taken: &Taken,
+    restored: &Restored,
+    again: Option<String>,
+) -> Result<Exit> {
     let (Restored::Now(id) | Restored::Already(id)) = restored;
     let attempt = taken.dir.attempt(id)?;
     let plan = &attempt.plan;
@@ -360,6 +366,7 @@ pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> 
         .iter()
         .filter(|p| p.name != plan.name)
         .collect();
+    let again = again.unwrap_or_else(|| quoted(&plan.asked.snapshot).into_owned());
     if !others.is_empty() {
         ui.line(
             "before any etcd is started, restore the same snapshot on each of the other members:",
@@ -368,7 +375,7 @@ pub(super) fn tell(ui: &Ui, taken: &Taken, restored: &Restored) -> Result<Exit> 
     for other in others {
         ui.line(&format!(
             "  etcd-launcher restore {} --data-dir .. --name {} --initial-cluster {} --initial-cluster-token {} --target-revision {}",
-            quoted(&plan.asked.snapshot),
+            again,
             quoted(&other.name),
             quoted(&ids::written(&plan.members)),
             quoted(&plan.token),

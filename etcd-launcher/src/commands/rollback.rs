@@ -74,7 +74,7 @@ pub(crate) async fn run(ui: &Ui, args: RollbackArgs) -> Result<Exit> {
             taken.dir.carried()?
         ))?,
         RollingBack::Finish(id) => {
-            return restore::tell(ui, &taken, &Restored::Now(id));
+            return restore::tell(ui, &taken, &Restored::Now(id), None);
         }
         RollingBack::Done(id) => tell_done(ui, &taken, &id)?,
         RollingBack::Forward { of, .. } => return forward(ui, &args, taken, &of).await,
@@ -118,7 +118,7 @@ async fn forward(ui: &Ui, args: &RollbackArgs, mut taken: Taken, of: &AttemptId)
     drop(work);
     drop(bar);
     match restored {
-        Ok(restored) => restore::tell(ui, &taken, &restored),
+        Ok(restored) => restore::tell(ui, &taken, &restored, None),
         Err(e) => Err(restore::failed(&mut taken, &old, e)),
     }
 }

@@ -441,3 +441,53 @@ fn a_location_with_recipients_has_no_plain_snapshots() {
         .ok();
     kubectl_backup(&verify).home(home.path()).code(1);
 }
+
+#[test]
+fn three_members_are_restored_from_an_encrypted_snapshot_by_the_commands_that_the_first_prints() {
+    let etcd = Etcd::of(3);
+    etcd.put("/registry/secrets/default/a", VALUE);
+    let then = contents(&etcd);
+    let home = Folder::new("three");
+    let location = format!("file://{}", home.join("location").display());
+    let recipient = key("first.pub");
+    of(
+        &etcd,
+        &["--cluster=c", "--name=a", "--recipient", &recipient],
+    )
+    .location(&location)
+    .ok();
+    etcd.put("/later", "x");
+    for member in etcd.members() {
+        member.stop();
+    }
+    let tool = tools::path("etcdutl").display().to_string();
+    let restore = |arguments: &[&str], data_dir: &Path| {
+        let data_dir = data_dir.display().to_string();
+        etcd_launcher(&["restore"])
+            .args(arguments)
+            .args(&["--yes", "--etcdutl", &tool, "--data-dir", &data_dir])
+            .ok()
+    };
+    let identity = fixture("first.key").display().to_string();
+    let named = ["a", "--cluster", "c", "--location", &location];
+    let first = [&named[..], &["--identity", &identity]].concat();
+    let printed = restore(&first, etcd.member(0).data_dir()).stdout;
+    let commands = printed.lines().filter_map(|line| {
+        let words = line.trim().strip_prefix("etcd-launcher restore ")?;
+        Some(words.split_whitespace().collect::<Vec<_>>())
+    });
+    let commands: Vec<_> = commands.collect();
+    assert_eq!(commands.len(), 2, "{printed}");
+    for (member, mut words) in etcd.members()[1..].iter().zip(commands) {
+        let at = words.iter().position(|word| *word == "--data-dir").unwrap();
+        words.drain(at..at + 2);
+        restore(&words, member.data_dir());
+    }
+    for member in etcd.members() {
+        member.start();
+    }
+    etcd.wait_until_healthy();
+    for member in etcd.members() {
+        assert_eq!(member.keys().list("/"), then, "{}", member.name());
+    }
+}
