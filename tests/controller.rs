@@ -8,7 +8,7 @@ mod deletions;
 mod edited;
 mod expiry;
 mod handed;
-mod installed;
+pub(crate) mod installed;
 mod keeping;
 mod killed;
 mod kkp;

@@ -1,6 +1,7 @@
 //! Locations: created, checked, looked up, guarded.
 
 mod faults;
+mod from_cluster;
 mod google_itself;
 mod kept;
 mod policy;

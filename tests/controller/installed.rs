@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::readme::commands;
 
-const IMAGE: &str = "localhost/kubectl-backup:1";
+pub(crate) const IMAGE: &str = "localhost/kubectl-backup:1";
 const NAMESPACE: &str = "kubectl-backup";
 const PATIENT: Duration = Duration::from_secs(180);
 
@@ -24,7 +24,7 @@ fn root() -> PathBuf {
 }
 
 /// The image that the Dockerfile's last stage describes; with the libraries of the program that other stories run, for a static one takes minutes more to build.
-fn image() -> Image {
+pub(crate) fn image() -> Image {
     let text = fs::read_to_string(root().join("Dockerfile")).unwrap();
     let (build, last) = text.split_once("\nFROM scratch\n").unwrap();
     for program in ["kubectl-backup", "etcd-launcher"] {

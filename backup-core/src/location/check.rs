@@ -1,5 +1,7 @@
 //! Whether a location can do what a backup needs, step by step, each failure with advice that names the setting.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -19,11 +21,11 @@ const WARN_SECONDS: i64 = 60;
 pub(crate) const MOST_SECONDS: i64 = 300;
 
 /// One step and how it went.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     /// `list`, `access`, `write`, `create-only write`, `read back`, `multipart upload`, `object lock`, `versions`, `delete`, `clock`
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Whether it worked.
     pub ok: bool,
     /// Works without it, though not as well.
@@ -31,13 +33,13 @@ pub struct Step {
     /// What was seen.
     pub detail: String,
     /// What to change.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub advice: Option<String>,
 }
 
 fn good(name: &'static str, detail: impl Into<String>) -> Step {
     Step {
-        name,
+        name: name.into(),
         ok: true,
         optional: false,
         detail: detail.into(),
@@ -47,7 +49,7 @@ fn good(name: &'static str, detail: impl Into<String>) -> Step {
 
 fn bad(name: &'static str, error: &Error) -> Step {
     Step {
-        name,
+        name: name.into(),
         ok: false,
         optional: false,
         detail: super::failure::chain(error),
@@ -153,7 +155,7 @@ async fn probe(location: &Location, key: &str, now: Timestamp, steps: &mut Vec<S
         Ok(refuses) => {
             steps.push(good("write", "an object was written"));
             steps.push(Step {
-                name: "create-only write",
+                name: "create-only write".into(),
                 ok: refuses,
                 optional: true,
                 detail: if refuses {
@@ -192,7 +194,7 @@ async fn probe(location: &Location, key: &str, now: Timestamp, steps: &mut Vec<S
             };
             let side = if ahead < 0 { "behind" } else { "ahead of" };
             steps.push(Step {
-                name: "clock",
+                name: "clock".into(),
                 ok: differ <= WARN_SECONDS,
                 optional: differ <= MOST_SECONDS,
                 detail: if differ <= 2 {
@@ -251,7 +253,7 @@ mod tests {
     async fn a_good_location_passes_every_step_and_keeps_nothing() {
         let location = Location::in_memory("x");
         let steps = check(&location, Timestamp::now()).await;
-        let names: Vec<_> = steps.iter().map(|step| step.name).collect();
+        let names: Vec<_> = steps.iter().map(|step| step.name.as_ref()).collect();
         assert_eq!(
             names,
             [
@@ -285,7 +287,7 @@ mod tests {
             .unwrap();
         location.spec.spec.access_mode = Some(AccessMode::ReadOnly);
         let steps = check(&location, Timestamp::now()).await;
-        let names: Vec<_> = steps.iter().map(|step| step.name).collect();
+        let names: Vec<_> = steps.iter().map(|step| step.name.as_ref()).collect();
         assert_eq!(names, ["list", "read back", "access"]);
         assert!(steps.iter().all(|step| step.ok));
     }

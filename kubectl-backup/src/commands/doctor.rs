@@ -289,9 +289,9 @@ async fn of_location(context: &Context) -> Vec<Check> {
         .await
         .into_iter()
         // What works is one line, but for the clock, by which expiry goes, and for what stays of what is removed.
-        .filter(|step| !step.ok || ["clock", "versions"].contains(&step.name))
+        .filter(|step| !step.ok || ["clock", "versions"].contains(&step.name.as_ref()))
         .map(|step| Check {
-            name: match step.name {
+            name: match step.name.as_ref() {
                 "clock" => "clock".to_owned(),
                 other => format!("location: {other}"),
             },

@@ -24,6 +24,9 @@ use backup_cli::locations::file;
 pub(crate) enum LocationCommand {
     Create(create::CreateArgs),
     Check(check::CheckArgs),
+    /// What the pod of `check --from-cluster` runs.
+    #[command(hide = true)]
+    Answer(check::AnswerArgs),
     Get(get::GetArgs),
     Set(set::SetArgs),
     Delete(delete::DeleteArgs),
@@ -68,6 +71,7 @@ pub(crate) async fn run(context: &Context, command: LocationCommand) -> Result<E
     match command {
         LocationCommand::Create(args) => create::run(context, args),
         LocationCommand::Check(args) => check::run(context, args).await,
+        LocationCommand::Answer(args) => check::answer(context, args).await,
         LocationCommand::Get(args) => get::run(context, args).await,
         LocationCommand::Set(args) => set::run(context, args),
         LocationCommand::Delete(args) => delete::run(context, args),

@@ -52,19 +52,12 @@ pub(crate) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// # Errors
 /// One that means something of this machine alone; files that can not be read; keys that do not last.
 pub(crate) fn of(
-    mut location: BackupStorageLocation,
+    location: BackupStorageLocation,
     given: &LocationArgs,
     known: Option<Vec<u8>>,
     variable: Variable<'_>,
     namespace: &str,
 ) -> Result<Place> {
-    let spec = &mut location.spec;
-    if spec.provider.trim_start_matches("velero.io/") == "local" {
-        return Err(refused(
-            "a folder of this machine can be no location of the cluster",
-            "name a bucket: --location s3://bucket/prefix",
-        ));
-    }
     let annotations = &location.metadata.annotations;
     for (key, why) in [
         (
@@ -94,73 +87,29 @@ pub(crate) fn of(
             ));
         }
     }
-    let spec = &mut location.spec;
     let name = match location.metadata.name.as_str() {
         url if url.contains("://") => "default".to_owned(),
         // The folder of one cluster in a bucket of KKP's.
         name => name.split('/').next().unwrap_or_default().to_owned(),
     };
-    let remembered = location.metadata.annotations.get(CREDENTIALS_FILE);
-    let file = given.given_credentials().map(Path::to_owned);
-    let file = file.or(remembered.map(PathBuf::from));
-    let provider = spec.provider.trim_start_matches("velero.io/").to_owned();
-    let is_aws = provider == "aws";
-    // What the environment says here, nobody says there.
-    for (key, names) in [
-        ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"]),
-        ("s3Url", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
-    ]
-    .into_iter()
-    .filter(|_| is_aws)
-    {
-        let is_said = spec.config.get(key).is_some_and(|value| !value.is_empty());
-        if let Some(value) = names.into_iter().find_map(variable).filter(|_| !is_said) {
-            spec.config.insert(key.to_owned(), value);
-        }
-    }
-    let ca = given
-        .cacert
-        .as_ref()
-        .or(given.cacert_of_environment.as_ref());
-    let ca = ca.cloned().or_else(|| {
-        variable("AWS_CA_BUNDLE")
-            .filter(|_| is_aws)
-            .map(PathBuf::from)
-    });
-    if let Some(ca) = ca {
-        spec.object_storage.ca_cert = Some(STANDARD.encode(read(&ca, "the CA file")?));
-    }
+    let Carried {
+        mut location,
+        credentials,
+        customer_key,
+    } = carried(location, given, known, variable)?;
+    let spec = &mut location.spec;
     let secret = format!("{name}-credentials");
     let mut data = serde_json::Map::new();
     let mut by_hand = format!("kubectl create secret generic {secret} --namespace {namespace}");
-    let found = match (
-        known.filter(|_| given.credentials_file.is_none()),
-        provider.as_str(),
-    ) {
-        (Some(known), _) => Some(known),
-        (None, "gcp") => google(file, variable)?,
-        (None, "azure") => azure(file.as_deref(), variable)?,
-        (None, _) => keys(&location, file.as_deref(), variable)?.map(String::into_bytes),
-    };
-    let spec = &mut location.spec;
-    spec.config.remove("profile");
-    if let Some(keys) = found {
+    if let Some(keys) = credentials {
         data.insert(KEY.to_owned(), STANDARD.encode(keys).into());
         by_hand += &format!(" --from-file={KEY}=FILE");
         spec.credential = Some(SecretKey {
             name: secret.clone(),
             key: KEY.to_owned(),
         });
-    } else if leads_elsewhere(spec).is_some() {
-        return Err(refused(
-            &format!(
-                "location {name:?} has no credentials, and a store of its own does not know the controller without"
-            ),
-            "give --credentials-file, or the provider's variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        ));
     }
-    if let Some(file) = spec.config.remove("customerKeyEncryptionFile") {
-        let key = read(Path::new(&file), "the key file")?;
+    if let Some(key) = customer_key {
         data.insert(CUSTOMER_KEY.to_owned(), STANDARD.encode(key).into());
         by_hand += &format!(" --from-file={CUSTOMER_KEY}=FILE");
         let named = format!("{secret}/{CUSTOMER_KEY}");
@@ -192,6 +141,94 @@ pub(crate) fn of(
     Ok(Place {
         pieces,
         by_hand: has_secret.then_some(by_hand),
+    })
+}
+
+/// A location as it works without this machine, and what has to go along with it.
+pub(crate) struct Carried {
+    /// Its settings; they name no file.
+    pub(crate) location: BackupStorageLocation,
+    /// The credentials file, in Velero's format; of several profiles the one that is meant.
+    pub(crate) credentials: Option<Vec<u8>>,
+    /// The key that the store encrypts with.
+    pub(crate) customer_key: Option<Vec<u8>>,
+}
+
+/// What this machine knows of a location, so that it can be used elsewhere. `known` is a credentials file that was read already.
+///
+/// # Errors
+/// A folder; files that can not be read; keys that do not last.
+pub(crate) fn carried(
+    mut location: BackupStorageLocation,
+    given: &LocationArgs,
+    known: Option<Vec<u8>>,
+    variable: Variable<'_>,
+) -> Result<Carried> {
+    let name = location.metadata.name.clone();
+    let spec = &mut location.spec;
+    if spec.provider.trim_start_matches("velero.io/") == "local" {
+        return Err(refused(
+            "a folder of this machine can be no location of the cluster",
+            "name a bucket: --location s3://bucket/prefix",
+        ));
+    }
+    let remembered = location.metadata.annotations.get(CREDENTIALS_FILE);
+    let file = given.given_credentials().map(Path::to_owned);
+    let file = file.or(remembered.map(PathBuf::from));
+    let provider = spec.provider.trim_start_matches("velero.io/").to_owned();
+    let is_aws = provider == "aws";
+    // What the environment says here, nobody says there.
+    for (key, names) in [
+        ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"]),
+        ("s3Url", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+    ]
+    .into_iter()
+    .filter(|_| is_aws)
+    {
+        let is_said = spec.config.get(key).is_some_and(|value| !value.is_empty());
+        if let Some(value) = names.into_iter().find_map(variable).filter(|_| !is_said) {
+            spec.config.insert(key.to_owned(), value);
+        }
+    }
+    let ca = given
+        .cacert
+        .as_ref()
+        .or(given.cacert_of_environment.as_ref());
+    let ca = ca.cloned().or_else(|| {
+        variable("AWS_CA_BUNDLE")
+            .filter(|_| is_aws)
+            .map(PathBuf::from)
+    });
+    if let Some(ca) = ca {
+        spec.object_storage.ca_cert = Some(STANDARD.encode(read(&ca, "the CA file")?));
+    }
+    let found = match (
+        known.filter(|_| given.credentials_file.is_none()),
+        provider.as_str(),
+    ) {
+        (Some(known), _) => Some(known),
+        (None, "gcp") => google(file, variable)?,
+        (None, "azure") => azure(file.as_deref(), variable)?,
+        (None, _) => keys(&location, file.as_deref(), variable)?.map(String::into_bytes),
+    };
+    let spec = &mut location.spec;
+    spec.config.remove("profile");
+    if found.is_none() && leads_elsewhere(spec).is_some() {
+        return Err(refused(
+            &format!(
+                "location {name:?} has no credentials, and a store of its own does not know the controller without"
+            ),
+            "give --credentials-file, or the provider's variables, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
+    let customer_key = match spec.config.remove("customerKeyEncryptionFile") {
+        Some(file) => Some(read(Path::new(&file), "the key file")?),
+        None => None,
+    };
+    Ok(Carried {
+        location,
+        credentials: found,
+        customer_key,
     })
 }
 

@@ -1,0 +1,296 @@
+//! The Job of a check, and what its pod's status says: pure. The pod may do nothing at the API server; of a location of the cluster it has the Secrets mounted
+//! that the location names, and of another one nothing: its keys come over standard input.
+
+use std::time::Duration;
+
+use backup_core::api::BackupStorageLocation;
+use serde_json::{Value, json};
+
+use crate::install::{PART, labels};
+
+/// The value of our label, by which what a killed run left is found.
+pub(super) const CHECK: &str = "location-check";
+
+/// Where Secrets are mounted, and what they are called there.
+pub(super) const MOUNT: &str = "/location";
+pub(super) const CREDENTIALS: &str = "credentials";
+pub(super) const CA: &str = "ca";
+pub(super) const CUSTOMER_KEY: &str = "customer-key";
+
+/// The container.
+pub(super) const CONTAINER: &str = "check";
+
+/// A Job that nobody removes goes so long after its end.
+const STAYS: u64 = 60;
+
+/// What the cluster itself adds to the time of a check before it ends the pod.
+const SPARE: Duration = Duration::from_secs(60);
+
+/// Who looks for Jobs of dead runs.
+pub(super) fn selector() -> String {
+    format!("{PART}={CHECK}")
+}
+
+/// What the pod is to be like.
+pub(super) struct Wanted<'a> {
+    pub(super) name: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) image: &'a str,
+    pub(super) timeout: Duration,
+    /// Whose identity with the provider it has.
+    pub(super) account: Option<&'a str>,
+    /// As [`secrets`] gives them.
+    pub(super) secrets: Vec<Value>,
+}
+
+/// The Secrets that an object of the cluster names, for a volume. `own` says that its credentials come along.
+pub(super) fn secrets(location: &BackupStorageLocation, own: bool) -> Vec<Value> {
+    let spec = &location.spec;
+    let one = |name: &str, key: &str, path: &str, optional: bool| json!({"secret": {"name": name, "optional": optional, "items": [{"key": key, "path": path}]}});
+    let mut all = Vec::new();
+    match &spec.credential {
+        _ if own => {}
+        Some(named) => all.push(one(&named.name, &named.key, CREDENTIALS, false)),
+        // As Velero's own installation has it.
+        None => all.push(one("cloud-credentials", "cloud", CREDENTIALS, true)),
+    }
+    if let Some(named) = &spec.object_storage.ca_cert_ref {
+        all.push(one(&named.name, &named.key, CA, false));
+    }
+    let key = spec.config.get("customerKeyEncryptionSecret");
+    if let Some((name, key)) = key.and_then(|text| text.split_once('/')) {
+        all.push(one(name, key, CUSTOMER_KEY, false));
+    }
+    all
+}
+
+/// The Job, as the strictest rules for pods allow it.
+pub(super) fn job(wanted: &Wanted<'_>) -> Value {
+    let labels = labels(CHECK);
+    let within = format!("--within={}s", wanted.timeout.as_secs().max(1));
+    let mut pod = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [{
+            "name": CONTAINER,
+            "image": wanted.image,
+            "command": ["/kubectl-backup"],
+            "args": ["location", "answer", within],
+            "stdin": true,
+            "stdinOnce": true,
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+            },
+        }],
+    });
+    if let Some(account) = wanted.account {
+        pod["serviceAccountName"] = account.into();
+    }
+    if !wanted.secrets.is_empty() {
+        pod["volumes"] = json!([{"name": "location", "projected": {"defaultMode": 0o440, "sources": wanted.secrets}}]);
+        pod["containers"][0]["volumeMounts"] =
+            json!([{"name": "location", "mountPath": MOUNT, "readOnly": true}]);
+    }
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": wanted.name, "namespace": wanted.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": (wanted.timeout + SPARE).as_secs(),
+            "ttlSecondsAfterFinished": STAYS,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    })
+}
+
+/// Whether a Job of ours is a dead run's: it is over, or would be if it were not stuck.
+pub(super) fn is_left(job: &Value, now: jiff::Timestamp) -> bool {
+    let conditions = job["status"]["conditions"].as_array();
+    let is_over = conditions.into_iter().flatten().any(|condition| {
+        matches!(condition["type"].as_str(), Some("Complete" | "Failed"))
+            && condition["status"] == "True"
+    });
+    let made = job["metadata"]["creationTimestamp"].as_str();
+    let made = made.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let lives = job["spec"]["activeDeadlineSeconds"].as_i64().unwrap_or(0);
+    let is_old = made.is_some_and(|made| now.as_second() - made.as_second() > lives + 300);
+    is_over || is_old
+}
+
+/// How a pod stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// It may still come, and what it waits for.
+    Waits(String),
+    /// It does not come.
+    Stuck(String),
+    /// It can be asked.
+    Runs,
+    /// It ended, and how.
+    Ended(String),
+}
+
+/// What a pod's status says.
+pub(super) fn stand(pod: &Value) -> Stand {
+    let status = &pod["status"];
+    let all = status["containerStatuses"].as_array();
+    let state = all.and_then(|all| all.iter().find(|one| one["name"] == CONTAINER));
+    let state = state.map_or(&Value::Null, |one| &one["state"]);
+    if !state["running"].is_null() {
+        return Stand::Runs;
+    }
+    let ended = &state["terminated"];
+    if !ended.is_null() {
+        let code = ended["exitCode"].as_i64().unwrap_or(-1);
+        let reason = ended["reason"].as_str().unwrap_or_default();
+        let message = ended["message"].as_str().unwrap_or_default();
+        return Stand::Ended(said(&[
+            &format!("it ended with exit code {code}"),
+            reason,
+            message,
+        ]));
+    }
+    let reason = state["waiting"]["reason"].as_str().unwrap_or_default();
+    let message = state["waiting"]["message"].as_str().unwrap_or_default();
+    match reason {
+        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
+            return Stand::Stuck(said(&["its image can not be pulled", reason, message]));
+        }
+        "CreateContainerConfigError"
+        | "CreateContainerError"
+        | "RunContainerError"
+        | "CrashLoopBackOff" => {
+            return Stand::Stuck(said(&["its container can not be started", reason, message]));
+        }
+        _ => {}
+    }
+    if status["phase"] == "Failed" {
+        let reason = status["reason"].as_str().unwrap_or_default();
+        let message = status["message"].as_str().unwrap_or_default();
+        return Stand::Ended(said(&["it failed", reason, message]));
+    }
+    let conditions = status["conditions"].as_array();
+    let scheduled = conditions
+        .into_iter()
+        .flatten()
+        .find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+    if let Some(condition) = scheduled {
+        let message = condition["message"].as_str().unwrap_or_default();
+        return Stand::Waits(said(&["no node takes it", message]));
+    }
+    if pod["spec"]["nodeName"].as_str().is_none() {
+        return Stand::Waits("no node was found for it yet".to_owned());
+    }
+    Stand::Waits(said(&["its container does not run yet", reason, message]))
+}
+
+/// What is there, joined; bounded, for others wrote it.
+fn said(parts: &[&str]) -> String {
+    let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
+    let text = parts
+        .iter()
+        .map(|part| part.trim())
+        .collect::<Vec<_>>()
+        .join(": ");
+    short(&text)
+}
+
+/// No more than fits on a few lines.
+pub(super) fn short(text: &str) -> String {
+    const MOST: usize = 600;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pod_holds_no_key_and_names_the_secrets_of_its_location_alone() {
+        let location: BackupStorageLocation = serde_json::from_value(json!({
+            "apiVersion": "velero.io/v1", "kind": "BackupStorageLocation", "metadata": {"name": "x"},
+            "spec": {
+                "provider": "aws", "credential": {"name": "a", "key": "cloud"}, "config": {"customerKeyEncryptionSecret": "b/key"},
+                "objectStorage": {"bucket": "b", "caCertRef": {"name": "c", "key": "ca.crt"}},
+            },
+        }))
+        .unwrap();
+        let names = |secrets: &[Value]| {
+            let name = |one: &Value| one["secret"]["name"].as_str().unwrap().to_owned();
+            secrets.iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&secrets(&location, false)), ["a", "c", "b"]);
+        assert_eq!(names(&secrets(&location, true)), ["c", "b"]);
+        let mut plain = location;
+        plain.spec = backup_core::api::BackupStorageLocationSpec::default();
+        let mounted = secrets(&plain, false);
+        assert_eq!(names(&mounted), ["cloud-credentials"]);
+        assert_eq!(mounted[0]["secret"]["optional"], true);
+        let job = job(&Wanted {
+            name: "n",
+            namespace: "ns",
+            image: "i",
+            timeout: Duration::from_secs(120),
+            account: None,
+            secrets: Vec::new(),
+        });
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 180);
+        let pod = &job["spec"]["template"]["spec"];
+        assert_eq!(pod["volumes"], Value::Null);
+        assert_eq!(pod["containers"][0]["env"], Value::Null);
+        assert_eq!(pod["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn a_pod_that_does_not_come_says_why() {
+        let waiting = |reason: &str| json!({"spec": {"nodeName": "n"}, "status": {"containerStatuses": [{"name": CONTAINER, "state": {"waiting": {"reason": reason, "message": "m"}}}]}});
+        let stuck = "its image can not be pulled: ErrImagePull: m".to_owned();
+        assert_eq!(stand(&waiting("ErrImagePull")), Stand::Stuck(stuck));
+        assert!(matches!(
+            stand(&waiting("CreateContainerConfigError")),
+            Stand::Stuck(_)
+        ));
+        assert!(matches!(
+            stand(&waiting("ContainerCreating")),
+            Stand::Waits(_)
+        ));
+        let unscheduled = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]}});
+        let waits = "no node takes it: 0/1 nodes".to_owned();
+        assert_eq!(stand(&unscheduled), Stand::Waits(waits));
+        let state = |state: Value| json!({"status": {"containerStatuses": [{"name": CONTAINER, "state": state}]}});
+        assert_eq!(stand(&state(json!({"running": {}}))), Stand::Runs);
+        let ended = stand(&state(
+            json!({"terminated": {"exitCode": 2, "reason": "Error"}}),
+        ));
+        assert_eq!(
+            ended,
+            Stand::Ended("it ended with exit code 2: Error".to_owned())
+        );
+        let evicted = json!({"status": {"phase": "Failed", "reason": "DeadlineExceeded"}});
+        assert!(matches!(stand(&evicted), Stand::Ended(why) if why.contains("DeadlineExceeded")));
+        assert!(matches!(stand(&json!({})), Stand::Waits(_)));
+        assert!(short(&"é".repeat(5000)).chars().count() < 700);
+    }
+
+    #[test]
+    fn jobs_of_dead_runs_are_told_from_those_at_work() {
+        let made = "2026-11-29T10:00:00Z";
+        let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+        let job = |status: Value| json!({"metadata": {"creationTimestamp": made}, "spec": {"activeDeadlineSeconds": 180}, "status": status});
+        let works = job(json!({"active": 1}));
+        assert!(!is_left(&works, at("2026-11-29T10:02:00Z")));
+        assert!(is_left(&works, at("2026-11-29T10:20:00Z")));
+        let over = job(json!({"conditions": [{"type": "Failed", "status": "True"}]}));
+        assert!(is_left(&over, at("2026-11-29T10:00:10Z")));
+    }
+}
