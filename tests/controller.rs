@@ -16,6 +16,7 @@ mod locations;
 mod outage;
 mod restores;
 mod schedules;
+mod sealed;
 
 pub(crate) use harness::served::{NAMESPACE, PATIENT, Served};
 

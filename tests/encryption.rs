@@ -1,5 +1,6 @@
 //! Encrypted backups: nobody reads them without a key, and with one they are backups like any other.
 
+mod copied;
 mod secrets_only;
 
 use std::fs;
@@ -319,14 +320,7 @@ fn a_location_with_recipients_encrypts_every_backup_and_a_name_is_one_backups() 
     ] {
         vault.opened_by(identity, &["verify", backup]).code(code);
     }
-    // A plain backup can be made where the bucket is named without its recipients, under another name alone.
-    let taken = vault.run(&["create", "a", "-n", namespace]).code(1);
-    assert!(
-        taken.stderr.contains("exists already, an encrypted one"),
-        "{}",
-        taken.stderr
-    );
-    vault.run(&["create", "plain", "-n", namespace]).ok();
+    by_another_name(&vault, &credentials, &config);
     let taken = own(&["create", "plain", "-n", namespace]).code(1);
     assert!(
         taken.stderr.contains("exists already, a plain one"),
@@ -334,7 +328,7 @@ fn a_location_with_recipients_encrypts_every_backup_and_a_name_is_one_backups() 
         taken.stderr
     );
     let listed = vault.run(&["get", "-o", "name"]).ok().stdout;
-    assert_eq!(listed, "backup/a\nbackup/c\nbackup/plain\n");
+    assert_eq!(listed, "backup/a\nbackup/c\nbackup/url\nbackup/plain\n");
     // What would make a plain one of it, or is not built for it, is refused by name, and nothing is written.
     let before = vault.keys();
     for (file, bytes) in crate::copy::signed::key_pair("backups") {
@@ -363,21 +357,14 @@ fn a_location_with_recipients_encrypts_every_backup_and_a_name_is_one_backups() 
         vault.minio.endpoint()
     );
     let plain_from = ["--location", &url, "--credentials-file", &credentials];
-    let recipient = key("first.pub");
     for (arguments, code, says) in [
-        (&["copy", "a", "--to", "second"][..], 1, "is encrypted"),
         (
-            &[&["copy", "plain", "--to", "third"], &plain_from[..]].concat(),
+            &[&["copy", "plain", "--to", "third"], &plain_from[..]].concat()[..],
             1,
             "has recipients",
         ),
         (
-            &["location", "set", "v", "--replicate-to", "second"],
-            2,
-            "can not be copied",
-        ),
-        (
-            &["location", "set", "v", "--verify-key", &public],
+            &["location", "set", "v", "--verify-key", &public][..],
             2,
             "can not be signed",
         ),
@@ -407,23 +394,6 @@ fn a_location_with_recipients_encrypts_every_backup_and_a_name_is_one_backups() 
         let refused = own(arguments).code(code);
         assert!(refused.stderr.contains(says), "{}", refused.stderr);
     }
-    own(&["location", "set", "second", "--replicate-to", "v"]).ok();
-    let refused = own(&[
-        "create",
-        "x",
-        "-n",
-        namespace,
-        "--location",
-        "second",
-        "--recipient",
-        &recipient,
-    ])
-    .code(2);
-    assert!(
-        refused.stderr.contains("can not be copied"),
-        "{}",
-        refused.stderr
-    );
     assert_eq!(vault.keys(), before);
     assert!(
         !fs::exists(&folder).unwrap() || fs::read_dir(&folder).unwrap().next().is_none(),
@@ -474,6 +444,61 @@ fn a_location_with_recipients_encrypts_every_backup_and_a_name_is_one_backups() 
         "{}",
         private.stderr
     );
+}
+
+/// Neither a URL nor a second name of the place makes a plain backup in it by mistake; one that is chosen has another name than the encrypted ones.
+fn by_another_name(vault: &Vault, credentials: &str, config: &str) {
+    let namespace = &vault.namespace;
+    let made = vault.run(&["create", "url", "-n", namespace]).ok();
+    let note = "is the place of location \"v\": its recipients count";
+    assert!(made.stderr.contains(note), "{}", made.stderr);
+    vault.tells_nothing();
+    let twice = [
+        "location",
+        "create",
+        "w",
+        "--provider=aws",
+        "--prefix=p/",
+        "--credentials-file",
+        credentials,
+        "--config",
+        config,
+        "--bucket",
+        &vault.bucket,
+    ];
+    let own = |arguments: &[&str]| {
+        harness::run::kubectl_backup(arguments)
+            .kubeconfig(vault.cluster.kubeconfig())
+            .home(vault.home.path())
+    };
+    let refused = own(&twice).code(2);
+    assert!(refused.stderr.contains("--plain"), "{}", refused.stderr);
+    own(&twice).arg("--plain").ok();
+    // Who remembers nothing of it is told by the bucket.
+    let stranger = Folder::new("home");
+    let plain = |name: &str| {
+        vault
+            .run(&["create", name, "-n", namespace])
+            .home(stranger.path())
+    };
+    for refused in [
+        plain("plain").code(1),
+        own(&["create", "plain", "-n", namespace, "--location", "w"]).code(1),
+    ] {
+        let says = "takes encrypted backups alone";
+        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+    }
+    let adopt = ["location", "adopt", "--yes"];
+    vault.run(&adopt).home(stranger.path()).ok();
+    plain("plain").code(1);
+    vault.run(&adopt).arg("--plain").home(stranger.path()).ok();
+    let taken = plain("a").code(1);
+    assert!(
+        taken.stderr.contains("exists already, an encrypted one"),
+        "{}",
+        taken.stderr
+    );
+    plain("plain").ok();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub mod file;
 mod flags;
+pub mod same;
 
 use std::path::{Path, PathBuf};
 

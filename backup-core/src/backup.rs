@@ -49,7 +49,7 @@ use crate::hooks::ask::SpecHooks;
 use crate::hooks::bracket::{Brackets, Notes};
 use crate::layout::BackupKeys;
 use crate::location::claim::{Claim, Purpose, has_marker};
-use crate::location::guard;
+use crate::location::guard::{self, Coming};
 use crate::location::{Location, hex};
 use crate::name::Name;
 use crate::progress::Progress;
@@ -355,7 +355,7 @@ async fn begin(
 ) -> Result<Gathered> {
     let gathered = gather::gather(cluster, options).await?;
     let identity = gathered.identity.as_deref();
-    let Some(other) = guard::enter(location, identity).await? else {
+    let Some(other) = guard::enter(location, identity, Coming::of(location)?).await? else {
         return Ok(gathered);
     };
     Err(Error::new(

@@ -219,12 +219,16 @@ pub struct Traces {
 /// # Errors
 /// The store's.
 pub async fn traces(store: &Store, name: &Name) -> Result<Traces> {
-    let folder = Folder::read(store, &BackupKeys::new(name), "").await?;
     let mut at_work = None;
-    if !folder.claims.is_empty() {
-        let now = store_time(store).await?;
+    // A plain one's, or an encrypted one's.
+    for store in [store.outside(), store.vault(None)] {
+        let folder = Folder::read(&store, &BackupKeys::new(name), "").await?;
+        if folder.claims.is_empty() {
+            continue;
+        }
+        let now = store_time(&store).await?;
         if let Some(claim) = folder.claims.iter().find(|claim| may_write(claim, now)) {
-            at_work = Some(describe(store, claim).await);
+            at_work = Some(describe(&store, claim).await);
         }
     }
     let entry = match find(store, name).await {

@@ -1,7 +1,8 @@
 //! Copies a whole backup into another location, byte for byte: a second copy with another provider, or in another account. Gathers what the backup consists
 //! of, refuses what is damaged or would mislead before anything is written, then writes under a claim in the order of every backup: files, SHA256SUMS and its
 //! signature, the marker last and create-only. Nothing of the source is changed, and nothing is decoded and encoded again: the marker keeps the name of the
-//! location that it was made for.
+//! location that it was made for, and an encrypted backup stays encrypted for whom it was. No key is needed for that: its digests are sealed, too, and each
+//! file is read back.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +12,14 @@ use tokio::sync::watch;
 
 use crate::archive::write::Sink as _;
 use crate::backup::{cancelled, refuse_other_of_name};
-use crate::catalog::{self, Digests, Entry, LARGEST_MARKER};
-use crate::crypt::{Encrypt, LARGEST_KEY_FILE};
+use crate::catalog::{self, Digests, Entry};
+use crate::crypt::{Encrypt, LARGEST_KEY_FILE, Recipients};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::{BackupKeys, PROBES};
 use crate::location::claim::{Claim, Folder, Purpose};
-use crate::location::guard::Guard;
+use crate::location::guard::{Coming, Guard};
 use crate::location::store::is_absent;
+use crate::location::vault::LARGEST_MANIFEST;
 use crate::location::{Location, Sha256, Store, guard, sha256};
 use crate::name::Name;
 use crate::progress::Progress;
@@ -115,23 +117,113 @@ pub async fn copy(
         )
         .hint("its accessMode says so; name another one with --to"));
     }
-    refuse_other_of_name(target, &options.name).await?;
     progress.step("looking at the backup");
+    if catalog::get(&source.store, &options.name).await?.encrypted {
+        return sealed(source, target, options, cancel, progress).await;
+    }
+    refuse_other_of_name(target, &options.name).await?;
     // Neither what would not be read where it is, nor what would not be read where it goes.
     let here = signature::check(source, &options.name).await?;
     let there = signature::check_for(&source.store, target, &options.name).await?;
     let mut plan = gather(source, &options.name).await?;
     // A copy has the bytes of what is copied: it can not be encrypted on its way.
     if !(plan.apart && Encrypt::of_location(&target.spec)? == Some(Encrypt::Secrets)) {
-        target.refuse_plain("copies")?;
+        target.refuse_plain("copies of plain backups")?;
     }
     let sums = plan.seals.first().map(|(_, bytes)| bytes);
     for vouched in here.iter().chain(&there) {
         vouched.is(&plan.entry, sums)?;
     }
-    let (files, bytes) = plan.totals();
     let warnings = volumes(source, options).await?;
     plan.warnings.extend(warnings);
+    carry_out(source, target, options, plan, cancel, progress).await
+}
+
+/// The same with an encrypted backup, as its files stand.
+async fn sealed(
+    source: &Location,
+    target: &Location,
+    options: &CopyOptions,
+    cancel: watch::Receiver<bool>,
+    progress: &dyn Progress,
+) -> Result<Copied> {
+    if let Some(signed) = [source, target]
+        .into_iter()
+        .find(|location| location.asks_for_signatures())
+    {
+        return Err(Error::invalid(format!(
+            "location {} asks for signatures, and encrypted backups are not signed yet",
+            quoted(&signed.name)
+        ))
+        .hint("copy it to a location without keys to verify with"));
+    }
+    let as_they_stand = |location: &Location| Location {
+        store: location.store.ciphertext(),
+        key_files: None,
+        ..location.clone()
+    };
+    let (from, to) = (as_they_stand(source), as_they_stand(target));
+    refuse_other_of_name(&to, &options.name).await?;
+    let keys = BackupKeys::new(&options.name);
+    let mut entry = catalog::get(&source.store.vault(None), &options.name).await?;
+    entry.raw = from.store.get(&keys.marker(), LARGEST_MANIFEST).await?;
+    let found = Folder::read(&from.store, &keys, "").await?;
+    let mut plan = foreign(entry, found, &[]);
+    for key in [keys.key(), keys.recipients()] {
+        if !plan.files.iter().any(|file| file.key == key) {
+            let why = format!("{} is missing", file_name(&keys.folder(), &key));
+            return Err(damaged(&options.name, &why));
+        }
+    }
+    plan.warnings
+        .extend(whose_keys(&from, target, &keys).await?);
+    carry_out(&from, &to, options, plan, cancel, progress).await
+}
+
+/// Who opens the copy, where those are others than who opens what is made in the target.
+async fn whose_keys(
+    from: &Location,
+    target: &Location,
+    keys: &BackupKeys,
+) -> Result<Option<String>> {
+    let said = from.store.get(&keys.recipients(), LARGEST_KEY_FILE).await?;
+    // Anybody may have written it.
+    let mut has: Vec<String> = String::from_utf8_lossy(&said)
+        .lines()
+        .take(20)
+        .map(|line| {
+            let plain = line.chars().filter(char::is_ascii_graphic);
+            plain.take(60).collect()
+        })
+        .collect();
+    let mut wants = Recipients::of_location(&target.spec)?.fingerprints();
+    if wants.is_empty() {
+        return Ok(None);
+    }
+    has.sort();
+    wants.sort();
+    Ok((has != wants).then(|| {
+        format!(
+            "the copy is encrypted for {}, as what is copied, and not for {}, for whom backups in location {} are; `kubectl backup rekey {} --location {}` changes that",
+            has.join(", "),
+            wants.join(", "),
+            quoted(&target.name),
+            keys.name(),
+            quoted(&target.name)
+        )
+    }))
+}
+
+/// Writes what was planned.
+async fn carry_out(
+    source: &Location,
+    target: &Location,
+    options: &CopyOptions,
+    plan: Plan,
+    cancel: watch::Receiver<bool>,
+    progress: &dyn Progress,
+) -> Result<Copied> {
+    let (files, bytes) = plan.totals();
     // Before the target gets so much as a probe.
     let cluster = catalog::made_by(&plan.entry).or(options.cluster.as_deref());
     is_let_in(target, &plan.entry, cluster).await?;
@@ -143,7 +235,7 @@ pub async fn copy(
             warnings: plan.warnings,
         });
     }
-    if let Some(other) = guard::enter(target, cluster).await? {
+    if let Some(other) = guard::enter(target, cluster, Coming::of(target)?).await? {
         return Err(others(target, &plan.entry, cluster, &other));
     }
     // Short, and not to be left half done.
@@ -180,12 +272,6 @@ pub async fn copy(
 async fn gather(source: &Location, name: &Name) -> Result<Plan> {
     let store = &source.store;
     let entry = catalog::get(store, name).await?;
-    if entry.encrypted {
-        return Err(Error::invalid(format!(
-            "backup {name} is encrypted, and encrypted backups are not copied yet: the copy would be a plain one"
-        ))
-        .hint("make a second one with `kubectl backup create` in a location with recipients"));
-    }
     if catalog::is_at_work(&entry.backup) {
         return Err(Error::other(format!(
             "backup {name} is in phase {}: it is not finished",
@@ -198,7 +284,9 @@ async fn gather(source: &Location, name: &Name) -> Result<Plan> {
     if catalog::names_us(&entry.backup) {
         ours(store, &keys, entry, found).await
     } else {
-        Ok(foreign(&keys, entry, found))
+        // What a dead run of ours may have left in its folder is not its own.
+        let left = [keys.index(), keys.digests(), keys.signature()];
+        Ok(foreign(entry, found, &left))
     }
 }
 
@@ -303,9 +391,8 @@ fn listed(name: &Name, keys: &BackupKeys, digests: &Digests, found: &Folder) -> 
     Ok(files)
 }
 
-/// Another tool's is what lies in its folder, but for what a dead run of ours may have left there.
-fn foreign(keys: &BackupKeys, entry: Entry, found: Folder) -> Plan {
-    let left = [keys.index(), keys.digests(), keys.signature()];
+/// What has no list that can be read, another tool's or an encrypted one, is what lies in its folder, but for these.
+fn foreign(entry: Entry, found: Folder, left: &[String]) -> Plan {
     let files = found.files.into_iter();
     Plan {
         entry,
@@ -366,7 +453,7 @@ async fn stands(source: &Location, target: &Location, plan: &Plan) -> Result<boo
             quoted(&target.name)
         ))
     };
-    let there = match target.store.find(&keys.marker(), LARGEST_MARKER).await {
+    let there = match target.store.find(&keys.marker(), LARGEST_MANIFEST).await {
         Ok(Some(there)) => there,
         Ok(None) => return Ok(false),
         Err(e) if e.kind() == Kind::Corrupt => return Err(other("it is not this one").because(e)),
@@ -391,7 +478,13 @@ async fn stands(source: &Location, target: &Location, plan: &Plan) -> Result<boo
         .chain(seals.map(|(key, bytes)| (key, bytes.len() as u64)));
     for (key, size) in wanted {
         // Each place may have given its key to others since.
-        let rekeyed = [keys.secrets_key(), keys.secrets_recipients()].contains(key);
+        let of_keys = [
+            keys.secrets_key(),
+            keys.secrets_recipients(),
+            keys.key(),
+            keys.recipients(),
+        ];
+        let rekeyed = of_keys.contains(key);
         if !found
             .files
             .iter()
@@ -486,7 +579,7 @@ impl Work<'_> {
         ended.into_iter().collect::<Result<()>>()?;
         // A backup that is deleted meanwhile loses its marker first.
         let marker = self.claim.keys().marker();
-        let now = self.source.store.find(&marker, LARGEST_MARKER).await?;
+        let now = self.source.store.find(&marker, LARGEST_MANIFEST).await?;
         if now.as_ref() != Some(&self.plan.entry.raw) {
             return Err(Error::other(format!(
                 "backup {} was deleted or written anew while it was copied",

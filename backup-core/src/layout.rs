@@ -102,6 +102,11 @@ impl BackupKeys {
         Self { name: name.clone() }
     }
 
+    /// The backup's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// `backups/<name>/`
     pub fn folder(&self) -> String {
         format!("{BACKUPS}{}/", self.name)

@@ -342,6 +342,10 @@ mod tests {
                     visit(sub, &path);
                     continue;
                 }
+                // Nobody calls it by hand.
+                if sub.is_hide_set() {
+                    continue;
+                }
                 let examples = sub
                     .get_after_help()
                     .map(ToString::to_string)

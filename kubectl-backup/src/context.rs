@@ -23,7 +23,7 @@ use crate::cli::GlobalArgs;
 use crate::encryption::IdentityArgs;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::interrupt::interrupted;
-use backup_cli::locations::{self, Choice, LocationArgs, Source, file};
+use backup_cli::locations::{self, Choice, LocationArgs, Source, file, same};
 use backup_cli::paths::Paths;
 use backup_cli::ui::Ui;
 use backup_core::error::quoted;
@@ -47,6 +47,11 @@ fn tell(ui: &Arc<Ui>) -> Watcher {
         };
         ui.say(&format!("{method} {path} {status} in {took} milliseconds"));
     })
+}
+
+/// A variable of the environment that says something.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// What a command is given.
@@ -389,10 +394,29 @@ impl Context {
     /// The same with any location that was chosen; nothing where the folders of clusters are meant.
     async fn open_choice(&self, choice: Choice) -> Result<Option<Location>> {
         Ok(Some(match choice {
+            Choice::One(spec) if spec.metadata.name.contains("://") => {
+                self.open(&self.as_remembered(*spec)?)?
+            }
             Choice::One(spec) => self.open(&spec)?,
             Choice::Object(spec) => self.open_object(*spec).await?,
             Choice::PerCluster => return Ok(None),
         }))
+    }
+
+    /// A place that is not meant by its name has the recipients and keys all the same that are remembered of it: nothing plain gets into it by a URL.
+    fn as_remembered(&self, mut spec: BackupStorageLocation) -> Result<BackupStorageLocation> {
+        self.heed(&mut spec, &self.own_locations()?.locations);
+        Ok(spec)
+    }
+
+    /// The same by these locations.
+    fn heed(&self, spec: &mut BackupStorageLocation, known: &[BackupStorageLocation]) {
+        for (name, what) in same::heed(spec, known, &variable) {
+            self.ui.note(&format!(
+                "{} is the place of location {name:?}: its {what} count",
+                locations::place(spec)
+            ));
+        }
     }
 
     /// The location of this name or URL.
@@ -427,14 +451,24 @@ impl Context {
     /// # Errors
     /// No such location; a cluster that is not reached.
     pub(crate) async fn location_to_check(&self) -> Result<Location> {
-        if let Some(location) = self
-            .open_choice(self.choose(self.asked_location()).await?)
-            .await?
+        let choice = self.choose(self.asked_location()).await?;
+        if let Choice::One(spec) = &choice
+            && spec.metadata.name.contains("://")
+            // Who may not see the cluster's locations is not bound by them.
+            && let Ok(objects) = self.soon(self.objects()).await
         {
+            let mut spec = (**spec).clone();
+            spec = self.as_remembered(spec)?;
+            for source in &objects.sources {
+                self.heed(&mut spec, &source.locations);
+            }
+            return self.open(&spec);
+        }
+        if let Some(location) = self.open_choice(choice).await? {
             return Ok(location);
         }
         let folder = self.paths.backups().join(self.cluster_folder().await?);
-        self.open(&locations::folder(&folder))
+        self.open(&self.as_remembered(locations::folder(&folder))?)
     }
 
     /// The name of the location that would be written to; nothing is made.

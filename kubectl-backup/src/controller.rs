@@ -20,6 +20,7 @@ mod objects;
 mod requests;
 mod restores;
 mod schedules;
+pub(crate) mod sealed;
 mod status_requests;
 mod sync;
 mod telling;

@@ -10,7 +10,6 @@ use clap::{Args, ValueEnum};
 use crate::context::{Context, Place};
 pub(crate) use backup_cli::encryption::{IdentityArgs, RecipientArgs};
 use backup_cli::error::{CommandError, Result};
-use backup_cli::locations::replicate_to;
 
 /// How much is encrypted.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -110,16 +109,6 @@ impl Context {
                 recipients,
                 encrypt,
             });
-        }
-        // Before anything is written: the copies would be plain.
-        if !replicate_to(&location.spec)?.is_empty() {
-            return Err(CommandError::usage(
-                Error::invalid(format!(
-                    "location {:?} has its backups copied, and encrypted backups can not be copied yet",
-                    location.name
-                ))
-                .hint("use a location without --replicate-to for encrypted backups"),
-            ));
         }
         let passphrase = self.identity_args().passphrase()?;
         let sealed = location.sealed(&recipients, passphrase.as_ref())?;

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::commands::schedule::objects;
 use crate::context::Context;
+use crate::controller::sealed;
 use crate::flags::ControllerNamespace;
 use crate::install::{LEASE, SILENT};
 use backup_cli::error::{CommandError, Exit, Result};
@@ -366,7 +367,7 @@ impl Meant<'_> {
             }
             Err(e) => return Err(e.into_error()),
         };
-        let name = found.metadata.name;
+        let name = found.metadata.name.clone();
         if found.status["phase"] == "Unavailable" {
             let why = found.status["message"].as_str();
             return Err(Error::new(
@@ -382,6 +383,9 @@ impl Meant<'_> {
                 Kind::Forbidden,
                 format!("location {name} is read-only"),
             ));
+        }
+        if self.work == Work::Backup {
+            sealed::may_be_made(&found)?;
         }
         // A restore that names no location finds its backup's, wherever that is.
         let is_said = self.work == Work::Backup || self.asked.is_some() || self.here.is_some();

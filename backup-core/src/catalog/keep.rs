@@ -1,6 +1,6 @@
 //! Which backups of ours go: what is expired, and of each schedule what is older than the newest that are kept. Pure: rows in, fates out.
 //!
-//! A schedule's backups are counted apart for each cluster. Good are completed ones; one that is partially failed stays while fewer than
+//! A schedule's backups are counted apart for each cluster, plain and encrypted ones together. Good are completed ones; one that is partially failed stays while fewer than
 //! `keep` good ones are newer, so that a schedule that never completes keeps its newest. The newest good backup of a schedule (without any, the
 //! newest) stays, whatever its age: better an old backup than none. Other tools' backups neither count nor go; nor does one count whose files are lost.
 
@@ -38,10 +38,17 @@ impl Keep<'_> {
 /// A schedule, and the cluster that it is of.
 pub(super) type Group = (String, String);
 
+/// Which backup of a location: of one name a plain one and an encrypted one may stand. In the order of names, for these decide of two of one second.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id {
+    pub(super) name: Name,
+    pub(super) encrypted: bool,
+}
+
 /// What matters here of a backup of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    pub(super) name: Name,
+    pub(super) id: Id,
     pub(super) of: Option<Group>,
     /// The cluster, where the marker says it.
     pub(super) cluster: Option<String>,
@@ -58,7 +65,10 @@ impl Row {
         let schedule = meta.labels.get(SCHEDULE_NAME);
         let cluster = made_by(entry).map(str::to_owned);
         names_us(backup).then(|| Self {
-            name: entry.name.clone(),
+            id: Id {
+                encrypted: entry.encrypted,
+                name: entry.name.clone(),
+            },
             of: schedule.map(|schedule| (schedule.clone(), cluster.clone().unwrap_or_default())),
             cluster,
             state: match status.phase {
@@ -94,13 +104,13 @@ pub(super) fn fates(
     keep: Keep<'_>,
     schedule: Option<&str>,
     now: Timestamp,
-) -> BTreeMap<Name, Fate> {
+) -> BTreeMap<Id, Fate> {
     let mut fates = BTreeMap::new();
     let meant = |row: &&Row| schedule.is_none_or(|schedule| row.is_of(schedule));
     let mut groups: BTreeMap<&Group, Vec<&Row>> = BTreeMap::new();
     for row in rows.iter().filter(meant) {
         if row.expiration.is_some_and(|end| end < now) {
-            fates.insert(row.name.clone(), Fate::Expired);
+            fates.insert(row.id.clone(), Fate::Expired);
         }
         if let Some(of) = &row.of {
             groups.entry(of).or_default().push(row);
@@ -111,11 +121,11 @@ pub(super) fn fates(
         group.retain(|row| row.started.is_some());
         if let Some(last) = newest(&group) {
             fates
-                .entry(last.name.clone())
+                .entry(last.id.clone())
                 .and_modify(|fate| *fate = Fate::Last);
         }
         // What goes anyway is not counted among those that stay.
-        group.retain(|row| fates.get(&row.name) != Some(&Fate::Expired));
+        group.retain(|row| fates.get(&row.id) != Some(&Fate::Expired));
         let slots: Vec<_> = group
             .iter()
             .filter_map(|row| {
@@ -126,7 +136,7 @@ pub(super) fn fates(
         let plan = keep.of(of).map(|keep| retention::plan(&slots, keep));
         if let Some(retention::Plan { delete, forget }) = plan {
             for index in delete.into_iter().chain(forget) {
-                fates.insert(group[index].name.clone(), Fate::Beyond);
+                fates.insert(group[index].id.clone(), Fate::Beyond);
             }
         }
     }
@@ -134,8 +144,8 @@ pub(super) fn fates(
 }
 
 /// Who has to be whole, lest others go for nothing: of each schedule of which some go, those that are counted and stay.
-pub(super) fn leaned_on(rows: &[Row], fates: &BTreeMap<Name, Fate>) -> Vec<Name> {
-    let goes = |row: &&Row| matches!(fates.get(&row.name), Some(Fate::Expired | Fate::Beyond));
+pub(super) fn leaned_on(rows: &[Row], fates: &BTreeMap<Id, Fate>) -> Vec<Id> {
+    let goes = |row: &&Row| matches!(fates.get(&row.id), Some(Fate::Expired | Fate::Beyond));
     let of: BTreeSet<_> = rows
         .iter()
         .filter(goes)
@@ -147,7 +157,7 @@ pub(super) fn leaned_on(rows: &[Row], fates: &BTreeMap<Name, Fate>) -> Vec<Name>
             && row.of.as_ref().is_some_and(|group| of.contains(group))
     };
     let leaned = rows.iter().filter(counts).filter(|row| !goes(row));
-    leaned.map(|row| row.name.clone()).collect()
+    leaned.map(|row| row.id.clone()).collect()
 }
 
 /// The newest good one; without any, the newest of the others.
@@ -169,9 +179,16 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn id(name: &str) -> Id {
+        Id {
+            encrypted: false,
+            name: name.parse().unwrap(),
+        }
+    }
+
     fn row(name: &str, schedule: &str, state: State, started: i64, expires: Option<i64>) -> Row {
         Row {
-            name: name.parse().unwrap(),
+            id: id(name),
             of: (!schedule.is_empty()).then(|| (schedule.to_owned(), "c".to_owned())),
             cluster: Some("c".to_owned()),
             state,
@@ -184,7 +201,7 @@ mod tests {
         let keep = keep.map_or(Keep::Unexpired, Keep::Each);
         fates(rows, keep, schedule, at(1000))
             .into_iter()
-            .map(|(name, fate)| (name.to_string(), fate))
+            .map(|(id, fate)| (id.name.to_string(), fate))
             .collect()
     }
 
@@ -246,7 +263,26 @@ mod tests {
         .collect();
         let named = [("s".to_owned(), 1), ("t".to_owned(), 2)].into();
         let fates = fates(&rows, Keep::Of(&named), None, at(1000));
-        assert_eq!(fates, [("s1".parse().unwrap(), Fate::Beyond)].into());
+        assert_eq!(fates, [(id("s1"), Fate::Beyond)].into());
+    }
+
+    #[test]
+    fn plain_and_encrypted_backups_of_a_schedule_are_counted_together() {
+        let sealed = |name: &str, started| {
+            let mut row = row(name, "s", State::Good, started, None);
+            row.id.encrypted = true;
+            row
+        };
+        let rows = [
+            row("a", "s", State::Good, 1, None),
+            sealed("b", 2),
+            row("c", "s", State::Good, 3, None),
+            // Both stand under one name.
+            sealed("c", 4),
+        ];
+        let fates = fates(&rows, Keep::Each(2), None, at(1000));
+        let goes: Vec<_> = fates.keys().collect();
+        assert_eq!(goes, [&rows[0].id, &rows[1].id]);
     }
 
     #[test]
@@ -285,7 +321,7 @@ mod tests {
                 .collect();
             let each = keep.map_or(Keep::Unexpired, Keep::Each);
             let fates = fates(&rows, each, None, at(1000));
-            let goes = |row: &Row| matches!(fates.get(&row.name), Some(Fate::Expired | Fate::Beyond));
+            let goes = |row: &Row| matches!(fates.get(&row.id), Some(Fate::Expired | Fate::Beyond));
             for schedule in ["s", "t"] {
                 for wanted in [State::Good, State::Failed] {
                     let of: Vec<_> = rows.iter().filter(|r| r.is_of(schedule) && r.state == wanted).collect();

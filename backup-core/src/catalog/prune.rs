@@ -8,10 +8,10 @@ use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex, watch};
 
-use super::keep::{self, Fate, Group, Keep, Row};
+use super::keep::{self, Fate, Group, Id, Keep, Row};
 use super::remove::{kept, remove_all};
 use super::restores::being_restored;
-use super::{AT_A_TIME, find, is_ours, is_there, read_all};
+use super::{AT_A_TIME, find_one, is_ours, is_there, read_all};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{BACKUPS, BackupKeys, PROBES};
 use crate::location::check::MOST_SECONDS;
@@ -108,20 +108,6 @@ impl std::fmt::Debug for Longer<'_> {
 /// # Errors
 /// Where the clocks differ by over 5 minutes, and the store's.
 pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Vec<Pruned>> {
-    let plain = Location {
-        store: location.store.outside(),
-        ..location.clone()
-    };
-    let mut done = prune_one(&plain, options).await?;
-    let vault = location.vault();
-    // No clock is asked for what is not there.
-    if !vault.store.folders(BACKUPS).await?.is_empty() {
-        done.extend(prune_one(&vault, options).await?);
-    }
-    Ok(done)
-}
-
-async fn prune_one(location: &Location, options: &PruneOptions<'_>) -> Result<Vec<Pruned>> {
     let PruneOptions {
         now,
         dry_run,
@@ -130,8 +116,18 @@ async fn prune_one(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         longer,
         ..
     } = *options;
-    let store = &location.store;
-    let theirs = match store_time(store).await {
+    let stores = Stores {
+        plain: location.store.outside(),
+        vault: location.store.vault(None),
+    };
+    let mut ids = Vec::new();
+    for encrypted in [false, true] {
+        for folder in stores.of(encrypted).folders(BACKUPS).await? {
+            let name = Name::foreign(&folder).ok();
+            ids.extend(name.map(|name| Id { encrypted, name }));
+        }
+    }
+    let theirs = match store_time(&stores.plain).await {
         Ok(theirs) => theirs,
         // Who may only read may still ask what would go, by this machine's clock.
         Err(e) if dry_run && e.kind() == Kind::Forbidden => now,
@@ -141,64 +137,72 @@ async fn prune_one(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
     if apart.as_secs() > MOST_SECONDS {
         return Err(Error::other(format!(
             "the clocks of this machine and of {} differ by {} s; nothing is pruned",
-            store.place(),
+            stores.plain.place(),
             apart.as_secs()
         ))
         .hint("set both clocks by NTP, then run it again"));
     }
-    let mut names = Vec::new();
-    for folder in store.folders(BACKUPS).await? {
-        names.extend(Name::foreign(&folder).ok());
-    }
-    let rows = rows(store, &names).await?;
+    let rows = rows(&stores, &ids).await?;
     let mut counted: Vec<_> = rows.iter().map(|row| lengthened(row, longer)).collect();
     for row in &mut counted {
-        if options.is_going(&row.name) {
+        if options.is_going(&row.id.name) {
             row.state = State::Open;
         }
     }
-    let (fates, lost) = fates(store, &counted, keep, schedule, now.min(theirs)).await?;
+    let (fates, lost) = fates(&stores, &counted, keep, schedule, now.min(theirs)).await?;
     let leaned = leaned(&rows, &counted, &fates, keep);
-    let mut rows: BTreeMap<_, _> = rows
-        .into_iter()
-        .map(|row| (row.name.clone(), row))
-        .collect();
+    let mut rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
     let of_schedule =
         |row: Option<&Row>| schedule.is_none_or(|meant| row.is_some_and(|row| row.is_of(meant)));
-    names.retain(|name| of_schedule(rows.get(name)) && !options.is_going(name));
+    ids.retain(|id| of_schedule(rows.get(id)) && !options.is_going(&id.name));
     let work = Work {
-        store,
+        stores: &stores,
         theirs,
         leaned,
-        restoring: Mutex::new(Restoring::read(store, theirs).await?),
+        restoring: Mutex::new(Restoring::read(&stores.plain, theirs).await?),
         options,
         shared: location.shared_with_velero,
         guarded: guard::read(location, options.cluster).await? != Guard::Open,
     };
     let mut done = Vec::new();
-    for name in names {
+    for id in ids {
         if options.stopped.is_some_and(|stopped| *stopped.borrow()) {
             break;
         }
-        let fate = rows.remove(&name).zip(fates.get(&name).copied());
-        match work.consider(&name, fate).await {
+        let fate = rows.remove(&id).zip(fates.get(&id).copied());
+        match work.consider(&id, fate).await {
             Ok(Some(pruned)) => done.push(pruned),
-            Ok(None) if lost.contains(&name) => {
+            Ok(None) if lost.contains(&id) => {
                 let why = "its archive or its index is not there, so that it does not count";
-                done.push(Pruned::Kept(name, why.to_owned()));
+                done.push(Pruned::Kept(id.name, why.to_owned()));
             }
             Ok(None) => {}
             // One backup that can not be removed does not keep the others.
             Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => return Err(e),
-            Err(e) => done.push(Pruned::Failed(name, one_line(&e))),
+            Err(e) => done.push(Pruned::Failed(id.name, one_line(&e))),
         }
     }
     Ok(done)
 }
 
+/// Where the plain backups of a location are, and where its encrypted ones.
+pub(super) struct Stores {
+    pub(super) plain: Store,
+    pub(super) vault: Store,
+}
+
+impl Stores {
+    fn of(&self, encrypted: bool) -> &Store {
+        match encrypted {
+            true => &self.vault,
+            false => &self.plain,
+        }
+    }
+}
+
 /// A row with the later one of two expirations.
 fn lengthened(row: &Row, longer: Option<Longer<'_>>) -> Row {
-    let longer = longer.and_then(|Longer(asked)| asked(&row.name));
+    let longer = longer.and_then(|Longer(asked)| asked(&row.id.name));
     Row {
         expiration: row
             .expiration
@@ -209,34 +213,34 @@ fn lengthened(row: &Row, longer: Option<Longer<'_>>) -> Row {
 
 /// The fates, and whose files are lost: such a one is counted as one that is not finished, for it can not be restored.
 pub(super) async fn fates(
-    store: &Store,
+    stores: &Stores,
     rows: &[Row],
     keep: Keep<'_>,
     schedule: Option<&str>,
     now: Timestamp,
-) -> Result<(BTreeMap<Name, Fate>, BTreeSet<Name>)> {
+) -> Result<(BTreeMap<Id, Fate>, BTreeSet<Id>)> {
     let mut counted = rows.to_vec();
     let mut seen = BTreeSet::new();
     let mut lost = BTreeSet::new();
     loop {
         let fates = keep::fates(&counted, keep, schedule, now);
         let mut leaned = keep::leaned_on(&counted, &fates);
-        leaned.retain(|name| seen.insert(name.clone()));
+        leaned.retain(|id| seen.insert(id.clone()));
         if leaned.is_empty() {
             return Ok((fates, lost));
         }
-        let whole = read_all(leaned, |name| async move {
-            let keys = BackupKeys::new(&name);
+        let whole = read_all(leaned, |id| async move {
+            let (store, keys) = (stores.of(id.encrypted), BackupKeys::new(&id.name));
             let whole =
                 is_there(store, &keys.archive()).await? && is_there(store, &keys.index()).await?;
-            Ok((name, whole))
+            Ok((id, whole))
         });
-        for (name, whole) in whole.await? {
+        for (id, whole) in whole.await? {
             if !whole {
-                lost.insert(name);
+                lost.insert(id);
             }
         }
-        for row in counted.iter_mut().filter(|row| lost.contains(&row.name)) {
+        for row in counted.iter_mut().filter(|row| lost.contains(&row.id)) {
             row.state = State::Open;
         }
     }
@@ -254,9 +258,9 @@ fn one_line(error: &Error) -> String {
 }
 
 /// What is known of the backups that stand and are ours. A marker that can not be read is of none.
-pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
-    let mut read = stream::iter(names.to_vec())
-        .map(|name| async move { find(store, &name).await })
+pub(super) async fn rows(stores: &Stores, ids: &[Id]) -> Result<Vec<Row>> {
+    let mut read = stream::iter(ids.to_vec())
+        .map(|id| async move { find_one(stores.of(id.encrypted), &id.name).await })
         .buffer_unordered(AT_A_TIME);
     let mut rows = Vec::new();
     while let Some(entry) = read.next().await {
@@ -268,7 +272,7 @@ pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
         }
     }
     // Of two of one second the name decides, every time alike.
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(rows)
 }
 
@@ -277,12 +281,12 @@ pub(super) async fn rows(store: &Store, names: &[Name]) -> Result<Vec<Row>> {
 fn leaned(
     rows: &[Row],
     counted: &[Row],
-    fates: &BTreeMap<Name, Fate>,
+    fates: &BTreeMap<Id, Fate>,
     keep: Keep<'_>,
 ) -> BTreeMap<Group, Vec<Row>> {
-    let names: BTreeSet<_> = keep::leaned_on(counted, fates).into_iter().collect();
+    let ids: BTreeSet<_> = keep::leaned_on(counted, fates).into_iter().collect();
     let mut leaned: BTreeMap<Group, Vec<Row>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| names.contains(&row.name)) {
+    for row in rows.iter().filter(|row| ids.contains(&row.id)) {
         if let Some(of) = &row.of {
             leaned.entry(of.clone()).or_default().push(row.clone());
         }
@@ -315,7 +319,7 @@ const RESTORES_FRESH: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 
 
 /// One run of prune.
 struct Work<'a> {
-    store: &'a Store,
+    stores: &'a Stores,
     /// The time by the store's clock.
     theirs: Timestamp,
     /// For whose sake backups of each schedule go, as they were found.
@@ -353,7 +357,7 @@ impl Work<'_> {
         let mut restoring = self.restoring.lock().await;
         if restoring.read.elapsed() > RESTORES_FRESH {
             // What is of the store's future is not quiet.
-            *restoring = Restoring::read(self.store, self.theirs).await?;
+            *restoring = Restoring::read(&self.stores.plain, self.theirs).await?;
         }
         let begun = restoring.backups.get(name.as_str()).map(Name::to_string);
         drop(restoring);
@@ -368,23 +372,24 @@ impl Work<'_> {
         let of = row.and_then(|row| row.of.as_ref());
         let leaned = of.and_then(|of| self.leaned.get(of));
         for other in leaned.into_iter().flatten() {
-            if self.options.is_going(&other.name) || !still_stands(self.store, other).await? {
+            if self.options.is_going(&other.id.name) || !still_stands(self.stores, other).await? {
                 return Ok(Some(format!(
                     "{} of its schedule, for whose sake it was to go, went or was written anew just now; the next look decides",
-                    other.name
+                    other.id.name
                 )));
             }
         }
         Ok(None)
     }
 
-    async fn consider(&self, name: &Name, fate: Option<(Row, Fate)>) -> Result<Option<Pruned>> {
+    async fn consider(&self, id: &Id, fate: Option<(Row, Fate)>) -> Result<Option<Pruned>> {
         let Self {
-            store,
+            stores,
             theirs,
             options,
             ..
         } = *self;
+        let (store, name) = (stores.of(id.encrypted), &id.name);
         let keys = BackupKeys::new(name);
         // Looked at without a claim first: a claim beside a living run would disturb it.
         let folder = Folder::read(store, &keys, "").await?;
@@ -404,7 +409,7 @@ impl Work<'_> {
         let stale = !folder.claims.is_empty();
         let mut fate = fate.filter(|_| folder.marker.is_some());
         if let Some((row, _)) = &fate
-            && !still_stands(store, row).await?
+            && !still_stands(stores, row).await?
         {
             fate = None;
         }
@@ -487,7 +492,7 @@ impl Work<'_> {
         };
         if let Some((row, _)) = goes {
             // Read again under the claim: the marker may be another's by now.
-            if claim.found().marker.is_some() && !still_stands(store, row).await? {
+            if claim.found().marker.is_some() && !still_stands(stores, row).await? {
                 claim.withdraw().await;
                 return Ok(Some(Pruned::Kept(
                     name.clone(),
@@ -507,8 +512,9 @@ impl Work<'_> {
 }
 
 /// Whether the backup is what it was when its fate was decided, and ours with all that makes it so.
-async fn still_stands(store: &Store, row: &Row) -> Result<bool> {
-    let entry = match find(store, &row.name).await {
+async fn still_stands(stores: &Stores, row: &Row) -> Result<bool> {
+    let store = stores.of(row.id.encrypted);
+    let entry = match find_one(store, &row.id.name).await {
         Err(e) if e.kind() == Kind::Corrupt => return Ok(false),
         entry => entry?,
     };

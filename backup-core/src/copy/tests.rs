@@ -177,26 +177,48 @@ async fn the_same_place_by_another_name_is_no_second_one() {
 }
 
 #[tokio::test]
-async fn neither_is_an_encrypted_backup_copied_plain_nor_a_plain_one_where_all_are_to_be_encrypted()
-{
+async fn an_encrypted_backup_is_copied_as_it_stands_and_a_plain_one_not_where_all_are_to_be_encrypted()
+ {
     let recipient = include_str!("../../../tests/fixtures/encryption/first.pub");
     let recipients = crate::crypt::Recipients::parse([recipient]).unwrap();
-    let (source, target) = (Location::in_memory("a"), Location::in_memory("b"));
+    let source = Location::in_memory("a");
     let sealed = source.sealed(&recipients, None).unwrap();
     let keys = BackupKeys::new(&name());
+    let files = sealed.key_files.clone().unwrap();
+    sealed.store.put(&keys.key(), files.key).await.unwrap();
     let whole = marker("Completed", "");
     sealed.store.put(&keys.marker(), whole).await.unwrap();
+    let damaged = copied(&source, &Location::in_memory("b")).await;
+    let damaged = damaged.unwrap_err().to_string();
+    assert!(damaged.contains("recipients.txt is missing"), "{damaged}");
+    let names = files.recipients;
+    sealed.store.put(&keys.recipients(), names).await.unwrap();
+    let as_they_stand = |location: &Location| Location {
+        store: location.store.ciphertext(),
+        ..location.clone()
+    };
+    let wanted = all(&as_they_stand(&source)).await;
+    assert_eq!(wanted.len(), 3);
     // Whether its key is there or not.
     for source in [&source, &source.vault(), &sealed] {
-        let refused = copied(source, &target).await.unwrap_err();
-        assert!(refused.to_string().contains("is encrypted"), "{refused}");
+        let target = Location::in_memory("b");
+        copied(source, &target).await.unwrap();
+        assert_eq!(all(&as_they_stand(&target)).await, wanted);
+        assert_eq!(all(&target).await, []);
+        assert!(copied(source, &target).await.unwrap().stood);
     }
-    let mut target = target;
+    let mut target = Location::in_memory("b");
     let annotations = &mut target.spec.metadata.annotations;
     annotations.insert(crate::crypt::RECIPIENTS.to_owned(), recipient.to_owned());
     let refused = copied(&made("c").await, &target).await.unwrap_err();
     assert!(refused.to_string().contains("has recipients"), "{refused}");
     assert_eq!(all(&target).await, []);
+    // Others open it than what is made there.
+    let other = include_str!("../../../tests/fixtures/encryption/second.pub");
+    let annotations = &mut target.spec.metadata.annotations;
+    annotations.insert(crate::crypt::RECIPIENTS.to_owned(), other.to_owned());
+    let warned = copied(&source, &target).await.unwrap().warnings;
+    assert!(warned[0].contains("rekey"), "{warned:?}");
 }
 
 #[tokio::test]

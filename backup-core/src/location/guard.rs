@@ -1,9 +1,12 @@
-//! Which cluster may create, prune and delete in a location: `.kubectl-backup.json`. Restores and listings are never guarded.
+//! Which cluster may create, prune and delete in a location, and whether only encrypted backups may be made there: `.kubectl-backup.json`. Restores and listings
+//! are never guarded. It names no recipient: who may write to the bucket could put his own there.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Location;
 use super::store::Created;
+use crate::crypt::Encrypt;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::GUARD;
 
@@ -27,6 +30,36 @@ pub enum Guard {
 struct File {
     /// The uid of kube-system.
     cluster: String,
+    /// Whether plain backups are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    encrypted: bool,
+}
+
+/// What is going to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// A plain backup, or one of which the Secrets alone are encrypted.
+    Plain,
+    /// An encrypted one, in a location where others may be plain.
+    Encrypted,
+    /// An encrypted one, in a location whose own recipients say that all have to be.
+    EncryptedAsAll,
+}
+
+impl Coming {
+    /// What a location makes of its backups.
+    ///
+    /// # Errors
+    /// Recipients that can not be used.
+    pub fn of(location: &Location) -> Result<Self> {
+        Ok(match location.store.is_vault() {
+            false => Self::Plain,
+            true if Encrypt::of_location(&location.spec)? == Some(Encrypt::All) => {
+                Self::EncryptedAsAll
+            }
+            true => Self::Encrypted,
+        })
+    }
 }
 
 /// Reads the guard and compares it; `cluster` is the uid of kube-system.
@@ -37,17 +70,20 @@ pub async fn read(location: &Location, cluster: Option<&str>) -> Result<Guard> {
     if location.shared_with_velero {
         return Ok(Guard::Open);
     }
-    let Some(owner) = owner(location).await? else {
-        return Ok(Guard::Open);
-    };
-    Ok(match cluster {
-        None => Guard::Unknown,
-        Some(cluster) if cluster == owner => Guard::Ours,
-        Some(_) => Guard::Other(owner),
-    })
+    let file = file(location).await?;
+    Ok(whose(file.as_ref(), cluster))
 }
 
-async fn owner(location: &Location) -> Result<Option<String>> {
+fn whose(file: Option<&File>, cluster: Option<&str>) -> Guard {
+    match (file, cluster) {
+        (None, _) => Guard::Open,
+        (Some(_), None) => Guard::Unknown,
+        (Some(file), Some(cluster)) if cluster == file.cluster => Guard::Ours,
+        (Some(file), Some(_)) => Guard::Other(file.cluster.clone()),
+    }
+}
+
+async fn file(location: &Location) -> Result<Option<File>> {
     let broken = || {
         Error::corrupt(format!(
             "{GUARD} in {} can not be read",
@@ -68,37 +104,89 @@ async fn owner(location: &Location) -> Result<Option<String>> {
     if file.cluster.is_empty() || file.cluster.len() > 128 || !file.cluster.bytes().all(plain) {
         return Err(broken());
     }
-    Ok(Some(file.cluster))
+    Ok(Some(file))
 }
 
 /// Before a backup of this cluster is written: writes the guard where the location is nobody's, and tells whose it is where it is another's. Who is not
-/// known (nothing for `cluster`) is let in.
+/// known (nothing for `cluster`) is let in; a plain backup is not, where only encrypted ones are to be.
 ///
 /// # Errors
-/// The store's; `Corrupt`, when the guard can not be read.
-pub async fn enter(location: &Location, cluster: Option<&str>) -> Result<Option<String>> {
-    match (read(location, cluster).await?, cluster) {
+/// The store's; `Corrupt`, when the guard can not be read; `Forbidden`, where a plain backup would come.
+pub async fn enter(
+    location: &Location,
+    cluster: Option<&str>,
+    coming: Coming,
+) -> Result<Option<String>> {
+    if location.shared_with_velero {
+        return Ok(None);
+    }
+    let file = file(location).await?;
+    if coming == Coming::Plain && file.as_ref().is_some_and(|file| file.encrypted) {
+        return Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "location {} takes encrypted backups alone: its {GUARD} says so",
+                quoted(&location.name)
+            ),
+        )
+        .hint(format!(
+            "name the location that has its recipients, or give --recipient; `kubectl backup location adopt {} --plain` lets plain ones in",
+            quoted(&location.name)
+        )));
+    }
+    let wants_mark = coming == Coming::EncryptedAsAll;
+    match (whose(file.as_ref(), cluster), cluster) {
         (Guard::Other(other), _) => return Ok(Some(other)),
-        (Guard::Open, Some(cluster)) => write(location, cluster, false).await?,
+        (Guard::Open, Some(cluster)) => write(location, cluster, wants_mark).await?,
+        (Guard::Ours, Some(cluster)) if wants_mark && file.is_some_and(|file| !file.encrypted) => {
+            put(location, cluster, true).await?;
+        }
         (Guard::Open | Guard::Ours | Guard::Unknown, _) => {}
     }
     Ok(None)
 }
 
-/// Writes the guard for this cluster, where the location is nobody's.
+fn bytes(cluster: &str, encrypted: bool) -> Result<Bytes> {
+    let file = File {
+        cluster: cluster.to_owned(),
+        encrypted,
+    };
+    let bytes = serde_json::to_vec(&file);
+    bytes.map(Bytes::from).map_err(|e| {
+        let why = format!("{GUARD} can not be written as JSON");
+        Error::other(why).because(e)
+    })
+}
+
+async fn put(location: &Location, cluster: &str, encrypted: bool) -> Result<()> {
+    let bytes = bytes(cluster, encrypted)?;
+    location.store.put(GUARD, bytes).await
+}
+
+/// Hands the location over to this cluster, whosever it was. `plain` lets plain backups in where only encrypted ones were.
 ///
 /// # Errors
-/// The store's, and `AlreadyExists` naming `location adopt` where it is another's and `adopt` is false.
-pub async fn write(location: &Location, cluster: &str, adopt: bool) -> Result<()> {
+/// The store's.
+pub async fn adopt(location: &Location, cluster: &str, plain: bool) -> Result<()> {
     if location.shared_with_velero {
         return Ok(());
     }
-    let file = File {
-        cluster: cluster.to_owned(),
+    // One that can not be read is written anew, as plain as one that is not there: the location's own recipients bind who has them.
+    let encrypted = match file(location).await {
+        Ok(file) => file.is_some_and(|file| file.encrypted),
+        Err(e) if e.kind() == Kind::Corrupt => false,
+        Err(e) => return Err(e),
     };
-    let bytes = serde_json::to_vec(&file).expect("a guard is always JSON");
-    if adopt {
-        return location.store.put(GUARD, bytes.into()).await;
+    put(location, cluster, encrypted && !plain).await
+}
+
+/// Writes the guard for this cluster, where the location is nobody's; `encrypted` says that plain backups are to be refused from now on.
+///
+/// # Errors
+/// The store's, and `AlreadyExists` naming `location adopt` where it is another's.
+pub async fn write(location: &Location, cluster: &str, encrypted: bool) -> Result<()> {
+    if location.shared_with_velero {
+        return Ok(());
     }
     let other = |owner: String| {
         Error::new(
@@ -113,19 +201,18 @@ pub async fn write(location: &Location, cluster: &str, adopt: bool) -> Result<()
             location.name
         ))
     };
-    match owner(location).await? {
-        Some(owner) if owner == cluster => return Ok(()),
-        Some(owner) => return Err(other(owner)),
-        None => {}
+    if file(location).await?.is_none() {
+        // A store that does not know the condition gets a plain PUT; of two first writers, the reading below makes one of them stop.
+        let bytes = bytes(cluster, encrypted)?;
+        match location.store.create(GUARD, bytes.clone()).await {
+            Ok(Created::Yes | Created::Exists) => {}
+            Err(e) if e.kind() == Kind::Other => location.store.put(GUARD, bytes).await?,
+            Err(e) => return Err(e),
+        }
     }
-    // A store that does not know the condition gets a plain PUT; of two first writers, the reading below makes one of them stop.
-    match location.store.create(GUARD, bytes.clone().into()).await {
-        Ok(Created::Yes | Created::Exists) => {}
-        Err(e) if e.kind() == Kind::Other => location.store.put(GUARD, bytes.into()).await?,
-        Err(e) => return Err(e),
-    }
-    match owner(location).await? {
-        Some(owner) if owner != cluster => Err(other(owner)),
+    match file(location).await? {
+        Some(file) if file.cluster != cluster => Err(other(file.cluster)),
+        Some(file) if encrypted && !file.encrypted => put(location, cluster, true).await,
         _ => Ok(()),
     }
 }
@@ -149,8 +236,29 @@ mod tests {
         let error = write(&location, "b", false).await.unwrap_err();
         assert_eq!(error.kind(), Kind::AlreadyExists);
         assert!(error.hint_text().unwrap().contains("location adopt x"));
-        write(&location, "b", true).await.unwrap();
+        adopt(&location, "b", false).await.unwrap();
         assert_eq!(read(&location, Some("b")).await.unwrap(), Guard::Ours);
+    }
+
+    #[tokio::test]
+    async fn where_all_is_encrypted_nothing_plain_is_let_in_until_that_is_chosen() {
+        let location = Location::in_memory("x");
+        let enter = async |coming| enter(&location, Some("a"), coming).await;
+        // One that is encrypted by its maker's choice binds nobody else.
+        for coming in [Coming::Plain, Coming::Encrypted, Coming::Plain] {
+            assert_eq!(enter(coming).await.unwrap(), None);
+        }
+        assert_eq!(enter(Coming::EncryptedAsAll).await.unwrap(), None);
+        for _ in 0..2 {
+            let refused = enter(Coming::Plain).await.unwrap_err();
+            assert_eq!(refused.kind(), Kind::Forbidden);
+            assert!(refused.hint_text().unwrap().contains("--plain"));
+            enter(Coming::Encrypted).await.unwrap();
+            // Another cluster does not open the door by its name alone.
+            adopt(&location, "a", false).await.unwrap();
+        }
+        adopt(&location, "a", true).await.unwrap();
+        assert_eq!(enter(Coming::Plain).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -161,6 +161,17 @@ impl Store {
         }
     }
 
+    /// The location's encrypted backups with every file as it stands, to be copied: the marker is the whole manifest.
+    pub(crate) fn ciphertext(&self) -> Self {
+        let outside = self.outside().backend;
+        let vault = Vault::as_it_stands(outside.clone(), self.prefix.clone());
+        Self {
+            backend: Arc::new(vault),
+            outside: Some(outside),
+            ..self.clone()
+        }
+    }
+
     /// Whether it shows the location's encrypted backups.
     pub fn is_vault(&self) -> bool {
         self.outside.is_some()

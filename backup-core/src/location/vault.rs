@@ -1,7 +1,7 @@
 //! Encrypted backups of a location, or the encrypted Secrets of one, seen as if they were plain: a [`Backend`] over another one, so that what writes, reads, claims and removes backups is one
 //! code for both. Keys below `backups/` lead into the vault, where files are sealed for the backup's key; claims, `key.age` and `recipients.txt` stand there
 //! as they are; every other key is the location's own. Sizes are those of what was sealed, but for the marker's. Without a key the marker shows its part in
-//! the clear, files can be listed and removed, and nothing else.
+//! the clear, files can be listed and removed, and nothing else. To copy them as they are they are shown sealed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,7 +29,7 @@ use crate::layout::{BACKUPS, BackupKeys, Sealed, VAULT};
 pub const ENCRYPTION: &str = "kubectl-backup/encryption";
 
 /// A marker of 4 MiB, sealed and armored, and its part in the clear.
-const LARGEST_MANIFEST: u64 = 12 << 20;
+pub(crate) const LARGEST_MANIFEST: u64 = 12 << 20;
 
 /// Keys of files that are remembered: of one backup there are no more.
 const REMEMBERED: usize = 64;
@@ -70,6 +70,8 @@ fn in_the_clear(marker: &Backup) -> Backup {
         &[
             CLUSTER_UID,
             EXPIRES,
+            // The attempt that made it: a controller knows by it that it is its own.
+            "kubectl-backup/run",
             "velero.io/source-cluster-k8s-gitversion",
             "velero.io/source-cluster-k8s-major-version",
             "velero.io/source-cluster-k8s-minor-version",
@@ -144,6 +146,8 @@ pub(super) struct Vault {
     prefix: Arc<str>,
     scheme: Scheme,
     key: Option<BackupKey>,
+    /// Whether every file is what stands there: nothing is sealed and nothing opened.
+    as_it_stands: bool,
     /// Keys of files, by where they stand.
     openings: Mutex<BTreeMap<String, Arc<Opening>>>,
 }
@@ -160,19 +164,32 @@ impl Vault {
             prefix,
             scheme,
             key,
+            as_it_stands: false,
             openings: Mutex::default(),
+        }
+    }
+
+    /// The same with every file as it stands.
+    pub(super) fn as_it_stands(inner: Arc<dyn Backend>, prefix: Arc<str>) -> Self {
+        Self {
+            as_it_stands: true,
+            ..Self::new(inner, prefix, Scheme::Backups, None)
         }
     }
 
     /// Where a whole key leads: into the vault, or nothing where it is the location's own.
     fn place(&self, key: &str) -> Option<Sealed> {
         let key = key.strip_prefix(&*self.prefix)?;
-        match self.scheme {
+        let sealed = match self.scheme {
             Scheme::Backups => key.starts_with(BACKUPS).then(|| Sealed::of(key)),
             Scheme::Secrets => {
                 BackupKeys::is_sealed_secrets(key).then(|| Sealed::Encrypted(key.to_owned()))
             }
-        }
+        }?;
+        Some(match self.as_it_stands {
+            true => Sealed::Clear(sealed.key().to_owned()),
+            false => sealed,
+        })
     }
 
     /// The whole key at which it stands.
@@ -439,10 +456,13 @@ impl Backend for Vault {
         }
         let after = after.map(|key| self.stands(key));
         let prefix = Arc::clone(&self.prefix);
+        let as_it_stands = self.as_it_stands;
         let seen = move |mut entry: Entry| {
             let (key, sealed) = Sealed::back(entry.key.strip_prefix(&*prefix)?)?;
             entry.key = format!("{prefix}{key}");
-            if let Sealed::Encrypted(_) = sealed {
+            if let Sealed::Encrypted(_) = sealed
+                && !as_it_stands
+            {
                 entry.size = plain_size(entry.size).map_or(0, |(_, size)| size);
             }
             Some(entry)

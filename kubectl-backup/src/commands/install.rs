@@ -11,7 +11,7 @@ use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::context::Context;
+use crate::context::{Context, variable};
 use crate::flags::{ControllerFlags, ControllerNamespace, DryRun};
 use crate::install::place::{self, Place};
 use crate::install::{self, CONTROLLER, NAME, Piece, Wanted, is_ours};
@@ -145,7 +145,6 @@ async fn chosen(context: &Context, namespace: &str) -> Result<Option<Place>> {
     let Some(asked) = context.asked_location() else {
         return Ok(None);
     };
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let location = match context.choose(Some(asked)).await? {
         Choice::One(location) => *location,
         Choice::Object(location) if location.kind == kkp::KIND => {

@@ -272,12 +272,6 @@ fn validate(object: &Value, asked: &Asked, places: &[Place], now: Timestamp) -> 
                 place.name
             ));
         }
-        if place.has_recipients {
-            wrong.push(format!(
-                "backup can't be created because backup storage location {} has recipients, and controllers do not encrypt yet: use kubectl backup create",
-                place.name
-            ));
-        }
         let waits = || {
             let age = age(object, now);
             annotation(object, SLOT).is_some() && age.is_some_and(|age| age < PATIENCE)
@@ -406,7 +400,6 @@ mod tests {
             name: name.to_owned(),
             is_default,
             is_read_only,
-            has_recipients: false,
             is_available,
         }
     }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::backups::label_value;
 use super::desk::{Desk, Work};
 use super::objects::{Written, annotation, bounded, label, name, phase, time, uid};
-use super::{locations, sync};
+use super::{locations, sealed, sync};
 
 /// A request that was refused is kept so long, as Velero does.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -243,9 +243,9 @@ async fn delete(
         location => location?,
     };
     let title = Name::foreign(title).map_err(|e| refused(e.sentence()))?;
-    let marker = match catalog::find(&location.store, &title).await {
+    let (location, marker) = match sealed::find(location, &backup, &title).await {
         Err(e) if e.kind() == Kind::Corrupt && !begun => return Err(refused(e.sentence())),
-        marker => marker?,
+        found => found?,
     };
     match &marker {
         Some(entry) if !sync::is_same(&backup, &entry.backup) => {
@@ -308,11 +308,14 @@ async fn rest(desk: &Desk, request: &Value, uid: &str) -> Result<(), Not> {
             "its Backup was removed before its files: a backup of the name stands in location {place}"
         )));
     }
-    match catalog::delete_again(&location.store, &title, &desk.host, &owner(uid)).await {
-        // What lies there by now is another's.
-        Err(e) if e.kind() == Kind::NotFound => Ok(()),
-        deleted => Ok(deleted?),
+    for store in [&location.store, &location.vault().store] {
+        match catalog::delete_again(store, &title, &desk.host, &owner(uid)).await {
+            // What lies there by now is another's.
+            Err(e) if e.kind() == Kind::NotFound => {}
+            deleted => deleted?,
+        }
     }
+    Ok(())
 }
 
 /// What the claims of a Backup's deletion bear.
@@ -338,7 +341,9 @@ async fn resume(desk: Arc<Desk>, backup: Arc<Value>, stopped: watch::Receiver<bo
         Err(Not::Refused(why)) => return Err(Error::other(why)),
         Err(Not::Failed(e)) => return Err(e),
     };
-    match catalog::find(&location.store, &Name::foreign(name(&backup))?).await? {
+    let title = Name::foreign(name(&backup))?;
+    let (location, entry) = sealed::find(location, &backup, &title).await?;
+    match entry {
         Some(entry) if sync::is_same(&backup, &entry.backup) => {
             let patch = json!({"status": {"phase": entry.backup.status.phase}});
             desk.backups.decide(&backup, patch).await.map(drop)
@@ -413,6 +418,8 @@ async fn usable(desk: &Desk, place: &str) -> Result<Location, Not> {
 /// Whether the bucket holds nothing that speaks against it.
 async fn may_go(desk: &Desk, location: &Location, title: &Name) -> Result<(), Not> {
     let leaks = match catalog::leaks(&location.store, title).await {
+        // An encrypted one is ours: nothing of it is elsewhere.
+        _ if location.store.is_vault() => Vec::new(),
         Err(e) if e.kind() == Kind::Corrupt => vec![e.sentence()],
         leaks => leaks?,
     };

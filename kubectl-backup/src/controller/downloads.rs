@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::desk::Desk;
 use super::locations;
 use super::objects::{bounded, name, time};
-use super::requests;
+use super::{requests, sealed};
 
 /// How long an address works.
 const LASTS: Duration = Duration::from_secs(600);
@@ -70,6 +70,11 @@ async fn sign(desk: &Desk, object: &Value) -> Result<String> {
     };
     let absent = || Error::not_found(format!("backup {backup} is not there"));
     let found = desk.backups.get(backup.as_str()).ok_or_else(absent)?;
+    if of_backup && sealed::is_encrypted(&found) {
+        return Err(Error::invalid(format!(
+            "backup {backup} is encrypted: what an address gives could not be read"
+        )));
+    }
     let location = found["spec"]["storageLocation"]
         .as_str()
         .unwrap_or_default();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backup_cli::locations::replicate_to;
 use backup_core::api::{BackupStorageLocation, GoDuration};
-use backup_core::crypt::RECIPIENTS;
+use backup_core::crypt::{ENCRYPT, RECIPIENTS};
 use backup_core::error::{Error, Kind, Result};
 use backup_core::layout::TOP_FOLDERS;
 use backup_core::location::{Location, check, leads_elsewhere, object};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::desk::{Desk, Work};
-use super::objects::{annotation, bounded, decode, name, time, uid};
+use super::objects::{bounded, decode, name, time, uid};
 
 /// What is known of a location's last check by this process.
 #[derive(Clone, Debug)]
@@ -30,8 +30,6 @@ pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) is_default: bool,
     pub(crate) is_read_only: bool,
-    /// Whether its backups are to be encrypted, which is not done here.
-    pub(crate) has_recipients: bool,
     /// Nothing while it was not checked.
     pub(crate) is_available: Option<bool>,
 }
@@ -43,7 +41,6 @@ pub(crate) fn places(desk: &Desk) -> Vec<Place> {
         name: name(object).to_owned(),
         is_default: object["spec"]["default"] == true,
         is_read_only: object["spec"]["accessMode"] == "ReadOnly",
-        has_recipients: annotation(object, RECIPIENTS).is_some(),
         // What another process wrote may be long over.
         is_available: checked
             .get(uid(object))
@@ -239,7 +236,7 @@ pub(crate) async fn open(desk: &Desk, mut location: BackupStorageLocation) -> Re
     refuse_this_machine(&location)?;
     // But for the keys that have to have signed what is read, and for whom all has to be encrypted: nothing plain is written there.
     let annotations = &mut location.metadata.annotations;
-    annotations.retain(|key, _| key == VERIFY_KEYS || key == RECIPIENTS);
+    annotations.retain(|key, _| [VERIFY_KEYS, RECIPIENTS, ENCRYPT].contains(&key.as_str()));
     let namespace = &desk.settings.namespace;
     let credentials = object::credentials(&desk.cluster, namespace, &mut location, false).await?;
     // What the controller's own keys are for is not known to a store that an object names.

@@ -18,6 +18,7 @@ use super::desk::{Desk, Work};
 use super::locations::{self, Place};
 use super::objects::{annotation, bounded, decode, label, name, phase, time, uid};
 use super::schedules::SCHEDULE;
+use super::sealed;
 
 /// The annotation that counts how often a restore was begun.
 const ATTEMPTS: &str = "kubectl-backup/attempts";
@@ -174,15 +175,8 @@ fn judge(
         (backup, _) => {
             let found = backups.iter().find(|object| name(object) == backup);
             if found.is_none() {
-                let sealed = places.iter().any(|place| place.has_recipients);
-                let hint = match sealed {
-                    true => {
-                        "; an encrypted one is brought back by `kubectl backup restore create` alone, for a controller has no identity"
-                    }
-                    false => "",
-                };
                 wrong.push(format!(
-                    "error retrieving backup: backup {backup:?} not found{hint}"
+                    "error retrieving backup: backup {backup:?} not found"
                 ));
             }
             found
@@ -199,6 +193,15 @@ fn judge(
             } else {
                 phase(backup)
             }
+        ));
+    }
+    if let Some(backup) = backup
+        && sealed::is_encrypted(backup)
+    {
+        wrong.push(format!(
+            "backup {:?} is encrypted, and a controller has no identity to open it with: `kubectl backup restore create --from-backup {} --identity FILE` brings it back",
+            name(backup),
+            name(backup)
         ));
     }
     let options = bringing::options(&restore, "backup", Rewriting::default(), now);
@@ -311,7 +314,6 @@ mod tests {
             name: "main".to_owned(),
             is_default: true,
             is_read_only: true,
-            has_recipients: false,
             is_available,
         }]
     }

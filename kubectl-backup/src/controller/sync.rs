@@ -115,7 +115,10 @@ async fn round(
     thaw(desk, &location, object, known).await?;
     // Before the listing: what ends while it is made is not judged by it.
     let before: Vec<Arc<Value>> = of_location(desk, &place);
-    let folders: BTreeSet<String> = location.store.folders(BACKUPS).await?.into_iter().collect();
+    let mut folders: BTreeSet<String> = BTreeSet::new();
+    for store in [&location.store, &location.vault().store] {
+        folders.extend(store.folders(BACKUPS).await?);
+    }
     known.passed.retain(|folder, _| folders.contains(folder));
 
     make(desk, &location, object, &folders, known, stopped).await?;
@@ -406,7 +409,11 @@ async fn remove(
             continue;
         };
         let marker = BackupKeys::new(&folder).marker();
-        match location.store.head(&marker).await {
+        let seen = match location.store.head(&marker).await {
+            Err(e) if e.kind() == Kind::NotFound => location.vault().store.head(&marker).await,
+            seen => seen,
+        };
+        match seen {
             Ok(_) => {}
             Err(e) if e.kind() == Kind::NotFound => {
                 desk.backups.delete(object).await?;

@@ -9,7 +9,7 @@ use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs, REPLICATE_TO, SIGNING_KEY_FILE};
 use backup_core::Error;
 use backup_core::api::{BackupStorageLocation, SecretKey};
-use backup_core::crypt::RECIPIENTS;
+use backup_core::crypt::{Encrypt, RECIPIENTS, Recipients};
 use backup_core::location::{Credentials, credentials_file, leads_elsewhere};
 use backup_core::signature::VERIFY_KEYS;
 use base64::Engine as _;
@@ -61,10 +61,6 @@ pub(crate) fn of(
     let annotations = &location.metadata.annotations;
     for (key, why) in [
         (
-            RECIPIENTS,
-            "its backups are encrypted, which a controller can not do yet",
-        ),
-        (
             VERIFY_KEYS,
             "its backups have to be signed, and the controller has no key to sign with",
         ),
@@ -86,6 +82,25 @@ pub(crate) fn of(
                 "give the controller a location, or a prefix, of its own",
             ));
         }
+    }
+    let recipients = Recipients::of_location(&location).map_err(CommandError::usage)?;
+    if Encrypt::of_location(&location).map_err(CommandError::usage)? == Some(Encrypt::Secrets) {
+        return Err(refused(
+            &format!(
+                "location {:?} is not for a controller: of its backups the Secrets alone are encrypted, which a controller does not do yet",
+                location.metadata.name
+            ),
+            "have all of them encrypted, or give the controller a location of its own",
+        ));
+    }
+    if recipients.is_passphrase() {
+        return Err(refused(
+            &format!(
+                "location {:?} is not for a controller: its backups are encrypted with a passphrase, and the controller has none",
+                location.metadata.name
+            ),
+            "give the location public keys as recipients, or the controller one of its own",
+        ));
     }
     let name = match location.metadata.name.as_str() {
         url if url.contains("://") => "default".to_owned(),
@@ -131,12 +146,16 @@ pub(crate) fn of(
             }),
         ));
     }
+    let mut object = json!({
+        "apiVersion": "velero.io/v1", "kind": "BackupStorageLocation",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": spec,
+    });
+    if !recipients.is_empty() {
+        object["metadata"]["annotations"] = json!({RECIPIENTS: recipients.to_lines()});
+    }
     pieces.push(Piece::new(
         format!("/apis/velero.io/v1/namespaces/{namespace}/backupstoragelocations"),
-        json!({
-            "apiVersion": "velero.io/v1", "kind": "BackupStorageLocation",
-            "metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": spec,
-        }),
+        object,
     ));
     Ok(Place {
         pieces,
@@ -353,14 +372,31 @@ mod tests {
     }
 
     #[test]
-    fn a_location_whose_backups_are_encrypted_is_not_for_a_controller() {
-        let mut sealed = location("s3://b/p");
-        sealed.metadata.name = "sealed".to_owned();
-        let annotations = &mut sealed.metadata.annotations;
-        annotations.insert(RECIPIENTS.to_owned(), "age1".to_owned());
+    fn recipients_go_along_and_what_a_controller_lacks_is_refused() {
+        let key = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+        let variables = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "S")];
         let given = LocationArgs::default();
-        let refused = of(sealed, &given, None, &environment(&[]), "ns").unwrap_err();
-        assert!(refused.error().sentence().contains("encrypted"));
+        let with = |annotation: &str, value: &str| {
+            let mut sealed = location("s3://b/p");
+            sealed.metadata.name = "sealed".to_owned();
+            let annotations = &mut sealed.metadata.annotations;
+            annotations.insert(annotation.to_owned(), value.to_owned());
+            of(sealed, &given, None, &environment(&variables), "ns")
+        };
+        let place = with(RECIPIENTS, key).unwrap();
+        let annotations = &place.pieces[1].object["metadata"]["annotations"];
+        assert_eq!(annotations[RECIPIENTS], key);
+        for (annotation, value, says) in [
+            (RECIPIENTS, "passphrase", "passphrase"),
+            (RECIPIENTS, "age1", "recipient"),
+            (VERIFY_KEYS, "x", "signed"),
+            (SIGNING_KEY_FILE, "/x", "signed"),
+            (REPLICATE_TO, "offsite", "copied"),
+        ] {
+            let refused = with(annotation, value).unwrap_err();
+            assert_eq!(refused.exit(), Exit::Usage, "{annotation}");
+            assert!(refused.error().sentence().contains(says), "{annotation}");
+        }
     }
 
     #[test]

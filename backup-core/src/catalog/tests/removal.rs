@@ -423,19 +423,27 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
     }
     // The newest ones are lost, and those that are whole are expired.
     let later = now + SignedDuration::from_hours(24 * 2);
-    let rows = crate::catalog::prune::rows(store, &[name("n2"), name("n4"), name("n1")])
+    let id = |text: &str| keep::Id {
+        encrypted: false,
+        name: name(text),
+    };
+    let stores = crate::catalog::prune::Stores {
+        plain: store.clone(),
+        vault: store.vault(None),
+    };
+    let rows = crate::catalog::prune::rows(&stores, &[id("n2"), id("n4"), id("n1")])
         .await
         .unwrap();
-    let (fates, _) = crate::catalog::prune::fates(store, &rows, Keep::Unexpired, None, later)
+    let (fates, _) = crate::catalog::prune::fates(&stores, &rows, Keep::Unexpired, None, later)
         .await
         .unwrap();
-    assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Expired));
-    assert_eq!(fates.get(&name("n2")), None);
+    assert_eq!(fates.get(&id("n4")), Some(&keep::Fate::Expired));
+    assert_eq!(fates.get(&id("n2")), None);
     store.delete(&keys("n2").archive()).await.unwrap();
-    let (fates, _) = crate::catalog::prune::fates(store, &rows, Keep::Unexpired, None, later)
+    let (fates, _) = crate::catalog::prune::fates(&stores, &rows, Keep::Unexpired, None, later)
         .await
         .unwrap();
-    assert_eq!(fates.get(&name("n4")), Some(&keep::Fate::Last));
+    assert_eq!(fates.get(&id("n4")), Some(&keep::Fate::Last));
 }
 
 #[tokio::test]

@@ -45,6 +45,9 @@ async fn one(context: &Context, location: &Location, name: &Name, target: &str) 
     let target = context.other_location(target, None, None).await?;
     // A backup of ours says itself whose it is, where that is known.
     let done = copy::copy_to(context, location, &target, name, None, false).await?;
+    for warning in &done.warnings {
+        context.ui.warn(warning);
+    }
     context.ui.note(&format!(
         "copied to location {} ({}, {})",
         target.name,

@@ -84,7 +84,7 @@ fn remembered(context: &Context) -> Option<String> {
     }
     if has(RECIPIENTS) {
         return Some(format!(
-            "location {name:?} has its backups encrypted, which a controller can not do yet"
+            "location {name:?} has its backups encrypted for whom it is remembered here, and a controller goes by its own location"
         ));
     }
     has(REPLICATE_TO).then(|| {

@@ -15,7 +15,7 @@ Examples:
 
 /// Hand a location over to this cluster
 ///
-/// From then on this cluster may create, prune and delete backups there, and the one before may not. Restores are never refused.
+/// From then on this cluster may create, prune and delete backups there, and the one before may not. Restores are never refused. Where only encrypted backups were made, that stays so without --plain.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AdoptArgs {
@@ -24,6 +24,9 @@ pub(crate) struct AdoptArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Let plain backups in where only encrypted ones were made
+    #[arg(long)]
+    plain: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -53,7 +56,7 @@ pub(crate) async fn run(context: &Context, args: AdoptArgs) -> Result<Exit> {
         );
         context.ui.confirm(args.yes, &question)?;
     }
-    guard::write(&location, uid, true).await?;
+    guard::adopt(&location, uid, args.plain).await?;
     let name = format!("backupstoragelocation/{}", location.name);
     match args.output.output {
         format @ (Format::Json | Format::Yaml) => {

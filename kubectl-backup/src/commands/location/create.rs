@@ -14,12 +14,12 @@ use clap::{Args, ValueEnum};
 use super::ChangeArgs;
 use super::copies::CopiesArgs;
 use super::signing::SigningArgs;
-use crate::context::Context;
+use crate::context::{Context, variable};
 use crate::encryption::{EncryptArgs, RecipientArgs};
 use crate::flags;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations::{
-    self, CREDENTIALS_FILE, EXTERNAL_ID, REPLICATE_TO, ROLE_ARN, SIGNING_KEY_FILE,
+    self, CREDENTIALS_FILE, EXTERNAL_ID, ROLE_ARN, SIGNING_KEY_FILE, same,
 };
 use backup_cli::output::{self, Format};
 
@@ -86,6 +86,9 @@ pub(crate) struct CreateArgs {
     recipients: RecipientArgs,
     #[command(flatten)]
     encrypt: EncryptArgs,
+    /// Make less than encrypted backups there though another location of the same place has them encrypted
+    #[arg(long)]
+    plain: bool,
     /// Whether anything may be written
     #[arg(
         long,
@@ -186,6 +189,9 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
             .hint("choose another name, or change it with `location set`")
             .into());
         }
+        if !args.plain {
+            refuse_plain_in_sealed(&location, all)?;
+        }
         // Nothing is kept that could not be opened.
         context.open(&location)?;
         if args.default {
@@ -283,25 +289,49 @@ pub(super) fn remember(
     Ok(())
 }
 
+/// A second name of a place is no way to plain backups beside encrypted ones, unless that is chosen.
+fn refuse_plain_in_sealed(
+    location: &BackupStorageLocation,
+    all: &[BackupStorageLocation],
+) -> Result<()> {
+    let much = |location: &BackupStorageLocation| {
+        // One that can not be understood binds as all does.
+        match Encrypt::of_location(location) {
+            Ok(None) => 0,
+            Ok(Some(Encrypt::Secrets)) => 1,
+            Ok(Some(Encrypt::All)) | Err(_) => 2,
+        }
+    };
+    let is_sealed = |other: &&BackupStorageLocation| {
+        much(other) > much(location) && same::is_within(location, other, &variable)
+    };
+    let Some(other) = all.iter().find(is_sealed) else {
+        return Ok(());
+    };
+    Err(refused(
+        &format!(
+            "{} is the place of location {:?}, whose backups are encrypted, and less would be here",
+            locations::place(location),
+            other.metadata.name
+        ),
+        "give --recipient or --recipients-file, and no --encrypt secrets where it has none; --plain makes such backups there all the same",
+    ))
+}
+
 /// What is not built for encrypted backups is refused where it is asked for, not when a backup is made.
 pub(super) fn refuse_beside_recipients(location: &BackupStorageLocation) -> Result<()> {
     let annotations = &location.metadata.annotations;
     if Encrypt::of_location(location)? != Some(Encrypt::All) {
         return Ok(());
     }
-    for (key, what) in [
-        (SIGNING_KEY_FILE, "signed"),
-        (VERIFY_KEYS, "signed"),
-        (REPLICATE_TO, "copied"),
-    ] {
-        if annotations.contains_key(key) {
-            return Err(refused(
-                &format!(
-                    "the location has recipients, and encrypted backups can not be {what} yet"
-                ),
-                "use a location of its own, with another prefix, for encrypted backups; or --encrypt secrets, where Secrets alone are to be encrypted",
-            ));
-        }
+    if [SIGNING_KEY_FILE, VERIFY_KEYS]
+        .iter()
+        .any(|key| annotations.contains_key(*key))
+    {
+        return Err(refused(
+            "the location has recipients, and encrypted backups can not be signed yet",
+            "use a location of its own, with another prefix, for encrypted backups; or --encrypt secrets, where Secrets alone are to be encrypted",
+        ));
     }
     Ok(())
 }

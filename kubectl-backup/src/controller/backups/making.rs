@@ -6,6 +6,7 @@ use std::time::Duration;
 use backup_core::api::{Backup, GoDuration};
 use backup_core::backup::{self, BackupOptions, Policies};
 use backup_core::catalog;
+use backup_core::crypt::Recipients;
 use backup_core::error::{Error, Kind, Result};
 use backup_core::name::Name;
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +17,7 @@ use crate::controller::desk::Desk;
 use crate::controller::locations;
 use crate::controller::metrics::ARCHIVE_BYTES;
 use crate::controller::objects::{Written, bounded, decode, label, name, time};
+use crate::controller::sealed::{self, ENCRYPTION};
 use crate::controller::telling::{Count, Telling, end};
 
 /// So long it is tried to see how a backup ended whose controller is gone.
@@ -47,11 +49,17 @@ pub(super) async fn make(
         }
         Err(e) => return Err(e),
     }
-    if let Err(e) = asked.validate() {
-        return refuse(desk, object, vec![e.sentence()]).await;
-    }
+    let fits = asked.validate().and_then(|()| {
+        let place = locations::named(&desk, &location)?;
+        sealed::may_be_made(&place)?;
+        Recipients::of_location(&place)
+    });
+    let recipients = match fits {
+        Ok(recipients) => recipients,
+        Err(e) => return refuse(desk, object, vec![e.sentence()]).await,
+    };
     // Before anything is written to the bucket: what lies there is always named by an object.
-    let patch = begun(&wanted, &asked, &location);
+    let patch = begun(&wanted, &asked, &location, !recipients.is_empty());
     if desk.backups.decide(&object, patch).await? == Written::Changed {
         return Ok(());
     }
@@ -67,7 +75,8 @@ pub(super) async fn make(
         &count,
         "itemsBackedUp",
     );
-    let made = match locations::open_named(&desk, &location).await {
+    let opened = locations::open_named(&desk, &location).await;
+    let made = match opened.and_then(sealed::seal) {
         Ok(location) => {
             let cluster = desk.cluster.clone().patient(ABSENCE);
             backup::create(&cluster, &location, &asked, stopped, &*count).await
@@ -129,7 +138,7 @@ fn fill(wanted: &mut Backup) {
 }
 
 /// What is written when it begins.
-fn begun(wanted: &Backup, asked: &BackupOptions, location: &str) -> Value {
+fn begun(wanted: &Backup, asked: &BackupOptions, location: &str, encrypted: bool) -> Value {
     let mut spec = json!({"storageLocation": location, "ttl": wanted.spec.ttl});
     for (key, _) in FILLED {
         spec[key] = wanted.spec.rest[key].clone();
@@ -137,7 +146,8 @@ fn begun(wanted: &Backup, asked: &BackupOptions, location: &str) -> Value {
     json!({
         "metadata": {
             "labels": {LOCATION: label_value(location)},
-            "annotations": {RUN: asked.annotations.get(RUN)},
+            // Nobody else's word counts for it, and a backup that is made plain is not called encrypted.
+            "annotations": {RUN: asked.annotations.get(RUN), ENCRYPTION: encrypted.then_some("age")},
         },
         "spec": spec,
         "status": {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use super::pod::{self, Stand, Wanted, short};
 use super::question::{Answer, Key, LONGEST, MOST_STEPS, Question};
 use super::{CheckArgs, refused};
-use crate::context::Context;
+use crate::context::{Context, variable};
 use crate::install::{self, place};
 use backup_cli::error::Result;
 use backup_cli::locations::{self, Choice};
@@ -118,7 +118,6 @@ pub(super) async fn check(context: &Context, args: &CheckArgs) -> Result<Option<
 
 /// What to ask of which pod: an object of the cluster with its own Secrets, everything else with what this machine knows.
 async fn asked(context: &Context, args: &CheckArgs) -> Result<Asked> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = args.name.as_deref().or(context.asked_location());
     let ours = args.namespace.as_str();
     let flags = context.location_args();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{CreateArgs, DryRun};
 use crate::commands::schedule::objects;
 use crate::context::Context;
+use crate::controller::sealed;
 use crate::flags;
 use crate::in_cluster::{self, Controller, Work};
 use backup_cli::error::{Exit, Result};
@@ -109,6 +110,11 @@ async fn is_not_there(
                 .hint("it looks through its locations every minute, and makes objects of what it finds there"),
         ));
     };
+    if sealed::is_encrypted(&backup) {
+        return Ok(Some(Error::invalid(format!(
+            "backup {name} is encrypted, and a controller has no identity"
+        ))));
+    }
     let place = backup["spec"]["storageLocation"]
         .as_str()
         .unwrap_or_default();
