@@ -6,6 +6,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use harness::process::Folder;
 
 use super::{Home, files};
 
@@ -191,13 +192,29 @@ fn who_writes_to_the_bucket_without_a_key_plants_no_restore() {
     let (home, _, folder) = signed("signed-planted");
     home.create("good", "signed");
     home.create("other", "signed");
-    // Beside the bucket's owner somebody makes backups that nobody signs.
+    // Beside the bucket's owner somebody makes backups that nobody signs: one who remembers nothing of the place, for the owner's URL has its keys.
     let url = format!("file://{folder}");
-    home.create("unsigned", &url);
+    let theirs = Folder::new("home");
+    let by_url = |name: &str| {
+        home.run(&["create", name, "-n", &home.namespace])
+            .location(&url)
+    };
+    let signed = by_url("mine").ok();
+    assert!(
+        signed.stderr.contains("key to sign with"),
+        "{}",
+        signed.stderr
+    );
+    home.run(&["verify", "mine"]).location("signed").ok();
+    home.run(&["delete", "mine", "--yes"])
+        .location("signed")
+        .ok();
+    by_url("unsigned").home(theirs.path()).ok();
     is_refused(&home, "unsigned", "it is not signed");
     let [stranger, _] = key_files(&home, "stranger", STRANGERS);
-    home.run(&["create", "strange", "-n", &home.namespace])
-        .args(&["--location", &url, "--signing-key-file", &stranger])
+    by_url("strange")
+        .home(theirs.path())
+        .args(&["--signing-key-file", &stranger])
         .ok();
     is_refused(&home, "strange", "its signature is of none of the keys");
     // Its list says what the key says which it is to be.
@@ -301,10 +318,16 @@ fn a_journal_that_somebody_plants_changes_nothing_of_a_restore() {
     home.create("b", "signed");
     let target = format!("{}-back", home.namespace);
     let mapping = format!("{}:{target}", home.namespace);
+    let theirs = Folder::new("home");
     let restore = |location: &str| {
         let arguments = ["restore", "create", "--from-backup", "b"];
-        home.run(&arguments)
-            .args(&["--namespace-mappings", &mapping])
+        let call = home.run(&arguments);
+        // Who remembers nothing of the place is asked for no key there.
+        let call = match location.contains("://") {
+            true => call.home(theirs.path()),
+            false => call,
+        };
+        call.args(&["--namespace-mappings", &mapping])
             .location(location)
             .ok()
             .stderr
@@ -326,7 +349,7 @@ fn a_journal_that_somebody_plants_changes_nothing_of_a_restore() {
     };
     const JOURNAL: &str = "journal-000000.jsonl.zst";
 
-    // By the bucket's URL no key is asked for: so the attacker has the journal of such a restore, and gives it a mapping.
+    // By the bucket's URL strangers are asked for no key: so the attacker has the journal of such a restore, and gives it a mapping.
     let url = format!("file://{folder}");
     restore(&url);
     assert_eq!(made(), "docker.io/app:1");
