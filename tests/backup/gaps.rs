@@ -52,11 +52,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader-of-con
     );
     // What else is missing is not hidden behind a gap whose kind its name holds.
     let namespace = place.cluster.create_namespace("secrets");
-    asking_pod(
-        &place,
-        &namespace,
-        "pre.hook.backup.velero.io/command: '[\"/bin/sync\"]'",
-    );
+    asking_pod(&place, &namespace, "backup.velero.io/backup-volumes: data");
     let run = place.run(&["create", "b"]).kubeconfig(&user).code(3);
     let missing = |what: &str| {
         let line = format!("not saved: {what}");
@@ -67,7 +63,7 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader-of-con
         );
     };
     missing("secrets could not be read: secrets is forbidden");
-    missing(&format!("pod {namespace}/app asks for a hook"));
+    missing(&format!("pod {namespace}/app asks for the files"));
     assert_eq!(place.marker("b")["status"]["phase"], "PartiallyFailed");
     assert!(!place.archive("b").names("configmaps").is_empty());
     let shown = place.run(&["describe", "b"]).ok().stdout;
@@ -130,30 +126,32 @@ spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}
 }
 
 #[test]
-fn data_or_hooks_that_were_asked_for_and_can_not_be_done_make_the_backup_incomplete() {
+fn data_that_was_asked_for_and_can_not_be_saved_makes_the_backup_incomplete() {
     let place = Place::new();
-    for annotation in [
-        "backup.velero.io/backup-volumes: data",
-        "pre.hook.backup.velero.io/command: '[\"/bin/sync\"]'",
-    ] {
-        let namespace = place.cluster.create_namespace("asked");
-        asking_pod(&place, &namespace, annotation);
-        let name = &format!("b-{namespace}");
-        let run = place.run(&["create", name, "-n", &namespace]).code(3);
-        assert!(
-            run.stderr.contains(&format!("{namespace}/app")),
-            "{}",
-            run.stderr
-        );
-        assert_eq!(place.marker(name)["status"]["phase"], "PartiallyFailed");
-        place
-            .run(&[
-                "create",
-                &format!("{name}-no"),
-                "-n",
-                &namespace,
-                "--snapshot-volumes=false",
-            ])
-            .ok();
-    }
+    let namespace = place.cluster.create_namespace("asked");
+    asking_pod(&place, &namespace, "backup.velero.io/backup-volumes: data");
+    let run = place.run(&["create", "b", "-n", &namespace]).code(3);
+    assert!(
+        run.stderr.contains(&format!("{namespace}/app")),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(place.marker("b")["status"]["phase"], "PartiallyFailed");
+    let unwanted = "--snapshot-volumes=false";
+    place
+        .run(&["create", "b-no", "-n", &namespace, unwanted])
+        .ok();
+}
+
+#[test]
+fn a_pod_that_does_not_run_is_named_with_the_hooks_that_it_can_not_run() {
+    let place = Place::new();
+    let namespace = place.cluster.create_namespace("hooked");
+    let hook = "pre.hook.backup.velero.io/command: '[\"/bin/sync\"]'";
+    asking_pod(&place, &namespace, hook);
+    let run = place.run(&["create", "b", "-n", &namespace]).ok();
+    let told = format!("pod {namespace}/app: its hooks (annotation) are not run: it is Pending");
+    assert!(run.stderr.contains(&told), "{}", run.stderr);
+    assert_eq!(place.marker("b")["status"]["phase"], "Completed");
+    assert!(!place.archive("b").names("pods").is_empty());
 }

@@ -44,6 +44,8 @@ fn order(hooked: &Hooked) {
     let counts = serde_json::json!({"hooksAttempted": 2, "hooksFailed": 0});
     assert_eq!(marker["status"]["hookStatus"], counts);
     hooked.call(&["verify", "order"]).ok();
+    let log = hooked.log("order");
+    assert!(log.contains("pod order/db was read at its hooks"), "{log}");
     let described = hooked.call(&["describe", "order"]).ok().stdout;
     let line = described
         .lines()

@@ -48,33 +48,52 @@ impl Run<'_> {
         let Hooked { asked, item } = pod;
         let path = resource.object_path(Some(&asked.namespace), &asked.name);
         let uid = asked.uid.clone();
-        let mut bracket = self.apply.brackets.open(asked);
+        let title = format!("pod {}/{}", asked.namespace, asked.name);
+        let brackets = self.apply.brackets;
+        let mut bracket = brackets.open(asked);
         bracket.opened().await;
         // Files of its volumes are to be read here, too.
         let item = match item {
-            Some(listed) => Some(self.read_again(resource, &path, &uid, listed).await),
-            None => None,
+            Some(listed) => match self.read_again(resource, &path, &uid, &listed.name).await {
+                Some(now) => {
+                    let version = &now.facts.resource_version;
+                    let text =
+                        format!("{title} was read at its hooks, at its own version {version}");
+                    brackets.log("info", &text);
+                    Some(now)
+                }
+                None => {
+                    let text = format!("{title} is gone, and was saved as it was listed before");
+                    brackets.log("info", &text);
+                    Some(listed)
+                }
+            },
+            None => {
+                let text = format!(
+                    "{title} was saved as it was listed, before its hooks: too many pods have some"
+                );
+                brackets.log("info", &text);
+                None
+            }
         };
         // What waits for a slow store keeps no pod quiet.
         let ((), saved) = futures::join!(bracket.close(), self.save(resource, item));
         saved
     }
 
-    /// The pod as it is now; as it was listed, where it is not to be had any more.
+    /// The pod as it is now; nothing where it is not to be had any more.
     async fn read_again(
         &self,
         resource: &Arc<ApiResource>,
         path: &str,
         uid: &str,
-        listed: Item,
-    ) -> Item {
-        let Ok(body) = self.ask(path, LARGEST_OBJECT).await else {
-            return listed;
-        };
-        let keep = self.keep(Pick::Named([listed.name.clone()].into()));
-        let now = page::single(&body, resource, &keep).ok();
-        let now = now.and_then(|page| page.items.into_iter().next());
-        now.filter(|now| now.facts.uid == uid).unwrap_or(listed)
+        name: &str,
+    ) -> Option<Item> {
+        let body = self.ask(path, LARGEST_OBJECT).await.ok()?;
+        let keep = self.keep(Pick::Named([name.to_owned()].into()));
+        let page = page::single(&body, resource, &keep).ok()?;
+        let now = page.items.into_iter().next();
+        now.filter(|now| now.facts.uid == uid)
     }
 
     async fn save(&self, resource: &Arc<ApiResource>, item: Option<Item>) -> Result<()> {

@@ -139,6 +139,11 @@ impl Brackets {
         *lock(&self.shared.missing) = missing;
     }
 
+    /// Writes a line into the log of the run.
+    pub(crate) fn log(&self, level: &str, text: &str) {
+        (self.shared.log)(level, text);
+    }
+
     /// Opens one: its pre hooks begin.
     pub(crate) fn open(&self, pod: Asked) -> Bracket {
         let (tell_opened, opened) = oneshot::channel();

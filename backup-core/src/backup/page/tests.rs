@@ -180,3 +180,35 @@ fn bindings_are_picked_by_the_accounts_they_name() {
     assert_eq!(page.items.len(), 1);
     assert_eq!(page.seen.roles.into_iter().collect::<Vec<_>>(), ["reader"]);
 }
+
+#[test]
+fn pods_with_hooks_are_kept_aside_where_hooks_are_run_and_not_without_end() {
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"a","uid":"u-{name}","annotations":{annotations}}},"spec":{{"containers":[{{"name":"c"}}]}},"status":{{"phase":"Running"}}}}"#
+        )
+    };
+    let asks = r#"{"pre.hook.backup.velero.io/command":"sync"}"#;
+    let pods = [pod("one", asks), pod("plain", "{}"), pod("two", asks)].join(",");
+    let mut keep = keep(Filter::default(), Pick::All);
+    // Nobody runs any, as where only kinds are counted.
+    let page = cut(&pods, "pods", "Pod", &keep);
+    assert_eq!((page.items.len(), page.seen.hooked.len()), (3, 0));
+    let mut gathered = (*keep.gathered).clone();
+    gathered.hooks = Some(Arc::default());
+    keep.gathered = Arc::new(gathered);
+    let mut page = cut(&pods, "pods", "Pod", &keep);
+    let names: Vec<_> = page.items.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(names, ["plain"]);
+    let hooked = &page.seen.hooked;
+    assert_eq!(hooked[0].asked.uid, "u-one");
+    assert_eq!(hooked[1].asked.hooks.pre[0].command, ["sync"]);
+    let size = hooked[0].item.as_ref().unwrap().body.len();
+    assert!(page.seen.release_beyond(0, 2 * size).is_empty());
+    let released = page.seen.release_beyond(1, 2 * size - 1);
+    assert_eq!(released[0].name, "two");
+    // Its hooks run all the same.
+    assert!(page.seen.hooked[1].item.is_none() && page.seen.hooked[0].item.is_some());
+    keep.pick = Pick::Named(["one".to_owned()].into());
+    assert_eq!(cut(&pods, "pods", "Pod", &keep).seen.hooked.len(), 0);
+}
