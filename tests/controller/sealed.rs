@@ -246,7 +246,7 @@ fn what_it_lacks(served: &Served) {
     for (name, annotation, value, says) in [
         ("with-passphrase", "recipients", "passphrase", "passphrase"),
         ("with-nonsense", "recipients", "age1nonsense", "recipient"),
-        ("secrets-alone", "encrypt", "secrets", "Secrets alone"),
+        ("with-no-word", "encrypt", "some", "not known"),
         ("with-keys", "verify-keys", line.as_str(), "signed"),
     ] {
         for other in ["recipients", "verify-keys", "encrypt"] {
@@ -271,4 +271,84 @@ fn what_it_lacks(served: &Served) {
         assert_eq!(files(served, &format!("main/backups/{name}/")), [""; 0]);
         assert_eq!(files(served, &format!("{VAULT}{name}/")), [""; 0]);
     }
+}
+
+#[test]
+fn a_controller_encrypts_secrets_alone_where_its_location_says_so_and_restores_the_rest() {
+    let served = Served::start("controller-half-sealed");
+    served.apply(SHOP);
+    served.apply(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: shop}, data: {a: b}}",
+    );
+    annotate(&served, "default", "recipients", &key("first.pub"));
+    annotate(&served, "default", "encrypt", "secrets");
+    served.backup("b", "shop");
+    let made = served.ends("b", "Completed");
+    let annotations = &made["metadata"]["annotations"];
+    assert_eq!(annotations["kubectl-backup/encryption"], "secrets");
+    assert_eq!(annotations["kubectl-backup/secrets"], "1");
+    assert_eq!(files(&served, VAULT), [""; 0]);
+    let all = files(&served, "main/backups/b/");
+    for file in ["secrets.tar.gz.age", "secrets.key.age"] {
+        assert!(all.iter().any(|one| one.ends_with(file)), "{all:?}");
+    }
+    let archive = served.minio.get(&served.bucket, "main/backups/b/b.tar.gz");
+    let archive = crate::place::Archive::of(&archive);
+    assert_eq!(archive.names("secrets"), [""; 0]);
+    assert!(
+        archive
+            .names("configmaps")
+            .contains(&"shop/settings".to_owned())
+    );
+    let checked = from_here(&served, "main", &["verify", "b", "-o", "json"])
+        .ok()
+        .json();
+    assert_eq!(checked["secretsOpened"], true);
+
+    // It restores what it can read, and says what it can not before it changes anything.
+    let restore = |name: &str, more: &str| {
+        served.apply(&format!(
+            "{{apiVersion: velero.io/v1, kind: Restore, metadata: {{name: {name}, namespace: {NAMESPACE}}}, spec: {{backupName: b, namespaceMapping: {{shop: {name}}}{more}}}}}"
+        ));
+        served.wait(&format!("restores/{name}"), "ended", |object| {
+            object["status"]["phase"]
+                .as_str()
+                .is_some_and(|phase| phase == "Completed" || phase.contains("Failed"))
+        })
+    };
+    let stands = |path: &str| served.cluster.client().get(path).unwrap().status == 200;
+    let refused = restore("whole", "");
+    assert_eq!(refused["status"]["phase"], "Failed", "{refused:#}");
+    let why = refused["status"]["failureReason"].to_string();
+    assert!(
+        why.contains("are encrypted") && why.contains("secrets"),
+        "{why}"
+    );
+    assert!(!stands("/api/v1/namespaces/whole"));
+    let rest = restore("rest", ", excludedResources: [secrets]");
+    assert_eq!(rest["status"]["phase"], "Completed", "{rest:#}");
+    assert!(stands("/api/v1/namespaces/rest/configmaps/settings"));
+    assert!(!stands("/api/v1/namespaces/rest/secrets/crown-jewels"));
+    let here = kubectl_backup(&[
+        "restore",
+        "create",
+        "--from-backup",
+        "b",
+        "--in-cluster=auto",
+    ])
+    .home(served.home.path())
+    .kubeconfig(served.cluster.kubeconfig())
+    .args(&["--dry-run"])
+    .run();
+    assert!(
+        here.stderr.contains("done from here") && here.stderr.contains("Secrets of backup b"),
+        "{}",
+        here.stderr
+    );
+
+    served.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: DeleteBackupRequest, metadata: {{name: d, namespace: {NAMESPACE}}}, spec: {{backupName: b}}}}"
+    ));
+    served.goes("backups/b");
+    assert_eq!(files(&served, "main/backups/b/"), [""; 0]);
 }

@@ -1,9 +1,9 @@
 //! Encrypted backups: recipients are public keys, so a controller makes backups for them; it has no identity, so it reads none. Their objects say so by an
-//! annotation, and tell where their files lie.
+//! annotation, and tell where their files lie. Of those whose Secrets alone are encrypted it reads the rest.
 
 use backup_core::api::BackupStorageLocation;
 use backup_core::catalog::{self, Entry};
-use backup_core::crypt::{ENCRYPT, Encrypt, Recipients};
+use backup_core::crypt::{Encrypt, Recipients};
 use backup_core::error::{Error, Result};
 use backup_core::location::Location;
 pub(crate) use backup_core::location::vault::ENCRYPTION;
@@ -13,9 +13,17 @@ use serde_json::Value;
 
 use super::objects::annotation;
 
+/// What an object of an encrypted backup bears; another word is that of a plain one, of which the Secrets alone are encrypted.
+pub(crate) const ALL: &str = "age";
+
 /// Whether an object stands for an encrypted backup.
 pub(crate) fn is_encrypted(object: &Value) -> bool {
-    annotation(object, ENCRYPTION).is_some()
+    annotation(object, ENCRYPTION) == Some(ALL)
+}
+
+/// Whether an object stands for a plain backup whose Secrets are encrypted.
+pub(crate) fn has_sealed_secrets(object: &Value) -> bool {
+    annotation(object, ENCRYPTION).is_some_and(|word| word != ALL)
 }
 
 /// Why no backup can be made in a location by a controller, whatever it is of: recipients or keys that it can not do anything with.
@@ -31,12 +39,7 @@ pub(crate) fn may_be_made(location: &BackupStorageLocation) -> Result<()> {
         ))
         .hint("give the location public keys as recipients, or use `kubectl backup create`"));
     }
-    if Encrypt::of_location(location)? == Some(Encrypt::Secrets) {
-        return Err(Error::invalid(format!(
-            "of backups in location {name:?} the Secrets alone are encrypted, which a controller does not do yet"
-        ))
-        .hint(format!("take the annotation {ENCRYPT} away, so that all of each backup is encrypted, or use `kubectl backup create`")));
-    }
+    Encrypt::of_location(location)?;
     let Some(keys) = location.metadata.annotations.get(VERIFY_KEYS) else {
         return Ok(());
     };
@@ -47,16 +50,17 @@ pub(crate) fn may_be_made(location: &BackupStorageLocation) -> Result<()> {
     signatures.may_write(name)
 }
 
-/// The location as a backup of it is made: encrypted, where it has recipients.
+/// The location as a backup of it is made: encrypted, all of it or its Secrets, where it has recipients.
 ///
 /// # Errors
 /// As [`may_be_made`].
 pub(crate) fn seal(location: Location) -> Result<Location> {
     may_be_made(&location.spec)?;
     let recipients = Recipients::of_location(&location.spec)?;
-    match recipients.is_empty() {
-        true => Ok(location),
-        false => location.sealed(&recipients, None),
+    match Encrypt::of_location(&location.spec)? {
+        None => Ok(location),
+        Some(Encrypt::All) => location.sealed(&recipients, None),
+        Some(Encrypt::Secrets) => location.sealed_secrets(&recipients, None),
     }
 }
 

@@ -9,7 +9,7 @@ use backup_cli::error::{CommandError, Result};
 use backup_cli::locations::{self, CREDENTIALS_FILE, LocationArgs, REPLICATE_TO, SIGNING_KEY_FILE};
 use backup_core::Error;
 use backup_core::api::{BackupStorageLocation, SecretKey};
-use backup_core::crypt::{Encrypt, RECIPIENTS, Recipients};
+use backup_core::crypt::{ENCRYPT, Encrypt, RECIPIENTS, Recipients};
 use backup_core::location::{Credentials, credentials_file, leads_elsewhere};
 use backup_core::signature::VERIFY_KEYS;
 use base64::Engine as _;
@@ -84,15 +84,7 @@ pub(crate) fn of(
         }
     }
     let recipients = Recipients::of_location(&location).map_err(CommandError::usage)?;
-    if Encrypt::of_location(&location).map_err(CommandError::usage)? == Some(Encrypt::Secrets) {
-        return Err(refused(
-            &format!(
-                "location {:?} is not for a controller: of its backups the Secrets alone are encrypted, which a controller does not do yet",
-                location.metadata.name
-            ),
-            "have all of them encrypted, or give the controller a location of its own",
-        ));
-    }
+    let encrypt = Encrypt::of_location(&location).map_err(CommandError::usage)?;
     if recipients.is_passphrase() {
         return Err(refused(
             &format!(
@@ -152,6 +144,9 @@ pub(crate) fn of(
     });
     if !recipients.is_empty() {
         object["metadata"]["annotations"] = json!({RECIPIENTS: recipients.to_lines()});
+        if encrypt == Some(Encrypt::Secrets) {
+            object["metadata"]["annotations"][ENCRYPT] = Encrypt::Secrets.word().into();
+        }
     }
     pieces.push(Piece::new(
         format!("/apis/velero.io/v1/namespaces/{namespace}/backupstoragelocations"),
@@ -380,12 +375,18 @@ mod tests {
             let mut sealed = location("s3://b/p");
             sealed.metadata.name = "sealed".to_owned();
             let annotations = &mut sealed.metadata.annotations;
+            if annotation == ENCRYPT {
+                annotations.insert(RECIPIENTS.to_owned(), key.to_owned());
+            }
             annotations.insert(annotation.to_owned(), value.to_owned());
             of(sealed, &given, None, &environment(&variables), "ns")
         };
-        let place = with(RECIPIENTS, key).unwrap();
-        let annotations = &place.pieces[1].object["metadata"]["annotations"];
-        assert_eq!(annotations[RECIPIENTS], key);
+        for (annotation, value) in [(RECIPIENTS, key), (ENCRYPT, "secrets")] {
+            let place = with(annotation, value).unwrap();
+            let annotations = &place.pieces[1].object["metadata"]["annotations"];
+            assert_eq!(annotations[RECIPIENTS], key);
+            assert_eq!(annotations[annotation], value);
+        }
         for (annotation, value, says) in [
             (RECIPIENTS, "passphrase", "passphrase"),
             (RECIPIENTS, "age1", "recipient"),

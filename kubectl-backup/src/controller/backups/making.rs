@@ -6,7 +6,7 @@ use std::time::Duration;
 use backup_core::api::{Backup, GoDuration};
 use backup_core::backup::{self, BackupOptions, Policies};
 use backup_core::catalog;
-use backup_core::crypt::Recipients;
+use backup_core::crypt::Encrypt;
 use backup_core::error::{Error, Kind, Result};
 use backup_core::name::Name;
 use jiff::{SignedDuration, Timestamp};
@@ -52,14 +52,14 @@ pub(super) async fn make(
     let fits = asked.validate().and_then(|()| {
         let place = locations::named(&desk, &location)?;
         sealed::may_be_made(&place)?;
-        Recipients::of_location(&place)
+        Encrypt::of_location(&place)
     });
-    let recipients = match fits {
-        Ok(recipients) => recipients,
+    let encrypt = match fits {
+        Ok(encrypt) => encrypt,
         Err(e) => return refuse(desk, object, vec![e.sentence()]).await,
     };
     // Before anything is written to the bucket: what lies there is always named by an object.
-    let patch = begun(&wanted, &asked, &location, !recipients.is_empty());
+    let patch = begun(&wanted, &asked, &location, encrypt == Some(Encrypt::All));
     if desk.backups.decide(&object, patch).await? == Written::Changed {
         return Ok(());
     }
@@ -147,7 +147,7 @@ fn begun(wanted: &Backup, asked: &BackupOptions, location: &str, encrypted: bool
         "metadata": {
             "labels": {LOCATION: label_value(location)},
             // Nobody else's word counts for it, and a backup that is made plain is not called encrypted.
-            "annotations": {RUN: asked.annotations.get(RUN), ENCRYPTION: encrypted.then_some("age")},
+            "annotations": {RUN: asked.annotations.get(RUN), ENCRYPTION: encrypted.then_some(sealed::ALL)},
         },
         "spec": spec,
         "status": {

@@ -2,6 +2,7 @@
 
 use backup_core::Error;
 use backup_core::api::{API_VERSION, Restore};
+use backup_core::archive::SECRETS;
 use backup_core::restore::{self, ExistingPolicy, RestoreOptions};
 use serde_json::{Value, json};
 
@@ -114,6 +115,15 @@ async fn is_not_there(
         return Ok(Some(Error::invalid(format!(
             "backup {name} is encrypted, and a controller has no identity"
         ))));
+    }
+    let excluded = &options.filter.not_resources;
+    if sealed::has_sealed_secrets(&backup) && !excluded.iter().any(|kind| kind == SECRETS) {
+        return Ok(Some(
+            Error::invalid(format!(
+                "the Secrets of backup {name} are encrypted, and a controller has no identity"
+            ))
+            .hint("--exclude-resources secrets leaves them out"),
+        ));
     }
     let place = backup["spec"]["storageLocation"]
         .as_str()
