@@ -2,23 +2,22 @@
 //! checked onto the disk.
 //! Decides nothing about the snapshot but whether it is one.
 
+mod at;
 mod spool;
 mod unpack;
 
 use std::fmt;
-use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use backup_cli::error::{CommandError, Result};
+use backup_cli::error::Result;
 use backup_cli::locations::LocationArgs;
-use backup_core::crypt::{Identities, LARGEST_KEY_FILE, Opener};
+use backup_core::crypt::{Identities, Opener};
 use backup_core::etcd::stream::{Walk, Walked};
 use backup_core::etcd::{Database, Facts, LiveDigest};
-use backup_core::layout::SnapshotKeys;
-use backup_core::location::{Store, hex, url};
+use backup_core::location::hex;
 use backup_core::progress::Progress;
 use backup_core::{Error, Kind};
 use bytes::{Bytes, BytesMut};
@@ -27,6 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
+pub(crate) use at::At;
 pub(crate) use spool::{Part, unnamed};
 
 /// Bytes that are read from a file at a time.
@@ -38,20 +38,6 @@ pub(crate) struct Source {
     /// Where it is.
     pub(crate) at: At,
     opener: Opener,
-}
-
-/// Where a snapshot comes from.
-#[derive(Clone, Debug)]
-pub(crate) enum At {
-    /// A file on this machine.
-    File(PathBuf),
-    /// An object in a store; from a URL, or found by the catalog.
-    Object {
-        /// Where it lies.
-        store: Store,
-        /// Its key below the store's prefix.
-        key: String,
-    },
 }
 
 /// What the snapshot's manifest promised; what is absent is not checked.
@@ -361,82 +347,6 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.at.fmt(f)
-    }
-}
-
-impl At {
-    fn parse(text: &str, location: &LocationArgs) -> Result<Self> {
-        let Some(mut spec) = url::parse(text).map_err(CommandError::usage)? else {
-            if text.is_empty() {
-                let error = Error::invalid("no snapshot is named").hint("name a file or a URL");
-                return Err(CommandError::usage(error));
-            }
-            return Ok(Self::File(PathBuf::from(text)));
-        };
-        let place = &mut spec.spec.object_storage;
-        if spec.spec.provider == "local" {
-            return Ok(Self::File(PathBuf::from(&place.bucket)));
-        }
-        let path = place.prefix.take().unwrap_or_default();
-        let ends_in_folder = text
-            .split('?')
-            .next()
-            .is_some_and(|text| text.ends_with('/'));
-        if path.is_empty() || ends_in_folder {
-            return Err(CommandError::usage(
-                Error::invalid(format!("{text:?} names no object")).hint(
-                    "name the snapshot itself, as in s3://bucket/folder/snapshot.db?region=eu-1",
-                ),
-            ));
-        }
-        let (folder, key) = path.rsplit_once('/').unwrap_or(("", &path));
-        place.prefix = Some(folder.to_owned()).filter(|folder| !folder.is_empty());
-        Ok(Self::Object {
-            key: key.to_owned(),
-            store: location.open(&spec)?.store,
-        })
-    }
-
-    /// The key of an encrypted snapshot of a location, where this is the data of one and its key lies beside it.
-    async fn key_beside(&self) -> Result<Option<Bytes>> {
-        match self {
-            Self::Object { store, key } => {
-                let (folder, file) = key.rsplit_once('/').unwrap_or(("", key));
-                let Some(beside) = SnapshotKeys::key_beside(file) else {
-                    return Ok(None);
-                };
-                let beside = match folder {
-                    "" => beside,
-                    folder => format!("{folder}/{beside}"),
-                };
-                Ok(store.find(&beside, LARGEST_KEY_FILE).await?)
-            }
-            Self::File(path) => {
-                let name = path.file_name().and_then(|name| name.to_str());
-                let Some(beside) = name.and_then(SnapshotKeys::key_beside) else {
-                    return Ok(None);
-                };
-                let beside = path.with_file_name(beside);
-                let mut bytes = Vec::new();
-                let file = match std::fs::File::open(&beside) {
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    file => file.map_err(|e| open_failed(&beside, e))?,
-                };
-                file.take(LARGEST_KEY_FILE + 1)
-                    .read_to_end(&mut bytes)
-                    .map_err(|e| open_failed(&beside, e))?;
-                Ok(Some(bytes.into()))
-            }
-        }
-    }
-}
-
-impl fmt::Display for At {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Object { store, key } => write!(f, "{key} in {}", store.place()),
-        }
     }
 }
 

@@ -194,6 +194,9 @@ fn key_file(entry: &Entry) -> Result<(String, String)> {
 }
 
 /// For whom a snapshot is encrypted, as stands beside it; anybody who may write there may have written that.
+///
+/// # Errors
+/// `Corrupt` where its manifest names no key; the store's.
 pub async fn recipients(store: &Store, entry: &Entry) -> Result<String> {
     let (_, recipients) = key_file(entry)?;
     let said = store.find(&recipients, LARGEST_KEY_FILE).await?;

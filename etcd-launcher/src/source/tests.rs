@@ -2,6 +2,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use backup_core::layout::SnapshotKeys;
 use backup_core::location::sha256;
 use backup_core::progress::Silent;
 
