@@ -5,6 +5,7 @@ use std::time::Duration;
 use harness::cluster::Cluster;
 use harness::compare::{Options, compare};
 use harness::load::Load;
+use harness::process::Folder;
 use harness::snapshot::Snapshot;
 use harness::store::Minio;
 use harness::velero::Velero;
@@ -175,6 +176,17 @@ fn we_list_describe_and_restore_veleros() {
         .stdout;
     assert!(object.contains("binaryData"), "{object}");
     run(&["verify", "theirs"]).ok();
+    // A copy is the same bytes, the marker among them.
+    let folder = Folder::new("copy");
+    let second = format!("file://{}", folder.path().display());
+    run(&["copy", "theirs", "--to", &second]).ok();
+    let keys = minio.list(bucket, "p/backups/theirs");
+    assert!(keys.len() > 5, "{keys:?}");
+    for key in keys {
+        let copy = std::fs::read(folder.join(key.strip_prefix("p/").unwrap()));
+        assert!(copy.unwrap() == minio.get(bucket, &key), "{key}");
+    }
+    on(&cluster, &second, &["verify", "theirs"]).ok();
 
     let target = Cluster::start();
     on(

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use harness::process::Folder;
 use harness::run::kubectl_backup;
 
 use super::Served;
@@ -144,5 +145,57 @@ fn a_cluster_without_the_kinds_says_what_brings_them() {
             "{}",
             refused.stderr
         );
+    }
+}
+
+/// What `install` brings along of a location, and for which it says no: needs no cluster.
+#[test]
+fn install_brings_recipients_along_and_refuses_what_a_controller_can_not_do() {
+    let home = Folder::new("home");
+    let keys = "[default]\naws_access_key_id=A\naws_secret_access_key=S\n";
+    let keys = home.write("credentials", keys).display().to_string();
+    let call = |words: &[&str]| kubectl_backup(words).home(home.path());
+    let create = |name: &str, more: &[&str]| {
+        let words = [
+            "location",
+            "create",
+            name,
+            "--provider=aws",
+            "--bucket",
+            name,
+        ];
+        call(&words)
+            .args(&["--credentials-file", &keys])
+            .args(more)
+            .ok();
+    };
+    for (file, bytes) in crate::copy::signed::key_pair("backups") {
+        home.write(&file, bytes);
+    }
+    let path = |file: &str| home.join(file).display().to_string();
+    let (private, public) = (path("backups.key"), path("backups.pub"));
+    let recipient = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj";
+    create("sealed", &["--recipient", recipient]);
+    create("passphrase", &["--recipient=passphrase"]);
+    create("secrets", &["--recipient", recipient, "--encrypt=secrets"]);
+    create("keys", &["--verify-key", &public]);
+    create("signs", &["--signing-key-file", &private]);
+    create("copied", &["--replicate-to=sealed"]);
+    let install = |name: &str| call(&["install", "--dry-run", "-o", "yaml", "--location", name]);
+    let shown = install("sealed").ok().stdout;
+    assert!(
+        shown.contains(&format!("kubectl-backup/recipients: {recipient}")),
+        "{shown}"
+    );
+    for (name, says) in [
+        ("passphrase", "the controller has none"),
+        ("secrets", "Secrets alone"),
+        ("keys", "have to be signed"),
+        ("signs", "are signed"),
+        ("copied", "are copied"),
+    ] {
+        let refused = install(name).code(2);
+        assert!(refused.stderr.contains(says), "{name}: {}", refused.stderr);
+        assert_eq!(refused.stdout, "");
     }
 }
