@@ -187,9 +187,10 @@ fn install_brings_recipients_along_and_refuses_what_a_controller_can_not_do() {
         shown.contains(&format!("kubectl-backup/recipients: {recipient}")),
         "{shown}"
     );
+    let shown = install("secrets").ok().stdout;
+    assert!(shown.contains("kubectl-backup/encrypt: secrets"), "{shown}");
     for (name, says) in [
         ("passphrase", "the controller has none"),
-        ("secrets", "Secrets alone"),
         ("keys", "have to be signed"),
         ("signs", "are signed"),
         ("copied", "are copied"),
