@@ -1,7 +1,7 @@
 # Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
 .DEFAULT_GOAL := build
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: build dist demo demo-etcd test check bench soak soak-controller
+.PHONY: build dist demo demo-etcd test check mutants bench soak soak-controller
 # Where the archives of `make dist` will be fetched from.
 URL := file://$(TARGET)/dist
 
@@ -38,6 +38,10 @@ test:
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+## mutants: with each guard rail of volumes left out, in a build for tests, exactly its own test fails
+mutants:
+	tests/mutants
 
 ## bench: the budgets, side by side with Velero and etcd's own tools in one run; keeps the table in BENCH.md (PARTS=etcd: a part alone, printed)
 bench: build

@@ -1,7 +1,7 @@
 //! The budgets of object backups and restores, beside Velero and beside bare requests, in one run on one machine.
 //!
 //! Prints a table and keeps it in BENCH.md. It judges by ratios; a row that does not hold says so. Nothing here is a test.
-//! With arguments (`objects`, `tuned`, `many-objects`, `large-objects`, `controller`, `etcd`, `etcd-restore`) only those parts are measured, and BENCH.md stays as it is.
+//! With arguments (`objects`, `tuned`, `many-objects`, `large-objects`, `controller`, `etcd`, `etcd-restore`, `volumes`) only those parts are measured, and BENCH.md stays as it is.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,6 +26,8 @@ mod objects;
 mod scale;
 #[path = "bench/table.rs"]
 mod table;
+#[path = "bench/volumes.rs"]
+mod volumes;
 
 use std::fs;
 use std::path::Path;
@@ -42,7 +44,7 @@ fn main() {
     minio.bucket(BUCKET);
     let mut table = Table::default();
     let asked: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("objects", objects::objects),
         ("tuned", scale::against_tuned),
         ("many-objects", scale::many_objects),
@@ -50,6 +52,7 @@ fn main() {
         ("controller", controller::beside_velero),
         ("etcd", etcd::snapshots),
         ("etcd-restore", hosted::restores),
+        ("volumes", volumes::beside_restic),
     ];
     for part in &asked {
         let known = parts.map(|(name, _)| name);

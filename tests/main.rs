@@ -23,3 +23,4 @@ mod readme;
 mod restore;
 mod secrets;
 mod terminal;
+mod volumes;

@@ -10,7 +10,7 @@ mod mode;
 mod opener;
 mod recipients;
 
-pub use age::secrecy::SecretString;
+pub use age::secrecy::{ExposeSecret, SecretString};
 pub use identities::Identities;
 pub use key::{BackupKey, LARGEST_KEY_FILE};
 pub use mode::{ENCRYPT, Encrypt};

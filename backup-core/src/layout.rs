@@ -29,6 +29,9 @@ pub const VAULT: &str = "plugins/kubectl-backup/";
 /// Folder of all snapshots of etcd, with its slash: a folder per cluster in it, and in these one per snapshot.
 pub const ETCD_SNAPSHOTS: &str = "plugins/etcd-launcher/";
 
+/// Folder of the repositories of volumes, with its slash.
+pub const VOLUMES: &str = "restic/";
+
 const MARKER: &str = "velero-backup.json";
 const KEY: &str = "key.age";
 const RECIPIENTS: &str = "recipients.txt";
@@ -345,6 +348,76 @@ impl RestoreKeys {
     /// Volumes, gzip JSON; Velero writes this one without `restore-`.
     pub fn volume_info(&self) -> String {
         self.file(&format!("{}-volumeinfo.json.gz", self.name))
+    }
+}
+
+/// The keys of the repositories of one volume: `restic/<cluster>/<namespace>/<claim's uid>/`, and beside each what belongs to it. A volume has a second one, `<uid>.2`,
+/// where a writer could not open the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeKeys {
+    folder: String,
+    uid: Name,
+    number: u32,
+}
+
+impl VolumeKeys {
+    /// The keys of the first repository of the claim with this uid.
+    ///
+    /// # Errors
+    /// `Invalid`, where one of them can not be a part of a key.
+    pub fn new(cluster: &str, namespace: &str, uid: &str) -> crate::Result<Self> {
+        let (cluster, namespace): (Name, Name) = (cluster.parse()?, namespace.parse()?);
+        let uid: Name = uid.parse()?;
+        if uid.as_str().contains('.') {
+            return Err(crate::Error::invalid(format!("{uid} is no uid of a claim")));
+        }
+        Ok(Self {
+            folder: format!("{VOLUMES}{cluster}/{namespace}/"),
+            uid,
+            number: 1,
+        })
+    }
+
+    /// The same of the repository with this number, from 1 on.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        Self {
+            number: number.max(1),
+            ..self.clone()
+        }
+    }
+
+    /// Which one it is.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn name(&self) -> String {
+        let stem = format!("{}{}", self.folder, self.uid);
+        match self.number {
+            1 => stem,
+            number => format!("{stem}.{number}"),
+        }
+    }
+
+    /// The repository, with its slash.
+    pub fn repository(&self) -> String {
+        format!("{}/", self.name())
+    }
+
+    /// Its password in the clear.
+    pub fn key(&self) -> String {
+        format!("{}.key", self.name())
+    }
+
+    /// Its password, encrypted for the location's recipients.
+    pub fn sealed_key(&self) -> String {
+        format!("{}.key.age", self.name())
+    }
+
+    /// The claims of those at work in it, with the slash.
+    pub fn claims(&self) -> String {
+        format!("{}.claims/", self.name())
     }
 }
 

@@ -32,5 +32,6 @@ pub mod retention;
 pub mod schedule;
 pub mod signature;
 pub mod stopwatch;
+pub mod volume;
 
 pub use error::{Error, Kind, Result};

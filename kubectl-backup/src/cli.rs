@@ -141,6 +141,10 @@ pub(crate) enum Command {
     /// Complete this plugin's command line in your shell
     #[command(subcommand)]
     Completion(completion::CompletionCommand),
+    /// What runs beside a volume.
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Mover(crate::commands::mover::MoverArgs),
     Version(version::VersionArgs),
 }
 

@@ -15,6 +15,8 @@ pub(crate) mod get;
 pub(crate) mod install;
 pub(crate) mod location;
 pub(crate) mod logs;
+#[cfg(target_os = "linux")]
+pub(crate) mod mover;
 mod owed;
 pub(crate) mod prune;
 pub(crate) mod rekey;
@@ -55,6 +57,8 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         Command::Install(args) => install::run(&context, *args).await,
         Command::Uninstall(args) => uninstall::run(&context, args).await,
         Command::Status(args) => status::run(&context, args).await,
+        #[cfg(target_os = "linux")]
+        Command::Mover(args) => mover::run(&context, args).await,
         Command::Version(args) => version::run(&context, args).await,
     };
     ended.unwrap_or_else(|error| {

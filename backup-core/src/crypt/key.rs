@@ -56,7 +56,7 @@ impl BackupKey {
     }
 
     /// What `key.age` holds.
-    pub(super) fn text(&self) -> SecretString {
+    pub(crate) fn text(&self) -> SecretString {
         self.identity.to_string()
     }
 

@@ -30,6 +30,7 @@
 
 mod folder;
 mod lease;
+mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,6 +52,7 @@ use lease::{SOON, USUAL, keep_fresh};
 pub use folder::STALE;
 pub(crate) use folder::{Folder, dead_from, describe, has_marker, is_stale, may_write, read_claim};
 pub(crate) use lease::{ClaimFile, Lease, UploadId, abort};
+pub(crate) use shared::SharedClaim;
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.
 const LOOKS: u32 = if cfg!(test) { 1 } else { 15 };
@@ -69,6 +71,8 @@ pub enum Purpose {
     Delete,
     /// Removes what is expired or stale.
     Prune,
+    /// Begins the repository of a volume.
+    Begin,
 }
 
 /// A claim that is held and kept fresh by a task of its own.
@@ -158,7 +162,7 @@ impl Claim {
         };
         let lease = Arc::new(Lease {
             store: store.clone(),
-            keys: keys.clone(),
+            folder: keys.folder(),
             key,
             file: Mutex::new(file),
             written: std::sync::Mutex::default(),

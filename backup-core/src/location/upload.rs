@@ -82,6 +82,7 @@ pub fn hex(digest: &[u8]) -> String {
 }
 
 /// SHA-256 of what comes in pieces.
+#[derive(Clone)]
 pub struct Sha256(digest::Context);
 
 impl Default for Sha256 {

@@ -143,7 +143,7 @@ pub(super) async fn obstacle(
             .await?
             .map(|claim| claim.purpose)
         {
-            Some(Purpose::Create) | None => "creating",
+            Some(Purpose::Create | Purpose::Begin) | None => "creating",
             Some(Purpose::Delete) => "deleting",
             Some(Purpose::Prune) => "pruning",
         };

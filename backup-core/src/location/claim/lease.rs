@@ -14,7 +14,6 @@ use super::super::backend::Failure;
 use super::super::store::{Entry, Patience, Store, is_absent, repeat};
 use super::Purpose;
 use crate::error::{Error, Result};
-use crate::layout::BackupKeys;
 use crate::stopwatch::{awake_or_asleep, since};
 
 /// How a claim is kept.
@@ -66,7 +65,8 @@ pub(crate) struct ClaimFile {
 /// What a claim, its refresher and its uploads share.
 pub(crate) struct Lease {
     pub(super) store: Store,
-    pub(super) keys: BackupKeys,
+    /// The folder that is claimed, with its slash.
+    pub(super) folder: String,
     pub(super) key: String,
     pub(super) file: Mutex<ClaimFile>,
     /// Keys this run wrote or began to write.
@@ -104,7 +104,7 @@ impl Lease {
         if self.lost.load(Ordering::SeqCst) {
             return Err(Error::other(format!(
                 "the claim on {} was lost: it could not be refreshed for {} s, or somebody removed it",
-                self.keys.folder(),
+                self.folder,
                 since.as_secs()
             ))
             .hint("the machine slept or the location was unreachable; nothing more is written; run the command again"));

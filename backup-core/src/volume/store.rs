@@ -1,0 +1,364 @@
+//! The files of one volume in a location: its repositories, who may be at work in them, and when a snapshot appears. The guard rails of docs/volumes.md are laid here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::begin::{self, Chosen};
+use super::key::Keyring;
+use super::rails::Rail;
+use super::repository::{Access, Archived, Objects, Open, Pruned, Snapshot, Target};
+use super::source::{Counted, Source};
+use crate::error::{Error, Result};
+use crate::layout::VolumeKeys;
+use crate::location::claim::{Purpose, SharedClaim};
+use crate::location::{Store, sha256};
+
+/// What was marked is kept for so long at least.
+pub const KEEP_MARKED: Duration = Duration::from_secs(24 * 3600);
+
+/// Which backup a snapshot is made for.
+#[derive(Clone, Debug)]
+pub struct Of {
+    /// Its name.
+    pub backup: String,
+    /// Its uid.
+    pub uid: String,
+    /// Where this runs, for the claim.
+    pub host: String,
+}
+
+/// What a backup builds upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The newest snapshot of this program in the repository.
+    Newest,
+    /// This one.
+    Exactly(String),
+    /// None: everything is read.
+    Nothing,
+}
+
+/// A snapshot that stands.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// Which repository of the volume it is in.
+    pub repository: u32,
+    /// Its exact id.
+    pub snapshot: String,
+    /// What it builds upon.
+    pub base: Option<String>,
+    /// The run that made it.
+    pub run: String,
+    /// What was read.
+    pub counted: Counted,
+    /// What was added to the repository, as it stands there.
+    pub added_bytes: u64,
+    /// Why another repository was begun, where one was.
+    pub begun_because: Option<String>,
+    /// When it was begun.
+    pub began: Timestamp,
+}
+
+/// The repositories of one volume.
+#[derive(Clone, Debug)]
+pub struct VolumeStore {
+    /// The plain part of a location: a repository is encrypted by itself.
+    store: Store,
+    keys: VolumeKeys,
+}
+
+/// Runs what waits where waiting hinders nobody.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => Err(
+            Error::other("the work on a volume ended in a defect of this program")
+                .hint("please report it; nothing that was finished before is touched")
+                .because(e),
+        ),
+    }
+}
+
+impl VolumeStore {
+    /// Those of this volume.
+    pub fn new(store: &Store, keys: &VolumeKeys) -> Self {
+        Self {
+            store: store.outside(),
+            keys: keys.clone(),
+        }
+    }
+
+    fn what(keys: &VolumeKeys) -> String {
+        format!("the repository {}", keys.repository().trim_end_matches('/'))
+    }
+
+    fn objects(&self, keys: &VolumeKeys, access: Access) -> Arc<Objects> {
+        Objects::new(&self.store, &keys.repository(), access)
+    }
+
+    async fn reader(&self, keys: &VolumeKeys, ring: &Keyring<'_>) -> Result<Open> {
+        let password = ring.of_reader(&self.store, keys).await?;
+        let objects = self.objects(keys, Access::Read);
+        on_a_thread(move || Open::open(objects, password.text())).await
+    }
+
+    /// Copies what the source has into a repository of the volume. The snapshot stands when this returns, or there is none.
+    ///
+    /// # Errors
+    /// Whatever keeps a snapshot from appearing; `AlreadyExists` while a prune is at work.
+    pub async fn backup(
+        &self,
+        source: Arc<dyn Source>,
+        ring: &Keyring<'_>,
+        of: &Of,
+        base: &Base,
+    ) -> Result<Saved> {
+        let began = Timestamp::now();
+        let Chosen {
+            keys,
+            unlocked,
+            claim,
+            because,
+        } = begin::choose(&self.store, &self.keys, ring, &of.host).await?;
+        let claim = Arc::new(claim);
+        let access = Access::Backup(Arc::clone(&claim));
+        let objects = self.objects(&keys, access.clone());
+        let tags = [
+            format!("backup={}", of.backup),
+            format!("backup-uid={}", of.uid),
+            format!("run={}", claim.run()),
+        ];
+        let wanted = base.clone();
+        let back = self.objects(&keys, access);
+        let archived = on_a_thread(move || {
+            let open = Open::with(objects, &unlocked)?;
+            let parent = match wanted {
+                Base::Nothing => None,
+                Base::Exactly(id) => {
+                    let known = open.snapshots()?;
+                    if !known.iter().any(|known| known.id == id) {
+                        return Err(Error::not_found(format!(
+                            "there is no snapshot {id} to build upon"
+                        )));
+                    }
+                    Some(id)
+                }
+                Base::Newest => {
+                    let known = open.snapshots()?;
+                    let ours = known.into_iter().filter(|known| known.is_ours);
+                    ours.map(|known| known.id).next_back()
+                }
+            };
+            let archived = open.archive(&*source, parent.as_deref(), &tags)?;
+            if !Rail::SenderExit.is_off() {
+                source.ended()?;
+            } else {
+                let _ = source.ended();
+            }
+            archived.verify(back)?;
+            Ok((archived, parent))
+        })
+        .await;
+        let published = match archived {
+            Ok((archived, base)) => self
+                .publish(&claim, &archived)
+                .await
+                .map(|()| (archived, base)),
+            Err(e) => Err(e),
+        };
+        let run = claim.run().to_owned();
+        claim.release().await;
+        let (archived, base) = published?;
+        Ok(Saved {
+            repository: keys.number(),
+            snapshot: archived.id,
+            base,
+            run,
+            counted: archived.counted,
+            added_bytes: archived.added_bytes,
+            begun_because: because,
+            began,
+        })
+    }
+
+    /// The one place where a snapshot is written.
+    async fn publish(&self, claim: &SharedClaim, archived: &Archived) -> Result<()> {
+        let no = |e: Error| e.context("no snapshot was made");
+        claim
+            .confirm_unless(Rail::OwnClaim.is_off(), Rail::PruneClaim.is_off())
+            .await
+            .map_err(no)?;
+        claim
+            .write(&archived.key, archived.bytes.clone())
+            .await
+            .map_err(|e| e.context(format!("snapshot {} could not be written", archived.id)))?;
+        let most = archived.bytes.len() as u64;
+        let stands = self.store.get(&archived.key, most).await?;
+        if sha256(&stands) != archived.id {
+            return Err(Error::corrupt(format!(
+                "{} does not hold what was just written to it",
+                archived.key
+            )));
+        }
+        if Rail::OwnClaim.is_off() {
+            return Ok(());
+        }
+        // A machine that was stopped between the look and the answer: what it wrote is named by nobody, and goes again.
+        if let Err(e) = claim.confirm().await {
+            let _ = self.store.delete(&archived.key).await;
+            return Err(no(e));
+        }
+        Ok(())
+    }
+
+    /// Restores exactly this snapshot of the repository with this number, and gives the target back.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unauthorized`, `Corrupt`; and the target's.
+    pub async fn restore<T: Target + Send + 'static>(
+        &self,
+        number: u32,
+        snapshot: &str,
+        ring: &Keyring<'_>,
+        mut target: T,
+    ) -> Result<T> {
+        let open = self.reader(&self.keys.numbered(number), ring).await?;
+        let id = snapshot.to_owned();
+        on_a_thread(move || {
+            open.restore(&id, &mut target)?;
+            Ok(target)
+        })
+        .await
+    }
+
+    /// The numbers of the volume's repositories.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn repositories(&self) -> Result<Vec<u32>> {
+        begin::numbers(&self.store, &self.keys).await
+    }
+
+    /// The snapshots of one of them, oldest first.
+    ///
+    /// # Errors
+    /// As [`VolumeStore::restore`].
+    pub async fn list(&self, number: u32, ring: &Keyring<'_>) -> Result<Vec<Snapshot>> {
+        let open = self.reader(&self.keys.numbered(number), ring).await?;
+        on_a_thread(move || open.snapshots()).await
+    }
+
+    /// What is wrong with one of them; with `read_data` every byte is read.
+    ///
+    /// # Errors
+    /// As [`VolumeStore::restore`].
+    pub async fn check(
+        &self,
+        number: u32,
+        ring: &Keyring<'_>,
+        read_data: bool,
+    ) -> Result<Vec<String>> {
+        let open = self.reader(&self.keys.numbered(number), ring).await?;
+        on_a_thread(move || open.check(read_data)).await
+    }
+
+    async fn alone(&self, keys: &VolumeKeys, host: &str) -> Result<Arc<SharedClaim>> {
+        // Off for tests alone: as if it might stand beside backups.
+        let purpose = if Rail::PruneAlone.is_off() {
+            Purpose::Create
+        } else {
+            Purpose::Prune
+        };
+        let folder = keys.claims();
+        let claim =
+            SharedClaim::take(&self.store, &folder, &Self::what(keys), purpose, host).await?;
+        let ready = async {
+            claim.clocks_agree()?;
+            claim.bury().await
+        };
+        if let Err(e) = ready.await {
+            claim.release().await;
+            return Err(e);
+        }
+        Ok(Arc::new(claim))
+    }
+
+    /// Removes these snapshots, alone; their files stay until a prune. One that is not there is fine.
+    ///
+    /// # Errors
+    /// `AlreadyExists` while anybody else is at work.
+    pub async fn forget(
+        &self,
+        number: u32,
+        ids: &[String],
+        ring: &Keyring<'_>,
+        host: &str,
+    ) -> Result<()> {
+        let keys = self.keys.numbered(number);
+        let open = self.reader(&keys, ring).await?;
+        let claim = self.alone(&keys, host).await?;
+        let forgotten = async {
+            for id in ids {
+                let key = open.snapshot_key(id)?;
+                claim.confirm().await?;
+                claim.remove(&key).await?;
+            }
+            Ok(())
+        }
+        .await;
+        claim.release().await;
+        forgotten
+    }
+
+    /// Marks what no snapshot needs, and removes what was marked at least `keep_marked` ago ([`KEEP_MARKED`] where a user does not say more), alone.
+    ///
+    /// # Errors
+    /// `AlreadyExists` while anybody else is at work; where clocks or listings give no ground to remove anything; and what a look at the repository finds afterwards.
+    pub async fn prune(
+        &self,
+        number: u32,
+        ring: &Keyring<'_>,
+        host: &str,
+        keep_marked: Duration,
+    ) -> Result<Pruned> {
+        let keys = self.keys.numbered(number);
+        let password = ring.of_reader(&self.store, &keys).await?;
+        let claim = self.alone(&keys, host).await?;
+        let objects = self.objects(&keys, Access::Prune(Arc::clone(&claim)));
+        let pruned = on_a_thread(move || {
+            let open = Open::open(Arc::clone(&objects), password.text())?;
+            let ids = |open: &Open| -> Result<Vec<String>> {
+                let all = open.snapshots()?;
+                Ok(all.into_iter().map(|snapshot| snapshot.id).collect())
+            };
+            let (first, second) = (ids(&open)?, ids(&open)?);
+            if first.is_empty() {
+                return Err(Error::other(
+                    "the store lists no snapshot, and then nothing is pruned: it may be that it does not say what is there",
+                )
+                .hint("a volume without snapshots goes as a whole, with its last backup"));
+            }
+            if first != second {
+                return Err(Error::other("two listings of the snapshots differ, and nothing is pruned")
+                    .hint("the store does not list all that is there; try later"));
+            }
+            let pruned = open.prune(keep_marked)?;
+            let problems = open.check(false)?;
+            if problems.is_empty() {
+                return Ok(pruned);
+            }
+            Err(Error::corrupt(format!(
+                "after the prune the repository is damaged: {}",
+                problems.join("; ")
+            ))
+            .hint("nothing is removed in the run that marks it: check the repository with restic, and the store"))
+        })
+        .await;
+        claim.release().await;
+        pruned
+    }
+}

@@ -1,0 +1,202 @@
+//! Keys: nobody writes under one that can not be read back, and nothing that stands is written over.
+
+use std::sync::Arc;
+
+use super::super::key::KeptInMemory;
+use super::super::store::Base;
+use super::{Made, Place};
+use crate::crypt::{Identities, Recipients};
+use crate::error::Kind;
+use crate::location::store::Entry;
+use crate::location::trial::{Fate, Trial};
+
+macro_rules! fixture {
+    ($name:literal) => {
+        include_str!(concat!("../../../../tests/fixtures/encryption/", $name))
+    };
+}
+
+fn identity() -> Identities {
+    let mut identities = Identities::default();
+    identities.add("first", fixture!("first.key").as_bytes().to_vec());
+    identities
+}
+
+fn sealed() -> Place {
+    Place {
+        recipients: Recipients::parse([fixture!("first.pub")]).unwrap(),
+        ..Place::new()
+    }
+}
+
+async fn backup(place: &Place) -> crate::Result<super::Saved> {
+    place
+        .backup(Made::of(&[("a", b"content")]), Base::Newest)
+        .await
+}
+
+async fn all(place: &Place) -> Vec<Entry> {
+    place.store.entries("restic/", 1000).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bucket_and_an_identity_alone_restore_what_a_writer_without_one_made() {
+    let place = sealed();
+    let (first, second) = (backup(&place).await.unwrap(), backup(&place).await.unwrap());
+    assert_eq!((first.repository, second.repository), (1, 1));
+    assert_eq!(second.counted.read_bytes, 0, "the second adds to the first");
+    assert!(second.begun_because.is_none());
+    // Everything else is gone.
+    let elsewhere = Place {
+        cache: Arc::new(KeptInMemory::default()),
+        recipients: Recipients::default(),
+        ..place.clone()
+    };
+    let refused = elsewhere.restore(&second).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unauthorized);
+    let with_identity = Place {
+        identities: identity(),
+        ..elsewhere
+    };
+    for saved in [&first, &second] {
+        assert_eq!(with_identity.restore(saved).await.unwrap()[1].1, b"content");
+    }
+    let keys: Vec<_> = all(&place)
+        .await
+        .into_iter()
+        .map(|entry| entry.key)
+        .collect();
+    assert!(keys.contains(&"restic/c/n/u.key.age".to_owned()));
+    assert!(!keys.contains(&"restic/c/n/u.key".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_cache_begins_another_repository_and_says_so_and_the_first_is_as_it_was() {
+    let place = sealed();
+    let first = backup(&place).await.unwrap();
+    let before = all(&place).await;
+    let without = Place {
+        cache: Arc::new(KeptInMemory::default()),
+        ..place.clone()
+    };
+    let second = backup(&without).await.unwrap();
+    assert_eq!(second.repository, 2);
+    let why = second.begun_because.clone().unwrap();
+    assert!(why.contains("did not keep its key"), "{why}");
+    let now = all(&place).await;
+    assert!(before.iter().all(|entry| now.contains(entry)));
+    let third = backup(&without).await.unwrap();
+    assert_eq!((third.repository, third.counted.read_bytes), (2, 0));
+    // Who has an identity adds to the newest, whatever he kept.
+    let third = Place {
+        cache: Arc::new(KeptInMemory::default()),
+        identities: identity(),
+        ..place.clone()
+    };
+    assert_eq!(backup(&third).await.unwrap().repository, 2);
+    for saved in [&first, &second] {
+        assert_eq!(third.restore(saved).await.unwrap()[1].1, b"content");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_somebody_exchanged_or_removed_gets_no_further_backup() {
+    let place = sealed();
+    backup(&place).await.unwrap();
+    let other = sealed();
+    backup(&other).await.unwrap();
+    let key = "restic/c/n/u.key.age";
+    let theirs = other.store.get(key, 9999).await.unwrap();
+    place.store.put(key, theirs).await.unwrap();
+    assert_eq!(backup(&place).await.unwrap().repository, 2);
+    place.store.delete("restic/c/n/u.2.key.age").await.unwrap();
+    let third = backup(&place).await.unwrap();
+    assert_eq!(third.repository, 3);
+    assert!(third.begun_because.unwrap().contains("is not there"));
+    // In the clear it is the same.
+    let plain = Place::new();
+    backup(&plain).await.unwrap();
+    let key = "restic/c/n/u.key";
+    plain.store.put(key, "another\n".into()).await.unwrap();
+    let second = backup(&plain).await.unwrap();
+    assert_eq!(second.repository, 2);
+    assert!(second.begun_because.unwrap().contains("does not open"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_location_gets_recipients_what_was_begun_in_the_clear_is_left_alone() {
+    let plain = Place::new();
+    let first = backup(&plain).await.unwrap();
+    let now = Place {
+        recipients: sealed().recipients,
+        ..plain.clone()
+    };
+    let second = backup(&now).await.unwrap();
+    assert_eq!(second.repository, 2);
+    let why = second.begun_because.unwrap();
+    assert!(why.contains("in the clear"), "{why}");
+    assert_eq!(now.restore(&first).await.unwrap()[1].1, b"content");
+    assert!(
+        now.store
+            .find("restic/c/n/u.2.key", 99)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_stored_under_a_key_that_does_not_stand() {
+    let place = Place::new();
+    let lost = Trial::of(&place.store).judged(|verb, key| match (verb, key) {
+        ("put", key) if key.ends_with(".key") => Fate::Refused,
+        _ => Fate::Happens,
+    });
+    let trying = Place {
+        store: lost.store(),
+        ..place.clone()
+    };
+    backup(&trying).await.unwrap_err();
+    assert!(all(&place).await.is_empty(), "{:?}", all(&place).await);
+    // A run that died after its key is taken up by the next.
+    let died = Trial::of(&place.store).judged(|verb, key| match (verb, key) {
+        ("put", key) if key.contains("/u/") => Fate::Refused,
+        _ => Fate::Happens,
+    });
+    let trying = Place {
+        store: died.store(),
+        ..place.clone()
+    };
+    backup(&trying).await.unwrap_err();
+    let key = place.store.get("restic/c/n/u.key", 99).await.unwrap();
+    let saved = backup(&place).await.unwrap();
+    assert_eq!(saved.repository, 1);
+    assert_eq!(place.store.get("restic/c/n/u.key", 99).await.unwrap(), key);
+    assert_eq!(place.restore(&saved).await.unwrap()[1].1, b"content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_first_backups_at_once_both_stand() {
+    for place in [Place::new(), sealed()] {
+        let other = Place {
+            cache: Arc::new(KeptInMemory::default()),
+            ..place.clone()
+        };
+        let (first, second) = tokio::join!(backup(&place), backup(&other));
+        let (first, second) = (first.unwrap(), second.unwrap());
+        let reader = Place {
+            identities: identity(),
+            ..place.clone()
+        };
+        for saved in [&first, &second] {
+            assert_eq!(reader.restore(saved).await.unwrap()[1].1, b"content");
+        }
+        for number in reader.volume().repositories().await.unwrap() {
+            let found = reader.volume().check(number, &reader.ring(), true).await;
+            assert!(found.unwrap().is_empty());
+        }
+        let claims = all(&place).await;
+        let claims = claims.iter().filter(|one| one.key.contains(".claims/"));
+        assert_eq!(claims.count(), 0);
+    }
+}

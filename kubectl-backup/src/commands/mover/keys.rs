@@ -1,0 +1,79 @@
+//! The key cache in a folder: a file for each key that this machine made, named by the digest of its sealed form, readable by its owner alone.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use backup_core::Error;
+use backup_core::crypt::{ExposeSecret as _, SecretString};
+use backup_core::volume::key::{KeptInMemory, KeyCache};
+
+/// A key has 74 letters.
+const LARGEST: u64 = 4096;
+
+/// Keys in a folder, or until the process ends.
+pub(super) enum Keys {
+    Folder(PathBuf),
+    Memory(KeptInMemory),
+}
+
+impl Keys {
+    pub(super) fn new(folder: Option<&Path>) -> Self {
+        folder.map_or_else(
+            || Self::Memory(KeptInMemory::default()),
+            |folder| Self::Folder(folder.to_owned()),
+        )
+    }
+}
+
+fn path(folder: &Path, digest: &str) -> PathBuf {
+    folder.join(format!("{digest}.key"))
+}
+
+impl KeyCache for Keys {
+    fn get(&self, digest: &str) -> backup_core::Result<Option<SecretString>> {
+        let folder = match self {
+            Self::Memory(memory) => return memory.get(digest),
+            Self::Folder(folder) => folder,
+        };
+        let path = path(folder, digest);
+        let failed = |e: std::io::Error| {
+            Error::invalid(format!("can not read the key cache's {}", path.display())).because(e)
+        };
+        match fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(e)),
+            Ok(known) if known.len() > LARGEST => return Ok(None),
+            Ok(_) => {}
+        }
+        let text = fs::read_to_string(&path).map_err(failed)?;
+        Ok(Some(text.trim().to_owned().into()))
+    }
+
+    fn put(&self, digest: &str, password: &SecretString) -> backup_core::Result<()> {
+        let folder = match self {
+            Self::Memory(memory) => return memory.put(digest, password),
+            Self::Folder(folder) => folder,
+        };
+        let failed = |e: std::io::Error| {
+            Error::invalid(format!("can not keep a key in {}", folder.display())).because(e)
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+        // Whole or not at all, and there before the key is used.
+        let part = folder.join(format!("{digest}.{}.part", std::process::id()));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&part).map_err(failed)?;
+        file.write_all(password.expose_secret().as_bytes())
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&part, path(folder, digest)))
+            .and_then(|()| fs::File::open(folder)?.sync_all())
+            .map_err(failed)
+    }
+}

@@ -1,0 +1,209 @@
+//! Files of volumes: the mover beside restic, on the same files, into MinIO.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use harness::process::Folder;
+use harness::run::{Backup, kubectl_backup, program};
+use harness::store::Minio;
+use harness::tools;
+
+use super::memory::{measured, peak_of};
+use super::table::{AtMost, Table};
+use super::{BUCKET, RUNS, mebibytes, median, say, seconds};
+
+/// restic's password; that of the mover's repositories is made anew each time.
+const PASSWORD: &str = "bench";
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = (0..length.div_ceil(8)).flat_map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let mut bytes: Vec<u8> = words.collect();
+    bytes.truncate(length);
+    bytes
+}
+
+fn prose(seed: usize, length: usize) -> Vec<u8> {
+    let mut text = String::with_capacity(length + 40);
+    let mut line = seed * 1000;
+    while text.len() < length {
+        text.push_str(&format!("line {line} of {seed}: nothing to see here\n"));
+        line += 1;
+    }
+    text.truncate(length);
+    text.into_bytes()
+}
+
+/// 985 MB in 3,001 files, two thirds of it random.
+fn usual(folder: &Path) {
+    for number in 0..3000 {
+        let path = folder.join(format!("{}/{number}", number % 30));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let bytes = if number % 2 == 0 {
+            noise(number, 224_000)
+        } else {
+            prose(number as usize, 223_000)
+        };
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(folder.join("large"), noise(99_999, 315_000_000)).unwrap();
+}
+
+/// 31 of them are other ones now.
+fn change(folder: &Path, round: u64) {
+    for number in 0..31 {
+        let number = number * 96;
+        let path = folder.join(format!("{}/{number}", number % 30));
+        fs::write(path, noise(number + 1_000_000 * (round + 1), 224_000)).unwrap();
+    }
+}
+
+fn tiny(folder: &Path) {
+    for number in 0..100_000 {
+        let path = folder.join(format!("{}/{number}", number / 1000));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, noise(number, 1500)).unwrap();
+    }
+}
+
+struct Two<'a> {
+    minio: &'a Minio,
+    home: Folder,
+    source: std::path::PathBuf,
+    name: String,
+}
+
+impl Two<'_> {
+    fn mover(&self, arguments: &[&str]) -> Backup {
+        let location = format!(
+            "s3://{BUCKET}/{}?endpoint={}",
+            self.name,
+            self.minio.endpoint()
+        );
+        kubectl_backup(&[&["mover"], arguments].concat())
+            .home(self.home.path())
+            .credentials_of(self.minio)
+            .location(&location)
+    }
+
+    fn restic(&self, arguments: &[&str]) -> Backup {
+        let repository = format!("s3:{}/{BUCKET}/{}-restic", self.minio.endpoint(), self.name);
+        program(tools::path("restic").to_str().unwrap(), arguments)
+            .home(self.home.path())
+            .env("AWS_ACCESS_KEY_ID", self.minio.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", self.minio.secret_key())
+            .env("RESTIC_REPOSITORY", repository)
+            .env("RESTIC_PASSWORD", PASSWORD)
+    }
+
+    fn source(&self) -> &str {
+        self.source.to_str().unwrap()
+    }
+
+    /// One backup by each.
+    fn backup(&self) -> ([Duration; 2], u64, String) {
+        let ours = ["backup", self.source(), "c/n/u", "--backup", "b"];
+        let (ours, memory, said) = measured(self.mover(&ours), peak_of);
+        let (theirs, their_memory, _) = measured(self.restic(&["backup", self.source()]), peak_of);
+        say(&format!(
+            "{}: {} MiB, restic {} MiB",
+            self.name,
+            memory >> 20,
+            their_memory >> 20
+        ));
+        let snapshot = said.json()["snapshot"].as_str().unwrap().to_owned();
+        ([ours, theirs], memory, snapshot)
+    }
+
+    fn restore(&self, snapshot: &str, round: usize) -> ([Duration; 2], u64) {
+        let to = |who: &str| {
+            let target = self.home.join(format!("{who}-{round}"));
+            fs::create_dir(&target).unwrap();
+            target
+        };
+        let (mine, theirs) = (to("ours"), to("theirs"));
+        let text = mine.to_str().unwrap();
+        let ours = ["restore", text, "c/n/u", "--snapshot", snapshot];
+        let (ours, memory, _) = measured(self.mover(&ours), peak_of);
+        let restore = ["restore", "latest", "--target", theirs.to_str().unwrap()];
+        let (restic, _, _) = measured(self.restic(&restore), peak_of);
+        for target in [mine, theirs] {
+            fs::remove_dir_all(target).unwrap();
+        }
+        ([ours, restic], memory)
+    }
+}
+
+fn two<'a>(minio: &'a Minio, name: String, home: &Folder) -> Two<'a> {
+    let two = Two {
+        minio,
+        source: home.join("source"),
+        home: Folder::new("bench-volumes"),
+        name,
+    };
+    two.restic(&["init"]).ok();
+    two
+}
+
+fn row(table: &mut Table, work: &str, all: &[[Duration; 2]], most: f64) {
+    say(&format!("{work}: {all:?}"));
+    let [ours, theirs] = [0, 1].map(|who| median(all.iter().map(|both| both[who]).collect()));
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    let peer = format!("restic 0.18.1: {}", seconds(theirs));
+    table.row(work, ours, &peer, ratio, AtMost(most));
+}
+
+/// First, unchanged, 1 % changed, restored; then 100,000 tiny files.
+pub(super) fn beside_restic(minio: &'static Minio, table: &mut Table) {
+    let files = Folder::new("bench-files");
+    fs::create_dir(files.join("source")).unwrap();
+    usual(&files.join("source"));
+    let mut times: [Vec<[Duration; 2]>; 4] = Default::default();
+    let (mut peak, mut restored) = (0, 0);
+    for round in 0..RUNS {
+        let two = two(minio, format!("volumes-{round}"), &files);
+        let mut snapshot = String::new();
+        for step in 0..3 {
+            if step == 2 {
+                change(&files.join("source"), round as u64);
+            }
+            let (time, memory, id) = two.backup();
+            times[step].push(time);
+            peak = peak.max(memory);
+            snapshot = id;
+        }
+        let (time, memory) = two.restore(&snapshot, round);
+        times[3].push(time);
+        restored = restored.max(memory);
+    }
+    let works = [
+        ("files of a volume, 985 MB in 3,001, to MinIO: first", 1.1),
+        ("the same, unchanged", 0.9),
+        ("the same, 1 % changed", 1.4),
+        ("the same, restored", 1.6),
+    ];
+    for ((work, most), times) in works.into_iter().zip(&times) {
+        row(table, work, times, most);
+    }
+    let peer = format!("restoring: {}", mebibytes(restored));
+    table.memory("peak memory of the mover, 985 MB", peak, &peer, 220 << 20);
+
+    let files = Folder::new("bench-tiny");
+    fs::create_dir(files.join("source")).unwrap();
+    tiny(&files.join("source"));
+    let mut times: [Vec<[Duration; 2]>; 2] = Default::default();
+    for round in 0..RUNS.min(3) {
+        let two = two(minio, format!("tiny-{round}"), &files);
+        for times in &mut times {
+            times.push(two.backup().0);
+        }
+    }
+    row(table, "100,000 files of 1.5 kB: first", &times[0], 7.0);
+    row(table, "the same, unchanged", &times[1], 3.0);
+}
