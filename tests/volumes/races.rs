@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use harness::proxy::{Action, Match, Proxy};
 use harness::run::Signal;
 use rustix::fs::{CWD, Timespec, Timestamps};
+use rustix::process::Pid;
 
 use super::{Place, VOLUME, files, listed, packs};
 
@@ -133,6 +134,44 @@ fn a_backup_that_is_killed_leaves_nothing_that_is_seen_and_the_next_goes_on() {
     place
         .mover(&["prune", VOLUME, "--keep-marked", "1h"])
         .code(2);
+}
+
+/// The child of a process whose command line has this word.
+fn child(pid: u32, word: &str) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let others =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let all: Vec<String> = std::iter::once(children).chain(others).collect();
+    all.iter()
+        .flat_map(|all| all.split_whitespace())
+        .find_map(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let is_it = line.split('\0').any(|part| part == word);
+            is_it.then(|| Pid::from_raw(pid.parse().ok()?)).flatten()
+        })
+}
+
+#[test]
+fn a_sender_that_is_killed_and_a_run_that_is_asked_to_stop_make_no_snapshot_and_leave_no_claim() {
+    let (place, source, first) = begun();
+    for signal in [Signal::KILL, Signal::INT] {
+        let known = packs(&place).len();
+        let running = place.backup(&source).arg("--apart").spawn();
+        until("a pack", || packs(&place).len() > known);
+        if signal == Signal::KILL {
+            let sender = child(running.pid(), "send").expect("a sender");
+            rustix::process::kill_process(sender, signal).unwrap();
+        } else {
+            running.signal(signal);
+        }
+        let ended = running.wait(LONG);
+        let code = if signal == Signal::KILL { 1 } else { 130 };
+        assert_eq!(ended.code, code, "{}", ended.stderr);
+        assert_eq!(place.snapshots().len(), 1);
+        assert!(files(&place.path("0b5e.claims")).is_empty());
+    }
+    place.checked_by_restic(&first, &place.key(), &place.home.join("restic"));
 }
 
 #[test]

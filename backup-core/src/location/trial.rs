@@ -30,6 +30,7 @@ pub(crate) enum Fate {
     Hangs,
 }
 
+type Hides = dyn Fn(&str) -> bool + Send + Sync;
 type Judge = dyn Fn(&str, &str) -> Fate + Send + Sync;
 
 /// Wraps a store.
@@ -41,6 +42,7 @@ pub(crate) struct Trial {
     ages: Arc<Mutex<HashMap<String, SignedDuration>>>,
     turn: Option<(Turns, usize)>,
     claims_last: bool,
+    hides: Arc<Hides>,
 }
 
 impl Trial {
@@ -52,7 +54,14 @@ impl Trial {
             ages: Arc::default(),
             turn: None,
             claims_last: false,
+            hides: Arc::new(|_| false),
         }
+    }
+
+    /// Lists nothing of these folders, as if nothing were there.
+    pub(crate) fn hiding(mut self, hides: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.hides = Arc::new(hides);
+        self
     }
 
     /// Decides the fate of each operation by its verb and key.
@@ -165,6 +174,9 @@ impl Backend for Trial {
         let after = after.map(str::to_owned);
         stream::once(async move {
             let mut found = Vec::new();
+            if (this.hides)(&folder) {
+                return Ok(stream::iter(found));
+            }
             for claims in [!this.claims_last, this.claims_last] {
                 this.wait().await;
                 let all: Vec<_> = this.inner.list(&folder, after.as_deref()).collect().await;
@@ -189,6 +201,9 @@ impl Backend for Trial {
     }
 
     async fn folders(&self, folder: &str) -> Result<Vec<String>, Failure> {
+        if (self.hides)(folder) {
+            return Ok(Vec::new());
+        }
         self.inner.folders(folder).await
     }
 

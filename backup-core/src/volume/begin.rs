@@ -18,7 +18,7 @@ const MOST: u32 = 10_000;
 
 /// How often it is looked again where another run begins the same repository, or was quicker.
 const TRIES: u32 = 60;
-const BETWEEN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 700 });
+const BETWEEN: Duration = Duration::from_millis(700);
 
 /// Where a backup goes, and its right to be there.
 pub(super) struct Chosen {

@@ -2,6 +2,7 @@
 //! what it can not read and calls that a success, so whether a snapshot may appear is decided by what is counted here.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::{Entry, EntryPath, Order};
@@ -124,11 +125,22 @@ struct State {
 
 /// Counts while others read.
 #[derive(Clone, Default)]
-pub(super) struct Tally(Arc<Mutex<State>>);
+pub(super) struct Tally {
+    state: Arc<Mutex<State>>,
+    over: Arc<AtomicBool>,
+}
 
 impl Tally {
+    /// One whose readers read nothing more once this is set.
+    pub(super) fn until(over: Arc<AtomicBool>) -> Self {
+        Self {
+            over,
+            ..Self::default()
+        }
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes the next entry of the listing.
@@ -214,6 +226,9 @@ impl SizedReader {
 
 impl Read for SizedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.tally.over.load(Ordering::SeqCst) {
+            return Err(io::Error::other("nothing is stored any more"));
+        }
         let unbounded = Rail::SizedReaders.is_off();
         if self.left == 0 && !unbounded {
             self.end();

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::begin::{self, Chosen};
 use super::key::Keyring;
 use super::rails::Rail;
 use super::repository::{Access, Archived, Objects, Open, Pruned, Snapshot, Target};
 use super::source::{Counted, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layout::VolumeKeys;
 use crate::location::claim::{Purpose, SharedClaim};
 use crate::location::{Store, sha256};
@@ -106,7 +107,7 @@ impl VolumeStore {
         on_a_thread(move || Open::open(objects, password.text())).await
     }
 
-    /// Copies what the source has into a repository of the volume. The snapshot stands when this returns, or there is none.
+    /// Copies what the source has into a repository of the volume. The snapshot stands when this returns, or there is none. Asked to stop, it ends soon and takes its claim along.
     ///
     /// # Errors
     /// Whatever keeps a snapshot from appearing; `AlreadyExists` while a prune is at work.
@@ -116,6 +117,7 @@ impl VolumeStore {
         ring: &Keyring<'_>,
         of: &Of,
         base: &Base,
+        mut stop: watch::Receiver<bool>,
     ) -> Result<Saved> {
         let began = Timestamp::now();
         let Chosen {
@@ -134,6 +136,14 @@ impl VolumeStore {
         ];
         let wanted = base.clone();
         let back = self.objects(&keys, access);
+        let ending = [Arc::clone(&objects), Arc::clone(&back)];
+        let asked = tokio::spawn(async move {
+            if stop.wait_for(|stop| *stop).await.is_ok() {
+                for objects in ending {
+                    objects.end(Error::new(Kind::Interrupted, "the backup was stopped"));
+                }
+            }
+        });
         let archived = on_a_thread(move || {
             let open = Open::with(objects, &unlocked)?;
             let parent = match wanted {
@@ -163,6 +173,8 @@ impl VolumeStore {
             Ok((archived, parent))
         })
         .await;
+        // From here on it is a matter of moments.
+        asked.abort();
         let published = match archived {
             Ok((archived, base)) => self
                 .publish(&claim, &archived)

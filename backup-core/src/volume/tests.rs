@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::Target;
 use super::entry::{Entry, EntryPath, Moment, What};
@@ -169,7 +170,9 @@ impl Place {
             host: "here".to_owned(),
         };
         let source = Arc::new(made);
-        self.volume().backup(source, &self.ring(), &of, &base).await
+        let (_never, stop) = watch::channel(false);
+        let volume = self.volume();
+        volume.backup(source, &self.ring(), &of, &base, stop).await
     }
 
     pub(super) async fn restore(&self, saved: &Saved) -> Result<Vec<(Entry, Vec<u8>)>> {

@@ -58,7 +58,7 @@ pub(in super::super) struct Objects {
     held: Mutex<Option<(Id, Bytes)>>,
     /// What failed first, in our words.
     failure: Mutex<Option<Error>>,
-    failed: AtomicBool,
+    failed: Arc<AtomicBool>,
     sizes: Mutex<Option<Arc<BTreeMap<Id, u64>>>>,
     blocks: Mutex<VecDeque<((Id, u64), Block)>>,
 }
@@ -81,7 +81,7 @@ impl Objects {
             access,
             held: Mutex::default(),
             failure: Mutex::default(),
-            failed: AtomicBool::new(false),
+            failed: Arc::default(),
             sizes: Mutex::default(),
             blocks: Mutex::default(),
         })
@@ -99,6 +99,16 @@ impl Objects {
     /// What failed first; asked when rustic is done, whose own words are about itself.
     pub(super) fn failure(&self) -> Option<Error> {
         locked(&self.failure).take()
+    }
+
+    /// Set once something failed.
+    pub(super) fn over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.failed)
+    }
+
+    /// Ends what is done with it, for this reason.
+    pub(in super::super) fn end(&self, why: Error) {
+        let _ = self.fail(why);
     }
 
     /// Whether something failed: then nothing more is read or sent.

@@ -1,6 +1,7 @@
 //! Keys: nobody writes under one that can not be read back, and nothing that stands is written over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::key::KeptInMemory;
 use super::super::store::Base;
@@ -173,6 +174,36 @@ async fn nothing_is_stored_under_a_key_that_does_not_stand() {
     assert_eq!(saved.repository, 1);
     assert_eq!(place.store.get("restic/c/n/u.key", 99).await.unwrap(), key);
     assert_eq!(place.restore(&saved).await.unwrap()[1].1, b"content");
+}
+
+/// Whatever a listing leaves out: no key is written over, and what was kept comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_lists_nothing_for_once_costs_bytes_and_no_data() {
+    for hidden in ["n/", "index/", "snapshots/", "data/", "u.claims/", ""] {
+        let place = Place::new();
+        let first = backup(&place).await.unwrap();
+        let key = place.store.get("restic/c/n/u.key", 99).await.unwrap();
+        let hiding = Trial::of(&place.store).hiding(move |folder| folder.ends_with(hidden));
+        let blind = Place {
+            store: hiding.store(),
+            ..place.clone()
+        };
+        // With claims that are not listed nothing is done, and no snapshot may appear over packs that are not.
+        let ended = backup(&blind).await;
+        let may_stand = ["n/", "index/", "snapshots/"].contains(&hidden);
+        assert!(may_stand || ended.is_err(), "{hidden:?}: {ended:?}");
+        let (volume, ring) = (blind.volume(), blind.ring());
+        let pruned = volume.prune(1, &ring, "here", Duration::ZERO).await;
+        assert!(hidden == "n/" || pruned.is_err(), "{hidden:?}: {pruned:?}");
+        assert_eq!(place.store.get("restic/c/n/u.key", 99).await.unwrap(), key);
+        let again = backup(&place).await.unwrap();
+        assert_eq!(again.repository, 1);
+        for saved in [&first, &again] {
+            assert_eq!(place.restore(saved).await.unwrap()[1].1, b"content");
+        }
+        let found = place.volume().check(1, &place.ring(), true).await.unwrap();
+        assert!(found.is_empty(), "{hidden:?}: {found:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

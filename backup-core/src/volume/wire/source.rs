@@ -151,6 +151,13 @@ impl Source for WireSource {
     }
 }
 
+impl Drop for WireSource {
+    /// A mover that nobody asks any more ends.
+    fn drop(&mut self) {
+        drop(locked(&self.asked).to.take());
+    }
+}
+
 struct Listing {
     from: Box<dyn Read + Send>,
     asked: Arc<Mutex<Asked>>,

@@ -218,7 +218,13 @@ pub(super) async fn backup(context: &Context, args: BackupArgs) -> Result<Exit> 
     };
     let saved = opened
         .volume(&args.volume)
-        .backup(source, &opened.ring(), &of, &base)
+        .backup(
+            source,
+            &opened.ring(),
+            &of,
+            &base,
+            context.cancel("no snapshot was made"),
+        )
         .await?;
     if let Some(why) = &saved.begun_because {
         context.ui.warn(&format!(
