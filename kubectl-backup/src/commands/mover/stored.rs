@@ -9,6 +9,7 @@ use std::time::Duration;
 use backup_core::Error;
 use backup_core::crypt::{Identities, Recipients, SecretString};
 use backup_core::location::Location;
+use backup_core::location::guard::{self, Coming};
 use backup_core::volume::VolumeStore;
 use backup_core::volume::folder::{FolderSource, FolderTarget};
 use backup_core::volume::key::Keyring;
@@ -201,6 +202,10 @@ fn apart(folder: &Path) -> Result<Arc<dyn Source>, Error> {
 
 pub(super) async fn backup(context: &Context, args: BackupArgs) -> Result<Exit> {
     let opened = Opened::new(context, &args.keys, true).await?;
+    if opened.recipients.is_empty() {
+        // A key in the clear is no better than a plain backup.
+        guard::enter(&opened.location, None, Coming::Plain).await?;
+    }
     let source: Arc<dyn Source> = if args.apart {
         apart(&args.folder)?
     } else {
