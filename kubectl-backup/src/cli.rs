@@ -342,12 +342,12 @@ mod tests {
         fn visit(command: &clap::Command, path: &str) {
             for sub in command.get_subcommands() {
                 let path = format!("{path} {}", sub.get_name());
-                if sub.has_subcommands() {
-                    visit(sub, &path);
-                    continue;
-                }
                 // Nobody calls it by hand.
                 if sub.is_hide_set() {
+                    continue;
+                }
+                if sub.has_subcommands() {
+                    visit(sub, &path);
                     continue;
                 }
                 let examples = sub
@@ -388,6 +388,7 @@ mod tests {
         shown.sort();
         let mut all: Vec<_> = Cli::command()
             .get_subcommands()
+            .filter(|sub| !sub.is_hide_set())
             .map(|sub| sub.get_name().to_owned())
             .collect();
         all.sort();
