@@ -94,7 +94,10 @@ fn over(folder: &std::path::Path, cut_listing: usize, cut_sending: usize) -> (Ve
         let Found { entry, content } = found.unwrap();
         if let Some(opener) = content {
             let mut all = Vec::new();
-            let mut content = opener().unwrap();
+            // What is asked for after the end is not to be had.
+            let Ok(mut content) = opener() else {
+                continue;
+            };
             let read = content.by_ref().take(entry.size).read_to_end(&mut all);
             if read.is_err() || content.has_changed().is_err() {
                 continue;
