@@ -220,7 +220,8 @@ impl VolumeStore {
             return Ok(());
         }
         // A machine that was stopped between the look and the answer: what it wrote is named by nobody, and goes again.
-        if let Err(e) = claim.confirm().await {
+        let stands = claim.confirm_unless(false, Rail::PruneClaim.is_off());
+        if let Err(e) = stands.await {
             let _ = self.store.delete(&archived.key).await;
             return Err(no(e));
         }
