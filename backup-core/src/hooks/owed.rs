@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::ask::{self, Hook, SpecHooks};
@@ -12,14 +13,19 @@ use super::exec::Target;
 use super::note::{LARGEST, Note, VERSION, stem};
 use super::process::Process;
 use super::{Pod, When, rights};
+use crate::api::BackupSpec;
 use crate::catalog::store_time;
 use crate::cluster::{Cluster, page};
 use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
 use crate::layout::{BackupKeys, HOOKS};
 use crate::location::Location;
 use crate::location::claim::{dead_from, may_write};
 use crate::location::store::{Entry, Store, is_absent};
 use crate::name::Name;
+
+/// The annotation that a controller of this program gives the Backup that it makes: with the attempt. What is copied from a bucket loses it.
+pub const RUN: &str = "kubectl-backup/run";
 
 /// Notes that are looked at; a bucket may hold any number.
 const MOST: usize = 10_000;
@@ -45,8 +51,10 @@ pub struct Settling<'a> {
     pub location: &'a Location,
     /// The uid of its kube-system, where it is known.
     pub identity: Option<&'a str>,
-    /// Where Schedules and Backups are believed to say what is run.
+    /// Where Schedules are believed to say what is run.
     pub namespaces: &'a [String],
+    /// Where a controller of this program makes Backups: those that it made are believed, too. Never Velero's, whose sync copies any word of a bucket.
+    pub served: &'a [String],
     /// Who it is.
     pub me: &'a Process,
 }
@@ -375,27 +383,45 @@ impl Settling<'_> {
     /// What is owed to it, as the cluster says it now.
     async fn hooks(&self, note: &Note, pod: &Pod) -> Result<Vec<Hook>> {
         let mut specs = vec![SpecHooks::default()];
-        let schedule = note.schedule.as_deref();
-        for namespace in self.namespaces {
-            let asked = [
-                ("backups", Some(note.backup.as_str()), "/spec/hooks"),
-                ("schedules", schedule, "/spec/template/hooks"),
-            ];
-            for (plural, name, pointer) in asked {
-                let Some(name) = name.filter(|name| Name::foreign(name).is_ok()) else {
-                    continue;
-                };
+        let backup = Some(note.backup.as_str());
+        let places = [
+            ("backups", self.served, backup, "/spec"),
+            (
+                "schedules",
+                self.namespaces,
+                note.schedule.as_deref(),
+                "/spec/template",
+            ),
+        ];
+        for (plural, namespaces, name, pointer) in places {
+            let Some(name) = name.filter(|name| Name::foreign(name).is_ok()) else {
+                continue;
+            };
+            for namespace in namespaces {
                 let path = format!("/apis/velero.io/v1/namespaces/{namespace}/{plural}/{name}");
                 let Ok(body) = self.cluster.get_bounded(&path, LARGEST_OBJECT).await else {
                     continue;
                 };
                 let object: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let hooks = object.pointer(pointer).unwrap_or(&Value::Null);
-                specs.extend(SpecHooks::read(hooks));
+                // A Backup without it may be a bucket's.
+                let is_made = object["metadata"]["annotations"][RUN].is_string();
+                if plural == "schedules" || is_made {
+                    specs.extend(asked(object.pointer(pointer), pod));
+                }
             }
         }
         Ok(owed(pod, &specs, &note.hooks))
     }
+}
+
+/// What the spec of a backup asks of a pod that it takes. Of another one it never asked anything.
+fn asked(spec: Option<&Value>, pod: &Pod) -> Option<SpecHooks> {
+    let spec = spec?;
+    let filter = Filter::of(&BackupSpec::deserialize(spec).ok()?);
+    filter.validate().ok()?;
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let is_taken = filter.namespace(&pod.metadata.namespace) && filter.labels(&labels);
+    is_taken.then(|| SpecHooks::read(&spec["hooks"]).ok())?
 }
 
 /// Of all that these ask of a pod, what is owed to it, each once and in its order.

@@ -22,6 +22,7 @@ pub(super) async fn settle(context: &Context, location: &Location) -> Result<Exi
         location,
         identity,
         namespaces: &namespaces,
+        served: &[NAMESPACE.to_owned()],
         me: &context.process(),
     };
     let told = match owed::settle(&settling).await {

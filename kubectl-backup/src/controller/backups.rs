@@ -28,7 +28,7 @@ pub(crate) use making::stands;
 pub(crate) const LOCATION: &str = "velero.io/storage-location";
 
 /// The annotation with the attempt that makes the backup: the process, and the object's uid.
-pub(crate) const RUN: &str = "kubectl-backup/run";
+pub(crate) use backup_core::hooks::owed::RUN;
 
 /// The annotation with the slot of its Schedule.
 pub(crate) const SLOT: &str = "kubectl-backup/slot";

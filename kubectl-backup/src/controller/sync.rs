@@ -140,6 +140,7 @@ async fn thaw(desk: &Desk, location: &Location, object: &Value, known: &mut Sync
         location,
         identity: desk.identity().await?,
         namespaces: &[desk.settings.namespace.clone()],
+        served: &[desk.settings.namespace.clone()],
         me: &desk.process,
     };
     let told = match owed::settle(&settling).await {

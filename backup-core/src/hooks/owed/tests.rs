@@ -17,15 +17,24 @@ fn note(change: impl FnOnce(&mut Value)) -> (String, Value) {
 }
 
 async fn settled(location: &Location, server: Server) -> Vec<Settled> {
-    let (cluster, _server) = server.start();
+    watched(location, server).await.0
+}
+
+/// What was told, and whether something was run in the pod.
+async fn watched(location: &Location, server: Server) -> (Vec<Settled>, bool) {
+    let (cluster, server) = server.start();
     let settling = Settling {
         cluster: &cluster,
         location,
         identity: Some("uid-kube-system"),
-        namespaces: &["velero".to_owned()],
+        namespaces: &["velero".to_owned(), "served".to_owned()],
+        served: &["served".to_owned()],
         me: &Process::this("here".into(), None),
     };
-    settle(&settling).await.unwrap()
+    let told = settle(&settling).await.unwrap();
+    let log = server.log.lock().unwrap();
+    let has_run = log.iter().any(|asked| asked.path.ends_with("/exec"));
+    (told, has_run)
 }
 
 async fn with(notes: &[(String, Value)]) -> Location {
@@ -192,6 +201,69 @@ async fn a_note_without_names_finds_its_pod_by_its_uid_and_a_run_at_work_in_it_i
         );
     }
     assert!(keys(&location).await.is_empty());
+}
+
+/// A spec that asks for a command after the backup, and its digest in a pod of one container.
+fn asking(command: &str) -> (Value, String) {
+    let hooks = json!({"resources": [{"name": "s", "post": [{"exec": {"command": [command]}}]}]});
+    let hook = Hook {
+        origin: "s".into(),
+        container: "c".into(),
+        command: vec![command.into()],
+        on_error: ask::OnError::Fail,
+        timeout: Duration::from_secs(1),
+    };
+    (json!({"hooks": hooks}), hook.digest())
+}
+
+fn bare_pod() -> String {
+    let mut pod: Value = serde_json::from_str(&pod_of("u-1")).unwrap();
+    pod["metadata"]["annotations"] = Value::Null;
+    pod.to_string()
+}
+
+#[tokio::test]
+async fn a_backup_that_may_come_from_the_bucket_has_nothing_run_whatever_note_is_planted() {
+    let (spec, digest) = asking("any-command");
+    let of = async |namespace: &str, run: Value, included: &str| {
+        let digest = digest.clone();
+        let location = with(&[note(|note| note["hooks"] = json!([digest]))]).await;
+        let mut server = Server::new();
+        server.fix(POD, 200, &bare_pod());
+        let mut spec = spec.clone();
+        spec["includedNamespaces"] = json!([included]);
+        let object = json!({"metadata": {"name": "nightly", "annotations": {(super::RUN): run}}, "spec": spec});
+        let path = format!("/apis/velero.io/v1/namespaces/{namespace}/backups/nightly");
+        server.fix(&path, 200, &object.to_string());
+        watched(&location, server).await.1
+    };
+    // As the controller's sync makes it of what a bucket has.
+    assert!(!of("served", Value::Null, "*").await);
+    // As Velero's does, which keeps every annotation.
+    assert!(!of("velero", "r.u".into(), "*").await);
+    // One that does not take this pod.
+    assert!(!of("served", "r.u".into(), "else*").await);
+    assert!(of("served", "r.u".into(), "sh*").await);
+}
+
+#[tokio::test]
+async fn a_schedule_says_what_is_owed_to_the_pods_that_it_takes() {
+    let (spec, digest) = asking("thaw");
+    for (included, runs) in [("shop", true), ("other", false)] {
+        let change = |note: &mut Value| {
+            note["hooks"] = json!([digest]);
+            note["schedule"] = "daily".into();
+        };
+        let location = with(&[note(change)]).await;
+        let mut server = Server::new();
+        server.fix(POD, 200, &bare_pod());
+        let mut spec = spec.clone();
+        spec["includedNamespaces"] = json!([included]);
+        let object = json!({"metadata": {"name": "daily"}, "spec": {"template": spec}});
+        let path = "/apis/velero.io/v1/namespaces/velero/schedules/daily";
+        server.fix(path, 200, &object.to_string());
+        assert_eq!(watched(&location, server).await.1, runs, "{included}");
+    }
 }
 
 #[test]
