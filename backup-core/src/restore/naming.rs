@@ -8,6 +8,7 @@ use super::place::Place;
 use super::{ExistingPolicy, RestoreOptions, rewrite};
 use crate::api::{LabelSelector, RestoreSpec};
 use crate::cluster::Cluster;
+use crate::crypt::Encrypt;
 use crate::error::{Error, Kind, Result};
 use crate::location::{Location, Store};
 use crate::name::Name;
@@ -81,13 +82,24 @@ pub(super) async fn fresh_name(places: &[Place], options: &RestoreOptions) -> Re
 }
 
 /// Where the journal may be; a new one is begun in the first that takes writes. Whoever may write to a bucket may write a journal there, and what it maps
-/// or keeps would be restored: where only what is signed counts, none is read from there.
+/// or keeps would be restored: where only what is signed counts, or what was encrypted, none is read from there.
 pub(super) fn places(location: &Location, options: &RestoreOptions) -> Vec<Place> {
     let folder = Place::Folder(options.state_dir.clone());
-    if location.asks_for_signatures() {
+    if in_folder_alone(location, options) {
         return vec![folder];
     }
     vec![Place::Store(location.store.clone()), folder]
+}
+
+/// Whether the record of a restore is neither read from the location nor written there, whether or not that takes writes: where only what is signed counts,
+/// where what is restored is encrypted there, and where objects that are deleted, Secrets among them, would be kept in the clear in a location that encrypts.
+pub(super) fn in_folder_alone(location: &Location, options: &RestoreOptions) -> bool {
+    let keeps = matches!(options.existing, ExistingPolicy::Recreate);
+    let encrypts = || !matches!(Encrypt::of_location(&location.spec), Ok(None));
+    location.asks_for_signatures()
+        || location.apart.is_some()
+        || location.store.is_vault()
+        || (keeps && encrypts())
 }
 
 /// What was asked for, as a Restore says it.

@@ -6,6 +6,7 @@ use super::apply::{Applier, Deletions};
 use super::gather::{self, Survey};
 use super::journal::{Earlier, Header, Journal};
 use super::kept::Kept;
+use super::naming::in_folder_alone;
 use super::open::marker;
 use super::place::Place;
 use super::preflight::look::Look;
@@ -224,7 +225,7 @@ impl Run<'_> {
     }
 }
 
-/// Begins the journal in the location or, where that takes no writes or only what is signed counts there, in the user's own folder.
+/// Begins the journal in the location or, where that takes no writes or it is not for it, in the user's own folder.
 async fn begin(
     location: &Location,
     name: &Name,
@@ -233,7 +234,7 @@ async fn begin(
     resumed: bool,
 ) -> Result<(Journal, Option<String>)> {
     let folder = Place::Folder(options.state_dir.clone());
-    if location.is_read_only() || location.asks_for_signatures() {
+    if location.is_read_only() || in_folder_alone(location, options) {
         return Ok((Journal::open(folder, name, header, resumed).await?, None));
     }
     let store = Place::Store(location.store.clone());

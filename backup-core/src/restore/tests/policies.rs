@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use super::whole::{Saved, object, uid};
+use crate::crypt::{ENCRYPT, RECIPIENTS};
 
 const LIVE: &str = "/api/v1/namespaces/n/configmaps/x";
 const MAKES: &str = "POST /api/v1/namespaces/n/configmaps";
@@ -89,6 +90,31 @@ async fn what_differs_is_kept_deleted_and_created_anew_and_once_is_enough() {
     assert_eq!(annotations[journal::ANNOTATION_POLICY], "recreate");
     saved.restore(recreate).await.unwrap();
     assert_eq!(saved.target.get(LIVE), made);
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_not_kept_in_the_clear_where_a_location_encrypts() {
+    let recipient = include_str!("../../../../tests/fixtures/encryption/first.pub");
+    for pairs in [
+        &[(RECIPIENTS, recipient.trim())][..],
+        &[(RECIPIENTS, recipient.trim()), (ENCRYPT, "secrets")],
+        // Whoever wrote that counts on it.
+        &[(ENCRYPT, "secrets")],
+    ] {
+        let mut saved = saved().await;
+        let pairs = pairs.iter();
+        let pairs = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        saved.location.spec.metadata.annotations.extend(pairs);
+        let report = saved.restore(recreate).await.unwrap();
+        assert_eq!(report.counts, [0, 1, 0, 0], "{:?}", report.errors);
+        assert!(kept(&saved).await.is_empty());
+        let folder = saved.options().state_dir.join("restores/r/kept");
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+        // Once is enough: it is found again where it is.
+        let made = saved.target.get(LIVE);
+        saved.restore(recreate).await.unwrap();
+        assert_eq!(saved.target.get(LIVE), made);
+    }
 }
 
 #[tokio::test]

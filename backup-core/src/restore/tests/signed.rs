@@ -7,6 +7,7 @@ use super::super::place::Place;
 use super::super::*;
 use super::whole::{Saved, object, uid};
 use crate::catalog::Digests;
+use crate::crypt::BackupKey;
 use crate::layout::{BackupKeys, RestoreKeys};
 use crate::signature::SigningKey;
 
@@ -56,6 +57,29 @@ async fn plant(saved: &Saved, change: impl FnOnce(&mut RestoreOptions)) -> Bytes
         .await
         .unwrap();
     store.get(&restored().journal(0), 1 << 20).await.unwrap()
+}
+
+/// Whoever may write to a bucket sees which backups in it are encrypted: what he plants beside one is not read with what is opened of it.
+#[tokio::test]
+async fn a_planted_journal_changes_nothing_of_a_restore_of_what_was_encrypted() {
+    let pod = json!({"spec": {"containers": [{"name": "c", "image": "docker.io/app:1"}]}});
+    let mut saved = Saved::new(&[object("pods", 1, "n/x", pod)]).await;
+    let planted = plant(&saved, |_| {}).await;
+    saved.location = saved.location.with_secrets(&BackupKey::generate());
+    let mut options = saved.options();
+    options.backup = "b".parse().unwrap();
+    let cluster = saved.target.cluster();
+    let decided = decide_name(&cluster, &saved.location, &options).await;
+    let (name, goes_on) = decided.unwrap();
+    assert_eq!((name.as_str() == "r", goes_on), (false, false));
+    let report = saved.restore(|_| {}).await.unwrap();
+    assert_eq!((report.counts[0], report.resumed), (2, false));
+    let made = saved.target.get("/api/v1/namespaces/n/pods/x");
+    assert_eq!(made["spec"]["containers"][0]["image"], "docker.io/app:1");
+    let store = &saved.location.store;
+    let now = store.get(&restored().journal(0), 1 << 20).await.unwrap();
+    assert_eq!(now, planted);
+    assert!(in_folder(&saved, &restored().journal(0)));
 }
 
 /// What lies in the location of the restore.
