@@ -247,12 +247,14 @@ fn what_it_lacks(served: &Served) {
         ("with-passphrase", "recipients", "passphrase", "passphrase"),
         ("with-nonsense", "recipients", "age1nonsense", "recipient"),
         ("with-no-word", "encrypt", "some", "not known"),
+        // As where the other annotation is misspelt.
+        ("with-nobody", "encrypt", "secrets", "has no recipients"),
         ("with-keys", "verify-keys", line.as_str(), "signed"),
     ] {
         for other in ["recipients", "verify-keys", "encrypt"] {
             annotate(served, "default", other, "");
         }
-        if annotation == "encrypt" {
+        if value == "some" {
             annotate(served, "default", "recipients", &key("first.pub"));
         }
         annotate(served, "default", annotation, value);

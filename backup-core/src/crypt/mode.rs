@@ -29,18 +29,14 @@ impl Encrypt {
     /// What a location has encrypted; nothing where it has no recipients.
     ///
     /// # Errors
-    /// `Invalid`: another word, recipients that can not be used, and a word without recipients: whoever wrote it counts on it.
+    /// `Invalid`: another word, and as [`Recipients::of_location`].
     pub fn of_location(location: &BackupStorageLocation) -> Result<Option<Self>> {
         let any = !Recipients::of_location(location)?.is_empty();
         let name = &location.metadata.name;
         match location.metadata.annotations.get(ENCRYPT).map(String::as_str) {
             None => Ok(any.then_some(Self::All)),
             Some(word) => match [Self::All, Self::Secrets].into_iter().find(|one| one.word() == word) {
-                Some(one) if any => Ok(Some(one)),
-                Some(_) => Err(Error::invalid(format!(
-                    "location {name:?} is to encrypt {word} (annotation {ENCRYPT}), and has no recipients"
-                ))
-                .hint("say for whom with annotation kubectl-backup/recipients (`location set NAME --recipient KEY`)")),
+                Some(one) => Ok(Some(one)),
                 None => Err(Error::invalid(format!(
                     "location {name:?} is to encrypt {word:?} (annotation {ENCRYPT}), which is not known"
                 ))
@@ -77,6 +73,11 @@ mod tests {
             assert!(of(&[any, (ENCRYPT, odd)]).is_err(), "{odd:?}");
         }
         assert!(of(&[(ENCRYPT, "secrets")]).is_err());
+        // Whoever asks for whom alone is told as well.
+        let mut nobody = BackupStorageLocation::default();
+        let annotations = &mut nobody.metadata.annotations;
+        annotations.insert(ENCRYPT.to_owned(), "secrets".to_owned());
+        assert!(Recipients::of_location(&nobody).is_err());
         assert!(of(&[(RECIPIENTS, "age1nonsense")]).is_err());
     }
 }

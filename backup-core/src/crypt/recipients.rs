@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 
 use super::file::Sealing;
-use super::{BackupKey, WORK};
+use super::{BackupKey, ENCRYPT, WORK};
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
 
@@ -70,15 +70,22 @@ impl Recipients {
     /// Those of a location.
     ///
     /// # Errors
-    /// As [`Recipients::parse`], naming the location.
+    /// As [`Recipients::parse`], naming the location; none, where it is to encrypt something: whoever wrote that counts on it.
     pub fn of_location(location: &BackupStorageLocation) -> Result<Self> {
-        let said = location.metadata.annotations.get(RECIPIENTS);
-        Self::parse(said.map(String::as_str)).map_err(|e| {
+        let annotations = &location.metadata.annotations;
+        let (said, name) = (annotations.get(RECIPIENTS), &location.metadata.name);
+        let all = Self::parse(said.map(String::as_str)).map_err(|e| {
             e.context(format!(
-                "the recipients of location {:?} can not be used (annotation {RECIPIENTS})",
-                location.metadata.name
+                "the recipients of location {name:?} can not be used (annotation {RECIPIENTS})"
             ))
-        })
+        })?;
+        match annotations.get(ENCRYPT) {
+            Some(word) if all.is_empty() => Err(Error::invalid(format!(
+                "location {name:?} is to encrypt {word:?} (annotation {ENCRYPT}), and has no recipients"
+            ))
+            .hint("say for whom with annotation kubectl-backup/recipients (`location set NAME --recipient KEY`)")),
+            _ => Ok(all),
+        }
     }
 
     /// These and others.

@@ -2,7 +2,7 @@
 
 use backup_core::Kind;
 use backup_core::api::{API_VERSION, Backup};
-use backup_core::crypt::RECIPIENTS;
+use backup_core::crypt::{ENCRYPT, RECIPIENTS};
 use backup_core::signature::VERIFY_KEYS;
 use serde_json::Value;
 
@@ -82,7 +82,7 @@ fn remembered(context: &Context) -> Option<String> {
             "location {name:?} has its backups signed, and a controller has no key"
         ));
     }
-    if has(RECIPIENTS) {
+    if has(RECIPIENTS) || has(ENCRYPT) {
         return Some(format!(
             "location {name:?} has its backups encrypted for whom it is remembered here, and a controller goes by its own location"
         ));
