@@ -121,9 +121,11 @@ impl PassphraseArgs {
 }
 
 impl IdentityArgs {
-    /// Whether any is given; the user's own file is not.
-    pub fn is_given(&self) -> bool {
-        !self.identity.is_empty() || self.passphrase.passphrase_file.is_some()
+    /// Whether any is given with the command itself; what the variable `KUBECTL_BACKUP_IDENTITY` names, or the user's own file, is for whatever it opens.
+    pub fn is_given(&self, variable: Option<&str>) -> bool {
+        let of_variable = |path: &PathBuf| path.to_str() == variable;
+        let mut identities = self.identity.iter();
+        !identities.all(of_variable) || self.passphrase.passphrase_file.is_some()
     }
 
     /// These flags as words of a command line, a space before each.

@@ -14,9 +14,9 @@ use crate::catalog::names_us;
 use crate::crypt::BackupKey;
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
+use crate::location::Store;
 use crate::location::store::{StoreSource, is_absent};
 use crate::location::vault::ENCRYPTION;
-use crate::location::{Location, Store};
 use crate::name::Name;
 
 /// What [`ENCRYPTION`] says of such a backup.
@@ -139,30 +139,60 @@ pub fn sources(store: &Store, keys: &BackupKeys, key: &BackupKey) -> [StoreSourc
     [keys.secrets_archive(), keys.secrets_index()].map(|key| store.source(key))
 }
 
-/// The archive of a backup with its Secrets in their place, where they stand apart and the location has their key; else as it is.
+/// The archive of a backup with its Secrets in their place, where they stand apart and their key is given; else as it is.
 ///
 /// # Errors
 /// `Corrupt`, where anything is not what the marker says; the store's.
 pub async fn join(
-    location: &Location,
+    store: &Store,
+    key: Option<&BackupKey>,
     backup: &Backup,
     name: &Name,
     archive: Archive<StoreSource>,
 ) -> Result<Archive<StoreSource>> {
-    let locked = archive.index.resources().iter().any(|row| row.apart > 0);
-    let Some(apart) = Apart::of(backup)? else {
-        return match locked {
-            true => Err(Error::corrupt(format!(
-                "the index of backup {name} says that its Secrets are encrypted, and its marker does not: one of them was altered"
-            ))),
-            false => Ok(archive),
-        };
-    };
-    let Some(key) = &location.apart else {
-        return Ok(archive);
-    };
-    let secrets = apart.open(&location.store, name, key).await?;
-    archive.join(secrets)
+    let rows = archive.index.resources().iter();
+    let locked = rows.fold(0_u64, |all, row| all.saturating_add(row.apart));
+    let apart = Apart::of(backup)?;
+    let said = apart.as_ref().map_or(0, |apart| apart.count);
+    if locked != said {
+        return Err(Error::corrupt(format!(
+            "the index of backup {name} says that {locked} Secrets are encrypted, and its marker {said}: one of them was altered"
+        )));
+    }
+    match (apart, key) {
+        (Some(apart), Some(key)) => archive.join(apart.open(store, name, key).await?),
+        _ => Ok(archive),
+    }
+}
+
+/// Errors where Secrets stand apart from an archive that is to be read without its index, or beside another tool's marker: nothing in the archive tells of
+/// them, so that they would be missed by nobody.
+///
+/// # Errors
+/// `Corrupt`, with what stands there; the store's.
+pub async fn refuse_hidden(store: &Store, name: &Name, marker: Option<&Backup>) -> Result<()> {
+    let apart = marker.map(Apart::of).transpose()?.flatten();
+    let keys = BackupKeys::new(name);
+    if apart.is_some() {
+        return Err(Error::corrupt(format!(
+            "the Secrets of backup {name} are encrypted, and {} is missing: without it they can not be read",
+            keys.index()
+        ))
+        .hint("take another copy of the backup, and look who can write there; --exclude-resources secrets restores the rest"));
+    }
+    for key in [keys.secrets_archive(), keys.secrets_key()] {
+        match store.head(&key).await {
+            Ok(_) => {
+                return Err(Error::corrupt(format!(
+                    "backup {name} has {key}, and its marker says nothing of encrypted Secrets: it was altered, or put in the place of another"
+                ))
+                .hint("look who can write there; where another tool made the backup after a run of this program had died under its name, remove that file; --exclude-resources secrets restores the rest"));
+            }
+            Err(e) if is_absent(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a row tells of Secrets that are there and were not opened.

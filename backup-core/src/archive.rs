@@ -50,8 +50,9 @@
 //!
 //! # Secrets apart: `secrets.tar.gz.age` and `secrets.index.jsonl.zst.age`
 //! Where Secrets alone are encrypted, they are in an archive and an index of their own, of these same forms, each one an age file for the backup's key. Its
-//! index has one resource, `secrets`, and `"salt"` in its header: 128 random bits, for the digest of its table of contents stands in the marker. The other
-//! index has no object of `secrets`; its line of that resource has `"count":0` and in `"apart"` how many there are.
+//! index has one resource, `secrets`, and `"salt"` in its header: 128 random bits, for the digest of its table of contents stands in the marker. Its table of
+//! contents has in `"beside"` the SHA-256 of the table of contents (as compressed) of the other index, so that nothing else can stand beside the Secrets. The
+//! other index has the format `kubectl-backup.index/2` and no object of `secrets`; its line of that resource has `"count":0` and in `"apart"` how many there are.
 //!
 //! Each digest covers the next: trailer, table of contents, frames, and with them members and bodies. One read of the file's end finds
 //! everything. A reader refuses a `format` it does not know, and ignores keys and kinds of frames it does not know.
@@ -75,6 +76,9 @@ mod tests;
 
 /// The name of this form of index, and its version.
 pub const FORMAT: &str = "kubectl-backup.index/1";
+
+/// The same where Secrets stand apart: who knows nothing of that does not take the rest for all.
+pub const FORMAT_APART: &str = "kubectl-backup.index/2";
 
 /// The resource that can stand apart from the rest of a backup, encrypted.
 pub const SECRETS: &str = "secrets";

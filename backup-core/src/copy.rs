@@ -10,10 +10,12 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
 
+use crate::archive::SECRETS;
+use crate::archive::read::Archive;
 use crate::archive::write::Sink as _;
 use crate::backup::{cancelled, refuse_other_of_name};
 use crate::catalog::{self, Digests, Entry};
-use crate::crypt::{Encrypt, LARGEST_KEY_FILE, Recipients};
+use crate::crypt::{Encrypt, LARGEST_KEY_FILE, Recipients, check_key_file};
 use crate::error::{Error, Kind, Result, quoted};
 use crate::layout::{BackupKeys, PROBES};
 use crate::location::claim::{Claim, Folder, Purpose};
@@ -127,7 +129,9 @@ pub async fn copy(
     let there = signature::check_for(&source.store, target, &options.name).await?;
     let mut plan = gather(source, &options.name).await?;
     // A copy has the bytes of what is copied: it can not be encrypted on its way.
-    if !(plan.apart && Encrypt::of_location(&target.spec)? == Some(Encrypt::Secrets)) {
+    let fits = Encrypt::of_location(&target.spec)? == Some(Encrypt::Secrets)
+        && (plan.apart || holds_no_secret(&source.store, &plan.entry).await?);
+    if !fits {
         target.refuse_plain("copies of plain backups")?;
     }
     let sums = plan.seals.first().map(|(_, bytes)| bytes);
@@ -137,6 +141,19 @@ pub async fn copy(
     let warnings = volumes(source, options).await?;
     plan.warnings.extend(warnings);
     carry_out(source, target, options, plan, cancel, progress).await
+}
+
+/// Whether a backup of ours has no Secret in it, as those have none that were made without them where Secrets are encrypted.
+async fn holds_no_secret(store: &Store, entry: &Entry) -> Result<bool> {
+    if !catalog::is_ours(store, entry).await? {
+        return Ok(false);
+    }
+    let keys = BackupKeys::new(&entry.name);
+    let [archive, index] = [keys.archive(), keys.index()].map(|key| store.source(key));
+    let index = Archive::open(archive, index).await?.index;
+    let rows = index.resources().iter();
+    let mut secrets = rows.filter(|row| row.resource == SECRETS);
+    Ok(index.frames(SECRETS) == 0 && secrets.all(|row| row.objects() == 0))
 }
 
 /// The same with an encrypted backup, as its files stand.
@@ -319,6 +336,9 @@ async fn ours(store: &Store, keys: &BackupKeys, entry: Entry, found: Folder) -> 
     let apart = entry.apart()?;
     if apart.is_some() {
         files.extend(of_secrets_key(&name, keys, &found)?);
+        let key = keys.secrets_key();
+        let wrapped = store.get(&key, LARGEST_KEY_FILE).await?;
+        check_key_file(&wrapped).map_err(|e| damaged(&name, &key).because(e))?;
     }
     let mut seals = vec![(keys.digests(), bytes)];
     if let Some(signature) = store.find(&keys.signature(), LARGEST_SIGNATURE).await? {

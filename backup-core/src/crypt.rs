@@ -12,7 +12,7 @@ mod recipients;
 
 pub use age::secrecy::{ExposeSecret, SecretString};
 pub use identities::Identities;
-pub use key::{BackupKey, LARGEST_KEY_FILE};
+pub use key::{BackupKey, LARGEST_KEY_FILE, check_key_file};
 pub use mode::{ENCRYPT, Encrypt};
 pub use opener::{Opened, Opener};
 pub use recipients::{PASSPHRASE, RECIPIENTS, Recipients};

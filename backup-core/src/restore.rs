@@ -249,7 +249,8 @@ async fn source(
     progress: &dyn Progress,
 ) -> Result<Opened> {
     let (spool, changing) = (&options.spool_dir, options.changing());
-    open(location, &options.backup, spool, served, changing, progress).await
+    let (name, filter) = (&options.backup, &options.filter);
+    open(location, name, spool, served, filter, changing, progress).await
 }
 
 /// Restores. The name must have been decided. `consent` is asked before anything is changed.

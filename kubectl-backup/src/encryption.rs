@@ -7,7 +7,7 @@ use backup_core::location::Location;
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
 
-use crate::context::{Context, Place};
+use crate::context::{Context, Place, variable};
 pub(crate) use backup_cli::encryption::{IdentityArgs, RecipientArgs};
 use backup_cli::error::{CommandError, Result};
 
@@ -151,23 +151,42 @@ impl Context {
         Ok((key, stands))
     }
 
-    /// The place of a backup with the key of its Secrets, where they are encrypted apart and somebody can open them. Who has no identity reads the rest.
+    /// Whether identities are named for this very command.
+    pub(crate) fn names_identities(&self) -> bool {
+        let variable = variable("KUBECTL_BACKUP_IDENTITY");
+        self.identity_args().is_given(variable.as_deref())
+    }
+
+    /// The key of a backup's Secrets, where they are encrypted apart and any identity is given.
     ///
     /// # Errors
-    /// An identity that is named and does not fit.
-    pub(crate) async fn with_secrets(&self, mut place: Place, entry: &Entry) -> Result<Place> {
+    /// As [`Context::key_of`].
+    pub(crate) async fn key_of_secrets(
+        &self,
+        place: &Place,
+        entry: &Entry,
+    ) -> Result<Option<BackupKey>> {
         if entry.apart()?.is_none() || self.identities()?.is_empty() {
-            return Ok(place);
+            return Ok(None);
         }
-        let args = self.identity_args();
-        let is_named = args.is_given();
-        match self.key_of(&place.location, entry).await {
-            Ok((key, _)) => place.location = place.location.with_secrets(&key),
-            // The user's own file is for whatever it opens.
-            Err(e) if e.error().kind() == Kind::Unauthorized && !is_named => {
-                self.ui.note(&e.error().sentence());
-            }
-            Err(e) => return Err(e),
+        let (key, _) = self.key_of(&place.location, entry).await?;
+        Ok(Some(key))
+    }
+
+    /// The place of a backup with the key of its Secrets, where they are encrypted apart and somebody can open them. Who can not is told why, and reads the
+    /// rest: whatever needs the Secrets is refused where that is known.
+    ///
+    /// # Errors
+    /// The store's, and an identity that can not be read.
+    pub(crate) async fn with_secrets(&self, mut place: Place, entry: &Entry) -> Result<Place> {
+        match self.key_of_secrets(&place, entry).await {
+            Ok(Some(key)) => place.location = place.location.with_secrets(&key),
+            Ok(None) => {}
+            Err(e) => match e.error().kind() {
+                Kind::Unauthorized => self.ui.note(&e.error().sentence()),
+                Kind::Corrupt | Kind::NotFound => self.ui.warn(&e.error().sentence()),
+                _ => return Err(e),
+            },
         }
         Ok(place)
     }

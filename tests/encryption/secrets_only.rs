@@ -260,6 +260,20 @@ fn without_an_identity_the_secrets_are_refused_by_name_and_the_rest_is_read() {
     fs::copy(fixture("second.key"), &own).unwrap();
     home.run(&["contents", "b", "configmaps", &object]).ok();
     home.run(&restore).code(1);
+    fs::remove_file(&own).unwrap();
+    // Nor is one that the environment names.
+    let named = |arguments: &[&str]| {
+        let key = fixture("second.key");
+        home.run(arguments).env("KUBECTL_BACKUP_IDENTITY", key)
+    };
+    named(&["contents", "b", "configmaps", &object]).ok();
+    named(&without).ok();
+    let checked = named(&["verify", "b", "-o", "json"]).ok();
+    assert_eq!(checked.json()["secretsOpened"], false);
+    assert!(checked.stderr.contains("fits"), "{}", checked.stderr);
+    named(&restore).code(1);
+    home.opened_by("second.key", &["verify", "b"]).code(1);
+    home.opened_by("second.key", &without).ok();
     fs::copy(fixture("first.key"), &own).unwrap();
     home.run(&["contents", "b", "secrets"]).ok();
 
@@ -364,9 +378,9 @@ fn secrets_of_a_signed_backup_are_rekeyed_and_copied_and_the_signature_still_hol
     fs::copy(home.file("other", OF_KEY[0]), home.file("b", OF_KEY[0])).unwrap();
     let refused = first(&["verify", "b"]).code(1);
     assert!(
-        refused.stderr.contains("of something else"),
+        refused.stdout.contains("of something else"),
         "{}",
-        refused.stderr
+        refused.stdout
     );
     fs::write(home.file("b", OF_KEY[0]), own).unwrap();
     home.opened_by("second.key", &["verify", "b"]).ok();
@@ -432,6 +446,10 @@ fn how_much_a_location_encrypts_is_never_less_than_it_says() {
         "--dry-run=client",
     ])
     .ok();
+    // So it is copied to another such place.
+    home.remember("second", &[]);
+    home.run(&["copy", "none", "--to", "second"]).ok();
+    home.anywhere(&["verify", "none"]).location("second").ok();
     // A location may turn from the one to the other; what was made stays as it is.
     home.anywhere(&["location", "set", "s", "--encrypt", "all"])
         .args(&["--replicate-to", "none"])

@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 
 use super::*;
 use crate::api::Phase;
+use crate::archive::FORMAT_APART;
 use crate::archive::SECRETS;
 use crate::archive::row::Outcome;
 use crate::backup::server::{Server, refuse};
@@ -13,7 +15,8 @@ use crate::backup::{self, BackupOptions, BackupReport};
 use crate::catalog::{self, Digests};
 use crate::crypt::{ENCRYPT, RECIPIENTS, Recipients};
 use crate::filter::Filter;
-use crate::progress::Silent;
+use crate::location::Location;
+use crate::progress::{Progress, Silent};
 
 const RECIPIENT: &str = include_str!("../../../tests/fixtures/encryption/first.pub");
 
@@ -80,19 +83,51 @@ async fn make(
     backup::create(&cluster, location, options, cancel, &Silent).await
 }
 
+/// What whoever makes a backup is told meanwhile.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Progress for Heard {
+    fn warn(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
+
+async fn make_heard(server: Server, location: &Location, name: &str) -> (BackupReport, String) {
+    let (cluster, _) = server.start();
+    let (_sender, cancel) = tokio::sync::watch::channel(false);
+    let heard = Heard::default();
+    let report = backup::create(&cluster, location, &options(name), cancel, &heard).await;
+    (report.unwrap(), heard.0.into_inner().unwrap().join("\n"))
+}
+
+/// Errors where a file that is not sealed says something of a Secret.
+async fn tells_none(location: &Location) {
+    let entries = location.store.entries("backups/", 100).await.unwrap();
+    assert!(!entries.is_empty());
+    for entry in entries {
+        let bytes = location.store.get(&entry.key, 1 << 20).await.unwrap();
+        let file = entry.key.rsplit('/').next().unwrap();
+        if file.ends_with(".age") {
+            assert!(bytes.starts_with(b"age-encryption.org/v1\n"), "{file}");
+            continue;
+        }
+        let text = String::from_utf8_lossy(&unpacked(file, &bytes)).into_owned();
+        for hidden in HIDDEN {
+            assert!(!text.contains(hidden), "{file} has {hidden}");
+        }
+    }
+}
+
 async fn open(location: &Location, name: &str) -> Result<Archive<StoreSource>> {
     let name: Name = name.parse().unwrap();
     let keys = BackupKeys::new(&name);
     let store = &location.store;
     let entry = catalog::get(store, &name).await?;
     let [archive, index] = [keys.archive(), keys.index()].map(|key| store.source(key));
-    join(
-        location,
-        &entry.backup,
-        &name,
-        Archive::open(archive, index).await?,
-    )
-    .await
+    let archive = Archive::open(archive, index).await?;
+    let key = location.apart.as_ref();
+    join(store, key, &entry.backup, &name, archive).await
 }
 
 /// Why the Secrets can not be read, wherever that shows.
@@ -140,20 +175,17 @@ async fn secrets_are_in_two_sealed_files_and_nothing_else_tells_of_them_but_how_
     for entry in entries {
         let bytes = location.store.get(&entry.key, 1 << 20).await.unwrap();
         let file = entry.key.rsplit('/').next().unwrap();
-        if file.ends_with(".age") {
-            assert!(bytes.starts_with(b"age-encryption.org/v1\n"), "{file}");
-        } else {
-            let text = String::from_utf8_lossy(&unpacked(file, &bytes)).into_owned();
-            for hidden in HIDDEN {
-                assert!(!text.contains(hidden), "{file} has {hidden}");
-            }
-        }
         let without = file.starts_with("SHA256SUMS") || BackupKeys::is_of_secrets_key(file);
         match sums.of(file) {
             Some(sum) => assert_eq!(sum, crate::location::sha256(&bytes), "{file}"),
             None => assert!(without, "{file}"),
         }
     }
+    tells_none(&location).await;
+    // Who knows nothing of Secrets apart is refused by the format.
+    let index = location.store.get(&keys.index(), 1 << 20).await.unwrap();
+    let lines = String::from_utf8(unpacked("index.zst", &index)).unwrap();
+    assert!(lines.lines().next().unwrap().contains(FORMAT_APART));
     let verified = catalog::verify_files(&location.store, &options.name, None).await;
     let verified = verified.unwrap();
     assert!(
@@ -248,6 +280,55 @@ async fn nothing_of_another_backup_nor_anything_sealed_later_stands_for_its_secr
 }
 
 #[tokio::test]
+async fn secrets_open_beside_nothing_but_what_they_were_saved_beside() {
+    let location = Location::in_memory("mem");
+    let (one, other) = (sealed(&location), sealed(&Location::in_memory("other")));
+    let options = options("nightly");
+    make(server(), &one, &options).await.unwrap();
+    let mut more = server();
+    more.add(
+        "/api/v1/configmaps",
+        r#"{"metadata":{"name":"planted","namespace":"default"}}"#,
+    );
+    make(more, &other, &options).await.unwrap();
+    let keys = BackupKeys::new(&options.name);
+    for key in [keys.archive(), keys.index()] {
+        let theirs = other.store.get(&key, 1 << 20).await.unwrap();
+        location.store.put(&key, theirs).await.unwrap();
+    }
+    let refused = open(&one, "nightly").await.err().unwrap();
+    assert_eq!(refused.kind(), Kind::Corrupt);
+    assert!(
+        refused.to_string().contains("beside another archive"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn secrets_that_an_archive_does_not_tell_of_are_missed() {
+    let location = Location::in_memory("mem");
+    let options = options("nightly");
+    make(server(), &sealed(&location), &options).await.unwrap();
+    let keys = BackupKeys::new(&options.name);
+    let store = &location.store;
+    let mut marker = catalog::get(store, &options.name).await.unwrap().backup;
+    let refused = refuse_hidden(store, &options.name, Some(&marker)).await;
+    assert_eq!(refused.unwrap_err().kind(), Kind::Corrupt);
+    // As if another tool had made it, and as if nobody had.
+    marker.metadata.annotations.clear();
+    for file in [keys.secrets_archive(), keys.secrets_key()] {
+        for marker in [Some(&marker), None] {
+            let refused = refuse_hidden(store, &options.name, marker).await;
+            assert!(refused.unwrap_err().to_string().contains(&file));
+        }
+        store.delete(&file).await.unwrap();
+    }
+    refuse_hidden(store, &options.name, Some(&marker))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_marker_and_an_index_that_disagree_are_refused() {
     let location = Location::in_memory("mem");
     let made = sealed(&location);
@@ -271,6 +352,16 @@ async fn a_marker_and_an_index_that_disagree_are_refused() {
         write(&|marker| drop(marker.metadata.annotations.remove(missing))).await;
         let refused = open(&made, "nightly").await.err().unwrap();
         assert!(refused.to_string().contains("altered"), "{refused}");
+    }
+    // How many there are is known without a key.
+    write(&|marker| {
+        let annotations = &mut marker.metadata.annotations;
+        annotations.insert(COUNT.to_owned(), "29".to_owned());
+    })
+    .await;
+    for location in [&location, &made] {
+        let refused = open(location, "nightly").await.err().unwrap();
+        assert!(refused.to_string().contains("29"), "{refused}");
     }
     write(&|_| {}).await;
     open(&made, "nightly").await.unwrap();
@@ -315,14 +406,17 @@ async fn secrets_that_may_not_be_read_are_a_gap_and_what_can_not_be_saved_is_not
     let made = sealed(&location);
     let mut forbidden = server();
     forbidden.fault = Box::new(|asked| {
-        (asked.path == "/api/v1/secrets").then(|| refuse(403, "Forbidden", "no secrets for you"))
+        (asked.path == "/api/v1/secrets")
+            .then(|| refuse(403, "Forbidden", "no crown-jewels for you"))
     });
-    let report = make(forbidden, &made, &options("gap")).await.unwrap();
+    let (report, heard) = make_heard(forbidden, &made, "gap").await;
     assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
     assert_eq!(
         report.errors,
-        ["secrets could not be read: no secrets for you"]
+        ["secrets could not be read: the server answered 403 Forbidden"]
     );
+    assert!(heard.contains("no crown-jewels for you"), "{heard}");
+    tells_none(&location).await;
     let joined = open(&made, "gap").await.unwrap();
     let row = joined
         .index
@@ -340,9 +434,12 @@ async fn secrets_that_may_not_be_read_are_a_gap_and_what_can_not_be_saved_is_not
         "/api/v1/secrets",
         r#"{"metadata":{"name":{"crown-jewels":1}}}"#,
     );
-    let report = make(odd, &sealed(&location), &options("odd"))
-        .await
-        .unwrap();
+    let (report, heard) = make_heard(odd, &sealed(&location), "odd").await;
+    assert!(
+        heard.contains("in namespace default: secrets \"crown-jewels/../x\""),
+        "{heard}"
+    );
+    tells_none(&location).await;
     assert_eq!(report.backup.status.phase, Phase::PartiallyFailed);
     assert_eq!(report.errors.len(), 2);
     assert!(

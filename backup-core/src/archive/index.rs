@@ -11,7 +11,9 @@ use super::path::{self, check_namespace, check_segment};
 use super::read::Source;
 use super::row::{Contents, FrameRow, HeaderRow, MemberRow, ResourceRow, Row};
 use super::write::{TRAILER, TRAILER_END, TRAILER_MAGIC};
-use super::{FORMAT, LARGEST_BODY, LARGEST_CONTENTS, LARGEST_FRAME, SECRETS, sha256_hex};
+use super::{
+    FORMAT, FORMAT_APART, LARGEST_BODY, LARGEST_CONTENTS, LARGEST_FRAME, SECRETS, sha256_hex,
+};
 use crate::error::{Error, Result};
 use crate::location::Sha256;
 
@@ -123,8 +125,9 @@ impl<S: Source> Index<S> {
     /// Shows the Secrets of another index as if they were in this one.
     ///
     /// # Errors
-    /// `Corrupt`, where that holds anything else, where this one has Secrets itself, or the two disagree how many there are.
+    /// `Corrupt`, where that holds anything else or stands beside another index, where this one has Secrets itself, or the two disagree how many there are.
     pub(super) fn join(&mut self, apart: Self) -> Result<()> {
+        apart.check_beside(self)?;
         let secrets = |resource: &str| resource == SECRETS;
         let alone = apart.objects.keys().all(|resource| secrets(resource))
             && apart.resources.iter().all(|row| secrets(&row.resource));
@@ -138,6 +141,20 @@ impl<S: Source> Index<S> {
         (row.count, row.apart) = (count, 0);
         self.apart = Some(Box::new(apart));
         Ok(())
+    }
+
+    /// Errors unless these Secrets were sealed to stand beside that index: nothing of the rest was altered since.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn check_beside<R: Source>(&self, rest: &Index<R>) -> Result<()> {
+        if self.contents.beside == rest.seal() {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            "the Secrets were saved beside another archive than the one that stands there: it or its index was written anew",
+        )
+        .hint("take another backup or another copy of it, and look who can write there"))
     }
 
     /// The index that a row was read from.
@@ -378,12 +395,12 @@ fn damaged(why: &str) -> Error {
 }
 
 fn check_format(format: &str) -> Result<()> {
-    if format == FORMAT {
+    if [FORMAT, FORMAT_APART].contains(&format) {
         return Ok(());
     }
     let shown: String = format.chars().take(80).collect();
     Err(Error::corrupt(format!(
-        "the backup's index has the format {shown:?}, known is {FORMAT:?}"
+        "the backup's index has the format {shown:?}, known are {FORMAT:?} and {FORMAT_APART:?}"
     ))
     .hint("use a newer version of kubectl-backup"))
 }

@@ -122,7 +122,7 @@ impl ResourceRow {
 /// The first line of an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderRow {
-    /// [`super::FORMAT`]
+    /// [`super::FORMAT`] or [`super::FORMAT_APART`]
     pub format: String,
     /// The backup's name.
     pub backup: String,
@@ -162,7 +162,7 @@ pub struct FrameRow {
 /// The table of contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// [`super::FORMAT`]
+    /// As in the header.
     pub format: String,
     /// Members of the archive.
     pub members: u64,
@@ -170,6 +170,9 @@ pub struct Contents {
     pub objects: u64,
     /// Its bytes.
     pub size: u64,
+    /// Of Secrets that stand apart: the digest of the table of contents of the index that they stand beside, lower-case hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub beside: String,
     /// Every frame before it, in order.
     pub frames: Vec<FrameRow>,
 }

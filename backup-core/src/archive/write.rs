@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::pack::{self, Member, Packed};
 use super::row::{Contents, FrameRow, HeaderRow, MemberRow, Outcome, ResourceRow, Row};
-use super::{FORMAT, LARGEST_CONTENTS, LARGEST_FRAME, path, sha256_hex};
+use super::{FORMAT, FORMAT_APART, LARGEST_CONTENTS, LARGEST_FRAME, path, sha256_hex};
 use crate::error::{Error, Result};
 
 /// Where bytes go: an upload, a spool file, or memory.
@@ -59,7 +59,17 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
     /// # Errors
     /// The sinks'.
     pub async fn start(archive: A, index: I, backup: &str, mtime: u64) -> Result<Self> {
-        Self::begin_tar(archive, index, backup, mtime, String::new()).await
+        let header = header(FORMAT, backup, mtime, String::new())?;
+        Self::begin_tar(archive, index, &header, mtime).await
+    }
+
+    /// The same of a backup whose Secrets stand apart.
+    ///
+    /// # Errors
+    /// The sinks'.
+    pub async fn start_rest(archive: A, index: I, backup: &str, mtime: u64) -> Result<Self> {
+        let header = header(FORMAT_APART, backup, mtime, String::new())?;
+        Self::begin_tar(archive, index, &header, mtime).await
     }
 
     /// The same where archive and index will be sealed, and the digest of the index's table of contents is told to everybody.
@@ -68,17 +78,12 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
     /// The sinks'.
     pub async fn start_sealed(archive: A, index: I, backup: &str, mtime: u64) -> Result<Self> {
         let salt = uuid::Uuid::new_v4().simple().to_string();
-        Self::begin_tar(archive, index, backup, mtime, salt).await
+        let header = header(FORMAT, backup, mtime, salt)?;
+        Self::begin_tar(archive, index, &header, mtime).await
     }
 
-    async fn begin_tar(
-        archive: A,
-        index: I,
-        backup: &str,
-        mtime: u64,
-        salt: String,
-    ) -> Result<Self> {
-        let mut writer = Self::begin(archive, index, backup, mtime, salt, true).await?;
+    async fn begin_tar(archive: A, index: I, header: &HeaderRow, mtime: u64) -> Result<Self> {
+        let mut writer = Self::begin(archive, index, header, true).await?;
         writer
             .member(pack::version_member(mtime, pack::LEVEL)?)
             .await?;
@@ -90,33 +95,22 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
     /// # Errors
     /// The sinks'.
     pub(super) async fn start_bodies(archive: A, index: I, backup: &str) -> Result<Self> {
-        Self::begin(archive, index, backup, 0, String::new(), false).await
+        let header = header(FORMAT, backup, 0, String::new())?;
+        Self::begin(archive, index, &header, false).await
     }
 
-    async fn begin(
-        archive: A,
-        index: I,
-        backup: &str,
-        mtime: u64,
-        salt: String,
-        tar: bool,
-    ) -> Result<Self> {
-        let created = i64::try_from(mtime)
-            .ok()
-            .and_then(|seconds| Timestamp::from_second(seconds).ok())
-            .ok_or_else(|| Error::invalid(format!("time {mtime} is no time")))?;
-        let header = HeaderRow {
-            format: FORMAT.to_owned(),
-            backup: backup.to_owned(),
-            created: created.to_string(),
-            salt,
-        };
+    async fn begin(archive: A, index: I, header: &HeaderRow, tar: bool) -> Result<Self> {
         Ok(Self {
             archive,
-            index: IndexWriter::start(index, &header).await?,
+            index: IndexWriter::start(index, header).await?,
             tar,
             seen: BTreeMap::new(),
         })
+    }
+
+    /// Says beside which index, by the digest of its table of contents, this one stands: it opens beside no other.
+    pub fn stands_beside(&mut self, seal: &[u8; 32]) {
+        self.index.contents.beside = super::hex(seal);
     }
 
     /// Appends one page. Pages of one resource come in the order of its list; resources may interleave.
@@ -181,6 +175,20 @@ impl<A: Sink, I: Sink> ArchiveWriter<A, I> {
     }
 }
 
+/// The first line of an index.
+fn header(format: &str, backup: &str, mtime: u64, salt: String) -> Result<HeaderRow> {
+    let created = i64::try_from(mtime)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .ok_or_else(|| Error::invalid(format!("time {mtime} is no time")))?;
+    Ok(HeaderRow {
+        format: format.to_owned(),
+        backup: backup.to_owned(),
+        created: created.to_string(),
+        salt,
+    })
+}
+
 /// A frame is cut at about this many bytes of lines.
 const FRAME: usize = 1 << 20;
 
@@ -218,7 +226,7 @@ impl<I: Sink> IndexWriter<I> {
             sink,
             at: 0,
             contents: Contents {
-                format: FORMAT.to_owned(),
+                format: header.format.clone(),
                 ..Contents::default()
             },
             objects: BTreeMap::new(),

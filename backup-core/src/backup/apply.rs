@@ -187,6 +187,9 @@ impl Apply<'_> {
     }
 }
 
+/// So many Secrets of a page that were not saved are told one by one.
+const MOST_TOLD: usize = 20;
+
 /// Why a list ended before its end.
 pub(super) enum Stop {
     /// Nothing more can be read or written.
@@ -253,7 +256,7 @@ impl Run<'_> {
             // What answered a first look with an error after all repeats is not asked again.
             Err(e) => {
                 row.outcome = Outcome::Failed;
-                row.why = match Stop::from(e) {
+                row.why = match self.stop(&list.resource, e) {
                     Stop::All(e) => return Err(e),
                     Stop::Type(why) | Stop::Forbidden(why) => why,
                 };
@@ -421,7 +424,7 @@ impl Run<'_> {
                         ));
                     }
                 },
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(self.stop(listing.resource, e)),
             };
             share.shrink(body.len());
             let length = body.len();
@@ -486,7 +489,35 @@ impl Run<'_> {
         tokio::task::spawn_blocking(move || page::split(&body, &resource, &keep))
             .await
             .map_err(|e| Stop::All(Error::other("splitting a page broke off").because(e)))?
-            .map_err(|e| Stop::Type(e.to_string()))
+            .map_err(|e| match self.hides(listing.resource) {
+                true => {
+                    self.apply.progress.warn(&e.to_string());
+                    Stop::Type("the server's answer can not be read".to_owned())
+                }
+                false => Stop::Type(e.to_string()),
+            })
+    }
+
+    /// Whether nothing of a type's objects is told by any file: Secrets, where they stand apart.
+    fn hides(&self, resource: &ApiResource) -> bool {
+        !self.with_secrets && resource.group_resource() == SECRETS
+    }
+
+    /// Why a request for a type was in vain. What a server says of Secrets may name them: where they stand apart, files have its code alone.
+    fn stop(&self, resource: &ApiResource, mut e: ApiError) -> Stop {
+        if self.hides(resource) && !point_in_time::is_fatal(&e) {
+            self.apply.progress.warn(&format!("{SECRETS}: {e}"));
+            let reason = e.reason.chars().filter(char::is_ascii_alphabetic);
+            let reason: String = reason.take(40).collect();
+            e.reason = String::new();
+            e.hint = None;
+            e.message = match (e.code, reason.as_str()) {
+                (0, _) => "the server gave no answer".to_owned(),
+                (code, "") => format!("the server answered {code}"),
+                (code, reason) => format!("the server answered {code} {reason}"),
+            };
+        }
+        e.into()
     }
 
     /// Counts a page and gives it to the packing threads.
@@ -503,11 +534,23 @@ impl Run<'_> {
             mut seen,
             ..
         } = page;
-        let is_told = self.with_secrets || listing.resource.group_resource() != SECRETS;
+        let is_told = !self.hides(listing.resource);
         if !is_told {
-            // Their names, and what of them can not be read, are in no file that is not sealed.
+            // Their names, and what of them can not be read, are in no file that is not sealed; who looks on is told.
+            let more = seen.unfit.len().saturating_sub(MOST_TOLD);
+            for (namespace, text) in seen.unfit.iter().take(MOST_TOLD) {
+                let place = match namespace.as_str() {
+                    "" => String::new(),
+                    namespace => format!("in namespace {namespace}: "),
+                };
+                self.apply.progress.warn(&format!("{place}{text}"));
+            }
+            if more > 0 {
+                let text = format!("{more} more Secrets were not saved");
+                self.apply.progress.warn(&text);
+            }
             for (_, text) in &mut seen.unfit {
-                "a Secret was not saved; which one and why is not told where Secrets are encrypted"
+                "a Secret was not saved; which one and why is told to who makes the backup alone, where Secrets are encrypted"
                     .clone_into(text);
             }
         }
@@ -580,7 +623,7 @@ impl Run<'_> {
                 })
                 .buffered(AT_A_TIME);
             while let Some((mut share, answer)) = answers.next().await {
-                match answer.map_err(|e| (e.is_not_found(), Stop::from(e))) {
+                match answer.map_err(|e| (e.is_not_found(), self.stop(resource, e))) {
                     Ok(body) => {
                         share.shrink(body.len());
                         let page = page::single(&body, resource, &keep)?;

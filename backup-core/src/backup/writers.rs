@@ -41,14 +41,18 @@ impl<A: Sink, I: Sink> Writers<A, I> {
         backup: &str,
         mtime: u64,
     ) -> Result<Self> {
-        let main = ArchiveWriter::start(archive, index, backup, mtime).await?;
-        let apart = match apart {
-            Some((archive, index)) => {
-                Some(ArchiveWriter::start_sealed(archive, index, backup, mtime).await?)
-            }
-            None => None,
-        };
-        Ok(Self { main, apart })
+        Ok(match apart {
+            Some((secrets, secrets_index)) => Self {
+                main: ArchiveWriter::start_rest(archive, index, backup, mtime).await?,
+                apart: Some(
+                    ArchiveWriter::start_sealed(secrets, secrets_index, backup, mtime).await?,
+                ),
+            },
+            None => Self {
+                main: ArchiveWriter::start(archive, index, backup, mtime).await?,
+                apart: None,
+            },
+        })
     }
 
     async fn append(&mut self, page: Packed) -> Result<()> {
@@ -66,7 +70,7 @@ impl<A: Sink, I: Sink> Writers<A, I> {
         self,
         rows: &[ResourceRow],
     ) -> Result<(Whole<A, I>, Option<Secrets<A, I>>)> {
-        let Some(apart) = self.apart else {
+        let Some(mut apart) = self.apart else {
             return Ok((self.main.finish(rows).await?, None));
         };
         let mut rows = rows.to_vec();
@@ -78,13 +82,17 @@ impl<A: Sink, I: Sink> Writers<A, I> {
                 row.why = "encrypted apart".to_owned();
             }
         }
+        // The rest first: what is sealed tells beside what it stands.
+        let main = self.main.finish(&rows).await?;
+        let (_, _, rest) = &main;
+        apart.stands_beside(&rest.seal);
         let (archive, index, totals) = apart.finish(&secrets).await?;
         let apart = Secrets {
             archive,
             index,
             totals,
         };
-        Ok((self.main.finish(&rows).await?, Some(apart)))
+        Ok((main, Some(apart)))
     }
 }
 

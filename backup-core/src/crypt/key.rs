@@ -13,6 +13,28 @@ use crate::error::{Error, Result};
 /// `key.age` of a few hundred recipients is smaller.
 pub const LARGEST_KEY_FILE: u64 = 64 << 10;
 
+/// What a key has to be long as it stands encrypted: its line without an end, and 16 bytes that prove it.
+const LEAST_SEALED: usize = 74 + 16;
+
+/// Errors unless a key file looks like one: an age file with somebody who opens it, and room for a key. Whether it opens, only an identity tells.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn check_key_file(file: &[u8]) -> Result<()> {
+    let odd = || Error::corrupt("it is no key encrypted with age: it was altered or cut");
+    if file.len() as u64 > LARGEST_KEY_FILE {
+        return Err(odd());
+    }
+    let mut rest = file;
+    age::Decryptor::new(&mut rest).map_err(|e| odd().because(e))?;
+    let header = file.get(..file.len() - rest.len()).unwrap_or_default();
+    let is_for_somebody = header.windows(4).any(|window| window == b"\n-> ");
+    match is_for_somebody && rest.len() >= LEAST_SEALED {
+        true => Ok(()),
+        false => Err(odd()),
+    }
+}
+
 /// The key of one backup.
 #[derive(Clone)]
 pub struct BackupKey {

@@ -395,6 +395,28 @@ fn a_key_opens_its_own_files_as_they_stream_by_and_no_others() {
     assert!(refused.to_string().contains("another key"), "{refused}");
 }
 
+#[test]
+fn a_key_file_looks_like_one_whoever_it_is_for() {
+    let all = [fixture!("first.pub").trim(), fixture!("second.pub").trim()];
+    for lines in [&all[..1], &all[..]] {
+        let file = recipients(lines)
+            .wrap(&BackupKey::generate(), None)
+            .unwrap();
+        check_key_file(&file).unwrap();
+        for end in [0, 10, file.len() / 2, file.len() - 91, file.len() - 2] {
+            assert!(check_key_file(&file[..end]).is_err(), "cut at {end}");
+        }
+        let text = String::from_utf8_lossy(&file);
+        let end = text.find("\n--- ").unwrap();
+        let for_nobody = [&b"age-encryption.org/v1"[..], &file[end..]].concat();
+        assert!(check_key_file(&for_nobody).is_err());
+    }
+    let passphrase: SecretString = LOCKED_WITH.to_owned().into();
+    let file = recipients(&[PASSPHRASE]).wrap(&BackupKey::generate(), Some(&passphrase));
+    check_key_file(&file.unwrap()).unwrap();
+    assert!(check_key_file(&[b'x'; 300]).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -420,6 +442,7 @@ proptest! {
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         prop_assert!(file::open(&identity(), &bytes).is_err());
+        prop_assert!(check_key_file(&bytes).is_err());
         let own = identities(&[fixture!("first.key")], None);
         prop_assert!(own.open(&bytes, "them").is_err());
     }

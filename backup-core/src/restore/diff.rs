@@ -161,7 +161,8 @@ pub async fn diff(
         Other::Backup(..) => Served::default(),
     };
     let spool = &options.spool_dir;
-    let source = open(location, &options.backup, spool, &served, None, progress).await?;
+    let (name, filter) = (&options.backup, &options.filter);
+    let source = open(location, name, spool, &served, filter, None, progress).await?;
     let mut compared = match source {
         Opened::Ours(archive) => run.with(&archive, other, &served, show).await?,
         Opened::Foreign(archive, more) => {
@@ -214,7 +215,8 @@ impl Run<'_> {
             Other::Backup(location, name) => {
                 let scope = Filter::of(&spec(location, name).await?.spec);
                 let spool = &self.options.spool_dir;
-                let source = open(location, name, spool, served, None, self.progress);
+                let filter = &self.options.filter;
+                let source = open(location, name, spool, served, filter, None, self.progress);
                 match source.await? {
                     Opened::Ours(other) => {
                         let saved = Saved::new(&other, name, scope);

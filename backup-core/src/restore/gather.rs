@@ -11,6 +11,7 @@ use super::order::{self, Place};
 use super::plan::{self, Wanted};
 use super::volumes::Volumes;
 use crate::apart;
+use crate::archive::SECRETS;
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::{Outcome, ResourceRow, Row};
 use crate::discovery::{ApiResource, Served};
@@ -335,6 +336,19 @@ pub(super) async fn rows<S: Source>(
     let mut rows = archive.index.rows(&resource.name, frame).await?;
     rows.retain(|row| resource.wanted.has(filter, &resource.api, row));
     Ok(rows)
+}
+
+/// Whether Secrets are wanted, where it is not known yet whether there are some.
+pub(super) fn wants_secrets(filter: &Filter, served: &Served) -> bool {
+    let row = ResourceRow {
+        resource: SECRETS.to_owned(),
+        version: "v1".to_owned(),
+        kind: "Secret".to_owned(),
+        namespaced: true,
+        ..ResourceRow::default()
+    };
+    let (filter, _) = bind(filter, std::slice::from_ref(&row), served);
+    Wanted::of(&filter, &describe(&row, served)).by_filter
 }
 
 /// Secrets that are encrypted, were not opened, and are wanted.

@@ -38,21 +38,25 @@ pub(super) async fn serves(cluster: &Cluster, progress: &dyn Progress) -> Result
 }
 
 /// Opens a backup. Of objects that are in it in several versions it takes those that suit what is `served` best; where definitions that come along
-/// change those that stand, `changing` tells which come, and what they will serve counts too.
+/// change those that stand, `changing` tells which come, and what they will serve counts too. Secrets that stand apart are opened where the filter wants some.
 pub(super) async fn open(
     location: &Location,
     backup: &Name,
     spool_dir: &Path,
     served: &Served,
+    filter: &Filter,
     changing: Option<&Filter>,
     progress: &dyn Progress,
 ) -> Result<Opened> {
     let keys = BackupKeys::new(backup);
     let store = &location.store;
+    // Damage of what is not wanted does not matter.
+    let wants_secrets = gather::wants_secrets(filter, served);
+    let key = location.apart.as_ref().filter(|_| wants_secrets);
     if let Some(vouched) = signature::check(location, backup).await? {
         progress.step("reading the index");
         let archive = vouched.open(store).await?;
-        let joined = apart::join(location, &vouched.entry.backup, backup, archive).await?;
+        let joined = apart::join(store, key, &vouched.entry.backup, backup, archive).await?;
         return Ok(Opened::Ours(joined));
     }
     let marker = marker(store, backup).await?;
@@ -65,11 +69,14 @@ pub(super) async fn open(
             progress.step("reading the index");
             let archive = Archive::open(archive, store.source(keys.index())).await?;
             let marker = marker.unwrap_or_default();
-            let joined = apart::join(location, &marker, backup, archive).await?;
+            let joined = apart::join(store, key, &marker, backup, archive).await?;
             return Ok(Opened::Ours(joined));
         }
         Err(e) if e.kind() != Kind::NotFound => return Err(e),
         _ => {}
+    }
+    if wants_secrets {
+        apart::refuse_hidden(store, backup, marker.as_ref()).await?;
     }
     progress.step("rewriting the archive of another tool for reading");
     let unreadable = |e: Error| e.context(format!("{} can not be read", keys.archive()));

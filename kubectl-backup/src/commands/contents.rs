@@ -6,11 +6,13 @@ mod show;
 use std::path::PathBuf;
 
 use backup_core::apart;
+use backup_core::archive::SECRETS;
 use backup_core::archive::read::Archive;
+use backup_core::archive::row::ResourceRow;
 use backup_core::archive::spool;
 use backup_core::catalog;
 use backup_core::layout::BackupKeys;
-use backup_core::signature;
+use backup_core::{Kind, signature};
 use clap::Args;
 
 use self::show::show;
@@ -81,18 +83,31 @@ pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
     let place = context.with_secrets(place, &entry).await?;
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
-    if let Some(vouched) = signature::check(&place.location, &entry.name).await? {
-        let archive = vouched.open(store).await?;
-        let marker = &vouched.entry.backup;
-        let archive = apart::join(&place.location, marker, &entry.name, archive).await?;
-        return show(context, &args, &archive).await;
-    }
     let archive = store.source(keys.archive());
-    if catalog::is_ours(store, &entry).await? {
-        let archive = Archive::open(archive, store.source(keys.index())).await?;
-        let archive = apart::join(&place.location, &entry.backup, &entry.name, archive).await?;
+    let indexed = match signature::check(&place.location, &entry.name).await? {
+        Some(vouched) => Some((vouched.open(store).await?, vouched.entry.backup)),
+        None if catalog::is_ours(store, &entry).await? => {
+            let index = store.source(keys.index());
+            let archive = Archive::open(archive.clone(), index).await?;
+            Some((archive, entry.backup.clone()))
+        }
+        None => None,
+    };
+    if let Some((archive, marker)) = indexed {
+        // Damage of what is not asked for does not matter.
+        let asked = is_of_secrets(&args, archive.index.resources());
+        let key = place.location.apart.as_ref().filter(|_| asked);
+        let archive = apart::join(store, key, &marker, &entry.name, archive).await?;
         return show(context, &args, &archive).await;
     }
+    let hidden = apart::refuse_hidden(store, &entry.name, Some(&entry.backup)).await;
+    let hidden = match hidden {
+        Err(e) if e.kind() == Kind::Corrupt && args.kind.is_some() => Some(e),
+        looked => {
+            looked?;
+            None
+        }
+    };
     let bar = context.ui.progress();
     let (archive, report) = spool::spool(
         &archive,
@@ -106,5 +121,14 @@ pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
     for warning in report.warnings {
         context.ui.warn(&warning);
     }
+    if let Some(e) = hidden.filter(|_| is_of_secrets(&args, archive.index.resources())) {
+        return Err(e.into());
+    }
     show(context, &args, &archive).await
+}
+
+/// Whether Secrets are among what is asked for, as far as these rows tell.
+fn is_of_secrets(args: &ContentsArgs, rows: &[ResourceRow]) -> bool {
+    let found = args.kind.as_ref().map(|kind| kind::find(rows, kind));
+    !matches!(found, Some(Ok(row)) if row.resource != SECRETS)
 }

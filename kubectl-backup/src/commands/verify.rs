@@ -1,12 +1,13 @@
 //! `verify`: reads a backup back and checks it.
 
 use backup_core::apart::{self, Apart};
+use backup_core::archive::index::Index;
 use backup_core::archive::read::Source;
 use backup_core::archive::verify;
 use backup_core::catalog::Entry;
-use backup_core::crypt::BackupKey;
+use backup_core::crypt::{BackupKey, LARGEST_KEY_FILE, check_key_file};
 use backup_core::layout::BackupKeys;
-use backup_core::location::Location;
+use backup_core::location::Store;
 use backup_core::progress::Progress;
 use backup_core::{Error, Kind, catalog, signature};
 use clap::Args;
@@ -62,7 +63,24 @@ struct Verified {
 pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let ui = &context.ui;
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
-    let place = context.with_secrets(place, &entry).await?;
+    let (mut problems, mut unlisted) = (Vec::new(), Vec::new());
+    let key = match context.key_of_secrets(&place, &entry).await {
+        Err(e) => match e.error().kind() {
+            // A key file that is missing is found below.
+            Kind::NotFound => None,
+            Kind::Corrupt => {
+                problems.push(e.error().sentence());
+                None
+            }
+            // What is not named for this is for whatever it opens.
+            Kind::Unauthorized if !context.names_identities() => {
+                ui.note(&e.error().sentence());
+                None
+            }
+            _ => return Err(e),
+        },
+        key => key?,
+    };
     let store = &place.location.store;
     let signed = signature::check(&place.location, &entry.name).await?;
     let keys = BackupKeys::new(&entry.name);
@@ -70,7 +88,6 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let indexed = catalog::is_ours(store, &entry).await?;
     let ours = indexed || catalog::names_us(&entry.backup);
     let bar = ui.progress();
-    let (mut problems, mut unlisted) = (Vec::new(), Vec::new());
     if ours {
         bar.step("checking digests");
         let files = catalog::verify_files(
@@ -79,22 +96,17 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
             signed.as_ref().map(signature::Vouched::digests),
         )
         .await?;
-        problems = files.problems;
+        problems.extend(files.problems);
         unlisted = files.unlisted;
     }
     let apart = entry.apart()?;
     if apart.is_some() {
-        for key in [
-            keys.secrets_archive(),
-            keys.secrets_index(),
-            keys.secrets_key(),
-        ] {
-            if let Err(e) = store.head(&key).await {
-                match e.kind() {
-                    Kind::NotFound => problems.push(format!("{key} is missing")),
-                    _ => return Err(e.into()),
-                }
-            }
+        problems.extend(sealed_files(store, &keys).await?);
+    }
+    if !indexed {
+        match apart::refuse_hidden(store, &entry.name, Some(&entry.backup)).await {
+            Err(e) if e.kind() == Kind::Corrupt => problems.push(e.to_string()),
+            looked => looked?,
         }
     }
     bar.step("reading the archive");
@@ -109,9 +121,9 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let mut opened = None;
     if let Some(apart) = &apart {
         opened = Some(false);
-        if let Some(key) = &place.location.apart {
+        if let Some(key) = &key {
             bar.step("reading the Secrets");
-            let secrets = secrets(&place.location, &entry, apart, key, &bar).await?;
+            let secrets = secrets(store, &entry, apart, key, indexed, &bar).await?;
             problems.extend(secrets.problems);
             objects += secrets.objects;
             bytes += secrets.bytes;
@@ -139,7 +151,7 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         format => output::print(ui, format, &Document::new("BackupVerification", &verified))?,
     }
     if verified.secrets_opened == Some(false) {
-        ui.note("its Secrets are encrypted: their files are compared with SHA256SUMS, and were not opened; --identity opens them");
+        ui.note("its Secrets are encrypted: their files are compared with SHA256SUMS and were not opened, nor was their key tried; --identity opens them");
     }
     if verified.verified {
         return Ok(Exit::Done);
@@ -152,18 +164,49 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     Ok(Exit::Failed)
 }
 
-/// The Secrets that stand apart: that they are those of the backup, that everything of them decodes, and that there are as many as the marker says.
+/// What can be said of the files of Secrets that stand apart without opening them: that they are there, and that the key's is such a file.
+async fn sealed_files(store: &Store, keys: &BackupKeys) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for key in [keys.secrets_archive(), keys.secrets_index()] {
+        match store.head(&key).await {
+            Err(e) if e.kind() == Kind::NotFound => problems.push(format!("{key} is missing")),
+            head => drop(head?),
+        }
+    }
+    let key = keys.secrets_key();
+    match store.find(&key, LARGEST_KEY_FILE).await {
+        Ok(Some(file)) => {
+            if let Err(e) = check_key_file(&file) {
+                problems.push(format!("{key}: {}", e.sentence()));
+            }
+        }
+        Ok(None) => problems.push(format!("{key} is missing")),
+        Err(e) if e.kind() == Kind::Corrupt => problems.push(e.to_string()),
+        Err(e) => return Err(e.into()),
+    }
+    Ok(problems)
+}
+
+/// The Secrets that stand apart: that they are those of the backup, that they were saved beside what stands beside them, that everything of them decodes, and that there are as many as the marker says.
 async fn secrets(
-    location: &Location,
+    store: &Store,
     entry: &Entry,
     apart: &Apart,
     key: &BackupKey,
+    indexed: bool,
     progress: &dyn Progress,
 ) -> Result<verify::Findings> {
-    let store = &location.store;
+    let keys = BackupKeys::new(&entry.name);
     let read = async {
         let index = apart.open(store, &entry.name, key).await?.index;
-        let [archive, rows] = apart::sources(store, &BackupKeys::new(&entry.name), key);
+        // What the rest is damaged by is told of the rest.
+        if let Some(rest) = match indexed {
+            true => Index::open(store.source(keys.index())).await.ok(),
+            false => None,
+        } {
+            index.check_beside(&rest)?;
+        }
+        let [archive, rows] = apart::sources(store, &keys, key);
         let mut findings = verify::verify(&archive, Some(&rows), progress).await?;
         for problem in &mut findings.problems {
             problem.insert_str(0, "Secrets: ");
