@@ -128,6 +128,13 @@ impl IdentityArgs {
         !identities.all(of_variable) || self.passphrase.passphrase_file.is_some()
     }
 
+    /// Whether a flag names one: then what is read is meant to be encrypted. What the environment and the user's own file name is there for whatever comes.
+    pub fn is_named(&self) -> bool {
+        let own = std::env::var_os("KUBECTL_BACKUP_IDENTITY").map(PathBuf::from);
+        let mut named = self.identity.iter();
+        named.any(|path| Some(path) != own.as_ref()) || self.passphrase.passphrase_file.is_some()
+    }
+
     /// These flags as words of a command line, a space before each.
     pub fn again(&self) -> String {
         let word = |flag: &str, path: &Path| format!(" {flag} {}", quoted(&path.to_string_lossy()));

@@ -15,7 +15,7 @@ pub use identities::Identities;
 pub use key::{BackupKey, LARGEST_KEY_FILE, check_key_file};
 pub use mode::{ENCRYPT, Encrypt};
 pub use opener::{Opened, Opener};
-pub use recipients::{PASSPHRASE, RECIPIENTS, Recipients};
+pub use recipients::{PASSPHRASE, PLAIN, RECIPIENTS, Recipients};
 
 /// The work factor of scrypt that is written, and the largest one that is tried: whoever may write to the bucket chooses it.
 const WORK: u8 = 18;

@@ -488,10 +488,12 @@ impl SnapshotKeys {
         Some(format!("{run}{RUN_RECIPIENTS}"))
     }
 
-    /// The name of the key beside a run's data file; nothing where that is none, or not encrypted.
+    /// The name of the key beside an encrypted database, whatever it was called when it was brought elsewhere; nothing where it is not encrypted.
     pub fn key_beside(data: &str) -> Option<String> {
-        let (run, _) = data.split_once('.')?;
-        (Self::is_data(data) && data.ends_with(".age")).then(|| Self::key_file(run))
+        let run = [".db.zst.age", ".db.age"]
+            .iter()
+            .find_map(|ending| data.strip_suffix(ending))?;
+        Some(Self::key_file(run))
     }
 
     /// Whether this file name (without folder) is of a run's key, or says whom it is for.
@@ -552,7 +554,8 @@ mod tests {
         assert!(SnapshotKeys::is_data(&sealed) && sealed.ends_with(".db.zst.age"));
         assert_eq!(SnapshotKeys::key_beside(&sealed), Some(key.clone()));
         assert_eq!(SnapshotKeys::key_beside(&format!("{run}.db.zst")), None);
-        assert_eq!(SnapshotKeys::key_beside("my.db.zst.age"), None);
+        let renamed = SnapshotKeys::key_beside("my.db.zst.age");
+        assert_eq!(renamed.as_deref(), Some("my.key.age"));
         let recipients = SnapshotKeys::recipients_file(&key).unwrap();
         assert!(SnapshotKeys::is_key(&key) && SnapshotKeys::is_key(&recipients));
         for other in ["key.age", "my.key.age", "manifest.json", &sealed] {

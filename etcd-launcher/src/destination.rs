@@ -18,7 +18,7 @@ use backup_core::name::Name;
 use backup_core::{Error, Kind, Result};
 use kube::Client;
 
-use crate::source::{At, Expected, Source};
+use crate::source::{At, Expected, Source, plain};
 
 /// An answer of the hosting API takes no longer, or it is away.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -77,12 +77,13 @@ impl Found {
         self.locked.is_some()
     }
 
-    /// The same, opened; as it is where it is not encrypted.
+    /// The same, opened; as it is where it is not encrypted and nobody `asked` for one that is.
     ///
     /// # Errors
-    /// `Unauthorized` where no identity fits; `Corrupt` where somebody altered what stands; the store's.
-    pub(crate) async fn unlocked(self, identities: &Identities) -> Result<Self> {
+    /// `Unauthorized` where no identity fits; `Corrupt` where somebody altered what stands, or put a plain one there; the store's.
+    pub(crate) async fn unlocked(self, identities: &Identities, asked: bool) -> Result<Self> {
         match self.locked {
+            None if asked => Err(plain(&self.source.to_string())),
             None => Ok(self),
             Some((store, entry)) => Ok(Self::ours(
                 &store,
@@ -132,6 +133,40 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>) -> Result<Location> {
         .map_err(backup_cli::error::CommandError::into_error)
 }
 
+/// Whether a Secret is named that holds who opens an encrypted snapshot: then no plain one is meant.
+///
+/// # Errors
+/// A Secret that is named and is not there, or may not be read.
+pub(crate) async fn names_identity(client: &Client, wanted: &Wanted<'_>) -> Result<bool> {
+    if wanted.secret.is_empty() {
+        return Ok(false);
+    }
+    let secret = read_secret(client, wanted).await?;
+    Ok(secret.contains_key(IDENTITY) || secret.contains_key(PASSPHRASE))
+}
+
+async fn read_secret(client: &Client, wanted: &Wanted<'_>) -> Result<BTreeMap<String, Vec<u8>>> {
+    let cluster = Cluster::new(client.clone(), "", "the hosting API");
+    let secret = object::secret(&cluster, wanted.namespace, wanted.secret);
+    tokio::time::timeout(PATIENCE, secret).await.map_err(|_| {
+        Error::new(
+            Kind::Unreachable,
+            "can not read the identity: the hosting API does not answer",
+        )
+    })?
+}
+
+/// An error of who does not fit, with what to do in the cluster: a flag is no help there.
+pub(crate) fn of_secret(e: Error, wanted: &Wanted<'_>) -> Error {
+    if e.kind() != Kind::Unauthorized || wanted.secret.is_empty() {
+        return e;
+    }
+    e.hint(format!(
+        "put a private key of one of the recipients under the key {IDENTITY} of Secret {}/{}, or the passphrase (of the snapshot, or of that private key) under {PASSPHRASE}, and make a new EtcdRestore",
+        wanted.namespace, wanted.secret
+    ))
+}
+
 /// Who opens encrypted snapshots: what the Secret holds that `spec.backupDownloadCredentialsSecret` names, beside the keys of a bucket or alone.
 ///
 /// # Errors
@@ -147,14 +182,7 @@ pub(crate) async fn identities(client: &Client, wanted: &Wanted<'_>) -> Result<I
             wanted.namespace
         )));
     }
-    let cluster = Cluster::new(client.clone(), "", "the hosting API");
-    let secret = object::secret(&cluster, wanted.namespace, wanted.secret);
-    let secret = tokio::time::timeout(PATIENCE, secret).await.map_err(|_| {
-        Error::new(
-            Kind::Unreachable,
-            "can not read the identity: the hosting API does not answer",
-        )
-    })??;
+    let secret = read_secret(client, wanted).await?;
     let name = format!("Secret {}/{}", wanted.namespace, wanted.secret);
     let passphrase = secret.get(PASSPHRASE).map(|bytes| {
         String::from_utf8(bytes.clone())
@@ -162,7 +190,7 @@ pub(crate) async fn identities(client: &Client, wanted: &Wanted<'_>) -> Result<I
             .and_then(crypt::passphrase)
             .ok_or_else(|| Error::invalid(format!("{PASSPHRASE} of {name} is empty or no text")))
     });
-    let mut identities = Identities::new(passphrase.transpose()?);
+    let mut identities = Identities::new(passphrase.transpose()?).beside_others();
     if let Some(identity) = secret.get(IDENTITY) {
         identities.add(&format!("{IDENTITY} of {name}"), identity.clone());
     }

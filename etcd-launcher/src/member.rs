@@ -31,8 +31,9 @@ pub(crate) enum Listening {
 
 /// What of this process's environment is etcd's, besides its own `ETCD_*`: where programs and certificates are, the clock's zone, proxies to its peers, the
 /// knobs of Go's runtime, of its gRPC and of its tracing, and whom it tells that it serves. Keys to stores and whatever else is this program's stays here.
-const ETCDS: [&str; 19] = [
+const ETCDS: [&str; 18] = [
     "PATH",
+    "TMPDIR",
     "TZ",
     "ZONEINFO",
     "SSL_CERT_FILE",
@@ -48,20 +49,78 @@ const ETCDS: [&str; 19] = [
     "GOMEMLIMIT",
     "GOMAXPROCS",
     "GOTRACEBACK",
-    "GRPC_GO_LOG_SEVERITY_LEVEL",
-    "GRPC_GO_LOG_VERBOSITY_LEVEL",
     "NOTIFY_SOCKET",
 ];
+
+/// Of these nobody is told that etcd does not get them: what the kubelet and a shell set for every program, and what is this program's.
+const EXPECTED: [&str; 16] = [
+    "HOME",
+    "HOSTNAME",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "SHELL",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TERM",
+    "_",
+    "POD_NAME",
+    "POD_NAMESPACE",
+    "POD_IP",
+    "KUBECONFIG",
+    "KUBECTL_BACKUP_IDENTITY",
+];
+
+/// Names that are told at once.
+const MOST_TOLD: usize = 60;
+
+/// Whether etcd is given the variable; `more` are those that the command line names.
+fn is_etcds(name: &str, more: &[String]) -> bool {
+    ETCDS.contains(&name)
+        || name.starts_with("OTEL_")
+        || name.starts_with("GRPC_")
+        || name.starts_with("ETCD_") && !name.starts_with("ETCD_LAUNCHER_")
+        || more.iter().any(|one| one == name)
+}
 
 /// The variables that etcd is given.
 fn etcds(
     all: impl IntoIterator<Item = (OsString, OsString)>,
+    more: &[String],
 ) -> impl Iterator<Item = (OsString, OsString)> {
-    all.into_iter().filter(|(name, _)| {
-        let name = name.to_string_lossy();
-        ETCDS.contains(&&*name)
-            || name.starts_with("OTEL_")
-            || name.starts_with("ETCD_") && !name.starts_with("ETCD_LAUNCHER_")
+    all.into_iter()
+        .filter(|(name, _)| is_etcds(&name.to_string_lossy(), more))
+}
+
+/// What to tell of the variables that etcd is not given, by name alone; nothing where there are none but the usual ones.
+pub(crate) fn withheld(all: impl IntoIterator<Item = OsString>, more: &[String]) -> Option<String> {
+    let names = all
+        .into_iter()
+        .map(|name| name.to_string_lossy().into_owned());
+    let mut names: Vec<_> = names
+        .filter(|name| {
+            // Of every Service of the namespace the kubelet tells every program.
+            let is_usual = EXPECTED.contains(&name.as_str())
+                || ["_SERVICE_HOST", "_PORT", "_PROTO", "_ADDR"]
+                    .iter()
+                    .any(|ending| name.ends_with(ending))
+                || ["_SERVICE_PORT_", "_PORT_"]
+                    .iter()
+                    .any(|part| name.contains(part))
+                || name.starts_with("ETCD_LAUNCHER_");
+            !is_usual && !is_etcds(name, more) && !name.contains(char::is_control)
+        })
+        .collect();
+    names.sort();
+    let more = names.len().saturating_sub(MOST_TOLD);
+    names.truncate(MOST_TOLD);
+    let all = match more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    };
+    (!names.is_empty()).then(|| {
+        format!("etcd is not given these variables of the launcher: {all}; `--etcd-env NAME` gives it one")
     })
 }
 
@@ -69,16 +128,19 @@ fn etcds(
 pub(crate) struct Member {
     args: EtcdArgs,
     socket: PathBuf,
+    /// Names of variables that it is given besides its own.
+    environment: Vec<String>,
     running: Option<(Child, Listening)>,
 }
 
 impl Member {
     /// A member that does not run yet.
-    pub(crate) fn new(args: EtcdArgs) -> Self {
+    pub(crate) fn new(args: EtcdArgs, environment: Vec<String>) -> Self {
         let socket = args.data_dir().join(SOCKET);
         Self {
             args,
             socket,
+            environment,
             running: None,
         }
     }
@@ -141,7 +203,9 @@ impl Member {
         let ours = std::env::current_exe()
             .map_err(|e| Error::other("can not tell where this program is").because(e))?;
         let mut command = Command::new(ours);
-        command.env_clear().envs(etcds(std::env::vars_os()));
+        command
+            .env_clear()
+            .envs(etcds(std::env::vars_os(), &self.environment));
         if listening == Listening::Fenced {
             for variable in EtcdArgs::fenced_variables() {
                 command.env_remove(variable);
@@ -211,7 +275,7 @@ mod tests {
     fn etcd_is_given_what_is_its_own_and_no_key_to_a_store() {
         let given = |names: &[&str]| -> Vec<String> {
             let all = names.iter().map(|name| ((*name).into(), "x".into()));
-            etcds(all)
+            etcds(all, &["SOME_OTHER".to_owned()])
                 .map(|(name, _)| name.into_string().unwrap())
                 .collect()
         };
@@ -224,6 +288,8 @@ mod tests {
             "SSL_CERT_DIR",
             "NO_PROXY",
             "OTEL_RESOURCE_ATTRIBUTES",
+            "GRPC_ENFORCE_ALPN_ENABLED",
+            "SOME_OTHER",
         ];
         assert_eq!(given(&its_own), its_own);
         let others = [
@@ -239,5 +305,14 @@ mod tests {
             "",
         ];
         assert_eq!(given(&others), Vec::<String>::new());
+        let told = |names: &[&str]| withheld(names.iter().map(|name| (*name).into()), &[]);
+        let usual = ["PATH", "HOME", "ETCD_NAME", "KUBERNETES_SERVICE_HOST"];
+        assert_eq!(told(&usual), None);
+        let said = told(&["PATH", "X_B", "X_A", "X_PORT_1_TCP"]).unwrap();
+        assert!(said.contains(": X_A, X_B;"), "{said}");
+        let many: Vec<_> = (0..99).map(|number| format!("X{number:02}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let said = told(&many).unwrap();
+        assert!(said.contains("X59 and 39 more"), "{said}");
     }
 }

@@ -191,7 +191,7 @@ use backup_core::{Error, Result};
 use crate::backups::Backups;
 use crate::etcd_args::EtcdArgs;
 use crate::health::Health;
-use crate::member::Member;
+use crate::member::{self, Member};
 use crate::restore::dir::DataDir;
 use coordinator::{Coordinator, Seen, Whose};
 use decide::Patience;
@@ -207,6 +207,8 @@ use row::{Rows, Told};
 pub(crate) struct Settings {
     /// etcd's own command line.
     pub(crate) etcd: EtcdArgs,
+    /// Names of variables that etcd is given besides its own.
+    pub(crate) etcd_env: Vec<String>,
     /// What things are called in the hosting API.
     pub(crate) names: Names,
     /// How to reach it; as a pod where there is none.
@@ -291,7 +293,11 @@ pub(crate) async fn run(
         keeping: settings.keeping,
         pace,
     };
-    let member = Member::new(settings.etcd);
+    let names = std::env::vars_os().map(|(name, _)| name);
+    if let Some(told) = member::withheld(names, &settings.etcd_env) {
+        said(&told);
+    }
+    let member = Member::new(settings.etcd, settings.etcd_env);
     let keeper = Keeper::new(
         config,
         dir,

@@ -9,6 +9,7 @@ mod unpack;
 use std::fmt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -28,6 +29,7 @@ use tokio::io::AsyncReadExt;
 
 pub(crate) use at::At;
 pub(crate) use spool::{Part, unnamed};
+pub(crate) use unpack::plain;
 
 /// Bytes that are read from a file at a time.
 const CHUNK: usize = 256 << 10;
@@ -38,6 +40,10 @@ pub(crate) struct Source {
     /// Where it is.
     pub(crate) at: At,
     opener: Opener,
+    /// What is not encrypted is not what is meant.
+    only_encrypted: bool,
+    /// Why the key beside it is no help, where nothing else opens it.
+    closed: Option<Arc<Error>>,
 }
 
 /// What the snapshot's manifest promised; what is absent is not checked.
@@ -109,32 +115,66 @@ struct Opened {
 impl Source {
     /// One that lies there, opened by this where it is encrypted.
     pub(crate) fn new(at: At, opener: Opener) -> Self {
-        Self { at, opener }
+        Self {
+            only_encrypted: matches!(opener, Opener::Key(_)) || at.is_called_encrypted(),
+            at,
+            opener,
+            closed: None,
+        }
+    }
+
+    /// The same, which has to be encrypted where that is `asked`: a plain one was put in its place.
+    pub(crate) fn encrypted(mut self, asked: bool) -> Self {
+        self.only_encrypted |= asked;
+        self
     }
 
     /// What a user named: a path, `file:///path`, `s3://bucket/key?endpoint=..&region=..`. Of the snapshot nothing is read yet; where it has the name of an
     /// encrypted one in a location, the key that lies beside it is.
     ///
     /// # Errors
-    /// A usage error, for a URL that can not be meant; a key that none of the identities opens.
+    /// A usage error, for a URL that can not be meant; a key that was altered. One that none of the identities opens is told when the snapshot is read: they
+    /// may open the snapshot itself.
     pub(crate) async fn parse(
         text: &str,
         location: &LocationArgs,
         identities: Identities,
     ) -> Result<Self> {
         let at = At::parse(text, location)?;
-        let opener = match at.key_beside().await? {
-            Some(key) => {
-                let name = at.to_string();
-                let opened =
-                    tokio::task::spawn_blocking(move || identities.open(&key, "its recipients"))
-                        .await
-                        .map_err(|e| Error::other("opening the key broke off").because(e))?;
-                Opener::Key(opened.map_err(|e| e.context(format!("{name} can not be opened")))?)
-            }
-            None => Opener::Identities(identities),
+        let Some(key) = at.key_beside().await? else {
+            return Ok(Self::new(at, Opener::Identities(identities)));
         };
-        Ok(Self { at, opener })
+        let tried = identities.clone();
+        let opened = tokio::task::spawn_blocking(move || tried.open(&key, "its recipients")).await;
+        let opened = opened.map_err(|e| Error::other("opening the key broke off").because(e))?;
+        match opened.map_err(|e| e.context(format!("{at} can not be opened"))) {
+            Ok(key) => Ok(Self::new(at, Opener::Key(key))),
+            Err(e) if e.kind() == Kind::Unauthorized => Ok(Self {
+                closed: Some(Arc::new(e)),
+                ..Self::new(at, Opener::Identities(identities))
+            }),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Who is told that nothing fits looks for the right identity: where the key is what is missing, that is told.
+    fn unopened(&self, e: Error) -> Error {
+        if e.kind() != Kind::Unauthorized || matches!(self.opener, Opener::Key(_)) {
+            return e;
+        }
+        let hint = match (&self.closed, self.at.needed_beside()) {
+            (Some(closed), _) => {
+                let told = Error::new(closed.kind(), closed.to_string());
+                return told.hint(closed.hint_text().unwrap_or_default());
+            }
+            (None, Some(key)) => format!("{key} has to lie beside it: bring that file too"),
+            (None, None) => return e,
+        };
+        let hint = match e.hint_text() {
+            Some(more) => format!("{hint}; then {more}"),
+            None => hint,
+        };
+        e.hint(hint)
     }
 
     /// A plain database in a file of this machine, to be read where it is. Nothing where it has to be unpacked or brought here.
@@ -145,7 +185,7 @@ impl Source {
         let At::File(path) = &self.at else {
             return Ok(None);
         };
-        if !is_regular(path)? || unpack::is_packed(path)? {
+        if self.only_encrypted || !is_regular(path)? || unpack::is_packed(path)? {
             return Ok(None);
         }
         Ok(Some(Database::open(path)?))
@@ -266,9 +306,10 @@ impl Source {
         progress.expect_bytes(length.unwrap_or_default());
         let (sender, feed) = unpack::feed();
         let (name, most, opener) = (self.to_string(), limits.most, self.opener.clone());
+        let only_encrypted = self.only_encrypted;
         let worker = tokio::task::spawn_blocking(move || {
             let mut walk = Walk::new();
-            unpack::unpack(feed, &opener, &name, &mut |piece| {
+            unpack::unpack(feed, (&opener, only_encrypted), &name, &mut |piece| {
                 walk.feed(piece)?;
                 let claimed = walk.claimed();
                 let so_far = claimed.unwrap_or_default().max(walk.bytes());
@@ -303,7 +344,7 @@ impl Source {
             .map_err(|e| Error::other("unpacking stopped").because(e))?;
         read?;
         Ok(Passed {
-            walked: worked?,
+            walked: worked.map_err(|e| self.unopened(e))?,
             stored_sha256: hex(stored.finish().as_ref()),
         })
     }

@@ -1,5 +1,6 @@
 //! Snapshots of a live etcd, taken by the program and judged by etcd's own tools: what is restored from them by `zstd -d` and etcdutl alone.
 
+mod downgraded;
 mod encrypted;
 mod faults;
 mod members;

@@ -167,6 +167,9 @@ pub struct SnapshotRow {
     /// SHA-256 of the database, as etcd puts it at the end of a snapshot
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
+    /// How it is encrypted; none where it is not
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
     /// The greatest revision in it
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,

@@ -8,7 +8,7 @@ use age::{Callbacks, DecryptError, Identity, IdentityFile};
 use zeroize::Zeroizing;
 
 use super::opener::{Opened, decrypt};
-use super::{BackupKey, LARGEST_KEY_FILE, MOST_WORK, MOST_WORK_OF_OWN};
+use super::{BackupKey, LARGEST_KEY_FILE, MOST_WORK, MOST_WORK_OF_OWN, WORK};
 use crate::error::{Error, Kind, Result};
 
 /// Private keys, and a passphrase.
@@ -17,6 +17,8 @@ pub struct Identities {
     /// What the files hold, by their names.
     files: Vec<(String, Zeroizing<Vec<u8>>)>,
     passphrase: Option<SecretString>,
+    /// No more work than we write is done for anybody.
+    careful: bool,
 }
 
 /// Tells the files' names alone.
@@ -53,7 +55,15 @@ impl Identities {
         Self {
             files: Vec::new(),
             passphrase,
+            careful: false,
         }
+    }
+
+    /// For who has others beside it that need memory and time: a passphrase is tried with the work that we write at most, 256 MiB, whatever a file asks for.
+    #[must_use]
+    pub fn beside_others(mut self) -> Self {
+        self.careful = true;
+        self
     }
 
     /// Adds what a file holds.
@@ -104,7 +114,7 @@ impl Identities {
         }
         if let Some(passphrase) = &self.passphrase {
             let mut scrypt = age::scrypt::Identity::new(passphrase.clone());
-            scrypt.set_max_work_factor(MOST_WORK);
+            scrypt.set_max_work_factor(if self.careful { WORK } else { MOST_WORK });
             all.push(Box::new(scrypt));
         }
         // Those that end the search where their own passphrase is another.
@@ -182,7 +192,7 @@ impl Identities {
                 armored,
                 Some(name.to_owned()),
                 given,
-                Some(MOST_WORK_OF_OWN),
+                Some(if self.careful { WORK } else { MOST_WORK_OF_OWN }),
             );
             let file = file.map_err(|e| odd(e.to_string()))?;
             let file =

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// Annotation of a location with its recipients, one a line; ours.
 pub const RECIPIENTS: &str = "kubectl-backup/recipients";
 
+/// The annotation's value where nothing is encrypted, on purpose.
+pub const PLAIN: &str = "none";
+
 /// In the place of a recipient: whoever knows the passphrase.
 pub const PASSPHRASE: &str = "passphrase";
 
@@ -74,6 +77,7 @@ impl Recipients {
     pub fn of_location(location: &BackupStorageLocation) -> Result<Self> {
         let annotations = &location.metadata.annotations;
         let (said, name) = (annotations.get(RECIPIENTS), &location.metadata.name);
+        let said = said.filter(|said| said.trim() != PLAIN);
         let all = Self::parse(said.map(String::as_str)).map_err(|e| {
             e.context(format!(
                 "the recipients of location {name:?} can not be used (annotation {RECIPIENTS})"

@@ -5,15 +5,18 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::catalog::Entry;
+use super::catalog::{self, Entry};
 use super::manifest::{LARGEST, Manifest};
 use crate::api::BackupStorageLocation;
 use crate::catalog::replace_key;
 use crate::crypt::armor::{armored, unarmored};
-use crate::crypt::{BackupKey, Identities, LARGEST_KEY_FILE, Recipients, SecretString};
+use crate::crypt::{
+    BackupKey, Identities, LARGEST_KEY_FILE, PLAIN, RECIPIENTS, Recipients, SecretString,
+};
 use crate::error::{Error, Result};
 use crate::layout::SnapshotKeys;
-use crate::location::{KeyFiles, Store};
+use crate::location::{KeyFiles, Location, Store};
+use crate::name::Name;
 
 /// `data.encryption` of what is encrypted here.
 pub const AGE: &str = "age";
@@ -106,6 +109,29 @@ impl Encryption {
         let (_, files) = self.key()?;
         let who = self.fingerprints().join(", ");
         identities.open(&files.key, &who).map(|_| ())
+    }
+}
+
+/// Errors where a location without recipients holds encrypted snapshots of the cluster, the newest of them: an object that was replaced loses its annotations, and
+/// nobody would see that what is taken is plain from then on. Who means that says so: [`PLAIN`].
+///
+/// # Errors
+/// `Invalid`, naming the snapshot; the store's.
+pub async fn not_lost(location: &Location, cluster: &Name) -> Result<()> {
+    if location.spec.metadata.annotations.contains_key(RECIPIENTS) {
+        return Ok(());
+    }
+    let (all, _) = catalog::list(&location.store, cluster).await?;
+    match all.last() {
+        Some(newest) if newest.is_locked() => Err(Error::invalid(format!(
+            "location {:?} lost its recipients: it names none, and its newest snapshot of cluster {cluster}, {}, is encrypted",
+            location.spec.metadata.name,
+            newest.keys.name()
+        ))
+        .hint(format!(
+            "set its annotation {RECIPIENTS} again, or to {PLAIN:?} where snapshots are to be plain from now on"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backup_core::api::{EtcdBackupConfigStatus, RowPhase, SnapshotRow};
+use backup_core::crypt::Recipients;
 use backup_core::etcd::catalog;
 use backup_core::etcd::manifest::Manifest;
-use backup_core::etcd::sealed::Encryption;
+use backup_core::etcd::sealed::{self, Encryption};
 use backup_core::etcd::take::{Options, Target, take};
 use backup_core::layout::SnapshotKeys;
 use backup_core::location::Location;
@@ -129,18 +130,18 @@ async fn standing(
     let patience = shared.pace.of(ANSWER);
     let found = tokio::time::timeout(patience, found)
         .await
-        .unwrap_or_else(|_| {
-            Err(Error::new(
-                Kind::Unreachable,
-                format!(
-                    "{} does not answer within {} s",
-                    location.store.place(),
-                    patience.as_secs()
-                ),
-            )
-            .hint("check the destination's s3Url and the network between"))
-        });
+        .unwrap_or_else(|_| Err(late(location, patience)));
     match found {
+        // Whatever its manifest says of who took it: we take no plain one there.
+        Ok(entry)
+            if !entry.is_locked() && !Recipients::of_location(&location.spec)?.is_empty() =>
+        {
+            Err(Error::corrupt(format!(
+                "a plain snapshot stands under that name, where location {:?} has recipients",
+                location.spec.metadata.name
+            ))
+            .hint("somebody put it there, or the recipients are new: see who may write there, and delete it"))
+        }
         Ok(entry) if entry.manifest.config.as_deref() == Some(&whose.name) => {
             Ok(Some(entry.manifest))
         }
@@ -148,6 +149,18 @@ async fn standing(
         Err(e) if e.kind() == Kind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn late(location: &Location, patience: Duration) -> Error {
+    Error::new(
+        Kind::Unreachable,
+        format!(
+            "{} does not answer within {} s",
+            location.store.place(),
+            patience.as_secs()
+        ),
+    )
+    .hint("check the destination's s3Url and the network between")
 }
 
 async fn take_it(
@@ -158,6 +171,14 @@ async fn take_it(
     cancel: watch::Receiver<bool>,
 ) -> Result<(Manifest, String)> {
     let encryption = Encryption::of_location(&location.spec)?;
+    let cluster = Name::foreign(&shared.hosting.names.cluster)?;
+    if encryption.is_none() {
+        let looked = sealed::not_lost(location, &cluster);
+        let patience = shared.pace.of(ANSWER);
+        tokio::time::timeout(patience, looked)
+            .await
+            .map_err(|_| late(location, patience))??;
+    }
     let access = gather::access(&shared.args)?;
     let endpoints = gather::endpoints(&shared.args, &access).await?;
     let mut options = Options::new(
@@ -171,7 +192,6 @@ async fn take_it(
     if let Ok(Some(set)) = shared.hosting.set().await {
         options.target_revision = Some(set.target_revision()).filter(|mark| *mark > 0);
     }
-    let cluster = Name::foreign(&shared.hosting.names.cluster)?;
     let target = Target::Snapshot {
         store: location.store.clone(),
         keys: SnapshotKeys::new(&cluster, &due.name),
@@ -268,6 +288,7 @@ fn end_row(
             row.hash = digest
                 .filter(|_| manifest.data.encryption.is_none())
                 .cloned();
+            row.encryption.clone_from(&manifest.data.encryption);
             row.revision = Some(manifest.facts.revision);
             status.last_successful_time = finished;
         }

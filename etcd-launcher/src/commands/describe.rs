@@ -77,6 +77,7 @@ struct Described<'a> {
 pub(crate) async fn run(ui: &Ui, location: &LocationArgs, args: &DescribeArgs) -> Result<Exit> {
     let identities = args.identity.read(&paths())?;
     let source = Source::parse(&args.snapshot, location, identities).await?;
+    let source = source.encrypted(args.identity.is_named());
     if source.is_in_use() {
         ui.warn(IN_USE);
     }

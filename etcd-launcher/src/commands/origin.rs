@@ -92,6 +92,7 @@ impl Origin {
             _ => {
                 let identities = args.identity.read(&paths())?;
                 let source = Source::parse(text, location, identities).await?;
+                let source = source.encrypted(args.identity.is_named());
                 let shown = match &source.at {
                     // The same command from another folder means the same file.
                     At::File(path) => std::path::absolute(path)?.display().to_string(),
@@ -129,7 +130,7 @@ impl Origin {
         let opened = location.open(&spec)?;
         let found = destination::find(&opened, cluster.as_str(), text).await?;
         let identities = identity.read(&paths)?;
-        let found = found.unlocked(&identities).await?;
+        let found = found.unlocked(&identities, identity.is_named()).await?;
         let known = found.manifest.as_ref();
         Ok(Self {
             shown: format!("{cluster}/{text} in {}", locations::place(&spec)),

@@ -70,12 +70,23 @@ pub(crate) struct RunArgs {
     /// For how long each of them is kept, whatever their number; older ones are removed by the next restore
     #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = humantime::parse_duration)]
     keep_states_for: Duration,
+    /// Variable of the launcher's environment that etcd is given besides ETCD_*, GRPC_*, OTEL_* and those of Go and TLS; can be repeated
+    #[arg(long, value_name = "NAME", value_parser = variable)]
+    etcd_env: Vec<String>,
     /// For tests: wait so many times less long
     #[arg(long, hide = true, default_value_t = 1)]
     hurry: u32,
     /// etcd's own command line
     #[arg(last = true, required = true, value_name = "ETCD")]
     etcd: Vec<OsString>,
+}
+
+/// A name; its value is in the environment alone.
+fn variable(name: &str) -> std::result::Result<String, String> {
+    if name.is_empty() || name.contains('=') {
+        return Err("it is the name of a variable, without its value".to_owned());
+    }
+    Ok(name.to_owned())
 }
 
 /// Runs the command.
@@ -100,6 +111,7 @@ pub(crate) async fn run(ui: Arc<Ui>, args: RunArgs) -> Result<Exit> {
         .collect::<Result<BTreeMap<_, _>>>()?;
     let settings = Settings {
         etcd,
+        etcd_env: args.etcd_env,
         names: Names {
             namespace: args
                 .namespace
@@ -163,6 +175,9 @@ mod tests {
         assert_eq!(line(&[flag, "1"]).unwrap().keep_states, 1);
         assert_eq!(line(&[]).unwrap().keep_states, 2);
         assert!(line(&[flag, "0"]).is_err());
+        let given = line(&["--etcd-env", "A", "--etcd-env", "B"]).unwrap();
+        assert_eq!(given.etcd_env, ["A", "B"]);
+        assert!(line(&["--etcd-env", "A=secret"]).is_err());
         let for_long = line(&[]).unwrap().keep_states_for;
         assert_eq!(for_long, Duration::from_secs(7 * 24 * 3600));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::certificate;
-use backup_core::crypt::Identities;
+use backup_core::crypt::{Identities, Recipients};
 use backup_core::etcd::{Database, Facts};
 use backup_core::location::Location;
 use backup_core::progress::Progress;
@@ -13,6 +13,7 @@ use backup_core::{Error, Kind, Result};
 
 use super::door;
 use super::hosting::{Hosting, RestoreView};
+use super::kept;
 use super::records::{Before, Data, Fit, SnapshotFacts, Voter};
 use crate::destination::{self, Wanted};
 use crate::etcd_args::EtcdArgs;
@@ -232,7 +233,7 @@ pub(crate) async fn location(hosting: &Hosting, restore: &RestoreView) -> Result
     destination::open(&hosting.client, &wanted(restore, &reference.namespace)).await
 }
 
-fn wanted<'a>(restore: &'a RestoreView, namespace: &'a str) -> Wanted<'a> {
+pub(crate) fn wanted<'a>(restore: &'a RestoreView, namespace: &'a str) -> Wanted<'a> {
     Wanted {
         namespace,
         destination: restore.text("destination"),
@@ -252,7 +253,7 @@ pub(crate) async fn identities(hosting: &Hosting, restore: &RestoreView) -> Resu
 /// The snapshot that a restore asks for, opened where it is encrypted.
 ///
 /// # Errors
-/// `NotFound`; `Unauthorized` where no identity fits; the store's and the hosting API's.
+/// `NotFound`; `Unauthorized` where no identity fits; `Corrupt` where it is plain and an encrypted one is asked for; the store's and the hosting API's.
 pub(crate) async fn find(
     location: &Location,
     hosting: &Hosting,
@@ -260,10 +261,19 @@ pub(crate) async fn find(
 ) -> Result<destination::Found> {
     let backup = restore.text("backupName");
     let found = destination::find(location, &hosting.names.cluster, backup).await?;
+    let reference = restore.reference();
+    let wanted = wanted(restore, &reference.namespace);
     if !found.is_locked() {
-        return Ok(found);
+        // A kept state is brought there by us, and encrypted where the location says so. Of other snapshots old ones may be plain: who names an identity
+        // asks for none of those.
+        let is_ours = kept::named(backup).is_some();
+        let asked = is_ours && !Recipients::of_location(&location.spec)?.is_empty()
+            || destination::names_identity(&hosting.client, &wanted).await?;
+        return found.unlocked(&Identities::default(), asked).await;
     }
-    found.unlocked(&identities(hosting, restore).await?).await
+    let identities = identities(hosting, restore).await?;
+    let found = found.unlocked(&identities, true).await;
+    found.map_err(|e| destination::of_secret(e, &wanted))
 }
 
 fn check_arguments(args: &EtcdArgs) -> Result<()> {

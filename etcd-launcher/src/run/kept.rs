@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backup_core::api::hosted::KEPT;
+use backup_core::crypt::Recipients;
 use backup_core::etcd::manifest::Etcd;
-use backup_core::etcd::sealed::Encryption;
+use backup_core::etcd::sealed::{self, Encryption};
 use backup_core::etcd::take::{Origin, Target, store};
 use backup_core::etcd::{Database, LiveDigest};
 use backup_core::layout::SnapshotKeys;
@@ -30,7 +31,7 @@ use crate::restore::exchange;
 use crate::restore::plan::{AttemptId, By, Carried};
 use crate::restore::replay::{FromKept, tail};
 use crate::restore::step::Step;
-use crate::source::blocking;
+use crate::source::{blocking, plain};
 
 /// The attempt whose replaced state is asked for, where a restore asks for one.
 pub(crate) fn named(backup: &str) -> Option<AttemptId> {
@@ -107,12 +108,18 @@ pub(crate) fn look(dir: &DataDir, of: &AttemptId, progress: &dyn Progress) -> Re
 /// Whether the destination has it as a snapshot already.
 ///
 /// # Errors
-/// The hosting API's and the store's.
+/// `Corrupt` where a plain one stands in a location with recipients: it is not what we brought; the hosting API's and the store's.
 pub(crate) async fn is_published(hosting: &Hosting, restore: &RestoreView) -> Result<bool> {
     let location = fitness::location(hosting, restore).await?;
     let asked = restore.text("backupName");
     match destination::find(&location, &hosting.names.cluster, asked).await {
-        Ok(_) => Ok(true),
+        Ok(found) => {
+            let asked = !Recipients::of_location(&location.spec)?.is_empty();
+            if asked && !found.is_locked() {
+                return Err(plain(&found.source.to_string()));
+            }
+            Ok(true)
+        }
         Err(e) if e.kind() == Kind::NotFound => Ok(false),
         Err(e) => Err(e),
     }
@@ -128,11 +135,19 @@ pub(crate) async fn encryption(
     restore: &RestoreView,
 ) -> Result<Option<Encryption>> {
     let Some(encryption) = Encryption::of_location(&location.spec)? else {
+        let cluster = Name::foreign(&hosting.names.cluster)?;
+        sealed::not_lost(location, &cluster).await?;
         return Ok(None);
     };
     let identities = fitness::identities(hosting, restore).await?;
-    encryption.is_opened_by(&identities).map_err(|e| {
-        e.context(
+    let tried = encryption.clone();
+    // The work of a passphrase takes a while.
+    let opened = tokio::task::spawn_blocking(move || tried.is_opened_by(&identities)).await;
+    let opened = opened.map_err(|e| Error::other("trying the identity broke off").because(e))?;
+    opened.map_err(|e| {
+        let reference = restore.reference();
+        let wanted = fitness::wanted(restore, &reference.namespace);
+        destination::of_secret(e, &wanted).context(
             "the kept state is encrypted in the destination, and could not be read from there",
         )
     })?;

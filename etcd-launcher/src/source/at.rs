@@ -65,25 +65,42 @@ impl At {
         })
     }
 
-    /// The key of an encrypted snapshot of a location, where this is the data of one and its key lies beside it.
+    /// Its name without folder.
+    fn file_name(&self) -> &str {
+        match self {
+            Self::Object { key, .. } => key.rsplit('/').next().unwrap_or(key),
+            Self::File(path) => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                name.unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether its name says that it is encrypted.
+    pub(super) fn is_called_encrypted(&self) -> bool {
+        self.file_name().ends_with(".age")
+    }
+
+    /// The name of the key that has to lie beside it; nothing where it may have none.
+    pub(super) fn needed_beside(&self) -> Option<String> {
+        let file = self.file_name();
+        SnapshotKeys::key_beside(file).filter(|_| SnapshotKeys::is_data(file))
+    }
+
+    /// The key of an encrypted snapshot of a location, where its name may be that of one and a key lies beside it.
     pub(super) async fn key_beside(&self) -> Result<Option<Bytes>> {
+        let Some(beside) = SnapshotKeys::key_beside(self.file_name()) else {
+            return Ok(None);
+        };
         match self {
             Self::Object { store, key } => {
-                let (folder, file) = key.rsplit_once('/').unwrap_or(("", key));
-                let Some(beside) = SnapshotKeys::key_beside(file) else {
-                    return Ok(None);
-                };
-                let beside = match folder {
-                    "" => beside,
-                    folder => format!("{folder}/{beside}"),
+                let beside = match key.rsplit_once('/') {
+                    None => beside,
+                    Some((folder, _)) => format!("{folder}/{beside}"),
                 };
                 Ok(store.find(&beside, LARGEST_KEY_FILE).await?)
             }
             Self::File(path) => {
-                let name = path.file_name().and_then(|name| name.to_str());
-                let Some(beside) = name.and_then(SnapshotKeys::key_beside) else {
-                    return Ok(None);
-                };
                 let beside = path.with_file_name(beside);
                 let mut bytes = Vec::new();
                 let file = match std::fs::File::open(&beside) {

@@ -2,6 +2,7 @@ use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use backup_core::crypt::BackupKey;
 use backup_core::layout::SnapshotKeys;
 use backup_core::location::sha256;
 use backup_core::progress::Silent;
@@ -304,4 +305,36 @@ async fn the_key_beside_an_encrypted_snapshot_of_a_location_is_asked_for_and_no_
     std::fs::write(&key, vec![b'x'; 1 << 20]).unwrap();
     let refused = parse().await.unwrap_err().error().sentence();
     assert!(refused.contains("larger than 64 KiB"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_plain_is_refused_where_an_encrypted_snapshot_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("db");
+    let plain = tiny();
+    let named = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, &plain).unwrap();
+        Source::new(At::File(path), Opener::default())
+    };
+    let by_key = Source::new(
+        file(folder.path(), TINY).at,
+        Opener::Key(BackupKey::generate()),
+    );
+    for source in [
+        named("x.db.age"),
+        named("x.db").encrypted(true),
+        file(folder.path(), TINY).encrypted(true),
+        by_key,
+    ] {
+        assert!(source.in_place().unwrap().is_none());
+        let fetched = source.fetch(&to, &Expected::default(), &Limits::default(), &Silent);
+        let refused = fetched.await.unwrap_err();
+        let error = refused.error();
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        assert!(error.to_string().contains("is not encrypted"), "{error}");
+        assert!(!to.exists());
+    }
+    let one = named("x.db").encrypted(false);
+    assert!(one.in_place().unwrap().is_some());
 }

@@ -76,19 +76,24 @@ impl Read for Feed {
     }
 }
 
-/// Gives all that is in the stream to `out`, piece by piece; what is encrypted only where it was proved.
+/// Gives all that is in the stream to `out`, piece by piece; what is encrypted only where it was proved. Where the flag beside the opener is set, what is not
+/// encrypted was put in the place of what is.
 ///
 /// # Errors
 /// `Corrupt` where it is empty, does not decompress to its end, was altered, or is packed in a way that is not known here; `Unauthorized` where it is encrypted
-/// and nothing fits; those of `out`.
+/// and nothing fits; `Corrupt` where it has to be and is not; those of `out`.
 pub(super) fn unpack(
     feed: Feed,
-    opener: &Opener,
+    (opener, only_encrypted): (&Opener, bool),
     name: &str,
     out: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let (begin, whole) = begun(feed, name)?;
     if !begin.starts_with(AGE) {
+        known(&begin, name)?;
+        if only_encrypted {
+            return Err(plain(name));
+        }
         return unpacked(&begin, whole, "", name, out);
     }
     let opened = opener
@@ -100,6 +105,14 @@ pub(super) fn unpack(
             .hint("decrypt the outer one first: age -d -i KEY"));
     }
     unpacked(&begin, plain, "age", name, out)
+}
+
+/// What is not encrypted where that was meant.
+pub(crate) fn plain(name: &str) -> Error {
+    Error::corrupt(format!(
+        "{name} is not encrypted, and an encrypted snapshot is asked for"
+    ))
+    .hint("somebody may have put a plain snapshot in its place; where it is one of old, ask for it without an identity and without a passphrase")
 }
 
 /// The first bytes of a stream, and all of it.

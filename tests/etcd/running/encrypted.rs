@@ -48,6 +48,31 @@ impl Sealed {
             .kubeconfig(self.hosted.hosting.kubeconfig())
     }
 
+    /// Changes the annotation of the destination.
+    fn recipients(&self, annotation: &str) {
+        self.hosted.kubectl(&[
+            "annotate",
+            "--overwrite",
+            "backupstoragelocation",
+            "s3",
+            annotation,
+        ]);
+    }
+
+    /// The row of a snapshot that is asked for until it is as is meant: a change of a destination is seen after a while.
+    fn row_of(&self, called: &str, is_meant: impl Fn(&Value) -> bool) -> Value {
+        let number = std::cell::Cell::new(0);
+        self.hosted.relaunch_until(called, LONG, || {
+            number.set(number.get() + 1);
+            let config = format!("{called}-{}", number.get());
+            self.hosted.apply_backup_config(&config, "destination: s3");
+            std::thread::sleep(Duration::from_secs(5));
+            let config = self.hosted.backup_config(&config)?;
+            let row = config["status"]["lastBackups"][0].clone();
+            is_meant(&row).then_some(row)
+        })
+    }
+
     /// Puts an identity into the Secret, in the place of one that is there.
     fn give(&self, identity: &str) {
         let secret = ["secret", "generic", IDENTITY];
@@ -117,6 +142,7 @@ fn an_encrypted_snapshot_of_a_hosted_cluster_is_restored_with_an_identity_alone(
     let row = &config["status"]["lastBackups"][0];
     assert_eq!(row["revision"], hosted.keys(0).revision(), "{row}");
     assert_eq!(row["hash"], Value::Null, "{row}");
+    assert_eq!(row["encryption"], "age", "{row}");
     hosted.keys(0).put("/registry/later", b"1");
     let later = hosted.keys(0).list("/");
 
@@ -133,6 +159,8 @@ fn an_encrypted_snapshot_of_a_hosted_cluster_is_restored_with_an_identity_alone(
     let told = sealed.refused("wrong", &pids);
     assert!(told.contains("no identity that is given fits"), "{told}");
     assert!(!told.contains("AGE-SECRET"), "{told}");
+    assert!(told.contains("under the key identity"), "{told}");
+    assert!(!told.contains("--identity"), "{told}");
     assert_eq!(hosted.keys(0).list("/"), later);
 
     // A launcher that is killed when it has looked at the snapshot reads the identity again.
@@ -238,5 +266,30 @@ fn of_encrypted_snapshots_the_newest_are_kept_and_nothing_of_the_others() {
     });
     let told = row["backupMessage"].as_str().unwrap();
     assert!(told.contains("a launcher knows none"), "{told}");
+    // Who replaces the object loses its annotations: nothing is plain by that, but where it is said.
+    sealed.recipients("kubectl-backup/recipients-");
+    let row = sealed.row_of("lost", |row| {
+        row["backupMessage"]
+            .as_str()
+            .is_some_and(|told| told.contains("lost its recipients"))
+    });
+    assert_eq!(row["backupPhase"], "Failed", "{row}");
     sealed.tells_nothing();
+    sealed.recipients("kubectl-backup/recipients=none");
+    let row = sealed.row_of("plain", |row| row["backupPhase"] == "Completed");
+    assert_eq!(row["encryption"], Value::Null, "{row}");
+    // Where a restore names an identity, a plain one is not what it asks for.
+    sealed.give("first.key");
+    let pids = sealed.pids();
+    let plain = row["backupName"].as_str().unwrap();
+    let from = ["restore", "create", "no", "--yes", "--from-snapshot", plain];
+    let told = sealed
+        .etcd(&from)
+        .args(&["--identity", &identity])
+        .code(2)
+        .stderr;
+    assert!(told.contains("kubectl create secret"), "{told}");
+    sealed.restore("downgraded", plain);
+    let told = sealed.refused("downgraded", &pids);
+    assert!(told.contains("is not encrypted"), "{told}");
 }

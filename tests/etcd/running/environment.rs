@@ -21,6 +21,8 @@ fn etcd_is_given_its_own_settings_and_no_key_of_its_launcher() {
         ("ETCD_MAX_WALS", "7"),
         ("GODEBUG", "netdns=go"),
         ("GOGC", "90"),
+        ("GRPC_ENFORCE_ALPN_ENABLED", "false"),
+        ("CLOUD_ZONE", "eu-1a"),
         ("GOMEMLIMIT", "512MiB"),
         ("SSL_CERT_DIR", "/etc/ssl/certs"),
         ("TZ", "UTC"),
@@ -36,6 +38,7 @@ fn etcd_is_given_its_own_settings_and_no_key_of_its_launcher() {
     hosted.how.environment = all
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
+    hosted.how.flags.push("--etcd-env=CLOUD_ZONE".to_owned());
     hosted.start_again();
     hosted.wait_until_etcd_serves();
     let launcher = environment(hosted.members[0].pid().unwrap());
@@ -49,4 +52,13 @@ fn etcd_is_given_its_own_settings_and_no_key_of_its_launcher() {
     }
     assert!(etcd.iter().any(|one| one.starts_with("PATH=")), "{etcd:?}");
     assert!(!etcd.iter().any(|one| one.contains("hidden")), "{etcd:?}");
+    // What it does not get is told, by name alone.
+    let log = hosted.members[0].log();
+    // The last one: it was started before, with other variables.
+    let mut lines = log.lines().rev();
+    let told = lines.find(|line| line.contains("--etcd-env NAME"));
+    let told = told.unwrap_or_else(|| panic!("{log}"));
+    assert!(told.contains("SOMETHING_ELSE"), "{told}");
+    assert!(!told.contains("CLOUD_ZONE"), "{told}");
+    assert!(!log.contains("hidden-"), "{log}");
 }

@@ -19,15 +19,15 @@ use crate::encryption::{fixture, key};
 const VALUE: &str = "a-value-that-nobody-may-read";
 
 /// An etcd with a secret in it, and a bucket of its own.
-struct Vault {
+pub(super) struct Vault {
     etcd: Etcd,
     live: Vec<KeyValue>,
-    bucket: &'static str,
-    folder: Folder,
+    pub(super) bucket: &'static str,
+    pub(super) folder: Folder,
 }
 
 impl Vault {
-    fn new(bucket: &'static str) -> Self {
+    pub(super) fn new(bucket: &'static str) -> Self {
         let etcd = Etcd::start();
         for number in 0..200 {
             etcd.put(&format!("/registry/secrets/default/s{number}"), VALUE);
@@ -47,7 +47,7 @@ impl Vault {
         format!("s3://{}/p?endpoint={endpoint}", self.bucket)
     }
 
-    fn take(&self, name: &str, arguments: &[&str]) -> Backup {
+    pub(super) fn take(&self, name: &str, arguments: &[&str]) -> Backup {
         let name = format!("--name={name}");
         let cluster = format!("--cluster={CLUSTER}");
         of(&self.etcd, &[&cluster, &name])
@@ -57,7 +57,7 @@ impl Vault {
     }
 
     /// One for two recipients.
-    fn taken(&self, name: &str) {
+    pub(super) fn taken(&self, name: &str) {
         let (first, second) = (key("first.pub"), key("ed25519.pub"));
         let run = self.take(name, &["--recipient", &first, "--recipient", &second]);
         let run = run.ok();
@@ -65,21 +65,21 @@ impl Vault {
     }
 
     /// The plugin, with the bucket alone.
-    fn plugin(&self, arguments: &[&str]) -> Backup {
+    pub(super) fn plugin(&self, arguments: &[&str]) -> Backup {
         kubectl_backup(&["etcd"])
             .args(arguments)
             .location(&self.location())
             .credentials_of(Minio::shared())
     }
 
-    fn opened_by(&self, identity: &str, arguments: &[&str]) -> Backup {
+    pub(super) fn opened_by(&self, identity: &str, arguments: &[&str]) -> Backup {
         let path = fixture(identity);
         self.plugin(arguments)
             .args(&["--identity".as_ref(), path.as_os_str()])
     }
 
     /// The keys of a snapshot's files: its data, its own key, its manifest, and whom it is for.
-    fn files(&self, name: &str) -> [String; 4] {
+    pub(super) fn files(&self, name: &str) -> [String; 4] {
         let folder = format!("p/plugins/etcd-launcher/{CLUSTER}/{name}");
         let all = Minio::shared().list(self.bucket, &folder);
         assert_eq!(all.len(), 4, "{all:?}");
@@ -95,16 +95,16 @@ impl Vault {
         })
     }
 
-    fn get(&self, key: &str) -> Vec<u8> {
+    pub(super) fn get(&self, key: &str) -> Vec<u8> {
         Minio::shared().get(self.bucket, key).to_vec()
     }
 
-    fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
+    pub(super) fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) {
         Minio::shared().put(self.bucket, key, bytes.into());
     }
 
     /// A file of the bucket, here.
-    fn saved(&self, key: &str) -> PathBuf {
+    pub(super) fn saved(&self, key: &str) -> PathBuf {
         let name = key.rsplit('/').next().unwrap();
         self.folder.write(name, self.get(key))
     }
@@ -122,7 +122,7 @@ impl Vault {
     }
 
     /// `restore` into an empty data dir.
-    fn restore(&self, snapshot: &str, data_dir: &Path, arguments: &[&str]) -> Backup {
+    pub(super) fn restore(&self, snapshot: &str, data_dir: &Path, arguments: &[&str]) -> Backup {
         let tool = tools::path("etcdutl").display().to_string();
         let data_dir = data_dir.display().to_string();
         let cluster = format!("n={}", self.etcd.member(0).peer_url());

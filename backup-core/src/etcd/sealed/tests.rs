@@ -284,3 +284,28 @@ fn who_could_not_read_it_is_known_before_it_is_written() {
     let refused = encryption.is_opened_by(&identities("second.key"));
     assert_eq!(refused.unwrap_err().kind(), Kind::Unauthorized);
 }
+
+#[tokio::test]
+async fn a_location_that_lost_its_recipients_is_told_from_one_that_has_none() {
+    let store = Store::in_memory();
+    let mut location = Location {
+        name: "s3".to_owned(),
+        spec: BackupStorageLocation::default(),
+        store: store.clone(),
+        shared_with_velero: false,
+        signatures: crate::signature::Signatures::default(),
+        key_files: None,
+        apart: None,
+    };
+    let cluster = name("c");
+    not_lost(&location, &cluster).await.unwrap();
+    save(&store, "a", 'a').await;
+    let refused = not_lost(&location, &cluster).await.unwrap_err();
+    assert!(refused.to_string().contains("lost its recipients"));
+    // Another cluster's tell nothing of this one.
+    not_lost(&location, &name("d")).await.unwrap();
+    let annotations = &mut location.spec.metadata.annotations;
+    annotations.insert(RECIPIENTS.to_owned(), PLAIN.to_owned());
+    not_lost(&location, &cluster).await.unwrap();
+    assert!(Encryption::of_location(&location.spec).unwrap().is_none());
+}

@@ -58,7 +58,12 @@ pub(super) async fn run(ui: &Ui, location: &LocationArgs, args: RestoreArgs) -> 
     node.check_kubelet()?;
     // What would keep a restored etcd from being reached is found before anything is stopped.
     Door::of(&node.etcd)?;
-    let origin = Origin::find(&args.origin, location).await?;
+    let origin = Origin::find(&args.origin, location).await.inspect_err(|_| {
+        // The same command goes on, and needs the same things: who lost them has another way.
+        if node.found.record.is_some() {
+            ui.say("the control plane of this node is stopped for an earlier command: `etcd-launcher node status` says how far it came; `node start` starts it where no state was exchanged yet, `node rollback` where one was");
+        }
+    })?;
     let asked = args.asked(&node, &origin.shown)?;
     if !args.origin.dry_run {
         ui.confirm(

@@ -62,6 +62,19 @@ impl Coordinator {
                 self.take(&restore, &id).await?;
                 return Ok(OFTEN);
             }
+            // A member that has not put the last attempt away yet would obey two. Asked first: what is looked at then may take a while, and be in vain.
+            let answers = self.peers.ask().await;
+            if let Some(peer) = answers.values().find(|peer| peer.attempt.is_some()) {
+                self.tell(
+                    &restore,
+                    &format!("waiting for member {} to end another restore", peer.name),
+                )
+                .await?;
+                return Ok(SELDOM);
+            }
+            if self.health.report().attempt.is_some() {
+                return Ok(SELDOM);
+            }
             match self.refused(&restore).await {
                 Ok(None) => {}
                 Ok(Some(why)) => {
@@ -76,19 +89,6 @@ impl Coordinator {
                         .await?;
                     continue;
                 }
-            }
-            // A member that has not put the last attempt away yet would obey two.
-            let answers = self.peers.ask().await;
-            if let Some(peer) = answers.values().find(|peer| peer.attempt.is_some()) {
-                self.tell(
-                    &restore,
-                    &format!("waiting for member {} to end another restore", peer.name),
-                )
-                .await?;
-                return Ok(SELDOM);
-            }
-            if self.health.report().attempt.is_some() {
-                return Ok(SELDOM);
             }
             self.take(&restore, &uuid::Uuid::new_v4().to_string())
                 .await?;

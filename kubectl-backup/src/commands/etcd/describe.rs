@@ -124,6 +124,9 @@ fn text(found: &Snapshot, looked: Option<&Looked>) -> Description {
         text.gap();
         text.field(0, "Data", format!("{place}/{}", entry.data()));
         if let Some(whom) = &looked.whom {
+            if let Some(key) = &entry.manifest.data.key {
+                text.field(0, "Key", format!("{place}/{}", entry.keys.file(key)));
+            }
             text.field(0, "Encrypted for", whom);
         }
         manifest(&mut text, &entry.manifest);

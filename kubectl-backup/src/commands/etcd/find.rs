@@ -109,13 +109,21 @@ impl Snapshot {
         }
     }
 
-    /// How it is encrypted, where the bucket was asked.
+    /// How it is encrypted; a row without that and without a digest does not say.
     pub(super) fn encrypted(&self) -> &str {
         match &self.source {
-            Source::Bucket(_, entry) => entry.manifest.data.encryption.as_deref(),
-            Source::Row { .. } => None,
+            Source::Bucket(_, entry) => entry
+                .manifest
+                .data
+                .encryption
+                .as_deref()
+                .unwrap_or_default(),
+            Source::Row { row, .. } => match (&row.encryption, &row.hash) {
+                (Some(how), _) => how,
+                (None, None) if row.is_good() => "<unknown>",
+                (None, _) => "",
+            },
         }
-        .unwrap_or_default()
     }
 
     pub(super) fn message(&self) -> &str {
@@ -129,10 +137,18 @@ impl Snapshot {
     /// Its location and manifest as who may read it sees them: an encrypted one is opened.
     ///
     /// # Errors
-    /// As [`Snapshot::entry`]; `Unauthorized` where no identity fits.
+    /// As [`Snapshot::entry`]; `Unauthorized` where no identity fits; `Corrupt` where it is plain and a flag names an identity.
     pub(super) async fn unlocked(&self, context: &Context) -> Result<(Location, Entry)> {
         let (location, entry) = self.entry(context).await?;
         if !entry.is_locked() {
+            if context.identity_args().is_named() {
+                return Err(Error::corrupt(format!(
+                    "snapshot {} is not encrypted, and an encrypted one is asked for",
+                    self.name
+                ))
+                .hint("somebody may have put a plain snapshot in its place; where it is one of old, ask for it without --identity and --passphrase-file")
+                .into());
+            }
             return Ok((location, entry));
         }
         let entry = entry

@@ -1,5 +1,6 @@
 //! Makes an EtcdRestore and follows it, whatever state it is to bring back.
 
+use backup_core::Error;
 use backup_core::api::{EtcdRestore, EtcdRestoreSpec};
 use clap::Args;
 
@@ -10,7 +11,7 @@ use crate::commands::etcd::request::{self, WaitArgs};
 use crate::commands::etcd::scope::ControlPlane;
 use crate::context::Context;
 use crate::flags::{self, DryRun};
-use backup_cli::error::{Exit, Result};
+use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output::{self, OutputArgs};
 
 /// How it is made.
@@ -43,6 +44,15 @@ pub(crate) async fn make(
     to: &str,
     args: &MakeArgs,
 ) -> Result<Exit> {
+    if context.identity_args().is_named() {
+        return Err(CommandError::usage(
+            Error::invalid("a restore in the cluster opens nothing with a file of this machine: its launchers read a Secret")
+                .hint(format!(
+                    "kubectl create secret generic etcd-identity -n {} --from-file=identity=FILE (a passphrase: --from-file=passphrase=FILE), then --identity-secret etcd-identity",
+                    plane.namespace
+                )),
+        ));
+    }
     let identity = args.identity_secret.as_deref();
     let identity = identity.map(flags::known_name).transpose()?;
     // KKP's kind wants the name twice.
