@@ -172,6 +172,14 @@ pub async fn find(store: &Store, name: &Name) -> Result<Option<Entry>> {
     }
 }
 
+/// One backup of this store alone, which holds plain ones or, as a vault, encrypted ones.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_here(store: &Store, name: &Name) -> Result<Option<Entry>> {
+    find_one(store, name).await
+}
+
 async fn find_one(store: &Store, name: &Name) -> Result<Option<Entry>> {
     let key = BackupKeys::new(name).marker();
     let Some(raw) = store.find(&key, LARGEST_MARKER).await? else {

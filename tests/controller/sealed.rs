@@ -348,6 +348,12 @@ fn a_controller_encrypts_secrets_alone_where_its_location_says_so_and_restores_t
         here.stderr
     );
 
+    // What anybody wrote to the object leads nobody to other files.
+    served.patch(
+        "backup",
+        "b",
+        r#"{"metadata": {"annotations": {"kubectl-backup/encryption": "age"}}}"#,
+    );
     served.apply(&format!(
         "{{apiVersion: velero.io/v1, kind: DeleteBackupRequest, metadata: {{name: d, namespace: {NAMESPACE}}}, spec: {{backupName: b}}}}"
     ));

@@ -257,7 +257,12 @@ async fn delete(
                 return Err(back(desk, &backup, entry, begun, not).await);
             }
             begin(desk, request, &backup).await?;
-            let deleting = json!({"status": {"phase": DELETING}});
+            // With the marker gone, this alone tells whoever goes on where its files are.
+            let word = sealed::word(&entry.backup, entry.encrypted);
+            let deleting = json!({
+                "metadata": {"annotations": {sealed::ENCRYPTION: word}},
+                "status": {"phase": DELETING},
+            });
             // As it was seen: from here on no restore begins to read it.
             if desk.backups.decide(&backup, deleting).await? == Written::Changed {
                 return Err(Error::other("the Backup changed just now").into());

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use super::backups::{self, LOCATION, OWN};
 use super::desk::{Desk, Work};
 use super::objects::{annotation, bounded, name, phase, time, uid};
-use super::{history, locations};
+use super::{history, locations, sealed};
 pub(crate) use known::Synced;
 use room::{MOST, Taken};
 
@@ -302,7 +302,11 @@ fn object_of(entry: &Entry, place: &str, namespace: &str) -> Result<Value, Optio
     let mut labels = metadata.labels.clone();
     labels.insert(LOCATION.to_owned(), backups::label_value(place));
     let mut annotations = metadata.annotations.clone();
-    annotations.retain(|key, _| !OWN.contains(&key.as_str()));
+    annotations.retain(|key, _| !OWN.contains(&key.as_str()) && key != sealed::ENCRYPTION);
+    // What a bucket says of itself is no word: a plain backup is not called encrypted.
+    if let Some(word) = sealed::word(&entry.backup, entry.encrypted) {
+        annotations.insert(sealed::ENCRYPTION.to_owned(), word.to_owned());
+    }
     let mut spec = raw["spec"].clone();
     if !spec.is_object() {
         spec = json!({});
@@ -365,7 +369,7 @@ async fn heal(
             known.pass(title, None, true, now);
             continue;
         };
-        let mut patch = backups::stands(&entry.backup);
+        let mut patch = backups::stands(&entry.backup, entry.encrypted);
         patch["status"]["failureReason"] = Value::Null;
         patch["metadata"]["annotations"][backups::INTERRUPTED] = Value::Null;
         desk.backups.decide(object, patch).await?;
@@ -456,7 +460,8 @@ mod tests {
             "apiVersion": "velero.io/v1", "kind": "Backup",
             "metadata": {"name": "b", "namespace": "velero", "uid": "u", "resourceVersion": "7", "finalizers": ["x"],
                 "ownerReferences": [{"kind": "Schedule"}], "labels": {"a": "b", "velero.io/storage-location": "theirs"},
-                "annotations": {"c": "d", "kubectl-backup/run": "r", "kubectl-backup/slot": "s", "kubectl-backup/cluster-uid": "k"}},
+                "annotations": {"c": "d", "kubectl-backup/run": "r", "kubectl-backup/slot": "s", "kubectl-backup/cluster-uid": "k",
+                    "kubectl-backup/encryption": "age"}},
             "spec": {"storageLocation": "theirs", "ttl": "1h0m0s", "newer": {"x": 1}},
             "status": {"phase": "Completed", "newer": 1},
         });
@@ -471,6 +476,13 @@ mod tests {
                 "status": {"phase": "Completed", "newer": 1},
             })
         );
+        let sealed = Entry {
+            encrypted: true,
+            ..entry(&raw)
+        };
+        let made = object_of(&sealed, "mine", "ns").unwrap();
+        let annotations = &made["metadata"]["annotations"];
+        assert_eq!(annotations["kubectl-backup/encryption"], "age");
         // One that asks for something, or is not done, would be made here.
         for phase in ["New", "InProgress", "Deleting", "Finalizing", "Odd"] {
             let mut unfinished = raw.clone();

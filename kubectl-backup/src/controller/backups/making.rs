@@ -76,8 +76,11 @@ pub(super) async fn make(
         "itemsBackedUp",
     );
     let opened = locations::open_named(&desk, &location).await;
+    // As it is opened now: the recipients may have come or gone since it was begun.
+    let mut is_sealed = false;
     let made = match opened.and_then(sealed::seal) {
         Ok(location) => {
+            is_sealed = location.store.is_vault();
             let cluster = desk.cluster.clone().patient(ABSENCE);
             backup::create(&cluster, &location, &asked, stopped, &*count).await
         }
@@ -90,7 +93,7 @@ pub(super) async fn make(
                 "backup {}: {}",
                 asked.name, report.backup.status.phase
             ));
-            let mut patch = stands(&report.backup);
+            let mut patch = stands(&report.backup, is_sealed);
             patch["metadata"]["annotations"][ARCHIVE_BYTES] =
                 report.archive_bytes.to_string().into();
             patch
@@ -158,12 +161,13 @@ fn begun(wanted: &Backup, asked: &BackupOptions, location: &str, encrypted: bool
     })
 }
 
-/// What is written of a backup that stands: what its marker says.
-pub(crate) fn stands(marker: &Backup) -> Value {
+/// What is written of a backup that stands: what its marker says, and whether it is encrypted.
+pub(crate) fn stands(marker: &Backup, encrypted: bool) -> Value {
     let mut patch = json!({
         "metadata": {"annotations": marker.metadata.annotations},
         "status": marker.status,
     });
+    patch["metadata"]["annotations"][ENCRYPTION] = json!(sealed::word(marker, encrypted));
     // Here it may be seen.
     patch["status"]["expiration"] = json!(marker.expiration());
     patch
@@ -225,13 +229,14 @@ pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> 
     };
     let unseen = "the controller that made it is gone, and whether it stands can not be seen";
     let (marker, at_work) = match seen.await {
-        Ok(traces) => (traces.entry.map(|entry| entry.backup), traces.at_work),
+        Ok(traces) => (traces.entry, traces.at_work),
         // If it stands after all, the sync finds it.
         Err(_) if is_long_ago => (None, None),
         Err(e) => return Err(e.context(unseen)),
     };
-    let of_run = |marker: &Backup| {
-        marker.metadata.annotations.get(RUN).map(String::as_str) == run_of(&object)
+    let of_run = |marker: &catalog::Entry| {
+        let run = marker.backup.metadata.annotations.get(RUN);
+        run.map(String::as_str) == run_of(&object)
     };
     // What another run has put there, this one does not put there any more.
     let is_taken = marker.is_some();
@@ -240,7 +245,7 @@ pub(super) async fn recover(desk: Arc<Desk>, object: Arc<Value>, _: Stopped) -> 
         return Err(Error::other(format!("its run may not be over: {why}")));
     }
     let patch = match marker {
-        Some(marker) => stands(&marker),
+        Some(marker) => stands(&marker.backup, marker.encrypted),
         None => {
             let mut patch = failed(
                 &desk,
@@ -303,8 +308,14 @@ mod tests {
             "status": {"phase": "PartiallyFailed", "errors": 2, "version": 1},
         }))
         .unwrap();
-        let patch = stands(&marker);
-        assert_eq!(patch["metadata"], json!({"annotations": {"a": "b"}}));
+        let annotations = |word: Option<&str>| json!({"a": "b", ENCRYPTION: word});
+        let patch = stands(&marker, true);
+        let sealed = annotations(Some("age"));
+        assert_eq!(patch["metadata"], json!({"annotations": sealed}));
+        // One that was to be encrypted when it was begun, and is plain.
+        let patch = stands(&marker, false);
+        let plain = annotations(None);
+        assert_eq!(patch["metadata"], json!({"annotations": plain}));
         assert_eq!(patch["status"]["phase"], "PartiallyFailed");
         assert_eq!(patch["status"]["errors"], 2);
         let patch = lies_in(patch, "main");
@@ -312,7 +323,7 @@ mod tests {
         let labels = json!({"velero.io/storage-location": "main"});
         assert_eq!(
             patch["metadata"],
-            json!({"annotations": {"a": "b"}, "labels": labels})
+            json!({"annotations": plain, "labels": labels})
         );
     }
 
