@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{Entry, SCHEDULE_NAME, made_by, names_us};
+use crate::apart::Apart;
 use crate::api::Phase;
 use crate::name::Name;
 use crate::retention::{self, State};
@@ -50,6 +51,8 @@ pub(super) struct Id {
 pub(super) struct Row {
     pub(super) id: Id,
     pub(super) of: Option<Group>,
+    /// Whether its Secrets are encrypted apart from the rest.
+    pub(super) apart: bool,
     /// The cluster, where the marker says it.
     pub(super) cluster: Option<String>,
     pub(super) state: State,
@@ -69,6 +72,8 @@ impl Row {
                 encrypted: entry.encrypted,
                 name: entry.name.clone(),
             },
+            // One that says so and not what they are is not whole without them either.
+            apart: !matches!(Apart::of(backup), Ok(None)),
             of: schedule.map(|schedule| (schedule.clone(), cluster.clone().unwrap_or_default())),
             cluster,
             state: match status.phase {
@@ -190,6 +195,7 @@ mod tests {
         Row {
             id: id(name),
             of: (!schedule.is_empty()).then(|| (schedule.to_owned(), "c".to_owned())),
+            apart: false,
             cluster: Some("c".to_owned()),
             state,
             started: Some(at(started)),

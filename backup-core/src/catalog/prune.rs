@@ -150,7 +150,13 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         }
     }
     let (fates, lost) = fates(&stores, &counted, keep, schedule, now.min(theirs)).await?;
-    let leaned = leaned(&rows, &counted, &fates, keep);
+    // For the sake of one that can not be restored nothing goes.
+    let whole: Vec<_> = rows
+        .iter()
+        .filter(|row| !lost.contains(&row.id))
+        .cloned()
+        .collect();
+    let leaned = leaned(&whole, &counted, &fates, keep);
     let mut rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
     let of_schedule =
         |row: Option<&Row>| schedule.is_none_or(|meant| row.is_some_and(|row| row.is_of(meant)));
@@ -173,7 +179,8 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
         match work.consider(&id, fate).await {
             Ok(Some(pruned)) => done.push(pruned),
             Ok(None) if lost.contains(&id) => {
-                let why = "its archive or its index is not there, so that it does not count";
+                let why =
+                    "its archive, its index or its key is not there, so that it does not count";
                 done.push(Pruned::Kept(id.name, why.to_owned()));
             }
             Ok(None) => {}
@@ -229,10 +236,13 @@ pub(super) async fn fates(
         if leaned.is_empty() {
             return Ok((fates, lost));
         }
-        let whole = read_all(leaned, |id| async move {
+        let leaned = counted.iter().filter(|row| leaned.contains(&row.id));
+        let leaned: Vec<_> = leaned.map(|row| (row.id.clone(), row.apart)).collect();
+        let whole = read_all(leaned, |(id, apart)| async move {
             let (store, keys) = (stores.of(id.encrypted), BackupKeys::new(&id.name));
-            let whole =
-                is_there(store, &keys.archive()).await? && is_there(store, &keys.index()).await?;
+            let whole = is_there(store, &keys.archive()).await?
+                && is_there(store, &keys.index()).await?
+                && has_key(stores, &id, apart).await?;
             Ok((id, whole))
         });
         for (id, whole) in whole.await? {
@@ -372,7 +382,10 @@ impl Work<'_> {
         let of = row.and_then(|row| row.of.as_ref());
         let leaned = of.and_then(|of| self.leaned.get(of));
         for other in leaned.into_iter().flatten() {
-            if self.options.is_going(&other.id.name) || !still_stands(self.stores, other).await? {
+            if self.options.is_going(&other.id.name)
+                || !still_stands(self.stores, other).await?
+                || !has_key(self.stores, &other.id, other.apart).await?
+            {
                 return Ok(Some(format!(
                     "{} of its schedule, for whose sake it was to go, went or was written anew just now; the next look decides",
                     other.id.name
@@ -522,6 +535,27 @@ async fn still_stands(stores: &Stores, row: &Row) -> Result<bool> {
         Some(entry) if Row::of(&entry).as_ref() == Some(row) => is_ours(store, &entry).await,
         _ => Ok(false),
     }
+}
+
+/// Whether the files are there without which nobody opens what is encrypted of a backup, whoever has the identity: a lost key is all that is lost with it.
+async fn has_key(stores: &Stores, id: &Id, apart: bool) -> Result<bool> {
+    let (store, keys) = (stores.of(id.encrypted), BackupKeys::new(&id.name));
+    if id.encrypted {
+        return is_there(store, &keys.key()).await;
+    }
+    if !apart {
+        return Ok(true);
+    }
+    for key in [
+        keys.secrets_key(),
+        keys.secrets_archive(),
+        keys.secrets_index(),
+    ] {
+        if !is_there(store, &key).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes dead runs' claims. Where a marker stands, those alone; else first what the runs wrote. Tells what it left, if anything.

@@ -405,7 +405,7 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
         store.put(&key, marker.into()).await.unwrap();
     }
     let lost = |text: &str| {
-        let why = "its archive or its index is not there, so that it does not count";
+        let why = "its archive, its index or its key is not there, so that it does not count";
         Pruned::Kept(name(text), why.to_owned())
     };
     let keys = |text: &str| BackupKeys::new(&name(text));
@@ -444,6 +444,49 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
         .await
         .unwrap();
     assert_eq!(fates.get(&id("n4")), Some(&keep::Fate::Last));
+}
+
+#[tokio::test]
+async fn an_encrypted_backup_whose_key_is_lost_costs_no_whole_one_its_place() {
+    let location = Location::in_memory("x");
+    let plain = &location.store;
+    let now = Timestamp::now();
+    let sealed = || plain.vault(Some(&crate::crypt::BackupKey::generate()));
+    let secrets = r#""kubectl-backup/encryption":"secrets","kubectl-backup/version""#;
+    for (text, days) in [("p4", 4), ("p3", 3), ("s2", 2), ("x1", 1), ("a0", 0)] {
+        let store = match &text[..1] {
+            "s" | "x" => sealed(),
+            _ => plain.clone(),
+        };
+        let keys = BackupKeys::new(&name(text));
+        write(&store, text, None).await;
+        let mut marker = of_schedule(text, "nightly", "Completed", now, days);
+        if text == "a0" {
+            marker = marker.replace(r#""kubectl-backup/version""#, secrets);
+            for key in [keys.secrets_archive(), keys.secrets_index()] {
+                store.put(&key, "1".into()).await.unwrap();
+            }
+        }
+        store.put(&keys.marker(), marker.into()).await.unwrap();
+        if text == "s2" {
+            store.put(&keys.key(), "1".into()).await.unwrap();
+        }
+    }
+    let lost = |text: &str| {
+        let why = "its archive, its index or its key is not there, so that it does not count";
+        Pruned::Kept(name(text), why.to_owned())
+    };
+    let keep = PruneOptions {
+        keep: Keep::Each(2),
+        ..at(now, false)
+    };
+    let done = prune(&location, &keep).await.unwrap();
+    assert_eq!(done, [lost("a0"), Pruned::Expired(name("p4")), lost("x1")]);
+    // With its key it counts, and the older plain one has had its time.
+    let key = BackupKeys::new(&name("a0")).secrets_key();
+    plain.put(&key, "1".into()).await.unwrap();
+    let done = prune(&location, &keep).await.unwrap();
+    assert_eq!(done, [Pruned::Expired(name("p3")), lost("x1")]);
 }
 
 #[tokio::test]
