@@ -81,15 +81,16 @@ pub(super) async fn check(context: &Context, args: &CheckArgs) -> Result<Option<
         secrets: asked.secrets.clone(),
     };
     let bar = ui.progress();
-    let run = Run {
+    let mut run = Run {
         cluster,
         namespace: &asked.namespace,
         job: &name,
+        uid: String::new(),
         until: Instant::now() + args.timeout,
         args,
     };
     // Not in the midst of this: it could come to be after it was removed.
-    run.make(&pod::job(&wanted)).await?;
+    run.uid = run.make(&pod::job(&wanted)).await?;
     let seen = tokio::select! {
         seen = run.whole(&asked.question) => Some(seen),
         _ = stop.wait_for(|asked| *asked) => None,
@@ -206,7 +207,7 @@ async fn mounted(context: &Context, mut location: BackupStorageLocation) -> Resu
     };
     let secrets = pod::secrets(&location, own.is_some());
     let account = match (&location.spec.credential, own) {
-        (None, None) => account(context.cluster().await?, &namespace).await,
+        (None, None) => account(context.cluster().await?, &namespace).await?,
         _ => None,
     };
     if let Some(account) = &account {
@@ -235,20 +236,38 @@ async fn mounted(context: &Context, mut location: BackupStorageLocation) -> Resu
 }
 
 /// The account of the server in a namespace, which may have a role with the provider.
-async fn account(cluster: &Cluster, namespace: &str) -> Option<String> {
+///
+/// # Errors
+/// Where that can not be seen: as another account the pod would find out something else.
+async fn account(cluster: &Cluster, namespace: &str) -> Result<Option<String>> {
     for name in [install::NAME, "velero"] {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}");
-        if cluster.get_bounded(&path, LARGEST).await.is_ok() {
-            return Some(name.to_owned());
+        match cluster.get_bounded(&path, LARGEST).await {
+            Ok(_) => return Ok(Some(name.to_owned())),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => {
+                let error = Error::from(e).context(format!(
+                    "can not see which account the server in namespace {namespace} has"
+                ));
+                return Err(error
+                    .hint("the location names no Secret: that needs the right to get serviceaccounts there; --credentials-file gives the check keys of this machine")
+                    .into());
+            }
         }
     }
-    None
+    Ok(None)
 }
 
 fn random() -> String {
     use std::hash::{BuildHasher as _, Hasher as _};
     let random = std::hash::RandomState::new().build_hasher().finish();
     format!("{random:016x}")
+}
+
+/// Whether an answer says what a check says: a listing, and where that was good, a write. Nothing that lacks one is taken for a good location.
+fn is_whole(steps: &[Step]) -> bool {
+    let of = |name: &str| steps.iter().find(|step| step.name == name);
+    of("list").is_some_and(|list| !list.ok || of("write").is_some())
 }
 
 /// Addresses that mean this machine mean the pod there.
@@ -274,6 +293,8 @@ struct Run<'a> {
     cluster: &'a Cluster,
     namespace: &'a str,
     job: &'a str,
+    /// The Job's own, by which its pod is known.
+    uid: String,
     until: Instant,
     args: &'a CheckArgs,
 }
@@ -305,6 +326,9 @@ impl Run<'_> {
                 for step in &mut steps {
                     step.detail = short(&step.detail);
                 }
+                if !is_whole(&steps) {
+                    return Err(self.ended("its answer lacks steps of a check").into());
+                }
                 Ok((node, steps))
             }
             Answer::Refused(why) => {
@@ -321,18 +345,23 @@ impl Run<'_> {
         format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace)
     }
 
-    async fn make(&self, job: &Value) -> Result<()> {
+    /// Makes the Job; its uid.
+    async fn make(&self, job: &Value) -> Result<String> {
         let path = self.jobs();
         let call = Call::post(&path, job.to_string().into());
         match self.cluster.send(&call).await {
-            Ok(_) => Ok(()),
+            Ok(body) => {
+                let made: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let uid = made["metadata"]["uid"].as_str();
+                Ok(uid.unwrap_or_default().to_owned())
+            }
             Err(e) => {
                 let hint = match (e.is_not_found(), e.is_forbidden()) {
                     (true, _) => {
                         "`install` makes the namespace; --controller-namespace names another one"
                     }
                     (_, true) => {
-                        "who checks from the cluster needs the rights to create, get, list and delete jobs, to get pods and events, and to get and create pods/attach there"
+                        "who checks from the cluster needs the rights to create, get, list and delete jobs, to list pods and events, and to get and create pods/attach there"
                     }
                     _ => "",
                 };
@@ -387,7 +416,7 @@ impl Run<'_> {
 
     async fn pod(&self) -> Result<Option<Value>, Error> {
         let path = format!(
-            "{}?labelSelector=job-name%3D{}&limit=1",
+            "{}?labelSelector=job-name%3D{}",
             self.path("pods"),
             self.job
         );
@@ -396,7 +425,8 @@ impl Run<'_> {
             Error::from(e).context(format!("can not look for the pod of job/{}", self.job))
         })?;
         let list: Value = serde_json::from_slice(&body).unwrap_or_default();
-        Ok(list["items"].get(0).cloned())
+        let pods = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(pod::own(pods, &self.uid).cloned())
     }
 
     /// The newest event of an object, a warning before others; nothing where they can not be read.
@@ -596,6 +626,22 @@ mod tests {
         assert!(told.is_final);
         assert!(!newest(&events[2..]).unwrap().is_final);
         assert!(newest(&[]).is_none());
+    }
+
+    #[test]
+    fn an_answer_without_the_steps_of_a_check_is_none() {
+        let step = |name: &'static str, ok: bool| Step {
+            name: name.into(),
+            ok,
+            optional: false,
+            detail: String::new(),
+            advice: None,
+        };
+        assert!(!is_whole(&[]));
+        assert!(!is_whole(&[step("write", true)]));
+        assert!(!is_whole(&[step("list", true), step("clock", true)]));
+        assert!(is_whole(&[step("list", true), step("write", false)]));
+        assert!(is_whole(&[step("list", false)]));
     }
 
     #[test]

@@ -124,6 +124,16 @@ pub(super) fn is_left(job: &Value, now: jiff::Timestamp) -> bool {
     is_over || is_old
 }
 
+/// The pod of a Job, of these: the one that the cluster made for it. Anybody may give a pod its label.
+pub(super) fn own<'p>(pods: &'p [Value], job: &str) -> Option<&'p Value> {
+    let is_its = |owner: &Value| {
+        owner["controller"] == true && owner["kind"] == "Job" && owner["uid"] == job
+    };
+    let owners = |pod: &'p Value| pod["metadata"]["ownerReferences"].as_array();
+    let is_own = |pod: &&'p Value| owners(pod).is_some_and(|all| all.iter().any(is_its));
+    pods.iter().find(is_own).filter(|_| !job.is_empty())
+}
+
 /// How a pod stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stand {
@@ -249,6 +259,22 @@ mod tests {
         assert_eq!(pod["volumes"], Value::Null);
         assert_eq!(pod["containers"][0]["env"], Value::Null);
         assert_eq!(pod["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn keys_go_to_the_pod_of_the_job_and_to_none_that_bears_its_label() {
+        let pod = |name: &str, owners: Value| json!({"metadata": {"name": name, "labels": {"job-name": "check"}, "ownerReferences": owners}});
+        let owner = |uid: &str, controller: bool| json!([{"kind": "Job", "name": "check", "uid": uid, "controller": controller}]);
+        let mut pods = vec![
+            pod("bare", Value::Null),
+            pod("anothers", owner("v", true)),
+            pod("no-controller", owner("u", false)),
+        ];
+        assert_eq!(own(&pods, "u"), None);
+        pods.push(pod("its", owner("u", true)));
+        assert_eq!(own(&pods, "u").unwrap()["metadata"]["name"], "its");
+        pods.push(pod("none", owner("", true)));
+        assert_eq!(own(&pods, ""), None);
     }
 
     #[test]
