@@ -474,6 +474,14 @@ fn by_another_name(vault: &Vault, credentials: &str, config: &str) {
     let refused = own(&twice).code(2);
     assert!(refused.stderr.contains("--plain"), "{}", refused.stderr);
     own(&twice).arg("--plain").ok();
+    // Recipients that are given later bind no other name, and that is told.
+    let given = own(&["location", "set", "v", "--recipient", &key("first.pub")]);
+    let told = given.arg("--dry-run").run();
+    assert!(
+        told.stderr.contains("location \"w\" is the place of \"v\""),
+        "{}",
+        told.stderr
+    );
     // Who remembers nothing of it is told by the bucket.
     let stranger = Folder::new("home");
     let plain = |name: &str| {

@@ -195,10 +195,14 @@ impl Signatures {
             return Err(Error::invalid(format!(
                 "backups of location {location:?} have to be signed, and there is no key to sign with"
             ))
-            .hint(format!(
-                "give it with --signing-key-file, or have it remembered: kubectl backup location set {} --signing-key-file FILE",
-                quoted(location)
-            )));
+            .hint(match location.contains("://") {
+                // A URL remembers nothing.
+                true => "give it with --signing-key-file, or have it remembered by the location whose place it is: kubectl backup location set NAME --signing-key-file FILE".to_owned(),
+                false => format!(
+                    "give it with --signing-key-file, or have it remembered: kubectl backup location set {} --signing-key-file FILE",
+                    quoted(location)
+                ),
+            }));
         };
         let key = sign.public();
         if self.keys.is_empty() || self.keys.contains(&key) {
@@ -264,7 +268,7 @@ pub(crate) async fn check_for(
         Ok(None) => {
             return Err(refused(
                 "it is not signed".to_owned(),
-                "who made it without a key may have been anybody who can write there; where it is known to be good, name its bucket by a URL, of which no key is asked for",
+                "who made it without a key may have been anybody who can write there; where it is known to be good, give its place a second name without --verify-key (kubectl backup location create), of which no key is asked for, and read it by that",
             ));
         }
         Err(e) if e.kind() == Kind::Corrupt => {

@@ -454,14 +454,22 @@ impl Context {
         let choice = self.choose(self.asked_location()).await?;
         if let Choice::One(spec) = &choice
             && spec.metadata.name.contains("://")
-            // Who may not see the cluster's locations is not bound by them.
-            && let Ok(objects) = self.soon(self.objects()).await
         {
-            let mut spec = (**spec).clone();
-            spec = self.as_remembered(spec)?;
-            for source in &objects.sources {
-                self.heed(&mut spec, &source.locations);
+            let mut known = self.own_locations()?.locations;
+            match self.soon(self.objects()).await {
+                Ok(objects) => {
+                    let all = objects.sources.iter();
+                    known.extend(all.flat_map(|source| same::of_cluster(&source.locations)));
+                }
+                // Who may not see the cluster's locations is not bound by them.
+                Err(e) if matches!(e.error().kind(), Kind::Forbidden | Kind::NotFound) => {}
+                Err(e) => self.ui.warn(&format!(
+                    "whether a BackupStorageLocation says for whom backups there are encrypted or signed is not known: {}",
+                    e.error().sentence()
+                )),
             }
+            let mut spec = (**spec).clone();
+            self.heed(&mut spec, &known);
             return self.open(&spec);
         }
         if let Some(location) = self.open_choice(choice).await? {

@@ -211,6 +211,14 @@ fn who_writes_to_the_bucket_without_a_key_plants_no_restore() {
         .ok();
     by_url("unsigned").home(theirs.path()).ok();
     is_refused(&home, "unsigned", "it is not signed");
+    // What it advises where the backup is known to be good leads to it.
+    let asked = home.run(&["verify", "unsigned"]).location("signed").code(1);
+    assert!(asked.stderr.contains("second name"), "{}", asked.stderr);
+    home.run(&["location", "create", "second", "--provider=local"])
+        .args(&["--bucket", &folder])
+        .ok();
+    home.run(&["verify", "unsigned"]).location("second").ok();
+    home.run(&["location", "delete", "second", "--yes"]).ok();
     let [stranger, _] = key_files(&home, "stranger", STRANGERS);
     by_url("strange")
         .home(theirs.path())

@@ -111,7 +111,13 @@ fn store(location: &BackupStorageLocation, variable: Variable<'_>) -> Option<Str
         }
         return Some(host);
     }
-    if host.ends_with(".amazonaws.com") || host == "storage.googleapis.com" {
+    // Google's store speaks S3, too, and a proxy of Google's may be anybody's: an address is its own provider's alone.
+    let is_own = match provider(location) {
+        "aws" => host.ends_with(".amazonaws.com"),
+        "gcp" => host == "storage.googleapis.com",
+        _ => false,
+    };
+    if is_own {
         return None;
     }
     let port = match scheme {
@@ -121,8 +127,17 @@ fn store(location: &BackupStorageLocation, variable: Variable<'_>) -> Option<Str
     Some(host.trim_end_matches(port).to_owned())
 }
 
-/// Gives a location what is remembered of its place, where it says nothing of that itself; the nearest counts. What that was, for a note: a location's name and
-/// what it has.
+/// The locations of a cluster, as far as they count for a call from this machine: files that an object names are of its server's machine, and of nobody's here.
+pub fn of_cluster(locations: &[BackupStorageLocation]) -> Vec<BackupStorageLocation> {
+    let mut all = locations.to_vec();
+    for one in &mut all {
+        one.metadata.annotations.remove(SIGNING_KEY_FILE);
+    }
+    all
+}
+
+/// Gives a location what is remembered of its place, where it says nothing of that itself: all of it by one location, the nearest that says anything, for keys of
+/// one and recipients of another are no choice that anybody made. What that was, for a note: a location's name and what it has.
 pub fn heed(
     location: &mut BackupStorageLocation,
     known: &[BackupStorageLocation],
@@ -132,26 +147,32 @@ pub fn heed(
     let mut places: Vec<_> = known.iter().filter(|one| near(one).is_some()).collect();
     // Stable: of two of one place the first counts.
     places.sort_by_key(|one| std::cmp::Reverse(near(one)));
+    let says = |one: &&&BackupStorageLocation| {
+        let annotations = &one.metadata.annotations;
+        OF_THE_PLACE
+            .iter()
+            .any(|(key, _)| annotations.contains_key(*key))
+    };
+    let Some(place) = places.iter().find(says) else {
+        return Vec::new();
+    };
     let mut taken = Vec::new();
     for (key, what) in OF_THE_PLACE {
         let annotations = &mut location.metadata.annotations;
-        let of = |one: &&BackupStorageLocation| {
-            let value = one.metadata.annotations.get(key)?;
-            Some((one.metadata.name.clone(), value.clone()))
+        let Some(value) = place.metadata.annotations.get(key) else {
+            continue;
         };
-        if !annotations.contains_key(key)
-            && let Some((name, value)) = places.iter().find_map(of)
-        {
-            annotations.insert(key.to_owned(), value);
-            // How much is encrypted is of no use without for whom, and is not another location's.
-            let how = places.iter().find(|one| one.metadata.name == name);
-            if let Some(how) = how.and_then(|one| one.metadata.annotations.get(ENCRYPT))
-                && key == RECIPIENTS
-            {
-                annotations.insert(ENCRYPT.to_owned(), how.clone());
-            }
-            taken.push((name, what));
+        if annotations.contains_key(key) {
+            continue;
         }
+        annotations.insert(key.to_owned(), value.clone());
+        // How much is encrypted is of no use without for whom.
+        if let Some(how) = place.metadata.annotations.get(ENCRYPT)
+            && key == RECIPIENTS
+        {
+            annotations.insert(ENCRYPT.to_owned(), how.clone());
+        }
+        taken.push((place.metadata.name.clone(), what));
     }
     taken
 }
@@ -199,6 +220,11 @@ mod tests {
             ("s3://c/p", "s3://b/p"),
             ("gs://b/p", "s3://b/p"),
             ("s3://b?endpoint=http://minio:9000", "s3://b"),
+            ("s3://b?endpoint=https://storage.googleapis.com", "s3://b"),
+            (
+                "gs://b?endpoint=https://s3.eu-central-1.amazonaws.com",
+                "gs://b",
+            ),
             (
                 "s3://b?endpoint=http://minio:9000",
                 "s3://b?endpoint=http://minio:9001",
@@ -256,5 +282,36 @@ mod tests {
         assert_eq!(heeded("s3://d"), (None, Vec::new()));
         let mut own = known("x", "s3://b", Some("own"));
         assert!(heed(&mut own, &all, &none).is_empty());
+    }
+
+    #[test]
+    fn what_counts_is_all_of_one_location_and_never_a_file_that_an_object_names() {
+        let known = |url: &str, annotations: &[(&str, &str)]| {
+            let mut location = at(url);
+            location.metadata.name = url.to_owned();
+            for (key, value) in annotations {
+                let annotations = &mut location.metadata.annotations;
+                annotations.insert((*key).to_owned(), (*value).to_owned());
+            }
+            location
+        };
+        let all = [
+            known("s3://b", &[(RECIPIENTS, "wide"), (VERIFY_KEYS, "wide")]),
+            known(
+                "s3://b/p",
+                &[(VERIFY_KEYS, "near"), (SIGNING_KEY_FILE, "/etc/shadow")],
+            ),
+        ];
+        let mut location = at("s3://b/p");
+        heed(&mut location, &all, &none);
+        let annotations = &location.metadata.annotations;
+        assert_eq!(annotations.get(RECIPIENTS), None);
+        assert_eq!(annotations[VERIFY_KEYS], "near");
+        assert_eq!(annotations[SIGNING_KEY_FILE], "/etc/shadow");
+        let mut location = at("s3://b/p");
+        let taken = heed(&mut location, &of_cluster(&all), &none);
+        assert_eq!(taken.len(), 1, "{taken:?}");
+        let annotations = &location.metadata.annotations;
+        assert_eq!(annotations.get(SIGNING_KEY_FILE), None);
     }
 }

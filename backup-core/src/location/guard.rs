@@ -74,6 +74,17 @@ pub async fn read(location: &Location, cluster: Option<&str>) -> Result<Guard> {
     Ok(whose(file.as_ref(), cluster))
 }
 
+/// Whether only encrypted backups are to be made there, as the guard says; where Velero uses the location there is none.
+///
+/// # Errors
+/// As [`read`].
+pub async fn is_sealed(location: &Location) -> Result<bool> {
+    if location.shared_with_velero {
+        return Ok(false);
+    }
+    Ok(file(location).await?.is_some_and(|file| file.encrypted))
+}
+
 fn whose(file: Option<&File>, cluster: Option<&str>) -> Guard {
     match (file, cluster) {
         (None, _) => Guard::Open,

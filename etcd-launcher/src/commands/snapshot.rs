@@ -134,7 +134,13 @@ pub(crate) async fn run(ui: Arc<Ui>, location: &LocationArgs, args: SnapshotArgs
     let recipients = place.recipients.and(&args.recipients.read()?)?;
     let encryption = Encryption::of(recipients, args.passphrase.passphrase()?);
     let encryption = encryption.map_err(CommandError::usage)?;
+    for note in &place.notes {
+        ui.note(note);
+    }
     place.suits(encryption.is_some())?;
+    if encryption.is_none() {
+        place.takes_plain().await?;
+    }
     let mut options = Options::new(
         args.members.endpoints(),
         args.members.access()?,

@@ -443,6 +443,67 @@ fn a_location_with_recipients_has_no_plain_snapshots() {
 }
 
 #[test]
+fn no_other_name_of_a_place_with_recipients_gets_plain_snapshots() {
+    let vault = Vault::new("encrypted-place");
+    let minio = Minio::shared();
+    let home = Folder::new("home");
+    let config = format!("s3Url={}", minio.endpoint());
+    let create = ["location", "create", "v", "--provider=aws", "--prefix=p"];
+    kubectl_backup(&create)
+        .args(&["--bucket", vault.bucket, "--config", &config])
+        .args(&["--recipient", &key("first.pub")])
+        .home(home.path())
+        .ok();
+    let run = vault.take("a", &[]).home(home.path()).ok();
+    let note = "is the place of location \"v\": its recipients count";
+    assert!(run.stderr.contains(note), "{}", run.stderr);
+    let all = minio.list(vault.bucket, "p/");
+    assert!(all.iter().any(|file| file.ends_with(".age")), "{all:?}");
+    let object = |name: &str| {
+        let endpoint = minio.endpoint();
+        let url = format!("s3://{}/p/deep/er/{name}?endpoint={endpoint}", vault.bucket);
+        of(&vault.etcd, &[&url]).credentials_of(minio)
+    };
+    let refused = object("x.db").home(home.path()).code(2);
+    assert!(
+        refused.stderr.contains("end it with .age"),
+        "{}",
+        refused.stderr
+    );
+    object("x.db.age").home(home.path()).ok();
+    assert!(
+        vault
+            .get("p/deep/er/x.db.age")
+            .starts_with(b"age-encryption.org/v1")
+    );
+
+    // Who remembers nothing of it is told by the bucket.
+    let stranger = Folder::new("home");
+    vault.put(
+        "p/.kubectl-backup.json",
+        r#"{"cluster": "c", "encrypted": true}"#,
+    );
+    for plain in [vault.take("b", &[]), object("y.db")] {
+        let refused = plain.home(stranger.path()).code(1);
+        assert!(
+            refused.stderr.contains("encrypted alone"),
+            "{}",
+            refused.stderr
+        );
+    }
+    let left = minio.list(vault.bucket, "p/");
+    assert!(
+        !left
+            .iter()
+            .any(|file| file.contains("y.db") || file.contains("/b/")),
+        "{left:?}"
+    );
+    let recipient = ["--recipient", &key("first.pub")].map(str::to_owned);
+    let recipient = recipient.each_ref().map(String::as_str);
+    vault.take("b", &recipient).home(stranger.path()).ok();
+}
+
+#[test]
 fn three_members_are_restored_from_an_encrypted_snapshot_by_the_commands_that_the_first_prints() {
     let etcd = Etcd::of(3);
     etcd.put("/registry/secrets/default/a", VALUE);

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use backup_cli::error::Result;
-use backup_cli::locations::{self, Choice, LocationArgs, file};
+use backup_cli::locations::{self, Choice, LocationArgs, file, same};
 use backup_cli::paths::Paths;
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;
 use backup_core::crypt::Recipients;
+use backup_core::error::Kind;
 use backup_core::etcd::Manifest;
 use backup_core::etcd::take::Target;
 use backup_core::layout::SnapshotKeys;
-use backup_core::location::url;
+use backup_core::location::{Location, guard, url};
 use backup_core::name::Name;
 use jiff::Timestamp;
 
@@ -29,6 +30,10 @@ pub(super) struct Place {
     generated: bool,
     /// Those of the location.
     pub(super) recipients: Recipients,
+    /// Where the mark may lie that lets nothing plain in.
+    marked: Vec<Location>,
+    /// What is remembered of the place, where a URL leads into it.
+    pub(super) notes: Vec<String>,
 }
 
 impl Place {
@@ -67,6 +72,8 @@ impl Place {
             target: Target::File { path, replace },
             generated: false,
             recipients: Recipients::default(),
+            marked: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -93,7 +100,18 @@ impl Place {
             None => (None, prefix),
         };
         spec.spec.object_storage.prefix = folder;
+        let notes = heed(&mut spec, &remembered()?.locations);
         let opened = location.open(&spec)?;
+        // The place may be any folder on the way.
+        let mut marked = vec![opened.clone()];
+        let mut above = spec.clone();
+        while let Some(folder) = above.spec.object_storage.prefix.take()
+            && marked.len() < DEEPEST
+        {
+            let up = folder.rsplit_once('/').map(|(up, _)| up.to_owned());
+            above.spec.object_storage.prefix = up;
+            marked.push(location.open(&above)?);
+        }
         Ok(Self {
             url: format!("{}/{key}", locations::place(&spec)),
             target: Target::Object {
@@ -101,7 +119,9 @@ impl Place {
                 key,
             },
             generated: false,
-            recipients: Recipients::default(),
+            recipients: Recipients::of_location(&spec)?,
+            marked,
+            notes,
         })
     }
 
@@ -114,9 +134,8 @@ impl Place {
                 .hint("take it under another name"),
             ));
         }
-        let paths = Paths::new(|name| std::env::var_os(name));
-        let sources = [file::read(&paths.locations())?];
-        let spec = match locations::choose(location.location.as_deref(), &sources)? {
+        let sources = [remembered()?];
+        let mut spec = match locations::choose(location.location.as_deref(), &sources)? {
             Choice::One(spec) | Choice::Object(spec) => *spec,
             Choice::PerCluster => {
                 return Err(usage(
@@ -141,8 +160,14 @@ impl Place {
             Some(name) => (of_flag("--name", Name::foreign(name))?, false),
             None => (of_flag("--name", Name::foreign(&generated(now)))?, true),
         };
+        let notes = match spec.metadata.name.contains("://") {
+            true => heed(&mut spec, &sources[0].locations),
+            false => Vec::new(),
+        };
         let opened = location.open(&spec)?;
         Ok(Self {
+            marked: vec![opened.clone()],
+            notes,
             recipients: Recipients::of_location(&spec)?,
             url: locations::place(&spec),
             target: Target::Snapshot {
@@ -166,6 +191,32 @@ impl Place {
     pub(super) fn is_packed(&self) -> bool {
         self.given_name()
             .is_none_or(|name| name.strip_suffix(AGE).unwrap_or(name).ends_with(".zst"))
+    }
+
+    /// Refuses a plain snapshot where the bucket says that only what is encrypted is to be; who may not read that is not told by it.
+    ///
+    /// # Errors
+    /// `Forbidden`; the store's.
+    pub(super) async fn takes_plain(&self) -> Result<()> {
+        for location in &self.marked {
+            match guard::is_sealed(location).await {
+                Ok(false) => {}
+                Err(e) if matches!(e.kind(), Kind::Forbidden | Kind::Unauthorized) => {}
+                Err(e) => return Err(e.into()),
+                Ok(true) => {
+                    return Err(Error::new(
+                        Kind::Forbidden,
+                        format!(
+                            "{} takes what is encrypted alone: .kubectl-backup.json says so",
+                            location.store.place()
+                        ),
+                    )
+                    .hint("give --recipient, or name the location that has its recipients; `kubectl backup location adopt --plain` lets plain ones in")
+                    .into());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a name that says something else of encryption than what is asked for.
@@ -222,6 +273,25 @@ impl Place {
             Target::Object { .. } | Target::File { .. } => self.url.clone(),
         }
     }
+}
+
+/// So many folders above an object are looked at for a mark.
+const DEEPEST: usize = 8;
+
+/// This user's locations.
+fn remembered() -> Result<locations::Source> {
+    let paths = Paths::new(|name| std::env::var_os(name));
+    Ok(file::read(&paths.locations())?)
+}
+
+/// Gives a URL what is remembered of its place; what that was.
+fn heed(spec: &mut BackupStorageLocation, known: &[BackupStorageLocation]) -> Vec<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let place = locations::place(spec);
+    let taken = same::heed(spec, known, &variable).into_iter();
+    taken
+        .map(|(name, what)| format!("{place} is the place of location {name:?}: its {what} count"))
+        .collect()
 }
 
 fn folder(text: &str) -> backup_cli::error::CommandError {

@@ -175,8 +175,9 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     if let Some(principal) = &args.print_trust_policy {
         return print_policies(context, &location, principal);
     }
-    let mut unknown = Vec::new();
+    let (mut unknown, mut others) = (Vec::new(), Vec::new());
     args.change.change(context, |all| {
+        others = plainer(&location, all);
         unknown = args.copies.unknown(all);
         if all
             .iter()
@@ -204,6 +205,7 @@ pub(crate) fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
     })?;
     args.change.tell(context, &args.name, "created")?;
     super::warn_unknown(context, &unknown);
+    warn_plainer(context, &args.name, &others);
     let ui = &context.ui;
     if args.change.is_dry() {
         return Ok(Exit::Done);
@@ -289,19 +291,45 @@ pub(super) fn remember(
     Ok(())
 }
 
+/// How much of its backups is encrypted.
+fn much(location: &BackupStorageLocation) -> u8 {
+    // One that can not be understood binds as all does.
+    match Encrypt::of_location(location) {
+        Ok(None) => 0,
+        Ok(Some(Encrypt::Secrets)) => 1,
+        Ok(Some(Encrypt::All)) | Err(_) => 2,
+    }
+}
+
+/// The other names of a location's place, or of a folder in it, by which less is encrypted: recipients that come later bind none of them.
+pub(super) fn plainer(
+    location: &BackupStorageLocation,
+    all: &[BackupStorageLocation],
+) -> Vec<String> {
+    let is_plainer = |other: &&BackupStorageLocation| {
+        much(other) < much(location)
+            && (same::is_within(other, location, &variable)
+                || same::is_within(location, other, &variable))
+    };
+    let found = all.iter().filter(is_plainer);
+    found.map(|other| other.metadata.name.clone()).collect()
+}
+
+/// Tells of them.
+pub(super) fn warn_plainer(context: &Context, name: &str, plainer: &[String]) {
+    for other in plainer {
+        context.ui.warn(&format!(
+            "location {other:?} is the place of {name:?}, too, and less is encrypted by that name: `{} location set {other} --recipient ...` gives it recipients",
+            context.program
+        ));
+    }
+}
+
 /// A second name of a place is no way to plain backups beside encrypted ones, unless that is chosen.
 fn refuse_plain_in_sealed(
     location: &BackupStorageLocation,
     all: &[BackupStorageLocation],
 ) -> Result<()> {
-    let much = |location: &BackupStorageLocation| {
-        // One that can not be understood binds as all does.
-        match Encrypt::of_location(location) {
-            Ok(None) => 0,
-            Ok(Some(Encrypt::Secrets)) => 1,
-            Ok(Some(Encrypt::All)) | Err(_) => 2,
-        }
-    };
     let is_sealed = |other: &&BackupStorageLocation| {
         much(other) > much(location) && same::is_within(location, other, &variable)
     };

@@ -4,7 +4,9 @@ use clap::Args;
 
 use super::ChangeArgs;
 use super::copies::CopiesArgs;
-use super::create::{Mode, RoleArgs, refuse_beside_recipients, remember, secure};
+use super::create::{
+    Mode, RoleArgs, plainer, refuse_beside_recipients, remember, secure, warn_plainer,
+};
 use super::signing::SigningArgs;
 use crate::context::Context;
 use crate::encryption::{EncryptArgs, RecipientArgs};
@@ -63,13 +65,18 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
                 .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --recipient, --encrypt, --signing-key-file, --verify-key, --credentials-file or --cacert"),
         ));
     }
-    let mut unknown = Vec::new();
+    let (mut unknown, mut others) = (Vec::new(), Vec::new());
     args.change.change(context, |all| {
         unknown = args.copies.unknown(all);
-        change(context, &args, all)
+        change(context, &args, all)?;
+        if let Some(location) = all.iter().find(|one| one.metadata.name == args.name) {
+            others = plainer(location, all);
+        }
+        Ok(())
     })?;
     args.change.tell(context, &args.name, "configured")?;
     super::warn_unknown(context, &unknown);
+    warn_plainer(context, &args.name, &others);
     Ok(Exit::Done)
 }
 
