@@ -115,6 +115,11 @@ impl Pod {
         serde_json::from_slice(text).ok()
     }
 
+    /// The same of a server's answer, which may be anything: a pod has a uid.
+    pub(crate) fn answered(text: &[u8]) -> Option<Self> {
+        Self::read(text).filter(|pod| !pod.metadata.uid.is_empty())
+    }
+
     /// Whether all its containers have ended for good.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_str(), "Succeeded" | "Failed")

@@ -159,6 +159,12 @@ fn killed(hooked: &Hooked) {
     hooked.folder.write(&file, planted.to_string());
     let run = hooked.call(&["prune", "--yes"]).code(3);
     assert!(run.stderr.contains("by hand"), "{}", run.stderr);
+    // It stays, and the message names it.
+    assert!(run.stderr.contains(&file), "{}", run.stderr);
+    let listed = hooked.call(&["get"]).ok();
+    let owed = "1 post hook owed to pods";
+    assert!(listed.stderr.contains(owed), "{}", listed.stderr);
+    fs::remove_file(hooked.folder.join(&file)).unwrap();
     assert_eq!(hooked.said("killed", "db"), ["pre", "post"]);
     let planted = [
         "-n",

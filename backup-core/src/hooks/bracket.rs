@@ -17,6 +17,10 @@ use crate::cluster::Cluster;
 /// So often it is seen whether the run may still write its backup.
 const PULSE: Duration = Duration::from_secs(1);
 
+/// A post hook that is not known to have run is run again after this, and for so long.
+const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN_FOR: Duration = Duration::from_secs(120);
+
 /// A pod that is asked to run hooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
@@ -232,7 +236,11 @@ impl Shared {
             was_started |= ran.was_started();
             let failed = self.record(pod, When::Pre, hook, &ran);
             is_quiet &= !failed;
-            gives_up |= failed && hook.on_error == OnError::Fail;
+            // As to Velero: what comes after it may build on it.
+            gives_up = failed && hook.on_error == OnError::Fail;
+            if gives_up {
+                break;
+            }
         }
         let _ = opened.send(is_quiet);
         if !self.is_stopped() {
@@ -246,16 +254,35 @@ impl Shared {
         let mut is_settled = true;
         if is_owed {
             for hook in &hooks.post {
-                let ran = self
-                    .target(pod, When::Post)
-                    .run(hook, std::future::pending())
-                    .await;
-                is_settled &= ran.is_settled();
-                self.record(pod, When::Post, hook, &ran);
+                is_settled &= self.post(pod, hook, was_started && owes).await;
             }
         }
-        if owes && is_settled {
+        // What no pre hook has touched is owed nothing.
+        if owes && (is_settled || !was_started) {
             self.forget(pod).await;
+        } else if owes {
+            let text = format!(
+                "pod {}/{}: it is still owed its post hook: the next command that writes to this location, or a controller of it, runs it",
+                pod.namespace, pod.name
+            );
+            self.tell(pod, true, text);
+        }
+    }
+
+    /// Runs a post hook, and one that is owed again for a while where it is not known to have run; whether it has not to be run any more.
+    async fn post(&self, pod: &Asked, hook: &Hook, is_owed: bool) -> bool {
+        let began = tokio::time::Instant::now();
+        loop {
+            let target = self.target(pod, When::Post);
+            let ran = target.run(hook, std::future::pending()).await;
+            if ran.is_settled() || !is_owed || began.elapsed() >= AGAIN_FOR {
+                self.record(pod, When::Post, hook, &ran);
+                return ran.is_settled();
+            }
+            let what = describe(&pod.namespace, &pod.name, When::Post, hook);
+            let text = format!("{}; it is tried again", line(&what, &ran));
+            (self.log)("warning", &text);
+            tokio::time::sleep(AGAIN).await;
         }
     }
 
@@ -386,3 +413,6 @@ pub(super) fn line(what: &str, ran: &Ran) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

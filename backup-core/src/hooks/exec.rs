@@ -1,6 +1,7 @@
 //! One command in one container, as `kubectl exec` runs it: with an end to the waiting, a bound on what is kept of its output, and an eye on the pod. Nothing can
 //! end the command itself once it was started.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ const LOOKS: Duration = Duration::from_secs(2);
 
 /// A look that is not answered by then says nothing.
 const LOOK: Duration = Duration::from_secs(2);
+
+const ANEW: &str = "its container ended and was started anew";
 
 /// What is left of the output comes at once, or not at all.
 const REST: Duration = Duration::from_secs(1);
@@ -48,9 +51,9 @@ pub(super) enum Ended {
     TimedOut(Duration),
     /// It was not started, and why; and nothing will make another try end otherwise.
     NotStarted { why: String, is_final: bool },
-    /// The pod, or its container, went.
-    Gone(String),
-    /// Nobody knows: the connection went first.
+    /// The pod, or its container, went; and whether the pod stays away.
+    Gone { why: String, is_final: bool },
+    /// Nobody knows: the connection went first, or the server told nothing that is known.
     Broken(String),
     /// Nobody waited any more.
     Stopped(String),
@@ -98,8 +101,8 @@ impl Ran {
     /// Whether it has not to be tried again: it ran, or never can.
     pub(super) fn is_settled(&self) -> bool {
         match self.ended {
-            Ended::Exit(_) | Ended::TimedOut(_) | Ended::Gone(_) => true,
-            Ended::NotStarted { is_final, .. } => is_final,
+            Ended::Exit(_) | Ended::TimedOut(_) => true,
+            Ended::NotStarted { is_final, .. } | Ended::Gone { is_final, .. } => is_final,
             Ended::Broken(_) | Ended::Stopped(_) => false,
         }
     }
@@ -115,7 +118,7 @@ impl Ran {
                 after.as_secs_f64()
             )),
             Ended::NotStarted { why, .. } => Some(format!("it was not started: {why}")),
-            Ended::Gone(why) => Some(why.clone()),
+            Ended::Gone { why, .. } => Some(why.clone()),
             Ended::Broken(why) => Some(format!("how it ended is not known: {why}; {may_run}")),
             Ended::Stopped(why) => Some(format!("{why}; {may_run}")),
         }
@@ -145,6 +148,16 @@ impl Unfit {
     }
 }
 
+impl Unfit {
+    /// The same of one in which something ran.
+    fn gone(self, but: &str) -> Ended {
+        Ended::Gone {
+            why: format!("{but}{}", self.why),
+            is_final: self.is_final,
+        }
+    }
+}
+
 impl From<Unfit> for Ended {
     fn from(unfit: Unfit) -> Self {
         let Unfit { why, is_final } = unfit;
@@ -163,20 +176,20 @@ impl Target<'_> {
         let kept = Kept::default();
         let ended = tokio::select! {
             ended = self.exec(hook, &kept) => ended,
-            () = tokio::time::sleep(hook.timeout) => Ended::TimedOut(hook.timeout),
-            why = self.dies(&hook.container, &container) => Ended::Gone(why),
+            () = tokio::time::sleep(hook.timeout) => kept.over(hook.timeout),
+            unfit = self.dies(&hook.container, &container) => unfit.gone(""),
             why = stop => Ended::Stopped(why),
         };
         let ended = match ended {
             Ended::Exit(status) if status != 0 => match self.look(&hook.container).await {
-                Err(unfit) => Ended::Gone(format!("exit status {status}, and {}", unfit.why)),
-                Ok(id) if id != container => Ended::Gone(format!(
-                    "exit status {status}, and its container was started anew"
-                )),
+                Err(unfit) => unfit.gone(&format!("exit status {status}, and ")),
+                Ok(id) if is_anew(&container, &id) => {
+                    Unfit::for_now(ANEW).gone(&format!("exit status {status}, and "))
+                }
                 Ok(_) => Ended::Exit(status),
             },
             Ended::Broken(why) => match self.look(&hook.container).await {
-                Err(unfit) => Ended::Gone(unfit.why),
+                Err(unfit) => unfit.gone(""),
                 Ok(_) => Ended::Broken(why),
             },
             ended => ended,
@@ -200,19 +213,17 @@ impl Target<'_> {
             Ok(Err(_)) | Err(_) => return Ok(String::new()),
         };
         let pod =
-            Pod::read(&body).ok_or_else(|| Unfit::for_now("the server's answer is no pod"))?;
+            Pod::answered(&body).ok_or_else(|| Unfit::for_now("the server's answer is no pod"))?;
         judge(&pod, self, container)
     }
 
     /// Ends when the container does, and says how.
-    async fn dies(&self, container: &str, id: &str) -> String {
+    async fn dies(&self, container: &str, id: &str) -> Unfit {
         loop {
             tokio::time::sleep(LOOKS).await;
             match self.look(container).await {
-                Err(unfit) => return unfit.why,
-                Ok(now) if !id.is_empty() && !now.is_empty() && now != id => {
-                    return "its container ended and was started anew".to_owned();
-                }
+                Err(unfit) => return unfit,
+                Ok(now) if is_anew(id, &now) => return Unfit::for_now(ANEW),
                 Ok(_) => {}
             }
         }
@@ -229,16 +240,22 @@ impl Target<'_> {
         let mut process = match pods.exec(self.name, hook.command.clone(), &params).await {
             Ok(process) => process,
             Err(kube::Error::Api(status)) => {
+                // Who failed over it may have started it; who refused it did not.
+                let is_refused = matches!(status.code, 400..=499) && status.code != 408;
                 let refused = ApiError {
                     code: status.code,
                     reason: status.reason.clone(),
                     message: without_words(&status.message, &hook.command),
                     ..ApiError::default()
                 };
-                return Unfit::for_now(refused.to_string()).into();
+                return match is_refused {
+                    true => Unfit::for_now(refused.to_string()).into(),
+                    false => Ended::Broken(refused.to_string()),
+                };
             }
             Err(e) => return Ended::Broken(without_words(&e.to_string(), &hook.command)),
         };
+        kept.begun.store(true, Ordering::SeqCst);
         let (out, err) = (process.stdout(), process.stderr());
         let reading = async {
             futures::join!(kept.read(out), kept.read(err));
@@ -310,9 +327,34 @@ fn exit_of(status: &Status, command: &[String]) -> Ended {
         Some(code) => Ended::Exit(code),
         None => {
             let message = status.message.as_deref().unwrap_or("no reason is told");
-            Unfit::for_good(without_words(message, command)).into()
+            let why = without_words(message, command);
+            match can_not_start(message) {
+                true => Unfit::for_good(why).into(),
+                false => Ended::Broken(why),
+            }
         }
     }
+}
+
+/// Whether a runtime says that there is no such program in the container, or none that may be run: as runc and crun say it. What else it says may come of anything.
+fn can_not_start(message: &str) -> bool {
+    let is_of_exec =
+        message.contains("container process: exec") || message.contains("exec failed: exec");
+    let reasons = [
+        "no such file or directory",
+        "permission denied",
+        "exec format error",
+        "is a directory",
+    ];
+    message.contains("executable file not found in $PATH")
+        || (message.contains("executable file") && message.contains("not found in $PATH"))
+        || message.contains("attempted to invoke a command that was not found")
+        || (is_of_exec && reasons.iter().any(|reason| message.contains(reason)))
+}
+
+/// Whether this id is another container's than the one before; one that is not known says nothing.
+fn is_anew(before: &str, now: &str) -> bool {
+    !before.is_empty() && !now.is_empty() && now != before
 }
 
 /// A message without the command that it may quote, and not endless.
@@ -331,9 +373,22 @@ fn without_words(message: &str, command: &[String]) -> String {
 #[derive(Default)]
 struct Kept {
     bytes: Mutex<(Vec<u8>, bool)>,
+    /// Whether the server took the command.
+    begun: AtomicBool,
 }
 
 impl Kept {
+    /// What it is when its time is over.
+    fn over(&self, after: Duration) -> Ended {
+        match self.begun.load(Ordering::SeqCst) {
+            true => Ended::TimedOut(after),
+            false => Ended::Broken(format!(
+                "the server did not say within {} s that it began",
+                after.as_secs_f64()
+            )),
+        }
+    }
+
     /// Reads a stream to its end; what is too much is thrown away, so that nobody waits for it to be read.
     async fn read(&self, stream: Option<impl AsyncRead + Unpin>) {
         let Some(mut stream) = stream else { return };
@@ -354,106 +409,4 @@ impl Kept {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn status(value: Value) -> Status {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn the_exit_status_is_the_servers() {
-        let of = |value: Value| exit_of(&status(value), &["sh".into(), "secret-word".into()]);
-        assert_eq!(
-            of(json!({"metadata": {}, "status": "Success"})),
-            Ended::Exit(0)
-        );
-        let failed = json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode", "message": "command terminated with non-zero exit code",
-            "details": {"causes": [{"reason": "ExitCode", "message": "37"}]}});
-        assert_eq!(of(failed), Ended::Exit(37));
-        let absent = json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": "exec: \"secret-word\": executable file not found in $PATH"});
-        let Ended::NotStarted { why, .. } = of(absent) else {
-            panic!()
-        };
-        assert_eq!(why, "exec: \"...\": executable file not found in $PATH");
-    }
-
-    #[test]
-    fn a_pod_in_which_nothing_can_be_run_says_why() {
-        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
-            Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
-        });
-        let (cluster, _worker) = {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
-            let _entered = runtime.enter();
-            (
-                Cluster::new(
-                    kube::Client::new(service, "default"),
-                    "test",
-                    "https://server",
-                ),
-                runtime,
-            )
-        };
-        let target = Target {
-            cluster: &cluster,
-            namespace: "n",
-            name: "p",
-            uid: "u",
-            even_deleted: false,
-        };
-        let pod = |change: fn(&mut Value)| {
-            let mut pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c"}]},
-                "status": {"phase": "Running", "containerStatuses": [{"name": "c", "containerID": "x://1", "state": {"running": {"startedAt": "t"}}}]}});
-            change(&mut pod);
-            let pod = Pod::read(pod.to_string().as_bytes()).unwrap();
-            judge(&pod, &target, "c")
-        };
-        assert_eq!(pod(|_| {}), Ok("x://1".to_owned()));
-        for (change, part) in [
-            (
-                (|p| p["metadata"]["uid"] = "v".into()) as fn(&mut Value),
-                "another one",
-            ),
-            (
-                |p| p["metadata"]["deletionTimestamp"] = "t".into(),
-                "being deleted",
-            ),
-            (
-                |p| p["spec"]["containers"] = json!([{"name": "d"}]),
-                "no container",
-            ),
-            (|p| p["status"]["phase"] = "Failed".into(), "has ended"),
-            (
-                |p| {
-                    p["status"]["containerStatuses"][0]["state"] =
-                        json!({"waiting": {"reason": "CrashLoopBackOff"}})
-                },
-                "does not run",
-            ),
-            (
-                |p| p["status"]["containerStatuses"] = Value::Null,
-                "does not run",
-            ),
-        ] {
-            let why = pod(change).unwrap_err().why;
-            assert!(why.contains(part), "{part}: {why}");
-        }
-    }
-
-    #[tokio::test]
-    async fn output_is_read_to_its_end_and_kept_in_part() {
-        let kept = Kept::default();
-        let text = vec![b'x'; 10_000];
-        kept.read(Some(text.as_slice())).await;
-        let (text, more) = kept.text();
-        assert_eq!((text.len(), more), (KEPT, true));
-        let kept = Kept::default();
-        futures::join!(kept.read(Some(&b"a\xff\n"[..])), kept.read(None::<&[u8]>));
-        assert_eq!(kept.text(), ("a\u{fffd}".to_owned(), false));
-    }
-}
+mod tests;

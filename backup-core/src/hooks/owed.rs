@@ -1,11 +1,15 @@
 //! Post hooks that dead runs owe to pods: found by their notes, and run. docs/hooks.md says when a run is dead, and why two that find a note do not both go on.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+mod taken;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::ask::{self, Hook, SpecHooks};
 use super::bracket::{describe, line};
@@ -24,17 +28,22 @@ use crate::location::claim::{dead_from, may_write};
 use crate::location::store::{Entry, Store, is_absent};
 use crate::name::Name;
 
+use taken::{show, take};
+
 /// The annotation that a controller of this program gives the Backup that it makes: with the attempt. What is copied from a bucket loses it.
 pub const RUN: &str = "kubectl-backup/run";
 
 /// Notes that are looked at; a bucket may hold any number.
 const MOST: usize = 10_000;
 
-/// A taker that did not end by then is dead.
-const TAKEN: SignedDuration = SignedDuration::from_mins(15);
+/// Pods whose post hooks run beside each other.
+const AT_A_TIME: usize = 8;
 
-/// How often one that met another tries again.
-const TRIES: u32 = 3;
+/// A run shows itself every half minute: one that did not for longer than this may be dead.
+const UNSEEN: SignedDuration = SignedDuration::from_mins(2);
+
+/// And one that did not for so long is.
+const DEAD_AFTER: SignedDuration = SignedDuration::from_mins(11);
 
 /// A pod, or an object with a spec, is not larger than etcd takes.
 const LARGEST_OBJECT: usize = 4 << 20;
@@ -57,6 +66,8 @@ pub struct Settling<'a> {
     pub served: &'a [String],
     /// Who it is.
     pub me: &'a Process,
+    /// What stops it: no further hook is begun, and none is awaited.
+    pub cancel: &'a watch::Receiver<bool>,
 }
 
 /// What became of what is owed to one pod.
@@ -82,32 +93,50 @@ fn trouble(text: String) -> Settled {
     }
 }
 
-/// Runs the post hooks that dead runs owe to pods of this cluster; those of runs that may live are told and left alone.
+/// How many notes of post hooks a location has, of whatever cluster.
 ///
 /// # Errors
 /// The store's. A location where nobody may list notes has none.
-pub async fn settle(settling: &Settling<'_>) -> Result<Vec<Settled>> {
-    let store = settling.location.store.outside();
-    let found = match store.entries(HOOKS, MOST).await {
+pub async fn count(location: &Location) -> Result<usize> {
+    Ok(notes(&location.store.outside()).await?.len())
+}
+
+async fn notes(store: &Store) -> Result<Vec<Entry>> {
+    let mut found = match store.entries(HOOKS, MOST).await {
         Ok(found) => found,
         Err(e) if e.kind() == Kind::Forbidden => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    let notes: Vec<Entry> = found
-        .into_iter()
-        .filter(|entry| entry.key.ends_with(".json"))
-        .collect();
+    found.retain(|entry| entry.key.ends_with(".json"));
+    Ok(found)
+}
+
+/// Whether it is the location that fails, and not one file of it.
+fn is_of_all(e: &Error) -> bool {
+    matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized)
+}
+
+/// Runs the post hooks that dead runs owe to pods of this cluster; those of runs that may live are told and left alone.
+///
+/// # Errors
+/// The store's, where it is not one file that can not be read. A location where nobody may list notes has none.
+pub async fn settle(settling: &Settling<'_>) -> Result<Vec<Settled>> {
+    let store = settling.location.store.outside();
     let mut told = Vec::new();
-    let (mut of_here, mut unread) = (Vec::new(), 0);
-    for entry in notes {
+    let (mut of_here, mut unread, mut refused) = (Vec::new(), 0, Vec::new());
+    for entry in notes(&store).await? {
         let read = match store.find(&entry.key, LARGEST).await {
             Ok(Some(bytes)) => read(&entry, &bytes),
             Ok(None) => continue,
             Err(e) if e.kind() == Kind::Corrupt => None,
-            Err(e) => return Err(e),
+            Err(e) if is_of_all(&e) => return Err(e),
+            Err(e) => {
+                refused.push(e.sentence());
+                continue;
+            }
         };
         match read {
-            Some(note) if settling.is_of_here(&note) => of_here.push((entry.key, note)),
+            Some(note) if settling.may_be_of_here(&note) => of_here.push((entry.key, note)),
             Some(_) => {}
             None => unread += 1,
         }
@@ -116,38 +145,55 @@ pub async fn settle(settling: &Settling<'_>) -> Result<Vec<Settled>> {
     if !of_here.is_empty() {
         let now = settling.time(&store).await?;
         for (key, note) in of_here {
-            match settling.life(&note, now).await? {
-                Life::Dead => dead.push((key, note)),
-                Life::Perhaps(until) => {
-                    told.push(trouble(format!(
-                        "{} is owed its post hook by {}, which may still be at work; if it gives no more sign of life, the next command after {until:.0} runs the hook",
-                        title(&note),
-                        who(&note)
-                    )));
-                    at_work.insert(note.uid);
+            match settling.life(&note, now).await {
+                Ok(Life::Dead) => {
+                    dead.push((key, note));
+                    continue;
                 }
+                Ok(Life::Own) => {}
+                Ok(Life::Perhaps(until)) => told.push(Settled {
+                    // One that shows itself ends its bracket on its own.
+                    is_trouble: until.duration_since(now) < DEAD_AFTER - UNSEEN,
+                    text: format!(
+                        "{} is owed its post hook by {} since {:.0}, which may still be at work; if it gives no sign of life for 11 minutes, the next command runs the hook",
+                        title(&note),
+                        who(&note),
+                        note.noted
+                    ),
+                }),
+                Err(e) if is_of_all(&e) => return Err(e),
+                Err(e) => told.push(trouble(format!(
+                    "{} is owed its post hook by {}, and whether that is still at work can not be seen: {}",
+                    title(&note),
+                    who(&note),
+                    e.sentence()
+                ))),
             }
+            at_work.insert(note.uid);
         }
     }
+    let mut pods: BTreeMap<String, Vec<(String, Note)>> = BTreeMap::new();
     for (key, note) in dead {
         // What another run has made quiet is not to be woken by this.
-        if at_work.contains(&note.uid) {
-            continue;
+        if !at_work.contains(&note.uid) {
+            pods.entry(note.uid.clone()).or_default().push((key, note));
         }
-        match settling.one(&store, &key, &note).await {
-            Ok(word) => told.extend(word),
-            // One pod that is out of reach keeps no other from being thawed.
-            Err(e) if e.kind() != Kind::Unauthorized => told.push(trouble(format!(
-                "{} is owed its post hook, which could not be run: {}",
-                title(&note),
-                e.sentence()
-            ))),
-            Err(e) => return Err(e),
-        }
+    }
+    let all = stream::iter(pods.into_values()).map(|notes| settling.pod(&store, notes));
+    // None is left in the middle because another one failed.
+    let all: Vec<_> = all.buffered(AT_A_TIME).collect().await;
+    for one in all {
+        told.extend(one?);
     }
     if unread > 0 {
         told.push(trouble(format!(
             "{unread} files in {HOOKS} can not be read as notes of post hooks"
+        )));
+    }
+    if let Some(why) = refused.first() {
+        told.push(trouble(format!(
+            "{} notes of post hooks can not be read: {why}",
+            refused.len()
         )));
     }
     Ok(told)
@@ -187,6 +233,8 @@ fn who(note: &Note) -> String {
 /// Whether a run is dead.
 enum Life {
     Dead,
+    /// It is a bracket of this very process.
+    Own,
     /// It may live, and when it will be taken for dead.
     Perhaps(Timestamp),
 }
@@ -203,12 +251,39 @@ impl Settling<'_> {
         }
     }
 
+    /// Whether a note may be of this cluster. Where a uid is not known, its pod's tells.
+    fn may_be_of_here(&self, note: &Note) -> bool {
+        self.is_of_here(note) || note.cluster.is_none() || self.identity.is_none()
+    }
+
+    /// Whether it is certain.
     fn is_of_here(&self, note: &Note) -> bool {
-        match (&note.cluster, self.identity) {
-            (Some(its), Some(own)) => its == own,
-            // Whose pod it is, its uid tells.
-            _ => true,
+        self.identity.is_some() && note.cluster.as_deref() == self.identity
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.cancel.borrow()
+    }
+
+    /// What is owed to one pod, by one run after the other.
+    async fn pod(&self, store: &Store, notes: Vec<(String, Note)>) -> Result<Vec<Settled>> {
+        let mut told = Vec::new();
+        for (key, note) in notes {
+            if self.is_stopped() {
+                break;
+            }
+            match self.one(store, &key, &note).await {
+                Ok(word) => told.extend(word),
+                // One pod that is out of reach keeps no other from being thawed.
+                Err(e) if e.kind() != Kind::Unauthorized => told.push(trouble(format!(
+                    "{} is owed its post hook, which could not be run: {}",
+                    title(&note),
+                    e.sentence()
+                ))),
+                Err(e) => return Err(e),
+            }
         }
+        Ok(told)
     }
 
     async fn one(&self, store: &Store, key: &str, note: &Note) -> Result<Vec<Settled>> {
@@ -219,24 +294,59 @@ impl Settling<'_> {
                 who(note)
             ))]);
         }
-        let Some(taken) = take(store, key).await? else {
-            return Ok(vec![good(format!(
-                "{} is owed its post hook, which another command is about to run",
+        let Some(taken) = take(store, key, self.me).await? else {
+            return Ok(vec![trouble(format!(
+                "{} is owed its post hook, which another command has taken upon itself: if that died, the next command after 5 minutes runs it",
                 title(note)
             ))]);
         };
         let run = async {
             // Who held it before may have done it.
             match store.head(key).await {
-                Ok(_) => self.run(store, key, note).await,
-                Err(e) if is_absent(&e) => Ok(Vec::new()),
-                Err(e) => Err(e),
+                Ok(_) => {}
+                Err(e) if is_absent(&e) => return Ok(Vec::new()),
+                Err(e) => return Err(e),
             }
+            if self.is_at_work(store, key, note).await? {
+                return Ok(vec![good(format!(
+                    "{} is owed its post hook by {}, and another backup is at work in it: it runs when that has ended",
+                    title(note),
+                    who(note)
+                ))]);
+            }
+            self.run(store, key, note).await
         };
-        let run = run.await;
+        let run = tokio::select! {
+            run = run => run,
+            never = show(store, &taken, self.me) => never,
+        };
         // One that stays is passed over in a while.
         let _ = store.delete(&taken).await;
         run
+    }
+
+    /// Whether another run has made the same pod quiet since notes were read.
+    async fn is_at_work(&self, store: &Store, key: &str, note: &Note) -> Result<bool> {
+        let end = format!(".{}.json", note.uid);
+        let found = notes(store).await?.into_iter();
+        let others: Vec<_> = found
+            .filter(|entry| entry.key != key && entry.key.ends_with(&end))
+            .collect();
+        if others.is_empty() {
+            return Ok(false);
+        }
+        let now = self.time(store).await?;
+        for entry in others {
+            let Some(bytes) = store.find(&entry.key, LARGEST).await? else {
+                continue;
+            };
+            if let Some(other) = read(&entry, &bytes)
+                && !matches!(self.life(&other, now).await?, Life::Dead)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn life(&self, note: &Note, now: Timestamp) -> Result<Life> {
@@ -264,6 +374,9 @@ impl Settling<'_> {
         // The same backup, encrypted or not.
         for place in [store.outside(), store.vault(None)] {
             match place.head(&claim).await {
+                Ok(claim) if may_write(&claim, now) && *self.me == note.process => {
+                    return Ok(Life::Own);
+                }
                 Ok(claim) if may_write(&claim, now) => {
                     return Ok(Life::Perhaps(dead_from(&claim)));
                 }
@@ -277,8 +390,15 @@ impl Settling<'_> {
 
     /// Runs what is owed, by whoever has taken the note.
     async fn run(&self, store: &Store, key: &str, note: &Note) -> Result<Vec<Settled>> {
-        let pod = self.find(note).await?.filter(|pod| !pod.has_ended());
-        let Some(pod) = pod else {
+        let Some(pod) = self.find(note).await? else {
+            // Of another cluster, for all that is known, where it waits to be thawed.
+            if !self.is_of_here(note) {
+                return Ok(vec![good(format!(
+                    "{} is owed its post hook by {}, and is not in this cluster, of which or of whose uid nothing is known: its note stays ({key})",
+                    title(note),
+                    who(note)
+                ))]);
+            }
             store.delete(key).await?;
             return Ok(vec![good(format!(
                 "{} was owed its post hook by {}, and is gone: nothing is to be run",
@@ -287,12 +407,21 @@ impl Settling<'_> {
             ))]);
         };
         let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+        if pod.has_ended() {
+            store.delete(key).await?;
+            return Ok(vec![good(format!(
+                "pod {namespace}/{name} was owed its post hook by {}, and has ended: nothing is to be run",
+                who(note)
+            ))]);
+        }
         let hooks = self.hooks(note, &pod).await?;
         let mut told = Vec::new();
         let known: BTreeSet<_> = hooks.iter().map(Hook::digest).collect();
-        if note.hooks.iter().any(|digest| !known.contains(digest)) {
+        let mut unknown = note.hooks.clone();
+        unknown.retain(|digest| !known.contains(digest));
+        if !unknown.is_empty() {
             told.push(trouble(format!(
-                "pod {namespace}/{name} is owed a post hook by {}, and neither its annotations nor a Schedule or Backup has that command any more: see what it needs, and run it by hand",
+                "pod {namespace}/{name} is owed a post hook by {}, and neither its annotations nor a Schedule or Backup that is believed has that command any more: see what it needs, run it by hand, and remove {key} from the location",
                 who(note)
             )));
         }
@@ -312,7 +441,15 @@ impl Settling<'_> {
         };
         let mut is_settled = true;
         for hook in &hooks {
-            let ran = target.run(hook, std::future::pending()).await;
+            if self.is_stopped() {
+                is_settled = false;
+                break;
+            }
+            let stop = async {
+                crate::backup::cancelled(self.cancel.clone()).await;
+                "this command was stopped while it ran".to_owned()
+            };
+            let ran = target.run(hook, stop).await;
             is_settled &= ran.is_settled();
             let what = describe(namespace, name, When::Post, hook);
             let text = format!(
@@ -325,8 +462,17 @@ impl Settling<'_> {
                 Some(_) => trouble(text),
             });
         }
-        if is_settled {
+        if is_settled && unknown.is_empty() {
             store.delete(key).await?;
+        } else if is_settled && !hooks.is_empty() {
+            // What has run is not run again for what nobody knows.
+            let rest = Note {
+                hooks: unknown,
+                ..note.clone()
+            };
+            let text = serde_json::to_vec(&rest)
+                .map_err(|e| Error::other("a note can not be written as JSON").because(e))?;
+            store.put(key, text.into()).await?;
         }
         Ok(told)
     }
@@ -345,72 +491,116 @@ impl Settling<'_> {
             }
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
             return match self.cluster.get_bounded(&path, LARGEST_OBJECT).await {
-                Ok(body) => Ok(Pod::read(&body).filter(is_it)),
+                Ok(body) => match Pod::answered(&body) {
+                    Some(pod) => Ok(Some(pod).filter(is_it)),
+                    None => Err(Error::other("the server's answer is no pod")),
+                },
                 Err(e) if e.is_not_found() => Ok(None),
                 Err(e) => Err(e.into()),
             };
         }
         let mut token = String::new();
         loop {
-            let path = page("/api/v1/pods", PODS, &token);
-            let body = self.cluster.get(&path).await.map_err(|e| {
-                Error::from(e).context("pods can not be listed, and its note has no name")
-            })?;
-            #[derive(serde::Deserialize)]
-            struct List {
-                #[serde(default)]
-                metadata: ListMeta,
-                items: Option<Vec<Pod>>,
-            }
-            #[derive(Default, serde::Deserialize)]
-            #[serde(default)]
-            struct ListMeta {
-                #[serde(rename = "continue")]
-                token: String,
-            }
-            let list: List = serde_json::from_slice(&body)
-                .map_err(|e| Error::other("the server's answer is no list of pods").because(e))?;
-            if let Some(pod) = list.items.into_iter().flatten().find(is_it) {
+            let (pods, next) = self.listed::<Pod>("/api/v1/pods", &token).await?;
+            if let Some(pod) = pods.into_iter().find(is_it) {
                 return Ok(Some(pod));
             }
-            if list.metadata.token.is_empty() || list.metadata.token == token {
-                return Ok(None);
+            match next {
+                Some(next) => token = next,
+                None => return Ok(None),
             }
-            token = list.metadata.token;
         }
     }
 
+    /// A page of a list, and the token of the next.
+    async fn listed<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        token: &str,
+    ) -> Result<(Vec<T>, Option<String>)> {
+        #[derive(serde::Deserialize)]
+        struct List<T> {
+            metadata: ListMeta,
+            items: Option<Vec<T>>,
+        }
+        #[derive(serde::Deserialize)]
+        struct ListMeta {
+            #[serde(default, rename = "continue")]
+            token: String,
+        }
+        let body = self.cluster.get(&page(path, PODS, token)).await;
+        let body = body.map_err(|e| {
+            Error::from(e).context(format!(
+                "{path} can not be listed, and the note has no name"
+            ))
+        })?;
+        let list: List<T> = serde_json::from_slice(&body)
+            .map_err(|e| Error::other("the server's answer is no list").because(e))?;
+        let next = Some(list.metadata.token).filter(|next| !next.is_empty() && next != token);
+        Ok((list.items.unwrap_or_default(), next))
+    }
+
     /// What is owed to it, as the cluster says it now.
+    ///
+    /// # Errors
+    /// Where it can not be asked. What it answers to be absent asks for nothing.
     async fn hooks(&self, note: &Note, pod: &Pod) -> Result<Vec<Hook>> {
         let mut specs = vec![SpecHooks::default()];
-        let backup = Some(note.backup.as_str());
-        let places = [
-            ("backups", self.served, backup, "/spec"),
-            (
-                "schedules",
-                self.namespaces,
-                note.schedule.as_deref(),
-                "/spec/template",
-            ),
-        ];
-        for (plural, namespaces, name, pointer) in places {
-            let Some(name) = name.filter(|name| Name::foreign(name).is_ok()) else {
-                continue;
-            };
-            for namespace in namespaces {
-                let path = format!("/apis/velero.io/v1/namespaces/{namespace}/{plural}/{name}");
-                let Ok(body) = self.cluster.get_bounded(&path, LARGEST_OBJECT).await else {
-                    continue;
-                };
-                let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let found = owed(pod, &specs, &note.hooks);
+        let has_all = |found: &[Hook]| found.len() >= note.hooks.len();
+        if has_all(&found) {
+            return Ok(found);
+        }
+        for namespace in self.served {
+            if let Some(backup) = self.object(namespace, "backups", &note.backup).await?
                 // A Backup without it may be a bucket's.
-                let is_made = object["metadata"]["annotations"][RUN].is_string();
-                if plural == "schedules" || is_made {
-                    specs.extend(asked(object.pointer(pointer), pod));
+                && backup["metadata"]["annotations"][RUN].is_string()
+            {
+                specs.extend(asked(backup.pointer("/spec"), pod));
+            }
+        }
+        for namespace in self.namespaces {
+            if let Some(name) = &note.schedule {
+                let schedule = self.object(namespace, "schedules", name).await?;
+                let template = schedule.as_ref().and_then(|s| s.pointer("/spec/template"));
+                specs.extend(asked(template, pod));
+                continue;
+            }
+            if has_all(&owed(pod, &specs, &note.hooks)) {
+                break;
+            }
+            // It names none where names are nobody's business.
+            let path = format!("/apis/velero.io/v1/namespaces/{namespace}/schedules");
+            let mut token = String::new();
+            loop {
+                let (schedules, next) = match self.listed::<Value>(&path, &token).await {
+                    Err(e) if e.kind() == Kind::NotFound => break,
+                    listed => listed?,
+                };
+                let templates = schedules.iter().map(|s| s.pointer("/spec/template"));
+                specs.extend(templates.filter_map(|template| asked(template, pod)));
+                match next {
+                    Some(next) => token = next,
+                    None => break,
                 }
             }
         }
         Ok(owed(pod, &specs, &note.hooks))
+    }
+
+    /// An object of Velero's kinds; nothing where there is none.
+    async fn object(&self, namespace: &str, plural: &str, name: &str) -> Result<Option<Value>> {
+        if Name::foreign(name).is_err() {
+            return Ok(None);
+        }
+        let path = format!("/apis/velero.io/v1/namespaces/{namespace}/{plural}/{name}");
+        match self.cluster.get_bounded(&path, LARGEST_OBJECT).await {
+            Ok(body) => serde_json::from_slice(&body).map(Some).map_err(|e| {
+                Error::other(format!("the server's answer to {path} is no object")).because(e)
+            }),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -438,51 +628,6 @@ fn owed(pod: &Pod, specs: &[SpecHooks], digests: &[String]) -> Vec<Hook> {
         }
     }
     hooks
-}
-
-/// Says that this one runs the hooks of a note; nothing where another one says so, too. It needs list-after-write only.
-async fn take(store: &Store, note: &str) -> Result<Option<String>> {
-    let stem = note.strip_suffix(".json").unwrap_or(note);
-    let prefix = format!("{stem}.taken-");
-    let mut tries = 0;
-    loop {
-        let own = format!("{prefix}{}", uuid::Uuid::new_v4().simple());
-        store.put(&own, "taken\n".into()).await?;
-        let found = store.entries(HOOKS, 2 * MOST).await;
-        let found = match found {
-            Ok(found) => found,
-            Err(e) => {
-                let _ = store.delete(&own).await;
-                return Err(e);
-            }
-        };
-        let mine = found.iter().find(|entry| entry.key == own);
-        let is_alone = mine.is_some_and(|mine| {
-            let others = found
-                .iter()
-                .filter(|e| e.key.starts_with(&prefix) && e.key != own);
-            let is_old = |other: &Entry| mine.modified.duration_since(other.modified) > TAKEN;
-            others.into_iter().all(is_old)
-        });
-        if is_alone {
-            // What dead takers left.
-            for other in found
-                .iter()
-                .filter(|e| e.key.starts_with(&prefix) && e.key != own)
-            {
-                let _ = store.delete(&other.key).await;
-            }
-            return Ok(Some(own));
-        }
-        store.delete(&own).await?;
-        tries += 1;
-        if tries >= TRIES {
-            return Ok(None);
-        }
-        // Not both at the same pace.
-        let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
-        tokio::time::sleep(Duration::from_millis(200 + random * 8)).await;
-    }
 }
 
 #[cfg(test)]

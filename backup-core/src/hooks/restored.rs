@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use super::ask::{Hook, OnError, TIMEOUT, command, named, timeout};
 use super::bracket::line;
@@ -29,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(3600);
 /// Between two looks at a pod that is awaited.
 const LOOKS: Duration = Duration::from_secs(2);
 
-/// Pods that are awaited at a time.
+/// Hooks that run at a time, and pods that are looked at. One that is awaited holds up no other.
 const AT_A_TIME: usize = 16;
 
 /// A pod is not larger than etcd takes.
@@ -168,7 +169,7 @@ impl RestoreHooks {
                 on_error: get("on-error").map(str::to_owned),
                 exec_timeout: get("exec-timeout").map(str::to_owned),
                 wait_timeout: get("wait-timeout").map(str::to_owned),
-                wait_for_ready: get("wait-for-ready").map(|text| text.trim() == "true"),
+                wait_for_ready: get("wait-for-ready").map(is_true),
             };
             return vec![raw.exec("annotation", pod)];
         }
@@ -187,10 +188,14 @@ impl RestoreHooks {
             let value = annotations.get(&format!("init.{MARK}{key}"));
             value.map(String::as_str).filter(|text| !text.is_empty())
         };
-        // As to Velero: without a command there is none.
-        if let (Some(image), Some(text)) = (get("container-image"), get("command")) {
+        if let Some(image) = get("container-image") {
             let name = get("container-name").unwrap_or("kubectl-backup-restore-init");
-            return vec![json!({"name": name, "image": image, "command": command(text)})];
+            let mut container = json!({"name": name, "image": image});
+            // Without one the image has its own.
+            if let Some(text) = get("command") {
+                container["command"] = json!(command(text));
+            }
+            return vec![container];
         }
         let fitting = self.fitting(pod).flat_map(|entry| &entry.hooks);
         let inits = fitting.filter_map(|hook| hook.init.as_ref());
@@ -198,6 +203,11 @@ impl RestoreHooks {
             .flat_map(|init| init.init_containers.clone())
             .collect()
     }
+}
+
+/// A truth as Go reads one; anything else is none.
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
 
 impl RawExec {
@@ -267,9 +277,14 @@ impl Runner<'_> {
             .collect();
         let missing = rights::missing(self.cluster, namespaces).await;
         let began = Instant::now();
+        let turns = Turns {
+            looks: Semaphore::new(AT_A_TIME),
+            execs: Semaphore::new(AT_A_TIME),
+        };
+        let count = pods.len().max(1);
         let all = stream::iter(pods)
-            .map(|(namespace, name)| self.pod(namespace, name, &missing, began))
-            .buffer_unordered(AT_A_TIME)
+            .map(|(namespace, name)| self.pod(namespace, name, &missing, began, &turns))
+            .buffer_unordered(count)
             .concat();
         tokio::select! {
             words = all => Ok(words),
@@ -286,9 +301,10 @@ impl Runner<'_> {
         name: String,
         missing: &BTreeMap<String, String>,
         began: Instant,
+        turns: &Turns,
     ) -> Vec<Word> {
         let mut words = Vec::new();
-        let pod = match self.look(&namespace, &name).await {
+        let pod = match self.look(&namespace, &name, turns).await {
             Ok(Some(pod)) => pod,
             Ok(None) => {
                 return vec![about(
@@ -311,7 +327,7 @@ impl Runner<'_> {
             let ran = match missing.get(&namespace) {
                 Some(why) => Ran::not_now(why),
                 None => {
-                    self.await_and_run(&namespace, &name, &pod, &exec, began)
+                    self.await_and_run(&namespace, &name, &pod, &exec, began, turns)
                         .await
                 }
             };
@@ -330,10 +346,22 @@ impl Runner<'_> {
         words
     }
 
-    async fn look(&self, namespace: &str, name: &str) -> Result<Option<Pod>, ApiError> {
+    async fn look(
+        &self,
+        namespace: &str,
+        name: &str,
+        turns: &Turns,
+    ) -> Result<Option<Pod>, ApiError> {
+        let _turn = turns.looks.acquire().await;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
         match self.cluster.get_bounded(&path, LARGEST_POD).await {
-            Ok(body) => Ok(Pod::read(&body)),
+            Ok(body) => match Pod::answered(&body) {
+                None => Err(ApiError {
+                    message: "the server's answer is no pod".to_owned(),
+                    ..ApiError::default()
+                }),
+                pod => Ok(pod),
+            },
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
@@ -346,13 +374,14 @@ impl Runner<'_> {
         made: &Pod,
         exec: &Exec,
         began: Instant,
+        turns: &Turns,
     ) -> Ran {
         let container = &exec.hook.container;
         if !made.has_container(container) {
             return Ran::not_now(&format!("the pod has no container {container:?}"));
         }
         loop {
-            let is_fit = match self.look(namespace, name).await {
+            let is_fit = match self.look(namespace, name, turns).await {
                 Ok(Some(pod)) if pod.metadata.uid == made.metadata.uid => {
                     if pod.has_ended() {
                         return Ran::not_now(&format!("the pod has ended ({})", pod.status.phase));
@@ -384,8 +413,15 @@ impl Runner<'_> {
             uid: &made.metadata.uid,
             even_deleted: false,
         };
+        let _turn = turns.execs.acquire().await;
         target.run(&exec.hook, std::future::pending()).await
     }
+}
+
+/// Who may look, and who may run.
+struct Turns {
+    looks: Semaphore,
+    execs: Semaphore,
 }
 
 /// A word about a pod of which no hook can be told.
@@ -399,91 +435,4 @@ fn about(namespace: &str, name: &str, why: &str) -> Word {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(annotations: Value) -> Pod {
-        let pod = json!({"metadata": {"name": "p", "namespace": "shop", "uid": "u", "labels": {"app": "db"}, "annotations": annotations},
-            "spec": {"containers": [{"name": "main"}, {"name": "side"}]}});
-        Pod::read(pod.to_string().as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn annotations_ask_for_commands_after_a_restore() {
-        let hooks = RestoreHooks::default();
-        let execs = hooks.execs(&pod(json!({
-            "post.hook.restore.velero.io/command": "[\"psql\", \"-c\", \"select\"]", "post.hook.restore.velero.io/container": "side",
-            "post.hook.restore.velero.io/on-error": "Fail", "post.hook.restore.velero.io/exec-timeout": "90s",
-            "post.hook.restore.velero.io/wait-timeout": "5m", "post.hook.restore.velero.io/wait-for-ready": "true",
-        })));
-        let [exec] = &execs[..] else {
-            panic!("{execs:?}")
-        };
-        assert_eq!(exec.hook.command, ["psql", "-c", "select"]);
-        assert_eq!(
-            (exec.hook.container.as_str(), exec.hook.on_error),
-            ("side", OnError::Fail)
-        );
-        assert_eq!(
-            (exec.hook.timeout.as_secs(), exec.wait.as_secs(), exec.ready),
-            (90, 300, true)
-        );
-        let plain = hooks.execs(&pod(json!({"post.hook.restore.velero.io/command": "x"})));
-        assert_eq!(plain[0].hook.on_error, OnError::Continue);
-        assert_eq!(
-            (
-                plain[0].hook.container.as_str(),
-                plain[0].wait,
-                plain[0].ready
-            ),
-            ("main", WAIT, false)
-        );
-        assert!(hooks.execs(&pod(Value::Null)).is_empty());
-    }
-
-    #[test]
-    fn annotations_ask_for_an_init_container_where_they_name_image_and_command() {
-        let hooks = RestoreHooks::default();
-        let whole = json!({"init.hook.restore.velero.io/container-image": "i:1", "init.hook.restore.velero.io/container-name": "n",
-            "init.hook.restore.velero.io/command": "[\"a\", \"b\"]"});
-        assert_eq!(
-            hooks.inits(&pod(whole)),
-            [json!({"name": "n", "image": "i:1", "command": ["a", "b"]})]
-        );
-        for half in [
-            json!({"init.hook.restore.velero.io/container-image": "i:1"}),
-            json!({"init.hook.restore.velero.io/command": "x"}),
-        ] {
-            assert!(hooks.inits(&pod(half)).is_empty());
-        }
-    }
-
-    #[test]
-    fn a_restores_spec_asks_for_the_pods_that_fit() {
-        let hooks = RestoreHooks::read(&json!({"resources": [
-            {"name": "one", "includedNamespaces": ["shop"], "postHooks": [
-                {"exec": {"command": ["a"], "waitForReady": true, "execTimeout": "7s"}},
-                {"init": {"initContainers": [{"name": "i", "image": "x", "volumeMounts": []}]}}]},
-            {"name": "two", "labelSelector": {"matchLabels": {"app": "web"}}, "postHooks": [{"exec": {"command": ["b"]}}]},
-        ]}))
-        .unwrap();
-        let execs = hooks.execs(&pod(Value::Null));
-        assert_eq!(execs.len(), 1);
-        assert_eq!(
-            (execs[0].hook.origin.as_str(), execs[0].ready),
-            ("one", true)
-        );
-        assert_eq!(hooks.inits(&pod(Value::Null))[0]["name"], "i");
-        let own = hooks.execs(&pod(json!({"post.hook.restore.velero.io/command": "mine"})));
-        assert_eq!(own.len(), 1);
-        assert_eq!(own[0].hook.command, ["mine"]);
-        for bad in [
-            json!({"resources": [{"name": "h", "postHooks": [{}]}]}),
-            json!({"resources": [{"name": "h", "postHooks": [{"exec": {}}]}]}),
-            json!({"resources": [{"name": "h", "postHooks": [{"init": {"initContainers": [{"name": "x"}]}}]}]}),
-        ] {
-            assert!(RestoreHooks::read(&bad).is_err(), "{bad}");
-        }
-        assert!(RestoreHooks::read(&Value::Null).is_ok());
-    }
-}
+mod tests;

@@ -179,7 +179,7 @@ pub(crate) async fn run(context: &Context, args: CreateArgs) -> Result<Exit> {
 struct Made {
     report: BackupReport,
     took: Duration,
-    /// Of its copies, and of what was pruned after it.
+    /// Of what was owed to pods before it, of its copies, and of what was pruned after it.
     after: Exit,
 }
 
@@ -232,7 +232,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         ui.warn(&warning);
     }
     // A pod may wait to be thawed since before.
-    owed::settle(context, &location).await?;
+    let owed = owed::settle(context, &location).await?;
     let began = Instant::now();
     let cancel = context.cancel("nothing half-written stays");
     let bar = ui.progress();
@@ -258,7 +258,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
     Ok(Made {
         report,
         took,
-        after: many::worst([copied, pruned]),
+        after: many::worst([owed, copied, pruned]),
     })
 }
 

@@ -107,8 +107,9 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     let agreed = args.removal.agreed(&context.ui, &question)?;
+    let mut exit = Exit::Done;
     if agreed {
-        owed::settle(context, &location).await?;
+        exit = owed::settle(context, &location).await?;
     }
     for Going {
         name, store, kept, ..
@@ -127,7 +128,7 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         let title = format!("backup/{name}");
         args.removal.tell(&context.ui, &title, &how)?;
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 /// `a, b (of cluster prod-eu)`

@@ -5,6 +5,7 @@ use backup_core::catalog::{self, Entry, Maker};
 use backup_core::{Error, Kind};
 use clap::Args;
 
+use super::owed;
 use crate::context::{Context, Place};
 use crate::flags;
 use crate::many::{self, ManyArgs};
@@ -95,6 +96,7 @@ async fn look(
             for warning in warnings {
                 context.ui.warn(&warning);
             }
+            owed::tell(context, &place.location).await;
             if mixed {
                 leave_out_others(context, &place, &mut entries).await?;
             }

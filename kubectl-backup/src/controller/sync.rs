@@ -112,7 +112,7 @@ async fn round(
     let place = name(object).to_owned();
     let now = desk.now();
     let location = locations::open_named(desk, &place).await?;
-    thaw(desk, &location, object, known).await?;
+    thaw(desk, &location, object, known, stopped).await?;
     // Before the listing: what ends while it is made is not judged by it.
     let before: Vec<Arc<Value>> = of_location(desk, &place);
     let mut folders: BTreeSet<String> = BTreeSet::new();
@@ -134,7 +134,13 @@ async fn round(
 }
 
 /// Runs the post hooks that dead runs owe to pods; what is told again at each sync is told once.
-async fn thaw(desk: &Desk, location: &Location, object: &Value, known: &mut Synced) -> Result<()> {
+async fn thaw(
+    desk: &Desk,
+    location: &Location,
+    object: &Value,
+    known: &mut Synced,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
     let settling = Settling {
         cluster: &desk.cluster,
         location,
@@ -142,6 +148,7 @@ async fn thaw(desk: &Desk, location: &Location, object: &Value, known: &mut Sync
         namespaces: &[desk.settings.namespace.clone()],
         served: &[desk.settings.namespace.clone()],
         me: &desk.process,
+        cancel: stopped,
     };
     let told = match owed::settle(&settling).await {
         Ok(told) => told,

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -22,19 +23,35 @@ async fn settled(location: &Location, server: Server) -> Vec<Settled> {
 
 /// What was told, and whether something was run in the pod.
 async fn watched(location: &Location, server: Server) -> (Vec<Settled>, bool) {
+    let (told, has_run) = settling(location, server, Some("uid-kube-system"), false).await;
+    (told.unwrap(), has_run)
+}
+
+async fn settling(
+    location: &Location,
+    server: Server,
+    identity: Option<&str>,
+    is_stopped: bool,
+) -> (Result<Vec<Settled>>, bool) {
     let (cluster, server) = server.start();
+    let (_keep, cancel) = watch::channel(is_stopped);
     let settling = Settling {
         cluster: &cluster,
         location,
-        identity: Some("uid-kube-system"),
+        identity,
         namespaces: &["velero".to_owned(), "served".to_owned()],
         served: &["served".to_owned()],
-        me: &Process::this("here".into(), None),
+        me: &me(),
+        cancel: &cancel,
     };
-    let told = settle(&settling).await.unwrap();
+    let told = settle(&settling).await;
     let log = server.log.lock().unwrap();
     let has_run = log.iter().any(|asked| asked.path.ends_with("/exec"));
     (told, has_run)
+}
+
+fn me() -> Process {
+    Process::this("here".into(), None)
 }
 
 async fn with(notes: &[(String, Value)]) -> Location {
@@ -95,10 +112,161 @@ async fn a_run_that_may_live_keeps_its_note_until_it_can_not_write_any_more() {
     server.fix(POD, 200, &pod_of("u-1"));
     let told = settled(&location, server).await;
     assert!(
-        told[0].is_trouble && told[0].text.contains("may still be at work"),
+        !told[0].is_trouble && told[0].text.contains("may still be at work"),
         "{told:?}"
     );
     assert_eq!(keys(&location).await.len(), 1);
+    // Its own process knows of its own brackets.
+    let (key, mut own) = note(|_| {});
+    own["process"] = serde_json::to_value(me()).unwrap();
+    location
+        .store
+        .put(&key, own.to_string().into())
+        .await
+        .unwrap();
+    let mut server = Server::new();
+    server.fix(POD, 200, &pod_of("u-1"));
+    assert_eq!(settled(&location, server).await, []);
+    assert_eq!(keys(&location).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_here_is_forgotten_only_where_both_clusters_are_known_to_be_one() {
+    for (its, own, stays) in [
+        (Some("uid-kube-system"), Some("uid-kube-system"), false),
+        (Some("uid-kube-system"), None, true),
+        (None, Some("uid-kube-system"), true),
+        (None, None, true),
+    ] {
+        let location = with(&[note(|note| note["cluster"] = json!(its))]).await;
+        let told = settling(&location, Server::new(), own, false).await.0;
+        let told = told.unwrap();
+        assert!(told.iter().all(|one| !one.is_trouble), "{told:?}");
+        let is_there = keys(&location).await.len() == 1;
+        assert_eq!(is_there, stays, "{its:?} {own:?} {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_pod_says_nothing_of_one() {
+    for answer in ["{}", r#"{"kind":"Status","metadata":{}}"#, "<html>"] {
+        let location = with(&[note(|_| {})]).await;
+        let mut server = Server::new();
+        server.fix(POD, 200, answer);
+        let told = settled(&location, server).await;
+        assert!(
+            told[0].is_trouble && told[0].text.contains("no pod"),
+            "{told:?}"
+        );
+        assert_eq!(keys(&location).await.len(), 1, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_can_not_be_asked_for_a_command_has_not_forgotten_it() {
+    let (spec, digest) = asking("thaw");
+    let schedule = json!({"metadata": {"name": "daily"}, "spec": {"template": spec}});
+    let daily = "/apis/velero.io/v1/namespaces/velero/schedules/daily";
+    let made = "/apis/velero.io/v1/namespaces/served/backups/nightly";
+    for (path, code) in [(daily, 503), (daily, 403), (made, 429), (made, 403)] {
+        let change = |note: &mut Value| {
+            note["hooks"] = json!([digest]);
+            note["schedule"] = "daily".into();
+        };
+        let location = with(&[note(change)]).await;
+        let mut server = Server::new();
+        server.fix(POD, 200, &bare_pod());
+        server.fix(daily, 200, &schedule.to_string());
+        let refusal = crate::backup::server::refuse(code, "Odd", "not now");
+        server.fix(path, code, &refusal.body);
+        let (told, has_run) = watched(&location, server).await;
+        assert!(
+            told[0].is_trouble && told[0].text.contains("could not be run"),
+            "{told:?}"
+        );
+        assert!(!has_run);
+        assert_eq!(keys(&location).await.len(), 1, "{path} {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_note_without_names_finds_its_schedule_by_what_it_asks_for() {
+    let (spec, digest) = asking("thaw");
+    for (asked, runs) in [(digest.as_str(), true), ("planted", false)] {
+        let location = with(&[note(|note| note["hooks"] = json!([asked]))]).await;
+        let mut server = Server::new();
+        server.fix(POD, 200, &bare_pod());
+        let object = json!({"metadata": {"name": "daily", "namespace": "velero"}, "spec": {"template": spec}});
+        server.add("/apis/velero.io/v1/schedules", &object.to_string());
+        assert_eq!(watched(&location, server).await.1, runs, "{asked}");
+        assert_eq!(keys(&location).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_stopped_begins_nothing() {
+    let location = with(&[note(|_| {})]).await;
+    let mut server = Server::new();
+    server.fix(POD, 200, &pod_of("u-1"));
+    let (told, has_run) = settling(&location, server, Some("uid-kube-system"), true).await;
+    assert_eq!((told.unwrap(), has_run), (Vec::new(), false));
+    assert_eq!(keys(&location).await, [note(|_| {}).0]);
+}
+
+#[tokio::test]
+async fn a_run_that_began_since_is_not_woken() {
+    let (cluster, _server) = Server::new().start();
+    let location = with(&[note(|_| {})]).await;
+    let (_keep, cancel) = watch::channel(false);
+    let settling = Settling {
+        cluster: &cluster,
+        location: &location,
+        identity: Some("uid-kube-system"),
+        namespaces: &[],
+        served: &[],
+        me: &me(),
+        cancel: &cancel,
+    };
+    let (key, dead) = note(|_| {});
+    let dead: Note = serde_json::from_value(dead).unwrap();
+    let store = location.store.outside();
+    assert!(!settling.is_at_work(&store, &key, &dead).await.unwrap());
+    let (other, living) = note(|note| note["run"] = "f00d".into());
+    let other = other.replace(RUN, "f00d");
+    let living = living.to_string();
+    location.store.put(&other, living.into()).await.unwrap();
+    assert!(!settling.is_at_work(&store, &key, &dead).await.unwrap());
+    let claim = "backups/nightly/claim-f00d.json";
+    location.store.put(claim, "{}".into()).await.unwrap();
+    assert!(settling.is_at_work(&store, &key, &dead).await.unwrap());
+    let told = settling.one(&store, &key, &dead).await.unwrap();
+    assert!(told[0].text.contains("another backup"), "{told:?}");
+    assert_eq!(keys(&location).await.len(), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn a_taker_that_is_seen_to_be_dead_holds_up_nobody() {
+    let location = with(&[note(|_| {})]).await;
+    let key = note(|_| {}).0;
+    let taker = format!("{HOOKS}{RUN}.u-1.taken-x");
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let mut dead = serde_json::to_value(me()).unwrap();
+    dead["pid"] = child.id().into();
+    for (text, is_taken) in [
+        (serde_json::to_value(me()).unwrap(), false),
+        (json!("odd"), false),
+        (dead, true),
+    ] {
+        location
+            .store
+            .put(&taker, text.to_string().into())
+            .await
+            .unwrap();
+        let own = take(&location.store, &key, &me()).await.unwrap();
+        assert_eq!(own.is_some(), is_taken, "{text}");
+    }
 }
 
 #[tokio::test]
@@ -141,7 +309,8 @@ async fn nothing_that_a_note_says_is_run_and_a_path_in_it_is_none() {
         told[0].is_trouble && told[0].text.contains("by hand"),
         "{told:?}"
     );
-    assert_eq!(keys(&location).await, Vec::<String>::new());
+    // It goes with its pod.
+    assert_eq!(keys(&location).await.len(), 1);
 }
 
 #[tokio::test]
@@ -200,7 +369,7 @@ async fn a_note_without_names_finds_its_pod_by_its_uid_and_a_run_at_work_in_it_i
             "{told:?}"
         );
     }
-    assert!(keys(&location).await.is_empty());
+    assert_eq!(keys(&location).await.len(), 2);
 }
 
 /// A spec that asks for a command after the backup, and its digest in a pod of one container.
@@ -305,7 +474,7 @@ async fn of_many_that_find_a_note_never_two_hold_it() {
     for _ in 0..6 {
         let (store, key, inside) = (location.store.clone(), key.clone(), Arc::clone(&inside));
         all.spawn(async move {
-            let Some(own) = take(&store, &key).await.unwrap() else {
+            let Some(own) = take(&store, &key, &me()).await.unwrap() else {
                 return false;
             };
             let others = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -317,5 +486,5 @@ async fn of_many_that_find_a_note_never_two_hold_it() {
         });
     }
     all.join_all().await;
-    assert!(take(&location.store, &key).await.unwrap().is_some());
+    assert!(take(&location.store, &key, &me()).await.unwrap().is_some());
 }

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::commands::contents::SpoolArgs;
+use crate::commands::owed;
 use crate::context::{Context, Place};
 use crate::flags::{self, PartArgs};
 use crate::in_cluster::InClusterArgs;
@@ -260,6 +261,8 @@ async fn restore(context: &Context, args: &CreateArgs, meant: &Meant) -> Result<
     let ui = &context.ui;
     let cluster = context.cluster().await?;
     let place = &meant.place;
+    // Whoever restores here may not know that a pod waits to be thawed. What came of that is told, and is not the restore's end.
+    owed::settle(context, &place.location).await?;
     let mut options = meant.options.clone();
     let mut looked = false;
     let (scope, source, target) = (scope(args), meant.source(), target(context).await?);
