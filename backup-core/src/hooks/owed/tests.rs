@@ -91,6 +91,7 @@ async fn what_is_owed_to_a_pod_that_is_gone_is_forgotten() {
     for answer in [None, Some("another-uid")] {
         let location = with(&[note(|_| {})]).await;
         let mut server = Server::new();
+        server.fix(POD, 404, "{}");
         if let Some(uid) = answer {
             server.fix(POD, 200, &pod_of(uid));
         }
@@ -139,7 +140,9 @@ async fn a_pod_that_is_not_here_is_forgotten_only_where_both_clusters_are_known_
         (None, None, true),
     ] {
         let location = with(&[note(|note| note["cluster"] = json!(its))]).await;
-        let told = settling(&location, Server::new(), own, false).await.0;
+        let mut server = Server::new();
+        server.fix(POD, 404, "{}");
+        let told = settling(&location, server, own, false).await.0;
         let told = told.unwrap();
         assert!(told.iter().all(|one| !one.is_trouble), "{told:?}");
         let is_there = keys(&location).await.len() == 1;
