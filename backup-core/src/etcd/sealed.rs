@@ -238,14 +238,11 @@ async fn key_of(
     let (key, _) = key_file(entry)?;
     let who = recipients(store, entry).await?;
     let name = entry.keys.name();
-    let wrapped = match store.find(&key, LARGEST_KEY_FILE).await? {
-        Some(wrapped) => wrapped,
-        None => {
-            return Err(Error::corrupt(format!(
-                "snapshot {name} can not be opened: its key {key} is missing"
-            ))
-            .hint("nobody can open it without that file; use another snapshot"));
-        }
+    let Some(wrapped) = store.find(&key, LARGEST_KEY_FILE).await? else {
+        return Err(Error::corrupt(format!(
+            "snapshot {name} can not be opened: its key {key} is missing"
+        ))
+        .hint("nobody can open it without that file; use another snapshot"));
     };
     let (stands, identities) = (wrapped.clone(), identities.clone());
     // The work of a passphrase takes a while.

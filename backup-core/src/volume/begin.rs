@@ -115,7 +115,7 @@ async fn look(store: &Store, keys: &VolumeKeys, ring: &Keyring<'_>) -> Result<St
     let objects = Objects::new(store, &keys.repository(), Access::Read);
     let text = password.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        Open::open(objects, text.text()).map(|open| open.unlocked())
+        Open::by_password(objects, text.text()).map(|open| open.unlocked())
     });
     match opened.await {
         Ok(Ok(unlocked)) => Ok(Standing::Open(password, unlocked)),

@@ -151,7 +151,7 @@ impl Open {
     }
 
     /// Opens one that is there.
-    pub(super) fn open(objects: Arc<Objects>, password: &str) -> Result<Self> {
+    pub(super) fn by_password(objects: Arc<Objects>, password: &str) -> Result<Self> {
         Self::by(objects, &Credentials::password(password))
     }
 

@@ -104,7 +104,7 @@ impl VolumeStore {
     async fn reader(&self, keys: &VolumeKeys, ring: &Keyring<'_>) -> Result<Open> {
         let password = ring.of_reader(&self.store, keys).await?;
         let objects = self.objects(keys, Access::Read);
-        on_a_thread(move || Open::open(objects, password.text())).await
+        on_a_thread(move || Open::by_password(objects, password.text())).await
     }
 
     /// Copies what the source has into a repository of the volume. The snapshot stands when this returns, or there is none. Asked to stop, it ends soon and takes its claim along.
@@ -343,7 +343,7 @@ impl VolumeStore {
         let claim = self.alone(&keys, host).await?;
         let objects = self.objects(&keys, Access::Prune(Arc::clone(&claim)));
         let pruned = on_a_thread(move || {
-            let open = Open::open(Arc::clone(&objects), password.text())?;
+            let open = Open::by_password(Arc::clone(&objects), password.text())?;
             let ids = |open: &Open| -> Result<Vec<String>> {
                 let all = open.snapshots()?;
                 Ok(all.into_iter().map(|snapshot| snapshot.id).collect())

@@ -452,6 +452,10 @@ fn no_other_name_of_a_place_with_recipients_gets_plain_snapshots() {
     kubectl_backup(&create)
         .args(&["--bucket", vault.bucket, "--config", &config])
         .args(&["--recipient", &key("first.pub")])
+        .args(&[
+            "--credentials-file",
+            &minio.credentials_file().display().to_string(),
+        ])
         .home(home.path())
         .ok();
     let run = vault.take("a", &[]).home(home.path()).ok();

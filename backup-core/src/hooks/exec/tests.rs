@@ -204,7 +204,7 @@ fn a_pod_in_which_nothing_can_be_run_says_why() {
         (
             |p| {
                 p["status"]["containerStatuses"][0]["state"] =
-                    json!({"waiting": {"reason": "CrashLoopBackOff"}})
+                    json!({"waiting": {"reason": "CrashLoopBackOff"}});
             },
             "does not run",
         ),

@@ -194,6 +194,8 @@ fn made(path: EntryPath, what: What, stat: &Stat, attributes: Vec<Attribute>) ->
         ctime,
         inode: stat.st_ino,
         device: stat.st_dev,
+        // Of 32 bits on other machines.
+        #[allow(clippy::useless_conversion)]
         links: u64::from(stat.st_nlink),
         attributes,
     }

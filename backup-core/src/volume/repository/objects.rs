@@ -240,12 +240,11 @@ impl Objects {
 
     async fn write(&self, kind: FileType, id: &Id, bytes: Bytes) -> Result<()> {
         let not_for = |what: &str| Error::other(format!("{what} are not for this run"));
-        let claim = match (&self.access, kind) {
-            (Access::Begin(claim), FileType::Key | FileType::Config)
-            | (Access::Backup(claim) | Access::Prune(claim), FileType::Pack | FileType::Index) => {
-                claim
-            }
-            _ => return Err(not_for(kind.dirname())),
+        let ((Access::Begin(claim), FileType::Key | FileType::Config)
+        | (Access::Backup(claim) | Access::Prune(claim), FileType::Pack | FileType::Index)) =
+            (&self.access, kind)
+        else {
+            return Err(not_for(kind.dirname()));
         };
         // An index names packs: those of a run that was taken for dead may be marked by now.
         if kind == FileType::Index {
