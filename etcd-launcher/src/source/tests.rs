@@ -328,8 +328,9 @@ async fn what_is_plain_is_refused_where_an_encrypted_snapshot_is_meant() {
         by_key,
     ] {
         assert!(source.in_place().unwrap().is_none());
-        let fetched = source.fetch(&to, &Expected::default(), &Limits::default(), &Silent);
-        let refused = fetched.await.unwrap_err();
+        let (expected, limits) = (Expected::default(), Limits::default());
+        let fetched = source.fetch(&to, &expected, &limits, &Silent).await;
+        let refused = fetched.unwrap_err();
         let error = refused.error();
         assert_eq!(error.kind(), Kind::Corrupt, "{error}");
         assert!(error.to_string().contains("is not encrypted"), "{error}");

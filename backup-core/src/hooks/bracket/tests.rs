@@ -77,12 +77,11 @@ async fn around(
     bracket.opened().await;
     bracket.close().await;
     let tally = brackets.settle().await;
+    let left = store.entries(crate::layout::HOOKS, 10).await.unwrap();
     let log = server.log.lock().unwrap();
     let execs = log.iter().filter(|asked| asked.path.ends_with("/exec"));
     let words = execs.filter_map(|asked| asked.get("command").map(str::to_owned));
-    let words = words.collect();
-    let left = store.entries(crate::layout::HOOKS, 10).await.unwrap();
-    (tally, words, left.len())
+    (tally, words.collect(), left.len())
 }
 
 #[tokio::test(start_paused = true)]
