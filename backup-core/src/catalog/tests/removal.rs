@@ -481,12 +481,12 @@ async fn an_encrypted_backup_whose_key_is_lost_costs_no_whole_one_its_place() {
         ..at(now, false)
     };
     let done = prune(&location, &keep).await.unwrap();
-    assert_eq!(done, [lost("a0"), Pruned::Expired(name("p4")), lost("x1")]);
+    assert_eq!(done, [lost("a0"), Pruned::Beyond(name("p4")), lost("x1")]);
     // With its key it counts, and the older plain one has had its time.
     let key = BackupKeys::new(&name("a0")).secrets_key();
     plain.put(&key, "1".into()).await.unwrap();
     let done = prune(&location, &keep).await.unwrap();
-    assert_eq!(done, [Pruned::Expired(name("p3")), lost("x1")]);
+    assert_eq!(done, [Pruned::Beyond(name("p3")), lost("x1")]);
 }
 
 #[tokio::test]
