@@ -145,8 +145,8 @@ async fn thaw(
         cluster: &desk.cluster,
         location,
         identity: desk.identity().await?,
-        namespaces: &[desk.settings.namespace.clone()],
-        served: &[desk.settings.namespace.clone()],
+        namespaces: std::slice::from_ref(&desk.settings.namespace),
+        served: std::slice::from_ref(&desk.settings.namespace),
         me: &desk.process,
         cancel: stopped,
     };
