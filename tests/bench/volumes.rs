@@ -169,12 +169,12 @@ pub(super) fn beside_restic(minio: &'static Minio, table: &mut Table) {
     for round in 0..RUNS {
         let two = two(minio, format!("volumes-{round}"), &files);
         let mut snapshot = String::new();
-        for step in 0..3 {
+        for (step, times) in times.iter_mut().take(3).enumerate() {
             if step == 2 {
                 change(&files.join("source"), round as u64);
             }
             let (time, memory, id) = two.backup();
-            times[step].push(time);
+            times.push(time);
             peak = peak.max(memory);
             snapshot = id;
         }

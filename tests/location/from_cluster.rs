@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// Remembers the bucket at this address with these keys.
-    fn remember(&self, name: &str, endpoint: &str, credentials: &PathBuf) {
+    fn remember(&self, name: &str, endpoint: &str, credentials: &Path) {
         let config = format!("s3Url={endpoint},region={}", self.minio.region());
         let credentials = credentials.display().to_string();
         self.call(&[

@@ -53,7 +53,7 @@ fn fill(folder: &Path) {
     };
     make("fifo", FileType::Fifo, 0);
     rustix::fs::lsetxattr(
-        &folder.join("a/x"),
+        folder.join("a/x"),
         "user.comment",
         b"bytes \x00\xff",
         XattrFlags::empty(),

@@ -299,7 +299,7 @@ fn what_was_cut_altered_or_taken_from_another_snapshot_is_refused_and_nothing_is
         let verified = vault.opened_by("first.key", &["verify", "a"]).code(1);
         let told = format!("{}{}", verified.stdout, verified.stderr);
         assert!(told.contains(says), "{number}: {told}");
-        let data_dir = folder.join(&number.to_string());
+        let data_dir = folder.join(number.to_string());
         let refused = vault
             .restore("a", &data_dir, &["--identity", &identity])
             .code(1);
@@ -399,7 +399,7 @@ fn a_file_is_one_of_age_for_its_recipients_and_its_name_says_so() {
             refused.stderr
         );
         etcd_launcher(&["verify", &file]).args(opened).ok();
-        let data_dir = folder.join(&number.to_string());
+        let data_dir = folder.join(number.to_string());
         vault.restore(&file, &data_dir, &[]).code(1);
         assert!(!data_dir.join("member").exists());
         vault.restore(&file, &data_dir, opened).ok();

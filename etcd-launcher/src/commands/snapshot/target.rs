@@ -281,7 +281,7 @@ const DEEPEST: usize = 8;
 /// This user's locations.
 fn remembered() -> Result<locations::Source> {
     let paths = Paths::new(|name| std::env::var_os(name));
-    Ok(file::read(&paths.locations())?)
+    file::read(&paths.locations())
 }
 
 /// Gives a URL what is remembered of its place; what that was.
