@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::Mutex;
 
@@ -14,7 +13,6 @@ use crate::backup::server::{Server, refuse};
 use crate::backup::{self, BackupOptions, BackupReport};
 use crate::catalog::{self, Digests};
 use crate::crypt::{ENCRYPT, RECIPIENTS, Recipients};
-use crate::filter::Filter;
 use crate::location::Location;
 use crate::progress::{Progress, Silent};
 
@@ -27,24 +25,6 @@ const HIDDEN: [&str; 4] = [
     "hidden-label",
     "uid-of-jewels",
 ];
-
-fn options(name: &str) -> BackupOptions {
-    BackupOptions {
-        name: name.parse().unwrap(),
-        filter: Filter::default(),
-        single_namespace: false,
-        expires: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        snapshot_volumes: None,
-        policies: None,
-        template: crate::api::BackupSpec::default(),
-        exact: true,
-        host: "test".into(),
-        process: crate::hooks::Process::default(),
-        now: "2026-11-21T02:00:00Z".parse().unwrap(),
-    }
-}
 
 fn server() -> Server {
     let mut server = Server::new();
@@ -97,7 +77,14 @@ async fn make_heard(server: Server, location: &Location, name: &str) -> (BackupR
     let (cluster, _) = server.start();
     let (_sender, cancel) = tokio::sync::watch::channel(false);
     let heard = Heard::default();
-    let report = backup::create(&cluster, location, &options(name), cancel, &heard).await;
+    let report = backup::create(
+        &cluster,
+        location,
+        &BackupOptions::of_everything(name),
+        cancel,
+        &heard,
+    )
+    .await;
     (report.unwrap(), heard.0.into_inner().unwrap().join("\n"))
 }
 
@@ -160,7 +147,7 @@ fn unpacked(key: &str, bytes: &Bytes) -> Vec<u8> {
 async fn secrets_are_in_two_sealed_files_and_nothing_else_tells_of_them_but_how_many() {
     let location = Location::in_memory("mem");
     let made = sealed(&location);
-    let mut options = options("nightly");
+    let mut options = BackupOptions::of_everything("nightly");
     // What the user gives does not stand for what is.
     options.annotations = [(COUNT.to_owned(), "7".to_owned())].into();
     let report = make(server(), &made, &options).await.unwrap();
@@ -234,7 +221,7 @@ async fn secrets_are_in_two_sealed_files_and_nothing_else_tells_of_them_but_how_
 async fn nothing_of_another_backup_nor_anything_sealed_later_stands_for_its_secrets() {
     let location = Location::in_memory("mem");
     let (one, other) = (sealed(&location), sealed(&Location::in_memory("other")));
-    let options = options("nightly");
+    let options = BackupOptions::of_everything("nightly");
     make(server(), &one, &options).await.unwrap();
     make(server(), &other, &options).await.unwrap();
     let keys = BackupKeys::new(&options.name);
@@ -283,7 +270,7 @@ async fn nothing_of_another_backup_nor_anything_sealed_later_stands_for_its_secr
 async fn secrets_open_beside_nothing_but_what_they_were_saved_beside() {
     let location = Location::in_memory("mem");
     let (one, other) = (sealed(&location), sealed(&Location::in_memory("other")));
-    let options = options("nightly");
+    let options = BackupOptions::of_everything("nightly");
     make(server(), &one, &options).await.unwrap();
     let mut more = server();
     more.add(
@@ -307,7 +294,7 @@ async fn secrets_open_beside_nothing_but_what_they_were_saved_beside() {
 #[tokio::test]
 async fn secrets_that_an_archive_does_not_tell_of_are_missed() {
     let location = Location::in_memory("mem");
-    let options = options("nightly");
+    let options = BackupOptions::of_everything("nightly");
     make(server(), &sealed(&location), &options).await.unwrap();
     let keys = BackupKeys::new(&options.name);
     let store = &location.store;
@@ -332,7 +319,7 @@ async fn secrets_that_an_archive_does_not_tell_of_are_missed() {
 async fn a_marker_and_an_index_that_disagree_are_refused() {
     let location = Location::in_memory("mem");
     let made = sealed(&location);
-    let options = options("nightly");
+    let options = BackupOptions::of_everything("nightly");
     make(server(), &made, &options).await.unwrap();
     let keys = BackupKeys::new(&options.name);
     let marker = location.store.get(&keys.marker(), 1 << 20).await.unwrap();
@@ -379,7 +366,7 @@ async fn a_marker_and_an_index_that_disagree_are_refused() {
 #[tokio::test]
 async fn where_secrets_are_left_out_there_is_no_file_of_them() {
     let location = Location::in_memory("mem");
-    let mut options = options("nightly");
+    let mut options = BackupOptions::of_everything("nightly");
     options.filter.not_resources = vec!["secrets".to_owned()];
     make(server(), &sealed(&location), &options).await.unwrap();
     let entries = location.store.entries("backups/", 100).await.unwrap();
@@ -457,13 +444,22 @@ async fn a_run_that_breaks_off_leaves_no_file_and_no_key() {
         (asked.path == "/api/v1/secrets" && asked.is_first_page())
             .then(|| refuse(401, "Unauthorized", "token expired"))
     });
-    let error = make(expired, &sealed(&location), &options("nightly")).await;
+    let error = make(
+        expired,
+        &sealed(&location),
+        &BackupOptions::of_everything("nightly"),
+    )
+    .await;
     assert_eq!(error.unwrap_err().kind(), Kind::Unauthorized);
     let left = location.store.entries("backups/", 100).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
-    make(server(), &sealed(&location), &options("nightly"))
-        .await
-        .unwrap();
+    make(
+        server(),
+        &sealed(&location),
+        &BackupOptions::of_everything("nightly"),
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -471,7 +467,12 @@ async fn a_location_that_has_all_encrypted_makes_no_backup_with_less() {
     let mut location = Location::in_memory("mem");
     let annotations = &mut location.spec.metadata.annotations;
     annotations.insert(RECIPIENTS.to_owned(), RECIPIENT.trim().to_owned());
-    let refused = make(server(), &sealed(&location), &options("a")).await;
+    let refused = make(
+        server(),
+        &sealed(&location),
+        &BackupOptions::of_everything("a"),
+    )
+    .await;
     assert!(
         refused
             .unwrap_err()
@@ -480,9 +481,13 @@ async fn a_location_that_has_all_encrypted_makes_no_backup_with_less() {
     );
     let annotations = &mut location.spec.metadata.annotations;
     annotations.insert(ENCRYPT.to_owned(), "secrets".to_owned());
-    let refused = make(server(), &location, &options("a")).await;
+    let refused = make(server(), &location, &BackupOptions::of_everything("a")).await;
     assert!(refused.is_err());
-    make(server(), &sealed(&location), &options("a"))
-        .await
-        .unwrap();
+    make(
+        server(),
+        &sealed(&location),
+        &BackupOptions::of_everything("a"),
+    )
+    .await
+    .unwrap();
 }

@@ -7,21 +7,33 @@ use crate::archive::verify;
 use crate::layout::BackupKeys;
 use crate::progress::Silent;
 
+impl BackupOptions {
+    /// Of everything, at a moment that is always the same: for the tests of this crate.
+    pub(crate) fn of_everything(name: &str) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            filter: Filter::default(),
+            single_namespace: false,
+            expires: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            snapshot_volumes: None,
+            policies: None,
+            template: crate::api::BackupSpec::default(),
+            exact: true,
+            host: "test".into(),
+            process: crate::hooks::Process::default(),
+            now: "2026-11-21T02:00:00Z".parse().unwrap(),
+        }
+    }
+}
+
 fn options() -> BackupOptions {
     BackupOptions {
-        name: "nightly".parse().unwrap(),
-        filter: Filter::default(),
-        single_namespace: false,
         expires: Some("2026-12-21T02:00:00Z".parse().unwrap()),
         labels: [("team".to_owned(), "x".to_owned())].into(),
-        annotations: BTreeMap::new(),
-        snapshot_volumes: None,
-        policies: None,
-        template: crate::api::BackupSpec::default(),
-        exact: true,
-        host: "test".into(),
-        process: crate::hooks::Process::default(),
         now: "2026-11-21T02:00:00.5Z".parse().unwrap(),
+        ..BackupOptions::of_everything("nightly")
     }
 }
 

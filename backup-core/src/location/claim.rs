@@ -33,12 +33,12 @@ mod lease;
 mod shared;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::store::{Created, Entry, Store, Upload};
@@ -125,23 +125,13 @@ impl Claim {
         let random = uuid::Uuid::new_v4().simple();
         let run = owner.map_or_else(|| random.to_string(), |owner| format!("{owner}-{random}"));
         let key = keys.claim(&run);
-        let file = ClaimFile {
-            run,
-            purpose,
-            host: host.chars().take(200).collect(),
-            started: Some(Timestamp::now()),
-            uploads: Vec::new(),
-        };
+        let file = ClaimFile::new(run, purpose, host);
         let began = awake_or_asleep();
         let taken = async {
             let refuses = store.probe_create(&key, Lease::body(&file)).await?;
             let mut found = Folder::read(store, &keys, &key).await?;
             let Some(own) = &found.own else {
-                return Err(Error::other(format!(
-                    "{} does not list what was just written to it",
-                    store.place()
-                ))
-                .hint("backups need a store that lists an object as soon as its PUT is answered"));
+                return Err(lease::unlisted(store));
             };
             let now = own.modified;
             let abandoned = owner.map_or_else(Vec::new, |owner| found.abandoned(owner, now));
@@ -152,27 +142,10 @@ impl Claim {
         };
         let (refuses, found, abandoned) = match taken.await {
             Ok(taken) => taken,
-            Err(e) => {
-                // What can not be removed now is a stale claim in an hour.
-                if e.kind() != Kind::Unreachable {
-                    let _ = store.delete(&key).await;
-                }
-                return Err(e);
-            }
+            Err(e) => return Err(lease::withdraw(store, &key, e).await),
         };
-        let lease = Arc::new(Lease {
-            store: store.clone(),
-            folder: keys.folder(),
-            key,
-            file: Mutex::new(file),
-            written: std::sync::Mutex::default(),
-            finished: std::sync::Mutex::default(),
-            refreshed: AtomicU64::new(began.as_millis() as u64),
-            lost: AtomicBool::new(false),
-            in_doubt: AtomicU64::new(0),
-            marker_sent: AtomicBool::new(false),
-            pace: if owner.is_some() { SOON } else { USUAL },
-        });
+        let pace = if owner.is_some() { SOON } else { USUAL };
+        let lease = Arc::new(Lease::new(store, keys.folder(), key, file, began, pace));
         let (stop, stopped) = watch::channel(false);
         let refresher = tokio::spawn(keep_fresh(lease.clone(), stopped));
         Ok(Self {

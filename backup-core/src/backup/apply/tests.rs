@@ -24,19 +24,8 @@ impl Out {
 
 fn options(filter: Filter) -> BackupOptions {
     BackupOptions {
-        name: "b".parse().unwrap(),
         filter,
-        single_namespace: false,
-        expires: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        snapshot_volumes: None,
-        policies: None,
-        template: crate::api::BackupSpec::default(),
-        exact: true,
-        host: "test".into(),
-        process: crate::hooks::Process::default(),
-        now: "2026-11-21T02:00:00Z".parse().unwrap(),
+        ..BackupOptions::of_everything("b")
     }
 }
 

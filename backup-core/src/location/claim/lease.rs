@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 use super::super::backend::Failure;
 use super::super::store::{Entry, Patience, Store, is_absent, repeat};
 use super::Purpose;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::stopwatch::{awake_or_asleep, since};
 
 /// How a claim is kept.
@@ -62,6 +62,37 @@ pub(crate) struct ClaimFile {
     pub uploads: Vec<UploadId>,
 }
 
+impl ClaimFile {
+    /// What a run's claim holds when it is written first.
+    pub(super) fn new(run: String, purpose: Purpose, host: &str) -> Self {
+        Self {
+            run,
+            purpose,
+            host: host.chars().take(200).collect(),
+            started: Some(Timestamp::now()),
+            uploads: Vec::new(),
+        }
+    }
+}
+
+/// Why nothing can be claimed where a listing does not show what was written before it.
+pub(super) fn unlisted(store: &Store) -> Error {
+    Error::other(format!(
+        "{} does not list what was just written to it",
+        store.place()
+    ))
+    .hint("backups need a store that lists an object as soon as its PUT is answered")
+}
+
+/// Takes a claim back that did not hold.
+pub(super) async fn withdraw(store: &Store, key: &str, why: Error) -> Error {
+    // What can not be removed now is a stale claim in an hour.
+    if why.kind() != Kind::Unreachable {
+        let _ = store.delete(key).await;
+    }
+    why
+}
+
 /// What a claim, its refresher and its uploads share.
 pub(crate) struct Lease {
     pub(super) store: Store,
@@ -95,6 +126,30 @@ fn settle<T>(lease: &Lease, result: Result<T, Failure>) -> Result<T> {
 }
 
 impl Lease {
+    /// That of a claim which was written from `began` on, by [`awake_or_asleep`], and stands.
+    pub(super) fn new(
+        store: &Store,
+        folder: String,
+        key: String,
+        file: ClaimFile,
+        began: Duration,
+        pace: Pace,
+    ) -> Self {
+        Self {
+            store: store.clone(),
+            folder,
+            key,
+            file: Mutex::new(file),
+            written: std::sync::Mutex::default(),
+            finished: std::sync::Mutex::default(),
+            refreshed: AtomicU64::new(began.as_millis() as u64),
+            lost: AtomicBool::new(false),
+            in_doubt: AtomicU64::new(0),
+            marker_sent: AtomicBool::new(false),
+            pace,
+        }
+    }
+
     /// Errors once the claim is not ours for certain.
     pub(crate) fn alive(&self) -> Result<()> {
         let since = since(Duration::from_millis(self.refreshed.load(Ordering::SeqCst)));

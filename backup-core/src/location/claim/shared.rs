@@ -2,17 +2,17 @@
 //! [`Claim`](super::Claim): write, then list. Two runs of which one has to be alone never both go on, for whichever claim was answered first is in
 //! the other's listing. They may both withdraw.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::store::{Entry, Patience, Store};
 use super::folder::{describe, is_stale, read_claim};
-use super::lease::{ClaimFile, Lease, USUAL, keep_fresh};
+use super::lease::{self, ClaimFile, Lease, USUAL, keep_fresh};
 use super::{BETWEEN_LOOKS, LOOKS, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
@@ -69,23 +69,13 @@ impl SharedClaim {
     ) -> Result<Self> {
         let run = uuid::Uuid::new_v4().simple().to_string();
         let key = format!("{folder}claim-{run}.json");
-        let file = ClaimFile {
-            run,
-            purpose,
-            host: host.chars().take(200).collect(),
-            started: Some(Timestamp::now()),
-            uploads: Vec::new(),
-        };
+        let file = ClaimFile::new(run, purpose, host);
         let began = awake_or_asleep();
         let taken = async {
             store.put(&key, Lease::body(&file)).await?;
             let (own, others) = others(store, folder, &key).await?;
             let Some(own) = own else {
-                return Err(Error::other(format!(
-                    "{} does not list what was just written to it",
-                    store.place()
-                ))
-                .hint("backups need a store that lists an object as soon as its PUT is answered"));
+                return Err(lease::unlisted(store));
             };
             let now = own.modified;
             let (dead, live): (Vec<_>, Vec<_>) =
@@ -100,27 +90,16 @@ impl SharedClaim {
         };
         let (taken_at, dead) = match taken.await {
             Ok(taken) => taken,
-            Err(e) => {
-                // What can not be removed now is a stale claim in an hour.
-                if e.kind() != Kind::Unreachable {
-                    let _ = store.delete(&key).await;
-                }
-                return Err(e);
-            }
+            Err(e) => return Err(lease::withdraw(store, &key, e).await),
         };
-        let lease = Arc::new(Lease {
-            store: store.clone(),
-            folder: folder.to_owned(),
+        let lease = Arc::new(Lease::new(
+            store,
+            folder.to_owned(),
             key,
-            file: Mutex::new(file),
-            written: std::sync::Mutex::default(),
-            finished: std::sync::Mutex::default(),
-            refreshed: AtomicU64::new(began.as_millis() as u64),
-            lost: AtomicBool::new(false),
-            in_doubt: AtomicU64::new(0),
-            marker_sent: AtomicBool::new(false),
-            pace: USUAL,
-        });
+            file,
+            began,
+            USUAL,
+        ));
         let (stop, stopped) = watch::channel(false);
         let refresher = tokio::spawn(keep_fresh(lease.clone(), stopped));
         Ok(Self {

@@ -23,21 +23,7 @@ fn widget(name: &str) -> String {
 /// A backup of everything that a server has.
 async fn saved(name: &str, server: Server) -> Location {
     let location = Location::in_memory("mem");
-    let options = BackupOptions {
-        name: name.parse().unwrap(),
-        filter: Filter::default(),
-        single_namespace: false,
-        expires: None,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        snapshot_volumes: None,
-        policies: None,
-        template: crate::api::BackupSpec::default(),
-        exact: true,
-        host: "test".into(),
-        process: crate::hooks::Process::default(),
-        now: "2026-11-21T02:00:00Z".parse().unwrap(),
-    };
+    let options = BackupOptions::of_everything(name);
     let (cluster, _) = server.start();
     let (_sender, cancel) = tokio::sync::watch::channel(false);
     backup::create(&cluster, &location, &options, cancel, &Silent)
