@@ -40,6 +40,9 @@ pub(super) const SOON: Pace = Pace {
     lost: Duration::from_secs(30),
 };
 
+/// A store that gave no answer is waited for so long once more.
+const UNANSWERED: Duration = Duration::from_secs(3);
+
 /// An upload in parts that a claim names, so that another run can abort it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UploadId {
@@ -84,11 +87,14 @@ pub(super) fn unlisted(store: &Store) -> Error {
     .hint("backups need a store that lists an object as soon as its PUT is answered")
 }
 
-/// Takes a claim back that did not hold.
+/// Takes a claim back that did not hold, whatever the reason: it would hinder others for an hour. Nothing else was sent under it. A store that did not answer
+/// before is not waited for as long as one that did; what can not be removed then is stale in an hour, and so is a claim that arrives after its removal.
 pub(super) async fn withdraw(store: &Store, key: &str, why: Error) -> Error {
-    // What can not be removed now is a stale claim in an hour.
-    if why.kind() != Kind::Unreachable {
-        let _ = store.delete(key).await;
+    let deleting = store.delete(key);
+    if why.kind() == Kind::Unreachable {
+        let _ = tokio::time::timeout(UNANSWERED, deleting).await;
+    } else {
+        let _ = deleting.await;
     }
     why
 }

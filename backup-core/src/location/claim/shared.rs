@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::store::{Entry, Patience, Store};
+use super::super::store::{Entry, Patience, Store, is_absent};
 use super::folder::{describe, is_stale, read_claim};
 use super::lease::{self, ClaimFile, Lease, USUAL, keep_fresh};
 use super::{BETWEEN_LOOKS, LOOKS, Purpose};
@@ -47,11 +47,32 @@ async fn others(store: &Store, folder: &str, own: &str) -> Result<(Option<Entry>
     Ok((own, all))
 }
 
-/// What a claim is for; one that can not be read has to be taken for one that is alone.
-async fn purpose_of(store: &Store, claim: &Entry) -> Result<Option<Purpose>> {
-    Ok(read_claim(store, &claim.key)
-        .await?
-        .map(|file| file.purpose))
+/// What another run is there for.
+#[derive(Clone, Copy, PartialEq)]
+enum Theirs {
+    /// Its claim went after it was listed: it is over, or withdrew.
+    Over,
+    /// One that can not be read has to be taken for one that is alone.
+    Unread,
+    Is(Purpose),
+}
+
+impl Theirs {
+    async fn of(store: &Store, claim: &Entry) -> Result<Self> {
+        if let Some(file) = read_claim(store, &claim.key).await? {
+            return Ok(Self::Is(file.purpose));
+        }
+        match store.head(&claim.key).await {
+            Ok(_) => Ok(Self::Unread),
+            Err(e) if is_absent(&e) => Ok(Self::Over),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether it may stand beside one of this purpose.
+    fn is_beside(self, own: Purpose) -> bool {
+        self == Self::Over || (own, self) == (Purpose::Create, Self::Is(Purpose::Create))
+    }
 }
 
 impl SharedClaim {
@@ -81,8 +102,8 @@ impl SharedClaim {
             let (dead, live): (Vec<_>, Vec<_>) =
                 others.into_iter().partition(|other| is_stale(other, now));
             for other in &live {
-                let theirs = purpose_of(store, other).await?;
-                if purpose != Purpose::Create || theirs != Some(Purpose::Create) {
+                let theirs = Theirs::of(store, other).await?;
+                if !theirs.is_beside(purpose) {
                     return Err(in_the_way(store, what, other, theirs).await);
                 }
             }
@@ -173,10 +194,8 @@ impl SharedClaim {
             }
             let mut hindered = None;
             for other in others.iter().filter(|other| !self.dead.contains(other)) {
-                let theirs = purpose_of(store, other).await?;
-                if !others_are_off
-                    && (self.purpose != Purpose::Create || theirs != Some(Purpose::Create))
-                {
+                let theirs = Theirs::of(store, other).await?;
+                if !others_are_off && !theirs.is_beside(self.purpose) {
                     hindered = Some((other, theirs));
                     break;
                 }
@@ -255,14 +274,14 @@ impl Drop for SharedClaim {
     }
 }
 
-async fn in_the_way(store: &Store, what: &str, other: &Entry, theirs: Option<Purpose>) -> Error {
+async fn in_the_way(store: &Store, what: &str, other: &Entry, theirs: Theirs) -> Error {
     let who = describe(store, other).await;
     let doing = match theirs {
-        Some(Purpose::Create) => "a backup is at work in",
-        Some(Purpose::Begin) => "another run begins",
-        Some(Purpose::Prune) => "a prune is at work in",
-        Some(Purpose::Delete) => "another run removes",
-        None => "a run of a newer version is at work in",
+        Theirs::Is(Purpose::Create) => "a backup is at work in",
+        Theirs::Is(Purpose::Begin) => "another run begins",
+        Theirs::Is(Purpose::Prune) => "a prune is at work in",
+        Theirs::Is(Purpose::Delete) => "another run removes",
+        Theirs::Unread | Theirs::Over => "a run of a newer version is at work in",
     };
     Error::new(Kind::AlreadyExists, format!("{doing} {what} ({who})"))
         .hint("wait for it; a run that died hinders nobody an hour after its last sign of life")
