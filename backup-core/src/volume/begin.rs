@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+
 use super::key::{Keyring, Password};
 use super::repository::{Access, Objects, Open, Unlocked};
 use crate::error::{Error, Kind, Result};
@@ -41,6 +43,17 @@ fn config(keys: &VolumeKeys) -> String {
     format!("{}config", keys.repository())
 }
 
+/// Whether anything was stored in this repository, whatever became of its configuration.
+async fn has_parts(store: &Store, keys: &VolumeKeys) -> Result<bool> {
+    for folder in ["keys", "snapshots", "index", "data"] {
+        let folder = format!("{}{folder}/", keys.repository());
+        if store.list(&folder).next().await.transpose()?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether anything of this repository stands.
 async fn is_taken(store: &Store, keys: &VolumeKeys) -> Result<bool> {
     for key in [keys.key(), keys.sealed_key(), config(keys)] {
@@ -48,7 +61,20 @@ async fn is_taken(store: &Store, keys: &VolumeKeys) -> Result<bool> {
             return Ok(true);
         }
     }
-    Ok(false)
+    has_parts(store, keys).await
+}
+
+/// Whether this repository has lost its configuration. Another one in its place would have another master key, beside packs of the first. It is looked at
+/// alone: one who begins writes the configuration last.
+async fn is_headless(store: &Store, keys: &VolumeKeys, host: &str) -> Result<bool> {
+    if !has_parts(store, keys).await? {
+        return Ok(false);
+    }
+    let (what, claims) = (what(keys), keys.claims());
+    let claim = SharedClaim::take(store, &claims, &what, Purpose::Begin, host).await?;
+    let has_config = is_there(store, &config(keys)).await;
+    claim.release().await;
+    Ok(!has_config?)
 }
 
 /// The numbers of the repositories of which anything stands: by a listing, and, whatever that says, by name up to the first that is not there.
@@ -98,9 +124,7 @@ async fn look(store: &Store, keys: &VolumeKeys, ring: &Keyring<'_>) -> Result<St
         return Ok(Standing::Closed(
             match (sealed, ring.recipients.is_empty()) {
                 (true, true) => "its key is encrypted, and the location has no recipients any more",
-                (true, false) => {
-                    "this machine did not keep its key, and no identity is given that opens it"
-                }
+                (true, false) => "this machine did not keep its key",
                 (false, false) if is_there(store, &keys.key()).await? => {
                     "its key stands in the clear, and the location has recipients now"
                 }
@@ -194,9 +218,9 @@ async fn attempt(
                 let claim = SharedClaim::take(store, &claims, &what, Purpose::Create, host).await?;
                 // It may have been removed before the claim stood.
                 let now = store.find(&password.key, password.bytes.len() as u64).await;
-                if now.is_ok_and(|now| now.as_ref() == Some(&password.bytes))
-                    && is_there(store, &config(&keys)).await?
-                {
+                let has_key = now.is_ok_and(|now| now.as_ref() == Some(&password.bytes));
+                let has_config = is_there(store, &config(&keys)).await;
+                if has_key && has_config.as_ref().is_ok_and(|is_there| *is_there) {
                     return Ok(Looked::Chosen(Box::new(Chosen {
                         keys,
                         unlocked,
@@ -205,16 +229,17 @@ async fn attempt(
                     })));
                 }
                 claim.release().await;
-                return Ok(Looked::Again);
+                return has_config.map(|_| Looked::Again);
+            }
+            Standing::Begun(_) if is_headless(store, &keys, host).await? => {
+                because.get_or_insert(closed(&keys, "its configuration is gone"));
             }
             Standing::Begun(password) => {
                 (next, left) = (*number, Some(password));
                 break;
             }
             Standing::Closed(why) => {
-                let repository = keys.repository();
-                let repository = repository.trim_end_matches('/');
-                because.get_or_insert(format!("{repository} can not be added to: {why}"));
+                because.get_or_insert(closed(&keys, &why));
             }
         }
     }
@@ -222,10 +247,16 @@ async fn attempt(
         return Err(Error::other(format!(
             "the volume has {MOST} repositories that this machine can not add to"
         ))
-        .hint("keep its key cache, or give an identity"));
+        .hint("keep its key cache"));
     }
     begin(store, &keys.numbered(next), ring, left, host).await?;
     Ok(Looked::Begun(because))
+}
+
+fn closed(keys: &VolumeKeys, why: &str) -> String {
+    let repository = keys.repository();
+    let repository = repository.trim_end_matches('/');
+    format!("{repository} can not be added to: {why}")
 }
 
 fn what(keys: &VolumeKeys) -> String {
@@ -255,7 +286,7 @@ async fn begin_alone(
     left: Option<Password>,
     claim: &Arc<SharedClaim>,
 ) -> Result<()> {
-    if is_there(store, &config(keys)).await? {
+    if is_there(store, &config(keys)).await? || has_parts(store, keys).await? {
         return Ok(());
     }
     let password = match left {

@@ -16,9 +16,9 @@ use crate::location::{Store, sha256};
 const LONGEST: u64 = 1024;
 
 /// What a writer keeps of the keys that it made, so that it can add to what it began. By the SHA-256 of what stands in the bucket: what somebody exchanged there is
-/// not found here. Never needed to restore.
+/// not found here. Never needed to restore. What lies where others may cut or alter it is written as [`KeptKey`], so that what comes back is what was kept, or nothing.
 pub trait KeyCache: Send + Sync {
-    /// The password whose sealed form has this digest.
+    /// The password whose sealed form has this digest; nothing where it was not kept, or not whole.
     ///
     /// # Errors
     /// When it can not be looked for.
@@ -29,6 +29,33 @@ pub trait KeyCache: Send + Sync {
     /// # Errors
     /// When it can not be kept: then nothing is begun with it.
     fn put(&self, digest: &str, password: &SecretString) -> Result<()>;
+}
+
+/// A key as a cache writes it: the password, a space, and a SHA-256 over the digest of its sealed form and the password. A file that was cut, altered or put in the
+/// place of another holds none.
+pub struct KeptKey;
+
+impl KeptKey {
+    /// No file of one is longer, in bytes.
+    pub const LONGEST: u64 = LONGEST;
+
+    fn proof(digest: &str, password: &str) -> String {
+        sha256(format!("{digest} {password}").as_bytes())
+    }
+
+    /// What is written for a password whose sealed form has this digest.
+    pub fn write(digest: &str, password: &SecretString) -> SecretString {
+        let text = password.expose_secret();
+        format!("{text} {}\n", Self::proof(digest, text)).into()
+    }
+
+    /// The password that these bytes keep, if they are whole and of the sealed form with this digest.
+    pub fn read(digest: &str, bytes: &[u8]) -> Option<SecretString> {
+        let line = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
+        let (text, proof) = line.split_once(' ')?;
+        let is_whole = !text.is_empty() && proof == Self::proof(digest, text);
+        is_whole.then(|| text.to_owned().into())
+    }
 }
 
 /// A cache that ends with the process.
@@ -54,7 +81,7 @@ pub struct Keyring<'a> {
     pub recipients: &'a Recipients,
     /// Where the recipient is a passphrase.
     pub passphrase: Option<&'a SecretString>,
-    /// Whoever restores, and a writer who happens to have one.
+    /// Whoever restores.
     pub identities: &'a Identities,
     /// What the writer kept.
     pub cache: &'a dyn KeyCache,
@@ -109,8 +136,8 @@ impl Keyring<'_> {
         })
     }
 
-    /// The password of this repository, for one who adds to it: as the location has it today, sealed or not. Nothing where it is not there, or can not be opened by
-    /// what this writer knows.
+    /// The password of this repository, for one who adds to it: as the location has it today, sealed or not. A sealed one is taken from the cache alone, whatever
+    /// identity this writer has: anybody can seal a password of his own for the location's recipients. Nothing where it is not there, or was not kept.
     pub(super) async fn of_writer(
         &self,
         store: &Store,
@@ -130,18 +157,8 @@ impl Keyring<'_> {
                 .ok()
                 .map(|text| Password { text, key, bytes }));
         }
-        let digest = sha256(&bytes);
-        let text = match self.cache.get(&digest)? {
-            Some(text) => text,
-            None if self.identities.is_empty() => return Ok(None),
-            None => match self.identities.open(&bytes, &self.whom()) {
-                Ok(secret) => {
-                    let text = secret.text();
-                    self.cache.put(&digest, &text)?;
-                    text
-                }
-                Err(_) => return Ok(None),
-            },
+        let Some(text) = self.cache.get(&sha256(&bytes))? else {
+            return Ok(None);
         };
         Ok(Some(Password { text, key, bytes }))
     }
@@ -165,9 +182,10 @@ impl Keyring<'_> {
             ))
             .hint("put the key back from a copy of the bucket"));
         };
-        let text = match self.cache.get(&sha256(&bytes))? {
-            Some(text) => text,
-            None => {
+        let text = match self.cache.get(&sha256(&bytes)) {
+            Ok(Some(text)) => text,
+            // What is wrong with the cache is a writer's business.
+            Ok(None) | Err(_) => {
                 let opened = self.identities.open(&bytes, &self.whom());
                 opened
                     .map_err(|e| e.context(format!("{key} can not be opened")))?

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::key::KeptInMemory;
+use super::super::key::{KeptInMemory, KeptKey, KeyCache};
 use super::super::store::Base;
 use super::{Made, Place};
-use crate::crypt::{Identities, Recipients};
+use crate::crypt::{BackupKey, ExposeSecret as _, Identities, Recipients, SecretString};
 use crate::error::Kind;
 use crate::location::store::Entry;
 use crate::location::trial::{Fate, Trial};
@@ -88,13 +88,13 @@ async fn a_lost_cache_begins_another_repository_and_says_so_and_the_first_is_as_
     assert!(before.iter().all(|entry| now.contains(entry)));
     let third = backup(&without).await.unwrap();
     assert_eq!((third.repository, third.counted.read_bytes), (2, 0));
-    // Who has an identity adds to the newest, whatever he kept.
+    // An identity is for who restores: a writer adds to what he kept the key of.
     let third = Place {
         cache: Arc::new(KeptInMemory::default()),
         identities: identity(),
         ..place.clone()
     };
-    assert_eq!(backup(&third).await.unwrap().repository, 2);
+    assert_eq!(backup(&third).await.unwrap().repository, 3);
     for saved in [&first, &second] {
         assert_eq!(third.restore(saved).await.unwrap()[1].1, b"content");
     }
@@ -122,6 +122,123 @@ async fn a_key_that_somebody_exchanged_or_removed_gets_no_further_backup() {
     let second = backup(&plain).await.unwrap();
     assert_eq!(second.repository, 2);
     assert!(second.begun_because.unwrap().contains("does not open"));
+}
+
+/// Anybody who writes the bucket can seal a password of his own for the location's recipients.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_somebody_planted_is_not_taken_up_whatever_identity_the_writer_has() {
+    let place = Place {
+        identities: identity(),
+        ..sealed()
+    };
+    let theirs = place.recipients.wrap(&BackupKey::generate(), None).unwrap();
+    let key = "restic/c/n/u.key.age";
+    place.store.put(key, theirs).await.unwrap();
+    let saved = backup(&place).await.unwrap();
+    assert_eq!(saved.repository, 2);
+    let why = saved.begun_because.clone().unwrap();
+    assert!(why.contains("did not keep its key"), "{why}");
+    let under = |entry: &Entry| entry.key.starts_with("restic/c/n/u/");
+    assert!(!all(&place).await.iter().any(under));
+    assert_eq!(place.restore(&saved).await.unwrap()[1].1, b"content");
+}
+
+/// A cache on a disk that fails.
+struct Broken;
+
+impl KeyCache for Broken {
+    fn get(&self, _digest: &str) -> crate::Result<Option<SecretString>> {
+        Err(crate::Error::other("the disk is gone"))
+    }
+
+    fn put(&self, _digest: &str, _password: &SecretString) -> crate::Result<()> {
+        Err(crate::Error::other("the disk is gone"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_restores_whatever_became_of_the_cache() {
+    let place = sealed();
+    let saved = backup(&place).await.unwrap();
+    let broken = Place {
+        cache: Arc::new(Broken),
+        identities: identity(),
+        ..place.clone()
+    };
+    assert_eq!(broken.restore(&saved).await.unwrap()[1].1, b"content");
+    // Who writes is told.
+    let refused = backup(&broken).await.unwrap_err();
+    assert!(refused.to_string().contains("the disk is gone"));
+}
+
+#[test]
+fn a_kept_key_that_is_cut_altered_or_of_another_repository_is_none() {
+    let password: SecretString = "AGE-SECRET-KEY-1".to_owned().into();
+    let written = KeptKey::write("d1", &password);
+    let whole = written.expose_secret().as_bytes();
+    let back = KeptKey::read("d1", whole).unwrap();
+    assert_eq!(back.expose_secret(), password.expose_secret());
+    assert!(KeptKey::read("d2", whole).is_none());
+    for cut in 0..whole.len() {
+        assert!(KeptKey::read("d1", &whole[..cut]).is_none(), "{cut}");
+        let mut altered = whole.to_vec();
+        altered[cut] ^= 1;
+        assert!(KeptKey::read("d1", &altered).is_none(), "{cut}");
+    }
+    assert!(KeptKey::read("d1", b"AGE-SECRET-KEY-1\n").is_none());
+}
+
+/// Another one in its place would have another master key, beside packs of the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_lost_its_configuration_is_not_begun_again_in_its_place() {
+    let kinds = ["keys", "data", "index", "snapshots"];
+    for left in kinds {
+        let place = Place::new();
+        let first = backup(&place).await.unwrap();
+        let mut lost = Vec::new();
+        for entry in all(&place).await {
+            let under = entry.key.strip_prefix("restic/c/n/u/");
+            if under.is_some_and(|under| !under.starts_with(left)) {
+                let bytes = place.store.get(&entry.key, 1 << 20).await.unwrap();
+                place.store.delete(&entry.key).await.unwrap();
+                lost.push((entry.key, bytes));
+            }
+        }
+        assert!(lost.iter().any(|(key, _)| key == "restic/c/n/u/config"));
+        let before = all(&place).await;
+        let second = backup(&place).await.unwrap();
+        assert_eq!(second.repository, 2, "{left}");
+        let why = second.begun_because.clone().unwrap();
+        assert!(why.contains("its configuration is gone"), "{why}");
+        let now = all(&place).await;
+        assert!(before.iter().all(|entry| now.contains(entry)), "{left}");
+        let under = |all: &[Entry]| {
+            let under = all
+                .iter()
+                .filter(|one| one.key.starts_with("restic/c/n/u/"));
+            under.count()
+        };
+        assert_eq!(under(&now), under(&before), "{left}");
+        for (key, bytes) in lost {
+            place.store.put(&key, bytes).await.unwrap();
+        }
+        for saved in [&first, &second] {
+            assert_eq!(place.restore(saved).await.unwrap()[1].1, b"content");
+        }
+    }
+    // Nor where its key went as well, and no listing of the namespace shows it.
+    let place = Place::new();
+    backup(&place).await.unwrap();
+    for key in ["restic/c/n/u/config", "restic/c/n/u.key"] {
+        place.store.delete(key).await.unwrap();
+    }
+    let blind = Place {
+        store: Trial::of(&place.store)
+            .hiding(|folder| folder.ends_with("n/"))
+            .store(),
+        ..place.clone()
+    };
+    assert_eq!(backup(&blind).await.unwrap().repository, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

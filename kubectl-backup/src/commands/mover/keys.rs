@@ -1,16 +1,13 @@
-//! The key cache in a folder: a file for each key that this machine made, named by the digest of its sealed form, readable by its owner alone.
+//! The key cache in a folder: a file for each key that this machine made, named by the digest of its sealed form, readable by its owner alone. One that is not whole is none.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use backup_core::Error;
 use backup_core::crypt::{ExposeSecret as _, SecretString};
-use backup_core::volume::key::{KeptInMemory, KeyCache};
-
-/// A key has 74 letters.
-const LARGEST: u64 = 4096;
+use backup_core::volume::key::{KeptInMemory, KeptKey, KeyCache};
 
 /// Keys in a folder, or until the process ends.
 pub(super) enum Keys {
@@ -44,11 +41,14 @@ impl KeyCache for Keys {
         match fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(failed(e)),
-            Ok(known) if known.len() > LARGEST => return Ok(None),
+            Ok(known) if !known.is_file() => return Ok(None),
             Ok(_) => {}
         }
-        let text = fs::read_to_string(&path).map_err(failed)?;
-        Ok(Some(text.trim().to_owned().into()))
+        let mut bytes = Vec::new();
+        fs::File::open(&path)
+            .and_then(|file| file.take(KeptKey::LONGEST + 1).read_to_end(&mut bytes))
+            .map_err(failed)?;
+        Ok(KeptKey::read(digest, &bytes))
     }
 
     fn put(&self, digest: &str, password: &SecretString) -> backup_core::Result<()> {
@@ -69,8 +69,7 @@ impl KeyCache for Keys {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&part).map_err(failed)?;
-        file.write_all(password.expose_secret().as_bytes())
-            .and_then(|()| file.write_all(b"\n"))
+        file.write_all(KeptKey::write(digest, password).expose_secret().as_bytes())
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&part, path(folder, digest)))
             .and_then(|()| fs::File::open(folder)?.sync_all())
