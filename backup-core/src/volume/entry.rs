@@ -74,6 +74,12 @@ impl EntryPath {
         Some(Self(self.0[..at].to_vec()))
     }
 
+    /// Whether it is below this folder, at any depth.
+    pub(super) fn is_below(&self, folder: &Self) -> bool {
+        let mut names = self.names();
+        folder.names().all(|name| names.next() == Some(name)) && names.next().is_some()
+    }
+
     /// Errors unless every name could be one in a folder.
     pub(super) fn check(&self) -> Result<()> {
         if self.is_root() {

@@ -45,6 +45,9 @@ pub struct Ended {
     /// How much could not be.
     #[serde(default)]
     pub trouble_count: u64,
+    /// Entries that were deleted before they were looked at.
+    #[serde(default)]
+    pub vanished_count: u64,
 }
 
 /// What is said.
@@ -52,6 +55,7 @@ pub struct Ended {
 pub(super) enum Frame {
     Entry(Box<Entry>),
     Trouble(Trouble),
+    Vanished(EntryPath),
     Wanted(Wanted),
     Data(Bytes),
     Zeros(u64),
@@ -76,6 +80,10 @@ impl Frame {
             Self::Trouble(trouble) => {
                 small = json(trouble)?;
                 (b'T', &small)
+            }
+            Self::Vanished(path) => {
+                small = json(path)?;
+                (b'V', &small)
             }
             Self::Wanted(wanted) => {
                 small = json(wanted)?;
@@ -130,6 +138,7 @@ impl Frame {
             b'D' => Self::Data(bytes.into()),
             b'N' => Self::Entry(serde_json::from_slice(&bytes).map_err(odd)?),
             b'T' => Self::Trouble(serde_json::from_slice(&bytes).map_err(odd)?),
+            b'V' => Self::Vanished(serde_json::from_slice(&bytes).map_err(odd)?),
             b'W' => Self::Wanted(serde_json::from_slice(&bytes).map_err(odd)?),
             b'F' => Self::File(serde_json::from_slice(&bytes).map_err(odd)?),
             b'E' => Self::End(serde_json::from_slice(&bytes).map_err(odd)?),

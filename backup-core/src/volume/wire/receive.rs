@@ -119,5 +119,6 @@ pub fn receive(folder: &Path, from: &mut dyn Read) -> Result<Ended> {
         count,
         troubles: restored.troubles.clone(),
         trouble_count: restored.trouble_count,
+        vanished_count: 0,
     })
 }

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::super::entry::EntryPath;
 use super::super::folder::FolderSource;
-use super::super::source::{Source as _, Trouble};
+use super::super::source::{Missed, Source as _, Trouble};
 use super::frame::{Ended, FileEnded, Frame, PIECE, Wanted};
 use crate::error::{Error, Result};
 
@@ -40,9 +40,14 @@ pub fn list(folder: &Path, to: &mut dyn Write) -> Result<Ended> {
                 ended.count += 1;
                 Frame::Entry(Box::new(found.entry))
             }
-            Err(trouble) => {
+            // Who takes them names them.
+            Err(Missed::Trouble(trouble)) => {
                 ended.trouble_count += 1;
                 Frame::Trouble(trouble)
+            }
+            Err(Missed::Vanished(path)) => {
+                ended.vanished_count += 1;
+                Frame::Vanished(path)
             }
         };
         frame.write(to).map_err(broke)?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::super::entry::Entry;
-use super::super::source::{Content, Entries, Found, Opener, Source, Trouble};
+use super::super::source::{Content, Entries, Found, Missed, Opener, Source};
 use super::frame::{FileEnded, Frame, Wanted};
 use crate::error::{Error, Result};
 
@@ -100,7 +100,7 @@ fn hand_out(mut from: Box<dyn Read + Send>, asked: &Mutex<Asked>) -> Result<()> 
                     reader.is_none() && ended.count == files && locked(asked).waiting.is_empty();
                 return if is_whole { Ok(()) } else { Err(cut("sent")) };
             }
-            Frame::Entry(_) | Frame::Trouble(_) | Frame::Wanted(_) => {
+            Frame::Entry(_) | Frame::Trouble(_) | Frame::Vanished(_) | Frame::Wanted(_) => {
                 return Err(Error::corrupt("the mover sends what nobody asked for"));
             }
         };
@@ -132,6 +132,7 @@ impl Source for WireSource {
             listed: Arc::clone(&self.listed),
             count: 0,
             troubles: 0,
+            vanished: 0,
         }))
     }
 
@@ -164,6 +165,7 @@ struct Listing {
     listed: Arc<Mutex<Option<Result<()>>>>,
     count: u64,
     troubles: u64,
+    vanished: u64,
 }
 
 impl Listing {
@@ -173,7 +175,7 @@ impl Listing {
 }
 
 impl Iterator for Listing {
-    type Item = Result<Found, Trouble>;
+    type Item = Result<Found, Missed>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if locked(&self.listed).is_some() {
@@ -190,10 +192,15 @@ impl Iterator for Listing {
             }
             Ok(Some(Frame::Trouble(trouble))) => {
                 self.troubles += 1;
-                Some(Err(trouble))
+                Some(Err(trouble.into()))
+            }
+            Ok(Some(Frame::Vanished(path))) => {
+                self.vanished += 1;
+                Some(Err(Missed::Vanished(path)))
             }
             Ok(Some(Frame::End(ended))) => {
-                let is_whole = (ended.count, ended.trouble_count) == (self.count, self.troubles);
+                let said = (ended.count, ended.trouble_count, ended.vanished_count);
+                let is_whole = said == (self.count, self.troubles, self.vanished);
                 self.end(if is_whole { Ok(()) } else { Err(cut("listed")) });
                 None
             }
