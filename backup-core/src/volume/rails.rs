@@ -8,6 +8,8 @@ pub(super) enum Rail {
     SourceErrors,
     /// No snapshot when the run's own claim is gone or old.
     OwnClaim,
+    /// No snapshot stays whose run lost its claim while it was written.
+    SecondLook,
     /// No snapshot while a prune has a claim.
     PruneClaim,
     /// Unchanged is what the named snapshot has, not what another one has.
@@ -32,6 +34,7 @@ impl Rail {
         match self {
             Self::SourceErrors => "source-errors",
             Self::OwnClaim => "own-claim",
+            Self::SecondLook => "second-look",
             Self::PruneClaim => "prune-claim",
             Self::ExactParent => "exact-parent",
             Self::SizedReaders => "sized-readers",

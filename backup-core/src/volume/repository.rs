@@ -22,10 +22,10 @@ use rustic_core::{
 
 use super::entry::Entry;
 use super::rails::Rail;
-use super::source::{Counted, Source, Tally};
+use super::source::{Counted, Opened, Source, Tally};
 use crate::error::{Error, Kind, Result};
 use crate::location::Sha256;
-use walk::{Stored, Walk};
+use walk::{Before, Stored, Walk};
 
 pub(super) use objects::{Access, Objects};
 
@@ -65,6 +65,10 @@ pub(super) struct Archived {
     /// Bytes that were added to the repository, as they stand there.
     pub(super) added_bytes: u64,
     tree: TreeId,
+    /// What it builds upon.
+    parent: Option<String>,
+    /// What was read; the rest was taken over from the parent.
+    opened: Opened,
     unlocked: Unlocked,
 }
 
@@ -260,6 +264,8 @@ impl Open {
             counted,
             added_bytes: snapshot.summary.map_or(0, |sum| sum.data_added_packed),
             tree: snapshot.tree,
+            parent: parent.map(str::to_owned),
+            opened: tally.opened(),
             unlocked,
         })
     }
@@ -388,15 +394,19 @@ impl Open {
 }
 
 impl Archived {
-    /// Reads the tree back, in a repository that knows nothing but what stands in the store: it is what was listed, and every pack that it needs is there.
+    /// Reads the tree back, in a repository that knows nothing but what stands in the store: it is what was listed, what was not read is as the snapshot before has it, and
+    /// every pack that it needs is there.
     pub(super) fn verify(&self, objects: Arc<Objects>) -> Result<()> {
         let opened = Open::with(Arc::clone(&objects), &self.unlocked)?;
+        let parent = self.parent.as_deref();
+        let parent = parent.map(|id| opened.find(id)).transpose()?;
         let repository = opened
             .repository
             .to_indexed()
             .map_err(|e| failed(&objects, "be read back", &e))?;
         let mut walk = Walk::new(&repository, self.tree);
-        let walked = self.compare(&mut walk);
+        let parent = parent.map(|parent| Walk::new(&repository, parent.tree));
+        let walked = self.compare(&mut walk, Before::new(parent));
         let packs = walk.packs;
         if !Rail::TreeWalked.is_off() {
             walked.map_err(|e| objects.failure().unwrap_or(e))?;
@@ -421,7 +431,11 @@ impl Archived {
         Ok(())
     }
 
-    fn compare<S: IndexedFull>(&self, walk: &mut Walk<'_, S>) -> Result<()> {
+    fn compare<S: IndexedFull>(
+        &self,
+        walk: &mut Walk<'_, S>,
+        mut before: Before<'_, S>,
+    ) -> Result<()> {
         let (mut entries, mut digest) = (0, Sha256::default());
         while let Some(stored) = walk.next() {
             let stored = stored?;
@@ -432,6 +446,14 @@ impl Archived {
                     "of {} {bytes} bytes are stored, and it was listed with {}",
                     entry.path, entry.size
                 )));
+            }
+            // rustic reads the snapshot before without comparing its folders with their names.
+            if entry.is_file() && !self.opened.has(entries) && !before.has(&stored) {
+                return Err(Error::corrupt(format!(
+                    "{} was not read, and is not as the snapshot has it that this one builds upon",
+                    entry.path
+                ))
+                .hint("no snapshot was made; somebody alters what stands below restic/: find out who, and read every file anew"));
             }
             entries += 1;
             entry.digest(&mut digest);
@@ -444,6 +466,53 @@ impl Archived {
             .hint("no snapshot was made; please report it"));
         }
         Ok(())
+    }
+}
+
+/// A blob as it lies in its pack, for tests that alter it.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub(super) struct Lying {
+    pub(super) is_folder: bool,
+    pub(super) pack: String,
+    pub(super) bytes: std::ops::Range<usize>,
+    /// How long it is when it is read.
+    pub(super) length: u32,
+}
+
+#[cfg(test)]
+impl Open {
+    /// Every blob of a snapshot, a folder's before what is in it.
+    pub(super) fn lying(self, snapshot: &str) -> Vec<Lying> {
+        let mut folders = vec![self.find(snapshot).unwrap().tree];
+        let objects = self.objects;
+        let repository = self.repository.to_indexed().unwrap();
+        let mut all = Vec::new();
+        let mut add = |is_folder, id: Id| {
+            let at = if is_folder {
+                repository.get_index_entry(&TreeId::from(id))
+            } else {
+                repository.get_index_entry(&DataId::from(id))
+            };
+            let at = at.unwrap();
+            let start = at.location.offset as usize;
+            all.push(Lying {
+                is_folder,
+                pack: objects.key(FileType::Pack, &at.pack),
+                bytes: start..start + at.location.length as usize,
+                length: at.data_length(),
+            });
+        };
+        while let Some(folder) = folders.pop() {
+            add(true, *folder);
+            for node in repository.get_tree(&folder).unwrap().nodes {
+                folders.extend(node.subtree);
+                for id in node.content.into_iter().flatten() {
+                    add(false, *id);
+                }
+            }
+        }
+        all
     }
 }
 

@@ -38,8 +38,23 @@ pub struct Found {
     pub content: Option<Opener>,
 }
 
-/// All entries of a volume, in the order of [`EntryPath`]; trouble is about one of them, and what follows is still asked for.
-pub type Entries = Box<dyn Iterator<Item = Result<Found, Trouble>> + Send>;
+/// What is told in the place of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Something is wrong with it.
+    Trouble(Trouble),
+    /// It was deleted before it was looked at, and is no part of the volume any more.
+    Vanished(EntryPath),
+}
+
+impl From<Trouble> for Missed {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// All entries of a volume, in the order of [`EntryPath`]; what was missed is about one of them, and what follows is still asked for.
+pub type Entries = Box<dyn Iterator<Item = Result<Found, Missed>> + Send>;
 
 /// A volume as it is read.
 pub trait Source: Send + Sync {
@@ -86,6 +101,10 @@ pub struct Counted {
     pub changed: Vec<EntryPath>,
     /// How many did.
     pub changed_count: u64,
+    /// The first of those that were deleted before they were looked at.
+    pub vanished: Vec<EntryPath>,
+    /// How many were.
+    pub vanished_count: u64,
     /// Of the whole listing.
     pub(super) digest: String,
 }
@@ -116,11 +135,34 @@ impl Counted {
     }
 }
 
+/// Which entries of a listing were opened, by their places in it: a bit for each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Opened(Vec<u64>);
+
+impl Opened {
+    fn add(&mut self, place: u64) {
+        let word = (place / 64) as usize;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    /// Whether the entry at this place was.
+    pub(super) fn has(&self, place: u64) -> bool {
+        let word = self.0.get((place / 64) as usize).copied();
+        word.unwrap_or_default() & 1 << (place % 64) != 0
+    }
+}
+
 #[derive(Default)]
 struct State {
     counted: Counted,
     digest: Sha256,
     order: Order,
+    opened: Opened,
 }
 
 /// Counts while others read.
@@ -143,19 +185,30 @@ impl Tally {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the next entry of the listing.
-    pub(super) fn list(&self, entry: &Entry) -> Result<()> {
+    /// Takes the next entry of the listing, and says at which place of it that is.
+    pub(super) fn list(&self, entry: &Entry) -> Result<u64> {
         self.with(|state| {
             entry.check()?;
             state.order.take(entry)?;
             entry.digest(&mut state.digest);
+            let place = state.counted.entries;
             state.counted.entries += 1;
             if entry.is_file() {
                 state.counted.files += 1;
                 state.counted.bytes += entry.size;
             }
-            Ok(())
+            Ok(place)
         })
+    }
+
+    /// The file at this place is read, and not taken over from a snapshot.
+    pub(super) fn open(&self, place: u64) {
+        self.with(|state| state.opened.add(place));
+    }
+
+    /// Those that were opened so far.
+    pub(super) fn opened(&self) -> Opened {
+        self.with(|state| state.opened.clone())
     }
 
     pub(super) fn trouble(&self, path: &EntryPath, what: impl ToString) {
@@ -166,6 +219,15 @@ impl Tally {
                     path: path.clone(),
                     what: what.to_string(),
                 });
+            }
+        });
+    }
+
+    pub(super) fn vanished(&self, path: EntryPath) {
+        self.with(|state| {
+            state.counted.vanished_count += 1;
+            if state.counted.vanished.len() < NAMED {
+                state.counted.vanished.push(path);
             }
         });
     }
@@ -298,6 +360,17 @@ mod tests {
         let mut all = Vec::new();
         let read = sized.read_to_end(&mut all).map(|_| all);
         (read, tally.counted())
+    }
+
+    #[test]
+    fn what_was_opened_is_known_by_its_place() {
+        let tally = Tally::default();
+        for place in [0, 63, 64, 1000] {
+            tally.open(place);
+        }
+        let opened = tally.opened();
+        let all: Vec<_> = (0..2000).filter(|place| opened.has(*place)).collect();
+        assert_eq!(all, [0, 63, 64, 1000]);
     }
 
     #[test]

@@ -204,28 +204,37 @@ impl VolumeStore {
             .confirm_unless(Rail::OwnClaim.is_off(), Rail::PruneClaim.is_off())
             .await
             .map_err(no)?;
-        claim
-            .write(&archived.key, archived.bytes.clone())
-            .await
-            .map_err(|e| e.context(format!("snapshot {} could not be written", archived.id)))?;
-        let most = archived.bytes.len() as u64;
-        let stands = self.store.get(&archived.key, most).await?;
-        if sha256(&stands) != archived.id {
-            return Err(Error::corrupt(format!(
-                "{} does not hold what was just written to it",
-                archived.key
-            )));
-        }
-        if Rail::OwnClaim.is_off() {
+        let Archived { id, key, bytes, .. } = archived;
+        claim.write(key, bytes.clone()).await.map_err(|e| {
+            e.context(format!(
+                "snapshot {id} could not be written; where {key} appears later, no backup names it"
+            ))
+        })?;
+        let stands = match self.store.get(key, bytes.len() as u64).await {
+            Ok(stands) if sha256(&stands) == *id => Ok(()),
+            Ok(_) => Err(Error::corrupt(format!(
+                "{key} does not hold what was just written to it"
+            ))),
+            Err(e) => Err(e.context(format!("snapshot {id} could not be read back"))),
+        };
+        // A machine that was stopped between the look and the answer: what it wrote is named by nobody, and goes again. Whatever was read back.
+        let looked = if Rail::SecondLook.is_off() {
+            Ok(())
+        } else {
+            claim.confirm_unless(false, Rail::PruneClaim.is_off()).await
+        };
+        let Err(e) = looked.and(stands) else {
             return Ok(());
+        };
+        match self.store.delete(key).await {
+            Ok(()) => Err(no(e)),
+            Err(stays) => Err(e
+                .context(format!(
+                    "snapshot {id} is not to be used, and {key} could not be removed ({})",
+                    stays.sentence()
+                ))
+                .hint("remove that object: no backup names it, and what it needs may be gone")),
         }
-        // A machine that was stopped between the look and the answer: what it wrote is named by nobody, and goes again.
-        let stands = claim.confirm_unless(false, Rail::PruneClaim.is_off());
-        if let Err(e) = stands.await {
-            let _ = self.store.delete(&archived.key).await;
-            return Err(no(e));
-        }
-        Ok(())
     }
 
     /// Restores exactly this snapshot of the repository with this number, and gives the target back.
@@ -373,5 +382,23 @@ impl VolumeStore {
         .await;
         claim.release().await;
         pruned
+    }
+}
+
+#[cfg(test)]
+impl VolumeStore {
+    /// Every blob of a snapshot, where it lies.
+    pub(super) async fn lying(
+        &self,
+        number: u32,
+        snapshot: &str,
+        ring: &Keyring<'_>,
+    ) -> Vec<super::repository::Lying> {
+        let open = self
+            .reader(&self.keys.numbered(number), ring)
+            .await
+            .unwrap();
+        let id = snapshot.to_owned();
+        on_a_thread(move || Ok(open.lying(&id))).await.unwrap()
     }
 }

@@ -1,11 +1,14 @@
 //! Repositories in memory: what is promised of a snapshot, of keys and of claims.
 
+mod claims;
+mod hostile;
 mod keys;
 mod rails;
 mod round_trip;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -19,6 +22,7 @@ use crate::crypt::{Identities, Recipients};
 use crate::error::{Error, Result};
 use crate::layout::VolumeKeys;
 use crate::location::Store;
+use crate::location::trial::{Fate, Trial};
 
 pub(super) fn entry(path: &str, what: What, size: u64) -> Entry {
     Entry {
@@ -180,6 +184,27 @@ impl Place {
         let ring = self.ring();
         let back = volume.restore(saved.repository, &saved.snapshot, &ring, Back::default());
         Ok(back.await?.0)
+    }
+
+    /// The same place, whose claims are not there any more once a snapshot was written; all else is as it is judged.
+    pub(super) fn losing_its_claim(
+        &self,
+        judge: impl Fn(&str, &str) -> Fate + Send + Sync + 'static,
+    ) -> Self {
+        let written = Arc::new(AtomicBool::new(false));
+        let is_lost = Arc::clone(&written);
+        let trial = Trial::of(&self.store)
+            .judged(move |verb, key| {
+                if verb == "put" && key.contains("/snapshots/") {
+                    written.store(true, Ordering::SeqCst);
+                }
+                judge(verb, key)
+            })
+            .hiding(move |folder| folder.ends_with(".claims/") && is_lost.load(Ordering::SeqCst));
+        Self {
+            store: trial.store(),
+            ..self.clone()
+        }
     }
 
     /// The keys of all objects of this kind: `snapshots`, `data`.

@@ -7,7 +7,7 @@ use rustic_core::{
 };
 
 use super::super::entry::{Entry, EntryPath};
-use super::super::source::{Entries, Opener, SizedReader, Tally};
+use super::super::source::{Entries, Missed, Opener, SizedReader, Tally};
 use super::node;
 use super::objects::Objects;
 
@@ -64,16 +64,23 @@ impl Iterator for Listed {
             }
             let found = match self.entries.as_mut()?.next()? {
                 Ok(found) => found,
-                Err(trouble) => {
+                Err(Missed::Trouble(trouble)) => {
                     self.tally.trouble(&trouble.path, &trouble.what);
+                    continue;
+                }
+                Err(Missed::Vanished(path)) => {
+                    match path.check() {
+                        Ok(()) => self.tally.vanished(path),
+                        Err(e) => self.tally.trouble(&EntryPath::root(), e.sentence()),
+                    }
                     continue;
                 }
             };
             let path = found.entry.path.clone();
             let known = self.tally.list(&found.entry);
-            let made = known.and_then(|()| node::of(&found.entry));
-            let node = match made {
-                Ok(node) => node,
+            let made = known.and_then(|place| Ok((place, node::of(&found.entry)?)));
+            let (place, node) = match made {
+                Ok(made) => made,
                 Err(e) => {
                     self.tally.trouble(&path, e.sentence());
                     continue;
@@ -82,6 +89,7 @@ impl Iterator for Listed {
             let open = match (found.entry.is_file(), found.content) {
                 (false, _) => None,
                 (true, Some(opener)) => Some(Opening {
+                    place,
                     entry: found.entry,
                     opener,
                     tally: self.tally.clone(),
@@ -104,6 +112,7 @@ impl Iterator for Listed {
 
 /// A file that may be opened.
 pub(super) struct Opening {
+    place: u64,
     entry: Entry,
     opener: Opener,
     tally: Tally,
@@ -114,6 +123,7 @@ impl ReadSourceOpen for Opening {
 
     fn open(self) -> RusticResult<SizedReader> {
         let path: &EntryPath = &self.entry.path;
+        self.tally.open(self.place);
         SizedReader::open(&self.entry, self.opener, &self.tally).map_err(|e| {
             RusticError::new(
                 ErrorKind::InputOutput,

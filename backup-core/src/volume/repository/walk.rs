@@ -164,6 +164,40 @@ impl<S: IndexedFull> Iterator for Walk<'_, S> {
     }
 }
 
+/// The snapshot that another one builds upon, walked through beside it.
+pub(super) struct Before<'a, S: IndexedFull> {
+    walk: Option<Walk<'a, S>>,
+    next: Option<Stored>,
+}
+
+impl<'a, S: IndexedFull> Before<'a, S> {
+    pub(super) fn new(walk: Option<Walk<'a, S>>) -> Self {
+        Self { walk, next: None }
+    }
+
+    /// Whether this file is there as well, unchanged and with this content; asked in the order of a listing. What can not be read of the snapshot it does not have.
+    pub(super) fn has(&mut self, file: &Stored) -> bool {
+        while let Some(walk) = &mut self.walk {
+            if let Some(next) = &self.next
+                && next.entry.path >= file.entry.path
+            {
+                break;
+            }
+            self.next = walk.next().and_then(Result::ok);
+            if self.next.is_none() {
+                self.walk = None;
+            }
+        }
+        self.next.as_ref().is_some_and(|next| {
+            let (then, now) = (&next.entry, &file.entry);
+            then.is_file()
+                && then.path == now.path
+                && (then.size, then.mtime, then.ctime) == (now.size, now.mtime, now.ctime)
+                && next.content == file.content
+        })
+    }
+}
+
 fn not_ours() -> Error {
     Error::corrupt("the snapshot holds no volume: another program made it")
         .hint("restic restores it")

@@ -1,5 +1,7 @@
 //! A test for each guard rail, named as `make mutants` names it: with that rail left out it fails, and no other does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -8,6 +10,7 @@ use super::super::repository::DROPPED;
 use super::super::store::{Base, KEEP_MARKED};
 use super::{Made, Place, noise, wait};
 use crate::error::Error;
+use crate::location::trial::{Fate, Trial};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn source_errors() {
@@ -30,7 +33,39 @@ async fn own_claim() {
             Ok(())
         })
     });
-    let refused = place.backup(made, Base::Newest).await.unwrap_err();
+    // Not even for a moment: a second look would remove it again.
+    let sent = Arc::new(AtomicUsize::new(0));
+    let watched = Place {
+        store: Trial::of(&place.store)
+            .judged({
+                let sent = Arc::clone(&sent);
+                move |verb, key| {
+                    let is_snapshot = verb == "put" && key.contains("/snapshots/");
+                    sent.fetch_add(usize::from(is_snapshot), Ordering::SeqCst);
+                    Fate::Happens
+                }
+            })
+            .store(),
+        ..place.clone()
+    };
+    let refused = watched.backup(made, Base::Newest).await.unwrap_err();
+    assert!(
+        refused.sentence().contains("removed by somebody"),
+        "{refused}"
+    );
+    assert_eq!(sent.load(Ordering::SeqCst), 0);
+    assert!(place.objects("snapshots").await.is_empty());
+}
+
+/// A machine that was stopped while the snapshot was written, and was taken for dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn second_look() {
+    let place = Place::new();
+    let refused = place
+        .losing_its_claim(|_, _| Fate::Happens)
+        .backup(Made::of(&[("a", b"a")]), Base::Newest)
+        .await
+        .unwrap_err();
     assert!(
         refused.sentence().contains("removed by somebody"),
         "{refused}"
