@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use backup_core::Error;
 use backup_core::layout::VolumeKeys;
 use backup_core::volume::entry::EntryPath;
+use backup_core::volume::folder;
 use backup_core::volume::source::Trouble;
 use backup_core::volume::wire;
 use clap::{Args, Subcommand};
@@ -33,7 +34,7 @@ enum MoverCommand {
     /// Send the files that standard input asks for
     Send(FolderArgs),
     /// Bring back into an empty folder what standard input brings
-    Receive(FolderArgs),
+    Receive(ReceiveArgs),
     /// Copy a folder into the repository of a volume
     Backup(stored::BackupArgs),
     /// Bring one snapshot back into an empty folder
@@ -52,6 +53,15 @@ enum MoverCommand {
 struct FolderArgs {
     /// The folder
     folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Args)]
+struct ReceiveArgs {
+    /// The folder
+    folder: PathBuf,
+    /// Remove everything below the folder first: what a run of the same restore left that died
+    #[arg(long)]
+    over_own: bool,
 }
 
 /// A volume, as its repositories are named.
@@ -93,6 +103,9 @@ pub(crate) async fn run(context: &Context, args: MoverArgs) -> Result<Exit> {
         }
         MoverCommand::Receive(args) => {
             let ended = on_a_thread(move || {
+                if args.over_own {
+                    folder::clear(&args.folder)?;
+                }
                 let mut from = io::BufReader::with_capacity(1 << 20, io::stdin().lock());
                 wire::receive(&args.folder, &mut from)
             })
@@ -143,14 +156,13 @@ fn named(context: &Context, troubles: &[Trouble], count: u64) -> Exit {
     }
 }
 
-fn changed(context: &Context, changed: &[EntryPath], count: u64) {
-    for path in changed {
-        context.ui.warn(&format!(
-            "{path} changed while it was read: it is kept as long as it was listed"
-        ));
+/// Says this of each of these paths, of which so many are not named.
+fn warned(context: &Context, paths: &[EntryPath], count: u64, what: &str) {
+    for path in paths {
+        context.ui.warn(&format!("{path} {what}"));
     }
-    let more = count - changed.len() as u64;
+    let more = count - paths.len() as u64;
     if more > 0 {
-        context.ui.warn(&format!("and {more} more changed"));
+        context.ui.warn(&format!("and {more} more {what}"));
     }
 }

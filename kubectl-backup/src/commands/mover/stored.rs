@@ -20,7 +20,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::keys::Keys;
-use super::{VolumeName, changed, named};
+use super::{VolumeName, named, warned};
 use crate::context::Context;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output::{counted, size};
@@ -237,7 +237,10 @@ pub(super) async fn backup(context: &Context, args: BackupArgs) -> Result<Exit> 
         ));
     }
     let counts = &saved.counted;
-    changed(context, &counts.changed, counts.changed_count);
+    let changed = "changed while it was read: it is kept as long as it was listed";
+    warned(context, &counts.changed, counts.changed_count, changed);
+    let vanished = "was deleted before it was looked at: it is not in the snapshot";
+    warned(context, &counts.vanished, counts.vanished_count, vanished);
     context.ui.note(&format!(
         "{}, {}, {} added",
         counted(counts.entries, "entry").replace("entrys", "entries"),
@@ -255,6 +258,7 @@ pub(super) async fn backup(context: &Context, args: BackupArgs) -> Result<Exit> 
         "readBytes": counts.read_bytes,
         "addedBytes": saved.added_bytes,
         "changedWhileRead": counts.changed_count,
+        "vanished": counts.vanished_count,
         "began": saved.began,
     });
     context.ui.line(&line.to_string())?;
@@ -279,11 +283,57 @@ pub(super) async fn restore(context: &Context, args: RestoreArgs) -> Result<Exit
     Ok(named(context, &restored.troubles, restored.trouble_count))
 }
 
+/// The volume's repositories.
+async fn repositories(opened: &Opened, name: &VolumeName) -> Result<Vec<u32>> {
+    let numbers = opened.volume(name).repositories().await?;
+    if numbers.is_empty() {
+        return Err(Error::not_found(format!(
+            "there is no repository of volume {} in {}",
+            name.0.repository().trim_end_matches('/'),
+            opened.location.store.place()
+        ))
+        .hint("look at the uids of the cluster and of the claim, and at the location")
+        .into());
+    }
+    Ok(numbers)
+}
+
+/// One that fails does not keep the others from being looked at.
+fn failed(context: &Context, number: u32, error: &Error) {
+    context
+        .ui
+        .warn(&format!("repository {number}: {}", error.sentence()));
+}
+
+/// At the end, what was not looked at.
+fn ended(context: &Context, failed: &[u32], of: usize, exit: Exit) -> Exit {
+    if failed.is_empty() {
+        return exit;
+    }
+    let numbers: Vec<_> = failed.iter().map(u32::to_string).collect();
+    context.ui.warn(&format!(
+        "{} of {of} repositories could not be looked at: {}",
+        failed.len(),
+        numbers.join(", ")
+    ));
+    Exit::Failed
+}
+
 pub(super) async fn snapshots(context: &Context, args: SnapshotsArgs) -> Result<Exit> {
     let opened = Opened::new(context, &args.keys, false).await?;
     let volume = opened.volume(&args.volume);
-    for number in volume.repositories().await? {
-        for snapshot in volume.list(number, &opened.ring()).await? {
+    let numbers = repositories(&opened, &args.volume).await?;
+    let mut unseen = Vec::new();
+    for number in &numbers {
+        let found = match volume.list(*number, &opened.ring()).await {
+            Ok(found) => found,
+            Err(e) => {
+                failed(context, *number, &e);
+                unseen.push(*number);
+                continue;
+            }
+        };
+        for snapshot in found {
             let line = json!({
                 "repository": number,
                 "snapshot": snapshot.id,
@@ -294,15 +344,23 @@ pub(super) async fn snapshots(context: &Context, args: SnapshotsArgs) -> Result<
             context.ui.line(&line.to_string())?;
         }
     }
-    Ok(Exit::Done)
+    Ok(ended(context, &unseen, numbers.len(), Exit::Done))
 }
 
 pub(super) async fn check(context: &Context, args: CheckArgs) -> Result<Exit> {
     let opened = Opened::new(context, &args.keys, false).await?;
     let volume = opened.volume(&args.volume);
-    let mut exit = Exit::Done;
-    for number in volume.repositories().await? {
-        let found = volume.check(number, &opened.ring(), args.read_data).await?;
+    let numbers = repositories(&opened, &args.volume).await?;
+    let (mut exit, mut unseen) = (Exit::Done, Vec::new());
+    for number in &numbers {
+        let found = match volume.check(*number, &opened.ring(), args.read_data).await {
+            Ok(found) => found,
+            Err(e) => {
+                failed(context, *number, &e);
+                unseen.push(*number);
+                continue;
+            }
+        };
         for problem in &found {
             context
                 .ui
@@ -310,7 +368,7 @@ pub(super) async fn check(context: &Context, args: CheckArgs) -> Result<Exit> {
             exit = Exit::Failed;
         }
     }
-    Ok(exit)
+    Ok(ended(context, &unseen, numbers.len(), exit))
 }
 
 pub(super) async fn forget(context: &Context, args: ForgetArgs) -> Result<Exit> {
