@@ -4,6 +4,7 @@ mod damage;
 mod keys;
 mod live;
 mod races;
+mod received;
 mod round_trip;
 
 use std::fs;
