@@ -2,6 +2,7 @@
 
 mod apply;
 mod budget;
+mod choice;
 mod gather;
 mod hooked;
 mod names;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::apply::{Applied, Apply};
+use self::choice::{Copied, Wanted};
 pub(crate) use self::gather::EXCLUDE_LABEL;
 use self::gather::Gathered;
 use self::names::gzip;
@@ -53,6 +55,7 @@ use crate::location::guard::{self, Coming};
 use crate::location::{Location, hex};
 use crate::name::Name;
 use crate::progress::Progress;
+use crate::records::copies::Copies;
 
 pub use policies::Policies;
 pub use scheduled::{EVERY, KEEP, ordered_resources, schedule};
@@ -109,16 +112,20 @@ impl BackupOptions {
         Ok(())
     }
 
-    /// Whether data of volumes is asked for; one of several fields may do it.
-    fn wants_volumes(&self) -> Option<bool> {
-        let copies = [
-            "defaultVolumesToFsBackup",
-            "defaultVolumesToRestic",
-            "snapshotMoveData",
-        ];
-        let asked = |key: &str| self.template.rest.get(key) == Some(&true.into());
+    /// Whether the spec asks for this.
+    fn asks(&self, key: &str) -> bool {
+        self.template.rest.get(key) == Some(&true.into())
+    }
+
+    /// Whether the files of all claims are to be copied.
+    fn copies_by_default(&self) -> bool {
+        self.asks("defaultVolumesToFsBackup") || self.asks("defaultVolumesToRestic")
+    }
+
+    /// Whether snapshots of volumes are asked for; a snapshot that is to be moved is one as well.
+    fn wants_snapshots(&self) -> Option<bool> {
         match self.snapshot_volumes {
-            None if copies.into_iter().any(asked) => Some(true),
+            None if self.asks("snapshotMoveData") => Some(true),
             wanted => wanted,
         }
     }
@@ -485,7 +492,9 @@ impl Work<'_> {
             });
         }
 
-        let findings = report::judge(options, gathered, &rows, revision, &seen, &hooks);
+        let choices = choice::choose(&seen, Wanted::of(options, gathered));
+        let claims = choice::rows(&choices, &seen.volumes, &Copied::new());
+        let findings = report::judge(options, gathered, &rows, revision, &seen, &claims, &hooks);
         for row in &rows {
             let level = match row.outcome {
                 Outcome::Failed => "error",
@@ -525,7 +534,7 @@ impl Work<'_> {
         let marker: Bytes = serde_json::to_vec_pretty(&backup)
             .map_err(|e| Error::other("the marker can not be written as JSON").because(e))?
             .into();
-        let files = [
+        let mut files = vec![
             (keys.results(), gzip(&findings.results()?)),
             (keys.resource_list(), names::resource_list(names)),
             (keys.volume_info(), gzip(&findings.volume_infos()?)),
@@ -534,6 +543,15 @@ impl Work<'_> {
             (keys.item_operations(), gzip(b"[]")),
             (keys.logs(), log.finish()),
         ];
+        if !claims.is_empty() {
+            let copies = Copies {
+                cluster: gathered.identity.clone(),
+                backup_uid: claim.run().to_owned(),
+                run: claim.run().to_owned(),
+                rows: claims,
+            };
+            files.push((keys.volumes(), copies.write()?));
+        }
         for (key, bytes) in &files {
             digests = digests.add_bytes(key, bytes);
         }

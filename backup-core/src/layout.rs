@@ -214,6 +214,7 @@ impl BackupKeys {
             self.logs(),
             self.results(),
             self.resource_list(),
+            self.volumes(),
             self.volume_info(),
             self.volume_snapshots(),
             self.pod_volume_backups(),
@@ -251,6 +252,11 @@ impl BackupKeys {
     /// An entry per PVC, gzip JSON.
     pub fn volume_info(&self) -> String {
         self.side("-volumeinfo.json.gz")
+    }
+
+    /// Our row per claim: what became of its data, and where a copy is. JSON, see [`crate::records::copies`].
+    pub fn volumes(&self) -> String {
+        self.file("volumes.json")
     }
 
     /// Native snapshots, gzip JSON.

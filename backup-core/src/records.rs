@@ -1,6 +1,8 @@
 //! Reads what the side files of a backup or restore say: log, results, resource list, volumes, claims. Every file is bounded; one
 //! that is absent is empty, as Velero holds it. Writes nothing.
 
+mod bounded;
+pub mod copies;
 mod volumes;
 
 use std::collections::BTreeMap;

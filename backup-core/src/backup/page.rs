@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::gather::{EXCLUDE_LABEL, Gathered};
 use super::policies::Policies;
-use super::volumes::{self, Claim, Volume};
+use super::volumes::{self, Claim, Uses, Volume};
 use crate::archive::object::{Facts, Object};
 use crate::archive::pack::Item;
 use crate::discovery::ApiResource;
@@ -111,10 +111,12 @@ pub(super) struct Seen {
     pub(super) priority_classes: BTreeSet<String>,
     /// Claims that saved pods use.
     pub(super) used_claims: BTreeSet<(String, String)>,
-    /// Pods that ask for what is not done: namespace, name, what.
-    pub(super) asks: Vec<(String, String, String)>,
-    /// Pods that ask for the files of a claim, unless a policy says otherwise: namespace, name, claim.
-    pub(super) asked_claims: Vec<(String, String, String)>,
+    /// How saved pods use claims, and what they want for them; by namespace and claim.
+    pub(super) uses: BTreeMap<(String, String), Uses>,
+    /// Volumes of pods whose files are asked for, and that are no claims: namespace, pod, volume, what it is.
+    pub(super) in_vain: Vec<(String, String, String, &'static str)>,
+    /// Other volumes of pods with files of their own, and that are no claims.
+    pub(super) unclaimed: u64,
     /// Pods that are read between their hooks, and are no items of their page.
     pub(super) hooked: Vec<Hooked>,
     /// Objects left out because they are being deleted.
@@ -138,8 +140,9 @@ impl Seen {
             roles,
             priority_classes,
             used_claims,
-            asks,
-            asked_claims,
+            uses,
+            in_vain,
+            unclaimed,
             hooked,
             terminating,
             labelled_out,
@@ -153,8 +156,11 @@ impl Seen {
         self.roles.extend(roles);
         self.priority_classes.extend(priority_classes);
         self.used_claims.extend(used_claims);
-        self.asks.extend(asks);
-        self.asked_claims.extend(asked_claims);
+        for (claim, uses) in uses {
+            self.uses.entry(claim).or_default().merge(uses);
+        }
+        self.in_vain.extend(in_vain);
+        self.unclaimed += unclaimed;
         self.hooked.extend(hooked);
         self.terminating += terminating;
         self.labelled_out += labelled_out;
@@ -547,22 +553,19 @@ fn look_closer(
                 .insert(key(), volumes::claim(text, policies.is_some()));
         }
         ("", "pods") => {
-            let pod = volumes::pod(text, policies);
+            let namespace = namespace.unwrap_or_default();
+            let pod = volumes::pod(namespace, text, policies);
             seen.priority_classes.extend(pod.priority_class);
-            seen.used_claims.extend(
-                pod.claims
-                    .into_iter()
-                    .map(|claim| (namespace.unwrap_or_default().to_owned(), claim)),
+            let of = |claim| (namespace.to_owned(), claim);
+            seen.used_claims.extend(pod.claims.into_iter().map(of));
+            for (claim, uses) in pod.uses {
+                seen.uses.entry(of(claim)).or_default().merge(uses);
+            }
+            let in_vain = pod.in_vain.into_iter();
+            seen.in_vain.extend(
+                in_vain.map(|(volume, kind)| (namespace.to_owned(), name.to_owned(), volume, kind)),
             );
-            seen.asked_claims
-                .extend(pod.asked_claims.into_iter().map(|claim| {
-                    let (namespace, name) = key();
-                    (namespace, name, claim)
-                }));
-            seen.asks.extend(pod.asks.into_iter().map(|ask| {
-                let (namespace, name) = key();
-                (namespace, name, ask)
-            }));
+            seen.unclaimed += pod.unclaimed;
         }
         ("rbac.authorization.k8s.io", "clusterrolebindings") => {
             seen.roles.extend(

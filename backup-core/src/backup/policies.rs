@@ -1,8 +1,8 @@
 //! Velero's resource policies: which volumes are saved how, and which kinds a backup takes or leaves. Pure but for reading the ConfigMap.
 //!
 //! The format is Velero's, version v1, with the checks that Velero makes: a key it does not know is refused, and the first of the
-//! `volumePolicies` whose conditions all hold decides. Its `skip` and `custom` mean that this backup need not have the data; `fs-backup` and
-//! `snapshot` ask for data, which is not saved yet. What a volume's own object would tell and nobody may read makes the answer unknown, never `skip`.
+//! `volumePolicies` whose conditions all hold decides. Its `skip` and `custom` mean that this backup need not have the data, `fs-backup` asks for a copy of the files, and
+//! `snapshot` for what is not done yet. What a volume's own object would tell and nobody may read makes the answer unknown, never `skip`.
 
 use std::collections::BTreeMap;
 
@@ -167,18 +167,19 @@ pub(super) struct VolumeFacts {
     nfs: Option<(String, String)>,
     /// Driver and attributes.
     csi: Option<(String, BTreeMap<String, String>)>,
-    kind: &'static str,
+    /// Velero's word for its source.
+    pub(super) kind: &'static str,
 }
 
 /// What policies ask of a claim.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ClaimFacts {
-    labels: BTreeMap<String, String>,
-    phase: String,
-    volume_mode: String,
-    access_modes: Vec<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) phase: String,
+    pub(super) volume_mode: String,
+    pub(super) access_modes: Vec<String>,
     capacity: f64,
-    storage_class: String,
+    pub(super) storage_class: String,
 }
 
 /// Sources of volumes in the order in which Velero looks for them: of PersistentVolumes, then those that only pods have.
@@ -270,8 +271,6 @@ impl ClaimFacts {
 pub(super) enum Seen<'a> {
     /// All.
     Facts(&'a VolumeFacts),
-    /// There is none.
-    Unbound,
     /// It could not be read.
     Unread,
 }
@@ -279,7 +278,6 @@ pub(super) enum Seen<'a> {
 impl Conditions {
     /// Whether all hold; nothing where that depends on what is not known.
     fn hold(&self, volume: Seen<'_>, claim: Option<&ClaimFacts>) -> Option<bool> {
-        let unbound = VolumeFacts::default();
         // A claim tells the size and the class of the volume that it is bound to.
         let guessed = VolumeFacts {
             capacity: claim.map_or(0.0, |claim| claim.capacity),
@@ -290,7 +288,6 @@ impl Conditions {
         };
         let (facts, known) = match volume {
             Seen::Facts(facts) => (facts, true),
-            Seen::Unbound => (&unbound, true),
             Seen::Unread => (&guessed, false),
         };
         let list = |wanted: &Option<Vec<String>>, value: &str| {

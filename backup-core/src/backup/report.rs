@@ -15,7 +15,7 @@ use super::BackupOptions;
 use super::gather::Gathered;
 use super::names::GzText;
 use super::page::Seen;
-use super::volumes::{self, Treatment, VolumeInfo};
+use super::volumes::{self, VolumeInfo};
 use crate::apart::{self, Apart};
 use crate::api::{
     API_VERSION, Backup, BackupSpec, BackupStatus, GoDuration, Meta, Phase, Progress,
@@ -24,6 +24,7 @@ use crate::archive::row::{Outcome, ResourceRow};
 use crate::catalog::CLUSTER_UID;
 use crate::error::{Error, Result};
 use crate::hooks::bracket::Tally;
+use crate::records::copies::{Outcome as VolumeOutcome, Row};
 
 /// Messages kept of each sort; what goes beyond is counted.
 const MOST_MESSAGES: usize = 10_000;
@@ -160,15 +161,12 @@ pub(super) fn judge(
     rows: &[ResourceRow],
     revision: Option<u64>,
     seen: &Seen,
+    claims: &[Row],
     hooks: &Tally,
 ) -> Findings {
     let mut findings = Findings::default();
     let Findings {
-        errors,
-        warnings,
-        volumes,
-        not_saved,
-        left_out,
+        errors, warnings, ..
     } = &mut findings;
     for row in rows.iter().filter(|row| row.outcome == Outcome::Failed) {
         let how = if row.count > 0 {
@@ -201,53 +199,10 @@ pub(super) fn judge(
         };
         errors.add(about, text.clone());
     }
-    let volumes_wanted = options.wants_volumes();
-    let policies = gathered.policies.as_deref();
-    let treatment = |claim: &volumes::Claim| volumes::treatment(claim, &seen.volumes, policies);
-    for ((namespace, name), claim) in &seen.claims {
-        let text = format!("the data of PersistentVolumeClaim {namespace}/{name} is not saved");
-        let about = About::Namespace(namespace.clone());
-        let treatment = treatment(claim);
-        if let Treatment::LeftOut(_) = treatment {
-            left_out.push(format!("{namespace}/{name}"));
-            continue;
-        }
-        match (volumes_wanted, treatment) {
-            (Some(false), _) => {}
-            (_, Treatment::Asked(how)) => errors.add(
-                about,
-                format!("{text}: a resource policy asks for {how}, which is not done yet"),
-            ),
-            (Some(true), _) => errors.add(about, format!("{text}, though volumes were asked for")),
-            (None, Treatment::Unknown) => warnings.add(
-                about,
-                format!("{text}: what resource policies say of its volume is not known, for that could not be read"),
-            ),
-            (None, _) => warnings.add(about, text),
-        }
-        not_saved.push(format!("{namespace}/{name}"));
-    }
-    if volumes_wanted != Some(false) {
-        for (namespace, pod, claim) in &seen.asked_claims {
-            let key = (namespace.clone(), claim.clone());
-            let treatment = seen.claims.get(&key).map(treatment);
-            if !matches!(treatment, Some(Treatment::LeftOut(_))) {
-                errors.add(
-                    About::Namespace(namespace.clone()),
-                    format!(
-                        "pod {namespace}/{pod} asks for {} (claim {claim}), which is not done yet",
-                        volumes::FILES
-                    ),
-                );
-            }
-        }
-        for (namespace, pod, what) in &seen.asks {
-            errors.add(
-                About::Namespace(namespace.clone()),
-                format!("pod {namespace}/{pod} asks for {what}, which is not done yet"),
-            );
-        }
-    }
+    judge_volumes(&mut findings, options, seen, claims);
+    let Findings {
+        errors, warnings, ..
+    } = &mut findings;
     for told in &hooks.told {
         let about = About::Namespace(told.namespace.clone());
         match told.is_error {
@@ -255,7 +210,6 @@ pub(super) fn judge(
             false => warnings.add(about, told.text.clone()),
         }
     }
-    *volumes = volumes::infos(&seen.claims, &seen.volumes, volumes_wanted, policies);
     if rows.iter().all(|row| row.count == 0) {
         warnings.add(
             About::Backup,
@@ -273,6 +227,51 @@ pub(super) fn judge(
     }
     warn_of_revisions(warnings, options, rows, revision);
     findings
+}
+
+/// What became of the data of volumes.
+fn judge_volumes(findings: &mut Findings, options: &BackupOptions, seen: &Seen, claims: &[Row]) {
+    for row in claims {
+        let name = row.name();
+        let about = About::Namespace(row.namespace.clone());
+        let text = format!("the data of PersistentVolumeClaim {name} is not saved");
+        match &row.outcome {
+            VolumeOutcome::Saved(_) | VolumeOutcome::Nothing(_) => {}
+            VolumeOutcome::LeftOut(_) => findings.left_out.push(name),
+            VolumeOutcome::Failed(why) | VolumeOutcome::NotUnderstood(why) => {
+                findings.errors.add(about, format!("{text}: {why}"));
+                findings.not_saved.push(name);
+            }
+            VolumeOutcome::NotAsked(why) => {
+                if options.wants_snapshots() != Some(false) {
+                    findings.warnings.add(about, format!("{text}: {why}"));
+                }
+                findings.not_saved.push(name);
+            }
+        }
+    }
+    for (namespace, pod, volume, kind) in &seen.in_vain {
+        let is = match *kind {
+            "" => "it has no volume of that name".to_owned(),
+            kind => format!(
+                "only files of PersistentVolumeClaims are copied, and this is of type {kind}"
+            ),
+        };
+        findings.errors.add(
+            About::Namespace(namespace.clone()),
+            format!("pod {namespace}/{pod} asks for the files of its volume {volume:?}, which are not saved: {is}"),
+        );
+    }
+    if options.copies_by_default() && seen.unclaimed > 0 {
+        findings.warnings.add(
+            About::Backup,
+            format!(
+                "the files of {} volumes of pods are not saved, for these are no PersistentVolumeClaims (emptyDir and the like)",
+                seen.unclaimed
+            ),
+        );
+    }
+    findings.volumes = volumes::infos(claims, &seen.volumes);
 }
 
 /// A backup that is not of one moment says so. Events and other servers' types never are.

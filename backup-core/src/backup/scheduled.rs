@@ -349,7 +349,7 @@ mod tests {
         followed.follow(&own).unwrap();
         assert_eq!(followed.labels["e"], "f");
         assert!(!followed.labels.contains_key("b"));
-        assert_eq!(followed.wants_volumes(), Some(true));
+        assert!(followed.copies_by_default());
         assert_eq!(own.expires(followed.now), None);
         assert_eq!(own.policies().unwrap(), None);
     }

@@ -49,7 +49,7 @@ fn server() -> Server {
     }
     server.add(
         "/api/v1/persistentvolumeclaims",
-        r#"{"metadata":{"name":"data","namespace":"default"},"spec":{"volumeName":"pv-1"}}"#,
+        r#"{"metadata":{"name":"data","namespace":"default","uid":"uid-data"},"spec":{"volumeName":"pv-1"}}"#,
     );
     server.add("/api/v1/persistentvolumes", r#"{"metadata":{"name":"pv-1","labels":{"a":"b"}},"spec":{"persistentVolumeReclaimPolicy":"Delete"}}"#);
     server
@@ -102,7 +102,7 @@ async fn a_backup_has_every_file_of_velero_and_ours_and_they_agree() {
         report.errors
     );
     assert_eq!(report.volumes_not_saved, ["default/data"]);
-    assert_eq!(files(&location).await.len(), 11);
+    assert_eq!(files(&location).await.len(), 12);
     let sums =
         crate::catalog::Digests::parse(read(&location, &keys.digests()).await.as_bytes()).unwrap();
     for key in files(&location).await {
@@ -136,6 +136,13 @@ async fn a_backup_has_every_file_of_velero_and_ours_and_they_agree() {
     let volumes: serde_json::Value =
         serde_json::from_str(&read(&location, &keys.volume_info()).await).unwrap();
     assert_eq!(volumes[0]["skipped"], true);
+    let copies = crate::records::copies::copies(&location.store, &options().name);
+    let copies = copies.await.unwrap().unwrap();
+    assert_eq!(copies.cluster.as_deref(), Some("uid-kube-system"));
+    assert_eq!(
+        (copies.rows.len(), copies.rows[0].uid.as_str()),
+        (1, "uid-data")
+    );
     assert_eq!(volumes[0]["pvInfo"]["reclaimPolicy"], "Delete");
     let results: serde_json::Value =
         serde_json::from_str(&read(&location, &keys.results()).await).unwrap();
@@ -181,9 +188,10 @@ async fn gaps_and_hooks_that_were_asked_for_make_it_partially_failed() {
     let mut wanted = options();
     wanted.name = "without".parse().unwrap();
     wanted.snapshot_volumes = Some(false);
-    let report = make(asking(), &location, &wanted).await.unwrap();
+    let report = make(server(), &location, &wanted).await.unwrap();
     assert_eq!(report.backup.status.phase, Phase::Completed);
     assert_eq!(report.volumes_not_saved, ["default/data"]);
+    assert_eq!(report.warnings, Vec::<String>::new());
 
     let mut server = server();
     server.fault = Box::new(|asked| {
@@ -231,7 +239,7 @@ async fn a_backup_that_is_stopped_or_fails_leaves_nothing() {
     make(server(), &location, &options()).await.unwrap();
     let error = make(server(), &location, &options()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::AlreadyExists);
-    assert_eq!(files(&location).await.len(), 11);
+    assert_eq!(files(&location).await.len(), 12);
 }
 
 #[tokio::test]
@@ -279,7 +287,7 @@ async fn resource_policies_say_which_volumes_need_not_be_saved_and_which_have_to
         server.add(
             "/api/v1/persistentvolumeclaims",
             &format!(
-                r#"{{"metadata":{{"name":"{name}","namespace":"default","labels":{{"do":"{labels}"}}}},"spec":{{"volumeName":"unseen"}}}}"#
+                r#"{{"metadata":{{"name":"{name}","namespace":"default","uid":"uid-{name}","labels":{{"do":"{labels}"}}}},"spec":{{"volumeName":"unseen"}}}}"#
             ),
         );
     }
@@ -313,8 +321,8 @@ volumePolicies:
     assert_eq!(
         report.errors,
         [
-            "the data of PersistentVolumeClaim default/gold is not saved: a resource policy asks for a copy of its files (fs-backup), which is not done yet",
-            "pod default/asks asks for the files of its volumes (claim data), which is not done yet",
+            "the data of PersistentVolumeClaim default/data is not saved: a copy of its files was asked for, and none was made",
+            "the data of PersistentVolumeClaim default/gold is not saved: a copy of its files was asked for, and none was made",
         ]
     );
     let infos = read(&location, &BackupKeys::new(&options.name).volume_info()).await;

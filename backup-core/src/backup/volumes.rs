@@ -1,20 +1,27 @@
-//! Volumes and what pods ask to be done with them. No volume data is saved yet: every claim is named, with the reason, in the form that
-//! Velero's restore reads, and what was asked for is an error. Pure.
+//! What claims, volumes and pods tell of a backup's volumes, and how each is told in the form that Velero's restore reads. What is done with a claim is
+//! decided in [`choice`](super::choice). Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::policies::{Action, Answer, ClaimFacts, Policies, Seen, VolumeFacts};
+use crate::records::copies::{Outcome, Pod as PodVolume, Row};
 
 /// A PersistentVolumeClaim, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Claim {
+    /// Its uid.
+    pub(super) uid: String,
     /// The volume it is bound to; empty where it is not.
     pub(super) volume: String,
-    /// What policies ask of it, where there are any.
-    facts: Option<Box<ClaimFacts>>,
+    /// How large it is to be, as Kubernetes writes it.
+    pub(super) request: String,
+    /// How large it is.
+    pub(super) capacity: String,
+    /// What policies ask of it.
+    pub(super) facts: ClaimFacts,
 }
 
 /// A PersistentVolume, as far as it matters here.
@@ -25,9 +32,12 @@ pub(super) struct Volume {
     reclaim_policy: String,
     /// Its labels.
     labels: BTreeMap<String, String>,
+    /// Who made it: a CSI driver, or another provisioner.
+    #[serde(skip)]
+    pub(super) driver: String,
     /// What policies ask of it, where there are any.
     #[serde(skip)]
-    facts: Option<Box<VolumeFacts>>,
+    pub(super) facts: Option<Box<VolumeFacts>>,
 }
 
 /// What a pod refers to and asks for.
@@ -37,93 +47,77 @@ pub(super) struct Pod {
     pub(super) priority_class: Option<String>,
     /// The claims it mounts.
     pub(super) claims: Vec<String>,
-    /// What its annotations ask for, and policies of its own volumes.
-    pub(super) asks: Vec<String>,
-    /// Claims whose files its annotation asks for, where policies may say otherwise.
-    pub(super) asked_claims: Vec<String>,
+    /// The same and what it wants for each; of a pod that has ended none.
+    pub(super) uses: Vec<(String, Uses)>,
+    /// Volumes whose files it asks for and that are no claims, with what they are.
+    pub(super) in_vain: Vec<(String, &'static str)>,
+    /// How many other volumes it has whose files are its own, and that are no claims.
+    pub(super) unclaimed: u64,
 }
 
-/// The annotation that names volumes of a pod.
+/// How pods use a claim, and what they want to be done with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Uses {
+    /// The first pod that asks for its files, else the first that uses it.
+    pub(super) by: Option<PodVolume>,
+    /// Whether one asks for its files.
+    pub(super) asked: bool,
+    /// Whether one wants them left out.
+    pub(super) excluded: bool,
+    /// Whether one uses it and does not want them left out.
+    pub(super) not_excluded: bool,
+}
+
+impl Uses {
+    /// Adds what other pods say.
+    pub(super) fn merge(&mut self, other: Self) {
+        let order = |uses: &Self| {
+            let name = uses
+                .by
+                .as_ref()
+                .map(|by| (by.name.clone(), by.volume.clone()));
+            (!uses.asked, name)
+        };
+        if self.by.is_none() || (other.by.is_some() && order(&other) < order(self)) {
+            self.by = other.by;
+        }
+        self.asked |= other.asked;
+        self.excluded |= other.excluded;
+        self.not_excluded |= other.not_excluded;
+    }
+}
+
+/// The annotation that names volumes of a pod whose files are to be copied.
 const VOLUMES: &str = "backup.velero.io/backup-volumes";
 
-/// What it asks for.
-pub(super) const FILES: &str = "the files of its volumes";
+/// The one that names those that are to be left out where all are copied.
+pub(super) const EXCLUDES: &str = "backup.velero.io/backup-volumes-excludes";
 
-/// Annotations that ask for something, and what it is.
-const ASKS: [(&str, &str); 1] = [(VOLUMES, FILES)];
+/// Volumes that hold what the cluster puts there, or the node: no backup copies them, whoever asks for all.
+const NOT_ITS_OWN: [&str; 6] = [
+    "hostPath",
+    "secret",
+    "configMap",
+    "projected",
+    "downwardAPI",
+    "image",
+];
 
-/// Why a claim's data is not there.
-const REASON: &str = "data not saved: this backup holds objects only";
-
-/// Why, where that is what was asked for.
-const REASON_UNWANTED: &str = "data not saved: volumes were not wanted (snapshot-volumes=false)";
-
-/// Why, where a resource policy says so; Velero's words.
-const REASON_SKIPPED: &str = "skipped due to resource policy";
-
-/// The same, where it leaves the data to somebody else.
-const REASON_CUSTOM: &str = "left to another tool by resource policy (custom)";
-
-/// What is done about the data of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Treatment {
-    /// Nothing is said of it.
-    Usual,
-    /// It need not be there, and why.
-    LeftOut(&'static str),
-    /// A policy asks for it, in this way.
-    Asked(&'static str),
-    /// A policy may say something, and nobody can tell.
-    Unknown,
-}
-
-/// Asks the policies.
-pub(super) fn treatment(
-    claim: &Claim,
-    volumes: &BTreeMap<String, Volume>,
-    policies: Option<&Policies>,
-) -> Treatment {
-    let Some(policies) = policies else {
-        return Treatment::Usual;
-    };
-    let volume = match volumes.get(&claim.volume) {
-        Some(Volume {
-            facts: Some(facts), ..
-        }) => Seen::Facts(facts),
-        _ if claim.volume.is_empty() => Seen::Unbound,
-        _ => Seen::Unread,
-    };
-    match policies.answer(volume, claim.facts.as_deref()) {
-        Answer::Do(Action::Skip) => Treatment::LeftOut(REASON_SKIPPED),
-        Answer::Do(Action::Custom) => Treatment::LeftOut(REASON_CUSTOM),
-        Answer::Do(Action::FsBackup) => Treatment::Asked("a copy of its files (fs-backup)"),
-        Answer::Do(Action::Snapshot) => Treatment::Asked("a snapshot"),
-        Answer::Nothing => Treatment::Usual,
-        Answer::Unknown => Treatment::Unknown,
-    }
-}
-
-/// Reads a claim, with what policies ask of it.
+/// Reads a claim; its labels only where there are policies that may ask for them.
 pub(super) fn claim(text: &str, policies: bool) -> Claim {
-    #[derive(Deserialize)]
-    struct Object {
-        #[serde(default)]
-        spec: Spec,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Spec {
-        volume_name: Option<String>,
+    let object: Value = serde_json::from_str(text).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let mut facts = ClaimFacts::of(&object);
+    if !policies {
+        facts.labels.clear();
     }
     Claim {
-        volume: serde_json::from_str::<Object>(text)
-            .ok()
-            .and_then(|object| object.spec.volume_name)
-            .unwrap_or_default(),
-        facts: policies
-            .then(|| serde_json::from_str::<Value>(text).ok())
-            .flatten()
-            .map(|claim| Box::new(ClaimFacts::of(&claim))),
+        uid: text(&object["metadata"]["uid"]),
+        volume: text(&spec["volumeName"]),
+        request: text(&spec["resources"]["requests"]["storage"]),
+        capacity: text(&status["capacity"]["storage"]),
+        facts,
     }
 }
 
@@ -139,18 +133,31 @@ pub(super) fn volume(name: &str, text: &str, policies: bool) -> Option<(String, 
     struct Meta {
         #[serde(default)]
         labels: Option<BTreeMap<String, String>>,
+        #[serde(default)]
+        annotations: Option<BTreeMap<String, String>>,
     }
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Spec {
         persistent_volume_reclaim_policy: String,
+        csi: Option<Csi>,
+    }
+    #[derive(Deserialize)]
+    struct Csi {
+        driver: String,
     }
     let object: Object = serde_json::from_str(text).ok()?;
+    let mut annotations = object.metadata.annotations.unwrap_or_default();
+    let driver = match object.spec.csi {
+        Some(csi) => Some(csi.driver),
+        None => annotations.remove("pv.kubernetes.io/provisioned-by"),
+    };
     Some((
         name.to_owned(),
         Volume {
             reclaim_policy: object.spec.persistent_volume_reclaim_policy,
             labels: object.metadata.labels.unwrap_or_default(),
+            driver: driver.unwrap_or_default(),
             facts: policies
                 .then(|| serde_json::from_str::<Value>(text).ok())
                 .flatten()
@@ -160,7 +167,7 @@ pub(super) fn volume(name: &str, text: &str, policies: bool) -> Option<(String, 
 }
 
 /// Reads a pod.
-pub(super) fn pod(text: &str, policies: Option<&Policies>) -> Pod {
+pub(super) fn pod(namespace: &str, text: &str, policies: Option<&Policies>) -> Pod {
     #[derive(Deserialize)]
     struct Object {
         #[serde(default)]
@@ -173,23 +180,15 @@ pub(super) fn pod(text: &str, policies: Option<&Policies>) -> Pod {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Meta {
+        name: String,
+        uid: String,
         annotations: Option<BTreeMap<String, String>>,
     }
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Spec {
         priority_class_name: Option<String>,
-        volumes: Option<Vec<PodVolume>>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "camelCase")]
-    struct PodVolume {
-        persistent_volume_claim: Option<ClaimRef>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "camelCase")]
-    struct ClaimRef {
-        claim_name: String,
+        volumes: Option<Vec<Value>>,
     }
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -201,77 +200,80 @@ pub(super) fn pod(text: &str, policies: Option<&Policies>) -> Pod {
     };
     // A pod that has ended holds no volume.
     let ended = matches!(object.status.phase.as_str(), "Succeeded" | "Failed");
-    let annotations = object.metadata.annotations.unwrap_or_default();
-    let policies = policies.filter(|policies| !ended && policies.judges_volumes());
-    let judged = policies.map(|policies| {
-        let named = annotations.get(VOLUMES).map_or("", String::as_str);
-        Judged::of(text, named, policies)
-    });
-    let asked = |key: &str| !ended && annotations.get(key).is_some_and(|v| !v.trim().is_empty());
-    Pod {
+    let Meta {
+        name,
+        uid,
+        annotations,
+    } = object.metadata;
+    let annotations = annotations.unwrap_or_default();
+    let named = |key: &str| {
+        let list = annotations.get(key).map_or("", String::as_str);
+        let names = list.split(',').map(str::trim);
+        names
+            .filter(|name| !name.is_empty())
+            .collect::<BTreeSet<_>>()
+    };
+    let (mut asked, excluded) = (named(VOLUMES), named(EXCLUDES));
+    let policies = policies.filter(|policies| policies.judges_volumes());
+    let mut pod = Pod {
         priority_class: object
             .spec
             .priority_class_name
             .filter(|name| !name.is_empty()),
-        claims: object
-            .spec
-            .volumes
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|volume| volume.persistent_volume_claim)
-            .map(|claim| claim.claim_name)
-            .collect(),
-        asks: ASKS
-            .iter()
-            .filter(|(key, _)| match &judged {
-                Some(judged) if *key == VOLUMES => judged.files,
-                _ => asked(key),
-            })
-            .map(|(_, what)| (*what).to_owned())
-            .collect(),
-        asked_claims: judged.map(|judged| judged.claims).unwrap_or_default(),
-    }
-}
-
-/// What is asked of a pod's volumes where policies have a say.
-#[derive(Default)]
-struct Judged {
-    /// Files of volumes that are no claims.
-    files: bool,
-    /// Claims that the annotation names: for them the policies ask their volumes.
-    claims: Vec<String>,
-}
-
-impl Judged {
-    fn of(text: &str, named: &str, policies: &Policies) -> Self {
-        let mut judged = Self::default();
-        let mut named: Vec<&str> = named
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .collect();
-        let pod: Value = serde_json::from_str(text).unwrap_or_default();
-        for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
-            let name = volume["name"].as_str().unwrap_or_default();
-            let before = named.len();
-            named.retain(|one| *one != name);
-            let is_named = named.len() < before;
-            match volume["persistentVolumeClaim"]["claimName"].as_str() {
-                Some(claim) if is_named => judged.claims.push(claim.to_owned()),
-                Some(_) => {}
-                None => {
-                    judged.files |=
-                        match policies.answer(Seen::Facts(&VolumeFacts::of(volume)), None) {
-                            Answer::Do(action) => action == Action::FsBackup,
-                            Answer::Nothing | Answer::Unknown => is_named,
-                        };
-                }
+        ..Pod::default()
+    };
+    for volume in object.spec.volumes.iter().flatten() {
+        let called = volume["name"].as_str().unwrap_or_default();
+        let is_asked = asked.remove(called);
+        // A claim that is made for a pod is called after both.
+        let claim = match volume["persistentVolumeClaim"]["claimName"].as_str() {
+            Some(claim) => Some(claim.to_owned()),
+            None if volume["ephemeral"].is_object() => Some(format!("{name}-{called}")),
+            None => None,
+        };
+        if let Some(claim) = claim {
+            if !ended {
+                let is_excluded = excluded.contains(called);
+                let by = PodVolume {
+                    namespace: namespace.to_owned(),
+                    name: name.clone(),
+                    uid: uid.clone(),
+                    volume: called.to_owned(),
+                };
+                let uses = Uses {
+                    by: Some(by),
+                    asked: is_asked,
+                    excluded: is_excluded,
+                    not_excluded: !is_excluded,
+                };
+                pod.uses.push((claim.clone(), uses));
             }
+            pod.claims.push(claim);
+            continue;
         }
-        // Volumes that are not there are asked for in vain.
-        judged.files |= !named.is_empty();
-        judged
+        if ended {
+            continue;
+        }
+        let facts = VolumeFacts::of(volume);
+        let answer = policies.map(|policies| policies.answer(Seen::Facts(&facts), None));
+        let is_asked = match answer {
+            Some(Answer::Do(action)) => action == Action::FsBackup,
+            _ => is_asked,
+        };
+        if is_asked {
+            pod.in_vain.push((called.to_owned(), facts.kind));
+        } else if !excluded.contains(called)
+            && !NOT_ITS_OWN.contains(&facts.kind)
+            && !matches!(answer, Some(Answer::Do(_)))
+        {
+            pod.unclaimed += 1;
+        }
     }
+    if !ended {
+        let absent = asked.into_iter().map(|name| (name.to_owned(), ""));
+        pod.in_vain.extend(absent);
+    }
+    pod
 }
 
 /// An entry of `<name>-volumeinfo.json.gz`, as Velero writes it.
@@ -283,31 +285,29 @@ pub(super) struct VolumeInfo {
     #[serde(skip_serializing_if = "String::is_empty")]
     pv_name: String,
     skipped: bool,
-    skipped_reason: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    skipped_reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pv_info: Option<Volume>,
 }
 
 /// An entry for every claim.
-pub(super) fn infos(
-    claims: &BTreeMap<(String, String), Claim>,
-    volumes: &BTreeMap<String, Volume>,
-    wanted: Option<bool>,
-    policies: Option<&Policies>,
-) -> Vec<VolumeInfo> {
-    claims
-        .iter()
-        .map(|((namespace, name), claim)| VolumeInfo {
-            pvc_name: name.clone(),
-            pvc_namespace: namespace.clone(),
-            pv_name: claim.volume.clone(),
+pub(super) fn infos(rows: &[Row], volumes: &BTreeMap<String, Volume>) -> Vec<VolumeInfo> {
+    rows.iter()
+        .map(|row| VolumeInfo {
+            pvc_name: row.claim.clone(),
+            pvc_namespace: row.namespace.clone(),
+            pv_name: row.volume.clone(),
             skipped: true,
-            skipped_reason: match treatment(claim, volumes, policies) {
-                Treatment::LeftOut(why) => why,
-                _ if wanted == Some(false) => REASON_UNWANTED,
-                _ => REASON,
+            skipped_reason: match &row.outcome {
+                Outcome::Saved(_) => String::new(),
+                Outcome::Failed(why)
+                | Outcome::LeftOut(why)
+                | Outcome::NotAsked(why)
+                | Outcome::Nothing(why)
+                | Outcome::NotUnderstood(why) => why.clone(),
             },
-            pv_info: volumes.get(&claim.volume).cloned(),
+            pv_info: volumes.get(&row.volume).cloned(),
         })
         .collect()
 }

@@ -5,11 +5,11 @@
 //! The files are anybody's: each is bounded, in bytes and in entries, and one that can not be read is named and takes no other with it.
 
 use std::collections::{HashMap, HashSet};
-use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use super::bounded::{self, Bounded};
 use super::text_within;
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
@@ -18,9 +18,6 @@ use crate::name::Name;
 
 /// No such file is larger, unpacked.
 const LARGEST: u64 = 64 << 20;
-
-/// No such file has more entries.
-const MOST: usize = 200_000;
 
 /// A word of another tool that is shown is not longer.
 const LONGEST: usize = 200;
@@ -333,10 +330,7 @@ fn outcome(phase: &str) -> String {
 
 /// A word of another tool, fit to be shown.
 fn shown(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(LONGEST)
-        .collect()
+    bounded::shown(text, LONGEST)
 }
 
 /// An entry of `volumeinfo`.
@@ -530,41 +524,6 @@ struct ContentSpec {
 #[serde(default, rename_all = "camelCase")]
 struct ContentStatus {
     snapshot_handle: String,
-}
-
-/// A list that is bounded; Go writes an empty one as `null`.
-struct Bounded<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        struct Items<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_unit<E>(self) -> std::result::Result<Vec<T>, E> {
-                Ok(Vec::new())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                mut items: A,
-            ) -> std::result::Result<Vec<T>, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    if list.len() >= MOST {
-                        return Err(A::Error::custom(format!("it has more than {MOST} entries")));
-                    }
-                    list.push(item);
-                }
-                Ok(list)
-            }
-        }
-        d.deserialize_any(Items(PhantomData)).map(Self)
-    }
 }
 
 async fn list<T: DeserializeOwned>(store: &Store, key: &str) -> Result<Vec<T>> {

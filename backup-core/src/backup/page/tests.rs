@@ -148,11 +148,11 @@ fn pods_and_claims_tell_what_belongs_to_them() {
     let pod = r#"{"metadata":{"name":"p","namespace":"a","annotations":{"backup.velero.io/backup-volumes":"data","pre.hook.backup.velero.io/command":"[\"sync\"]"}},
         "spec":{"priorityClassName":"high","volumes":[{"name":"data","persistentVolumeClaim":{"claimName":"c"}},{"name":"e","emptyDir":{}}]},"status":{"phase":"Running"}}"#;
     let seen = cut(pod, "pods", "Pod", &keep).seen;
-    assert_eq!(seen.asks.len(), 1);
+    assert!(seen.uses[&("a".into(), "c".into())].asked);
     assert!(seen.priority_classes.contains("high"));
     assert!(seen.used_claims.contains(&("a".into(), "c".into())));
     let ended = pod.replace("Running", "Succeeded");
-    assert!(cut(&ended, "pods", "Pod", &keep).seen.asks.is_empty());
+    assert!(cut(&ended, "pods", "Pod", &keep).seen.uses.is_empty());
     let claim = r#"{"metadata":{"name":"c","namespace":"a"},"spec":{"volumeName":"pv-1"}}"#;
     let seen = cut(
         claim,

@@ -134,7 +134,7 @@ async fn older_lists_tell_the_same_and_no_volume_twice() {
 async fn hostile_files_are_named_and_take_nothing_with_them() {
     let good = gz(infos().to_string().as_bytes());
     let bomb = gz(&vec![b' '; (LARGEST + 1) as usize]);
-    let many = gz(format!("[{}{{}}]", "{},".repeat(MOST)).as_bytes());
+    let many = gz(format!("[{}{{}}]", "{},".repeat(bounded::MOST)).as_bytes());
     let deep = gz("[".repeat(100_000).as_bytes());
     for (what, bad) in [
         ("no gzip", bytes::Bytes::from_static(b"[]")),
