@@ -17,6 +17,7 @@ mod report;
 mod scheduled;
 #[cfg(test)]
 pub(crate) mod server;
+mod volume_files;
 mod volumes;
 mod writers;
 
@@ -55,10 +56,19 @@ use crate::location::guard::{self, Coming};
 use crate::location::{Location, hex};
 use crate::name::Name;
 use crate::progress::Progress;
-use crate::records::copies::Copies;
+use crate::records::copies::{Copies, Row};
 
 pub use policies::Policies;
 pub use scheduled::{EVERY, KEEP, ordered_resources, schedule};
+
+/// The field of a Backup's spec that asks for copies of the files of all claims.
+pub const COPY_ALL: &str = "defaultVolumesToFsBackup";
+
+/// The same by its name before Velero 1.10.
+const COPY_ALL_BEFORE: &str = "defaultVolumesToRestic";
+
+/// Annotation of a location: whether [`COPY_ALL`] holds for backups that do not say it.
+pub const COPY_ALL_OF_LOCATION: &str = "kubectl-backup/default-volumes-to-fs-backup";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -112,20 +122,45 @@ impl BackupOptions {
         Ok(())
     }
 
-    /// Whether the spec asks for this.
-    fn asks(&self, key: &str) -> bool {
-        self.template.rest.get(key) == Some(&true.into())
+    /// What the spec says of this.
+    fn says(&self, key: &str) -> Option<bool> {
+        self.template.rest.get(key)?.as_bool()
     }
 
     /// Whether the files of all claims are to be copied.
     fn copies_by_default(&self) -> bool {
-        self.asks("defaultVolumesToFsBackup") || self.asks("defaultVolumesToRestic")
+        let newer = self.says(COPY_ALL);
+        newer.or(self.says(COPY_ALL_BEFORE)).unwrap_or_default()
+    }
+
+    /// The same with what the location says where nobody else does; it stands in the backup's spec then.
+    fn at(&self, location: &Location) -> Result<Self> {
+        let mut options = self.clone();
+        let annotations = &location.spec.metadata.annotations;
+        let said = match annotations.get(COPY_ALL_OF_LOCATION).map(String::as_str) {
+            Some("true") => true,
+            Some("false") | None => return Ok(options),
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "annotation {COPY_ALL_OF_LOCATION} of location {} says {other:?}",
+                    crate::error::quoted(&location.name)
+                ))
+                .hint("it is true or false"));
+            }
+        };
+        if self.says(COPY_ALL).is_none() && self.says(COPY_ALL_BEFORE).is_none() {
+            options
+                .template
+                .rest
+                .insert(COPY_ALL.to_owned(), said.into());
+        }
+        Ok(options)
     }
 
     /// Whether snapshots of volumes are asked for; a snapshot that is to be moved is one as well.
     fn wants_snapshots(&self) -> Option<bool> {
         match self.snapshot_volumes {
-            None if self.asks("snapshotMoveData") => Some(true),
+            None if self.says("snapshotMoveData") == Some(true) => Some(true),
             wanted => wanted,
         }
     }
@@ -142,6 +177,8 @@ pub struct BackupReport {
     pub errors: Vec<String>,
     /// What the user should know, a sentence each.
     pub warnings: Vec<String>,
+    /// What became of the data of each PVC.
+    pub volumes: Vec<Row>,
     /// PVCs whose data is not in the backup, `ns/name`.
     pub volumes_not_saved: Vec<String>,
     /// PVCs whose data a resource policy leaves out, `ns/name`.
@@ -165,6 +202,7 @@ pub async fn create(
     cancel: tokio::sync::watch::Receiver<bool>,
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
+    let options = &options.at(location)?;
     options.validate()?;
     if location.is_read_only() {
         return Err(
@@ -534,22 +572,26 @@ impl Work<'_> {
         let marker: Bytes = serde_json::to_vec_pretty(&backup)
             .map_err(|e| Error::other("the marker can not be written as JSON").because(e))?
             .into();
+        let copies = Copies {
+            cluster: gathered.identity.clone(),
+            backup_uid: claim.run().to_owned(),
+            run: claim.run().to_owned(),
+            rows: claims,
+        };
+        let name = options.name.as_str();
+        let place = backup.spec.storage_location.as_deref().unwrap_or_default();
+        let infos = report::json(&volume_files::infos(&copies.rows, &seen.volumes))?;
+        let pods = report::json(&volume_files::pod_volume_backups(name, place, &copies))?;
         let mut files = vec![
             (keys.results(), gzip(&findings.results()?)),
             (keys.resource_list(), names::resource_list(names)),
-            (keys.volume_info(), gzip(&findings.volume_infos()?)),
+            (keys.volume_info(), gzip(&infos)),
             (keys.volume_snapshots(), gzip(b"[]")),
-            (keys.pod_volume_backups(), gzip(b"[]")),
+            (keys.pod_volume_backups(), gzip(&pods)),
             (keys.item_operations(), gzip(b"[]")),
             (keys.logs(), log.finish()),
         ];
-        if !claims.is_empty() {
-            let copies = Copies {
-                cluster: gathered.identity.clone(),
-                backup_uid: claim.run().to_owned(),
-                run: claim.run().to_owned(),
-                rows: claims,
-            };
+        if !copies.rows.is_empty() {
             files.push((keys.volumes(), copies.write()?));
         }
         for (key, bytes) in &files {
@@ -573,6 +615,7 @@ impl Work<'_> {
             resources: rows,
             errors: findings.errors.sentences(),
             warnings: findings.warnings.sentences(),
+            volumes: copies.rows,
             volumes_not_saved: findings.not_saved,
             volumes_left_out: findings.left_out,
             archive_bytes: bytes,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backup_core::backup::COPY_ALL;
 use backup_core::error::quoted;
 use backup_core::filter::{Filter, Selector};
 use backup_core::name::Name;
@@ -266,6 +267,32 @@ impl FilterArgs {
             scope.push_str(&format!(", labels {text}"));
         }
         scope
+    }
+}
+
+/// What is done with volumes, in Velero's words.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Volumes")]
+pub(crate) struct VolumeArgs {
+    /// Copy the files of all claims, but for those that pods leave out by annotation; =false: of those alone that pods or resource policies ask for [default: as the location says]
+    #[arg(long, alias = "default-volumes-to-restic", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    default_volumes_to_fs_backup: Option<bool>,
+    /// Ask for snapshots of volumes, which are not made yet; =false says that data that nobody asked for need not be told of
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    snapshot_volumes: Option<bool>,
+}
+
+impl VolumeArgs {
+    /// Whether snapshots are asked for.
+    pub(crate) fn snapshots(self) -> Option<bool> {
+        self.snapshot_volumes
+    }
+
+    /// Puts what a Backup's spec says beside it.
+    pub(crate) fn put(self, rest: &mut serde_json::Map<String, serde_json::Value>) {
+        if let Some(all) = self.default_volumes_to_fs_backup {
+            rest.insert(COPY_ALL.to_owned(), all.into());
+        }
     }
 }
 

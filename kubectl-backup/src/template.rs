@@ -8,7 +8,7 @@ use backup_core::filter::Filter;
 use backup_core::name::Name;
 use serde_json::json;
 
-use crate::flags;
+use crate::flags::{self, VolumeArgs};
 use backup_cli::error::{CommandError, Result};
 
 /// What flags say of a backup.
@@ -22,8 +22,8 @@ pub(crate) struct Template<'a> {
     pub(crate) policies: Option<&'a Name>,
     /// Which objects come first.
     pub(crate) order: Option<BTreeMap<String, String>>,
-    /// Whether volumes are asked for.
-    pub(crate) snapshot_volumes: Option<bool>,
+    /// Which volumes.
+    pub(crate) volumes: VolumeArgs,
     /// How long it is kept.
     pub(crate) ttl: Option<&'a str>,
     /// Name of a BackupStorageLocation; nothing is the controller's default.
@@ -52,6 +52,7 @@ impl Template<'_> {
             ));
         }
         let mut rest = serde_json::Map::new();
+        self.volumes.put(&mut rest);
         if let Some(name) = self.policies {
             let policy = json!({"kind": "configmap", "name": name.as_str()});
             rest.insert("resourcePolicy".to_owned(), policy);
@@ -60,7 +61,7 @@ impl Template<'_> {
             rest.insert("orderedResources".to_owned(), json!(order));
         }
         Ok(BackupSpec {
-            snapshot_volumes: self.snapshot_volumes,
+            snapshot_volumes: self.volumes.snapshots(),
             ttl: ttl(self.ttl)?,
             storage_location: self.location.map(str::to_owned),
             hooks: json!({}),

@@ -115,6 +115,8 @@ pub(super) struct Seen {
     pub(super) uses: BTreeMap<(String, String), Uses>,
     /// Volumes of pods whose files are asked for, and that are no claims: namespace, pod, volume, what it is.
     pub(super) in_vain: Vec<(String, String, String, &'static str)>,
+    /// Pods of which an old Velero noted where the files of their volumes are.
+    pub(super) old_snapshots: BTreeSet<(String, String)>,
     /// Other volumes of pods with files of their own, and that are no claims.
     pub(super) unclaimed: u64,
     /// Pods that are read between their hooks, and are no items of their page.
@@ -142,6 +144,7 @@ impl Seen {
             used_claims,
             uses,
             in_vain,
+            old_snapshots,
             unclaimed,
             hooked,
             terminating,
@@ -160,6 +163,7 @@ impl Seen {
             self.uses.entry(claim).or_default().merge(uses);
         }
         self.in_vain.extend(in_vain);
+        self.old_snapshots.extend(old_snapshots);
         self.unclaimed += unclaimed;
         self.hooked.extend(hooked);
         self.terminating += terminating;
@@ -553,7 +557,8 @@ fn look_closer(
                 .insert(key(), volumes::claim(text, policies.is_some()));
         }
         ("", "pods") => {
-            let namespace = namespace.unwrap_or_default();
+            let key = key();
+            let namespace = key.0.as_str();
             let pod = volumes::pod(namespace, text, policies);
             seen.priority_classes.extend(pod.priority_class);
             let of = |claim| (namespace.to_owned(), claim);
@@ -565,6 +570,9 @@ fn look_closer(
             seen.in_vain.extend(
                 in_vain.map(|(volume, kind)| (namespace.to_owned(), name.to_owned(), volume, kind)),
             );
+            if pod.has_old_snapshots {
+                seen.old_snapshots.insert(key.clone());
+            }
             seen.unclaimed += pod.unclaimed;
         }
         ("rbac.authorization.k8s.io", "clusterrolebindings") => {

@@ -15,7 +15,6 @@ use super::BackupOptions;
 use super::gather::Gathered;
 use super::names::GzText;
 use super::page::Seen;
-use super::volumes::{self, VolumeInfo};
 use crate::apart::{self, Apart};
 use crate::api::{
     API_VERSION, Backup, BackupSpec, BackupStatus, GoDuration, Meta, Phase, Progress,
@@ -146,8 +145,6 @@ pub(super) struct Findings {
     pub(super) errors: Messages,
     /// What should be known.
     pub(super) warnings: Messages,
-    /// An entry per claim.
-    pub(super) volumes: Vec<VolumeInfo>,
     /// Claims whose data is not there, `ns/name`.
     pub(super) not_saved: Vec<String>,
     /// Claims whose data a resource policy leaves out, `ns/name`.
@@ -271,7 +268,14 @@ fn judge_volumes(findings: &mut Findings, options: &BackupOptions, seen: &Seen, 
             ),
         );
     }
-    findings.volumes = volumes::infos(claims, &seen.volumes);
+    for (namespace, pod) in &seen.old_snapshots {
+        findings.warnings.add(
+            About::Namespace(namespace.clone()),
+            format!(
+                "pod {namespace}/{pod} has an annotation snapshot.velero.io/ of an old Velero: a restore by Velero would wait in it for files that are not in this backup; remove the annotation"
+            ),
+        );
+    }
 }
 
 /// A backup that is not of one moment says so. Events and other servers' types never are.
@@ -358,11 +362,6 @@ impl Findings {
         })
     }
 
-    /// The entries of all claims.
-    pub(super) fn volume_infos(&self) -> Result<Vec<u8>> {
-        json(&self.volumes)
-    }
-
     /// Into the log.
     pub(super) fn log(&self, log: &Log) {
         for text in self.warnings.sentences() {
@@ -374,7 +373,8 @@ impl Findings {
     }
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+/// A side file's text.
+pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value)
         .map_err(|e| Error::other("a side file can not be written as JSON").because(e))
 }

@@ -136,7 +136,7 @@ async fn a_backup_has_every_file_of_velero_and_ours_and_they_agree() {
     let volumes: serde_json::Value =
         serde_json::from_str(&read(&location, &keys.volume_info()).await).unwrap();
     assert_eq!(volumes[0]["skipped"], true);
-    let copies = crate::records::copies::copies(&location.store, &options().name);
+    let copies = crate::records::copies::copies(&location.store, keys.name());
     let copies = copies.await.unwrap().unwrap();
     assert_eq!(copies.cluster.as_deref(), Some("uid-kube-system"));
     assert_eq!(

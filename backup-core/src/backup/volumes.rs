@@ -1,5 +1,4 @@
-//! What claims, volumes and pods tell of a backup's volumes, and how each is told in the form that Velero's restore reads. What is done with a claim is
-//! decided in [`choice`](super::choice). Pure.
+//! What claims, volumes and pods tell of a backup's volumes. What is done with a claim is decided in [`choice`](super::choice). Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::policies::{Action, Answer, ClaimFacts, Policies, Seen, VolumeFacts};
-use crate::records::copies::{Outcome, Pod as PodVolume, Row};
+use crate::records::copies::Pod as PodVolume;
 
 /// A PersistentVolumeClaim, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +50,8 @@ pub(super) struct Pod {
     pub(super) uses: Vec<(String, Uses)>,
     /// Volumes whose files it asks for and that are no claims, with what they are.
     pub(super) in_vain: Vec<(String, &'static str)>,
+    /// Whether it has an annotation by which a Velero before 1.5 found the files of its volumes.
+    pub(super) has_old_snapshots: bool,
     /// How many other volumes it has whose files are its own, and that are no claims.
     pub(super) unclaimed: u64,
 }
@@ -92,6 +93,9 @@ const VOLUMES: &str = "backup.velero.io/backup-volumes";
 
 /// The one that names those that are to be left out where all are copied.
 pub(super) const EXCLUDES: &str = "backup.velero.io/backup-volumes-excludes";
+
+/// What the annotations begin with by which a Velero before 1.5 found the files of a pod's volumes: every Velero still goes by them where it finds no other copy.
+const OLD_SNAPSHOTS: &str = "snapshot.velero.io/";
 
 /// Volumes that hold what the cluster puts there, or the node: no backup copies them, whoever asks for all.
 const NOT_ITS_OWN: [&str; 6] = [
@@ -220,6 +224,7 @@ pub(super) fn pod(namespace: &str, text: &str, policies: Option<&Policies>) -> P
             .spec
             .priority_class_name
             .filter(|name| !name.is_empty()),
+        has_old_snapshots: annotations.keys().any(|key| key.starts_with(OLD_SNAPSHOTS)),
         ..Pod::default()
     };
     for volume in object.spec.volumes.iter().flatten() {
@@ -274,40 +279,4 @@ pub(super) fn pod(namespace: &str, text: &str, policies: Option<&Policies>) -> P
         pod.in_vain.extend(absent);
     }
     pod
-}
-
-/// An entry of `<name>-volumeinfo.json.gz`, as Velero writes it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct VolumeInfo {
-    pvc_name: String,
-    pvc_namespace: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pv_name: String,
-    skipped: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    skipped_reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pv_info: Option<Volume>,
-}
-
-/// An entry for every claim.
-pub(super) fn infos(rows: &[Row], volumes: &BTreeMap<String, Volume>) -> Vec<VolumeInfo> {
-    rows.iter()
-        .map(|row| VolumeInfo {
-            pvc_name: row.claim.clone(),
-            pvc_namespace: row.namespace.clone(),
-            pv_name: row.volume.clone(),
-            skipped: true,
-            skipped_reason: match &row.outcome {
-                Outcome::Saved(_) => String::new(),
-                Outcome::Failed(why)
-                | Outcome::LeftOut(why)
-                | Outcome::NotAsked(why)
-                | Outcome::Nothing(why)
-                | Outcome::NotUnderstood(why) => why.clone(),
-            },
-            pv_info: volumes.get(&row.volume).cloned(),
-        })
-        .collect()
 }

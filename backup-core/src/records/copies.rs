@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::bounded::{self, Bounded};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::layout::{BackupKeys, VolumeKeys};
 use crate::location::Store;
 use crate::name::Name;

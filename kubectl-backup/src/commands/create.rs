@@ -22,7 +22,7 @@ use self::asked::AskedArgs;
 use crate::commands::owed;
 use crate::context::Context;
 use crate::encryption::{EncryptArgs, RecipientArgs, Sealing};
-use crate::flags::{self, DryRun, FilterArgs};
+use crate::flags::{self, DryRun, FilterArgs, VolumeArgs};
 use crate::in_cluster::InClusterArgs;
 use crate::many::{self, ManyArgs};
 use backup_cli::error::{CommandError, Exit, Result};
@@ -36,6 +36,7 @@ Examples:
   kubectl backup create
   kubectl backup create nightly --ttl 30d
   kubectl backup create web -n shop --selector app=web
+  kubectl backup create shop -n shop --default-volumes-to-fs-backup
   kubectl backup create --from-schedule nightly --keep 7
   kubectl backup create --dry-run=client --exclude-namespaces kube-system
   kubectl backup create --recipients-file team.pub
@@ -46,8 +47,8 @@ Examples:
 /// Back up the cluster, or a part of it, now
 ///
 /// Reads every object that the filters let through, at one point in time, and writes a backup that Velero can read too.
-/// Without filters the whole cluster is saved. Volume data is not saved yet; each claim is named. The work is done where this program runs, or with
-/// --in-cluster by a controller.
+/// Without filters the whole cluster is saved. Files of volumes are copied where they are asked for; each claim is named with what became of its data.
+/// The work is done where this program runs, or with --in-cluster by a controller.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CreateArgs {
@@ -118,9 +119,9 @@ pub(crate) struct CreateArgs {
     /// Until when the backup is kept: 2027-01-31 or 2027-01-31T12:00:00Z
     #[arg(long, value_name = "DATE")]
     expires: Option<String>,
-    /// Whether volumes are asked for; =false says that missing volume data is fine
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    snapshot_volumes: Option<bool>,
+    /// Which volumes.
+    #[command(flatten)]
+    volumes: VolumeArgs,
     /// Read all kinds at one revision
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     point_in_time: bool,
@@ -340,7 +341,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         )?,
         labels: flags::pairs("--labels", '=', &args.labels)?,
         annotations: flags::pairs("--annotations", '=', &args.annotations)?,
-        snapshot_volumes: args.snapshot_volumes,
+        snapshot_volumes: args.volumes.snapshots(),
         policies: None,
         template: BackupSpec::default(),
         exact: args.point_in_time,

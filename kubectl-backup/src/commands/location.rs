@@ -8,6 +8,7 @@ mod delete;
 mod get;
 mod set;
 mod signing;
+mod volumes;
 
 use backup_core::Error;
 use backup_core::api::BackupStorageLocation;

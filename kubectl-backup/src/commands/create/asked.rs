@@ -90,6 +90,7 @@ pub(super) async fn resolve(
     asked
         .apply(context, schedule.as_ref(), &mut options)
         .await?;
+    args.volumes.put(&mut options.template.rest);
     let Some(schedule) = schedule else {
         return Ok((options, None));
     };

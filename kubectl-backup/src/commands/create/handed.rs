@@ -103,7 +103,7 @@ fn object(context: &Context, args: &CreateArgs, controller: &Controller) -> Resu
         is_one_namespace: args.filter.namespace.is_some(),
         policies: args.asked.policies(),
         order: args.asked.order()?,
-        snapshot_volumes: args.snapshot_volumes,
+        volumes: args.volumes,
         ttl: args.ttl.as_deref(),
         location: controller.location.as_deref(),
     }

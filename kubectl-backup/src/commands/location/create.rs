@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use super::ChangeArgs;
 use super::copies::CopiesArgs;
 use super::signing::SigningArgs;
+use super::volumes::VolumesArgs;
 use crate::context::{Context, variable};
 use crate::encryption::{EncryptArgs, RecipientArgs};
 use crate::flags;
@@ -82,6 +83,8 @@ pub(crate) struct CreateArgs {
     role: RoleArgs,
     #[command(flatten)]
     copies: CopiesArgs,
+    #[command(flatten)]
+    volumes: VolumesArgs,
     #[command(flatten)]
     recipients: RecipientArgs,
     #[command(flatten)]
@@ -266,6 +269,7 @@ fn location(context: &Context, args: &CreateArgs) -> Result<BackupStorageLocatio
     args.role.put(&mut location)?;
     args.signing.put(&mut location)?;
     args.copies.put(&mut location)?;
+    args.volumes.put(&mut location);
     remember(&args.recipients, args.encrypt, &mut location)?;
     refuse_beside_recipients(&location)?;
     secure(context, &mut location)?;

@@ -8,6 +8,7 @@ use super::create::{
     Mode, RoleArgs, plainer, refuse_beside_recipients, remember, secure, warn_plainer,
 };
 use super::signing::SigningArgs;
+use super::volumes::VolumesArgs;
 use crate::context::Context;
 use crate::encryption::{EncryptArgs, RecipientArgs};
 use crate::flags;
@@ -37,6 +38,8 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     copies: CopiesArgs,
     #[command(flatten)]
+    volumes: VolumesArgs,
+    #[command(flatten)]
     recipients: RecipientArgs,
     #[command(flatten)]
     encrypt: EncryptArgs,
@@ -58,11 +61,11 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     let secured = given.cacert.is_some() || given.credentials_file.is_some();
     let secured = secured || args.role.is_given() || args.signing.is_given();
     let secured = secured || args.copies.is_given() || args.recipients.is_given();
-    let secured = secured || args.encrypt.encrypt.is_some();
+    let secured = secured || args.encrypt.encrypt.is_some() || args.volumes.is_given();
     if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
         return Err(CommandError::usage(
             Error::invalid("nothing to set is named")
-                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --recipient, --encrypt, --signing-key-file, --verify-key, --credentials-file or --cacert"),
+                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --default-volumes-to-fs-backup, --recipient, --encrypt, --signing-key-file, --verify-key, --credentials-file or --cacert"),
         ));
     }
     let (mut unknown, mut others) = (Vec::new(), Vec::new());
@@ -104,6 +107,7 @@ fn change(context: &Context, args: &SetArgs, all: &mut [BackupStorageLocation]) 
     args.role.put(location)?;
     args.signing.put(location)?;
     args.copies.put(location)?;
+    args.volumes.put(location);
     remember(&args.recipients, args.encrypt, location)?;
     refuse_beside_recipients(location)?;
     secure(context, location)?;

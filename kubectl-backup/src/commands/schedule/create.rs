@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::objects;
 use crate::context::Context;
-use crate::flags::{self, DryRun, FilterArgs, of_flag};
+use crate::flags::{self, DryRun, FilterArgs, VolumeArgs, of_flag};
 use crate::template::Template;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output::{self, Format, OutputArgs};
@@ -83,9 +83,9 @@ pub(super) struct CreateArgs {
     /// ConfigMap in the controller's namespace with resource policies
     #[arg(long, value_name = "NAME", value_parser = Name::foreign, help_heading = "Which objects")]
     resource_policies_configmap: Option<Name>,
-    /// Whether volumes are asked for; =false says that missing volume data is fine
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    snapshot_volumes: Option<bool>,
+    /// Which volumes.
+    #[command(flatten)]
+    volumes: VolumeArgs,
     /// Labels of the schedule and its backups, key=value (comma list, can be repeated)
     #[arg(long, value_name = "LABELS")]
     labels: Vec<String>,
@@ -211,7 +211,7 @@ impl CreateArgs {
             is_one_namespace: self.filter.namespace.is_some(),
             policies: self.resource_policies_configmap.as_ref(),
             order: None,
-            snapshot_volumes: self.snapshot_volumes,
+            volumes: self.volumes,
             ttl: self.ttl.as_deref(),
             location,
         }
@@ -290,6 +290,7 @@ mod tests {
                 "a=b",
                 "-l",
                 "app=web",
+                "--default-volumes-to-fs-backup",
             ],
             Some("offsite"),
         );
@@ -300,7 +301,7 @@ mod tests {
                     "annotations": {"kubectl-backup/every": "2", "kubectl-backup/keep": "7"}},
                 "spec": {"schedule": "@weekly", "paused": false, "template": {
                     "includedNamespaces": ["shop"], "includeClusterResources": false, "labelSelector": {"matchLabels": {"app": "web"}},
-                    "ttl": "48h0m0s", "storageLocation": "offsite", "hooks": {}}}})
+                    "ttl": "48h0m0s", "storageLocation": "offsite", "hooks": {}, "defaultVolumesToFsBackup": true}}})
         );
         for (word, schedule, every) in [
             ("daily", "@daily", Value::Null),
