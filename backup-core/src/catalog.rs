@@ -344,6 +344,32 @@ pub fn is_at_work(backup: &Backup) -> bool {
     !last && !names_us(backup)
 }
 
+/// The copies of volumes' files that a backup of ours has in repositories, in a sentence: they stay when it goes, and do not come along with a copy of it. Nothing where it has none.
+///
+/// # Errors
+/// The store's; `Corrupt` and `Invalid`, where the file that tells can not be read.
+pub async fn copies_elsewhere(store: &Store, name: &Name) -> Result<Option<String>> {
+    let Some(copies) = records::copies::copies(store, name).await? else {
+        return Ok(None);
+    };
+    let mut places = Vec::new();
+    for row in copies.rows.iter().filter(|row| row.saved().is_some()) {
+        places.push(copies.place(row)?.repository());
+    }
+    // A claim has one snapshot in a backup, and a repository of its own.
+    Ok(match places.len() {
+        0 => None,
+        1 => Some(format!(
+            "1 snapshot of a volume stays in its repository{}",
+            some_of(places)
+        )),
+        n => Some(format!(
+            "{n} snapshots of volumes stay in their repositories{}",
+            some_of(places)
+        )),
+    })
+}
+
 /// What a Velero backup's deletion would leave elsewhere (volume snapshots, pod volume backups, CSI), a sentence each.
 ///
 /// # Errors
@@ -353,7 +379,11 @@ pub async fn leaks(store: &Store, name: &Name) -> Result<Vec<String>> {
     if let Some(unread) = unread.into_iter().next() {
         return Err(Error::corrupt(unread));
     }
-    let held = |volume: &&Volume| matches!(volume.data(), Data::Saved | Data::Failed);
+    // Ours are told in their own way, and of one that failed there is nothing.
+    let held = |volume: &&Volume| {
+        let is_held = matches!(volume.data(), Data::Saved | Data::Failed);
+        is_held && volume.copy.is_none() && !volume.backup_method.is_empty()
+    };
     let mut sorts: [Vec<String>; 5] = Default::default();
     for volume in list.iter().filter(held) {
         let (sort, name) = match volume.backup_method.as_str() {

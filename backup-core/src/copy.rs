@@ -57,6 +57,8 @@ pub struct Copied {
     pub stood: bool,
     /// What the user should know, a sentence each.
     pub warnings: Vec<String>,
+    /// Whether files of volumes lie in repositories, which were not copied, and nobody said that this is fine.
+    pub lacks_volumes: bool,
 }
 
 /// A file of the backup.
@@ -78,6 +80,8 @@ struct Plan {
     /// Whether its Secrets are encrypted apart.
     apart: bool,
     warnings: Vec<String>,
+    /// Whether files of volumes lie in repositories.
+    has_copies: bool,
 }
 
 impl Plan {
@@ -140,6 +144,10 @@ pub async fn copy(
     }
     let warnings = volumes(source, options).await?;
     plan.warnings.extend(warnings);
+    if let Some(stays) = catalog::copies_elsewhere(&source.store, &options.name).await? {
+        plan.warnings.push(not_in_the_copy(&stays));
+        plan.has_copies = true;
+    }
     carry_out(source, target, options, plan, cancel, progress).await
 }
 
@@ -194,6 +202,12 @@ async fn sealed(
     }
     plan.warnings
         .extend(whose_keys(&from, target, &keys).await?);
+    if plan.files.iter().any(|file| file.key == keys.volumes()) {
+        // Whether there are any is sealed.
+        plan.warnings.push(not_in_the_copy(
+            "snapshots of volumes that it has stay in their repositories",
+        ));
+    }
     carry_out(&from, &to, options, plan, cancel, progress).await
 }
 
@@ -249,6 +263,7 @@ async fn carry_out(
             files,
             bytes,
             stood: true,
+            lacks_volumes: plan.has_copies && !options.without_volumes,
             warnings: plan.warnings,
         });
     }
@@ -281,6 +296,7 @@ async fn carry_out(
         files,
         bytes,
         stood: false,
+        lacks_volumes: plan.has_copies && !options.without_volumes,
         warnings: plan.warnings,
     })
 }
@@ -361,6 +377,7 @@ async fn ours(store: &Store, keys: &BackupKeys, entry: Entry, found: Folder) -> 
         files,
         seals,
         apart: apart.is_some(),
+        has_copies: false,
         warnings,
     })
 }
@@ -427,6 +444,7 @@ fn foreign(entry: Entry, found: Folder, left: &[String]) -> Plan {
         seals: Vec::new(),
         apart: false,
         warnings: Vec::new(),
+        has_copies: false,
     }
 }
 
@@ -434,10 +452,14 @@ fn file_name(folder: &str, key: &str) -> String {
     key.strip_prefix(folder).unwrap_or(key).to_owned()
 }
 
+fn not_in_the_copy(what: &str) -> String {
+    format!("not in the copy: {what}")
+}
+
 /// What of the backup lies elsewhere and does not come along: refused, unless that is said to be fine.
 async fn volumes(source: &Location, options: &CopyOptions) -> Result<Vec<String>> {
     let name = &options.name;
-    let told = |what: String| format!("not in the copy: {what}");
+    let told = |what: String| not_in_the_copy(&what);
     let elsewhere = match catalog::leaks(&source.store, name).await {
         Ok(elsewhere) => elsewhere,
         Err(e) if options.without_volumes && e.kind() == Kind::Corrupt => {

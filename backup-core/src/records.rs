@@ -20,7 +20,7 @@ use crate::layout::BackupKeys;
 use crate::location::Store;
 use crate::name::Name;
 
-pub use volumes::{Data, Volume, Volumes, volumes};
+pub use volumes::{Data, Ours, Volume, Volumes, volumes};
 
 /// No side file is larger, compressed.
 pub(crate) const LARGEST_FILE: u64 = 64 << 20;

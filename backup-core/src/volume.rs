@@ -14,6 +14,7 @@ mod rails;
 mod repository;
 pub mod rows;
 pub mod source;
+pub mod stands;
 pub mod store;
 mod text;
 pub mod wire;

@@ -196,6 +196,53 @@ async fn what_a_velero_backup_keeps_elsewhere_is_said() {
 }
 
 #[tokio::test]
+async fn copies_of_volumes_that_stay_are_said_and_are_no_leak_of_veleros() {
+    let store = Store::in_memory();
+    assert_eq!(copies_elsewhere(&store, &name("b")).await.unwrap(), None);
+    let row = |claim: &str, saved: bool| {
+        let data = format!(
+            r#","data":[{{"method":"files","source":"live","repository":2,"snapshot":"{}","began":"2026-11-30T10:00:00Z","ended":"2026-11-30T10:00:01Z"}}]"#,
+            "a".repeat(64)
+        );
+        let (result, data) = if saved {
+            ("saved", data.as_str())
+        } else {
+            ("failed", "")
+        };
+        format!(
+            r#"{{"namespace":"n","claim":"{claim}","claimUid":"{claim}","result":"{result}"{data}}}"#
+        )
+    };
+    let put = async |rows: &[String]| {
+        let rows = rows.join(",");
+        let text =
+            format!(r#"{{"format":"kubectl-backup/volumes/1","cluster":"c","volumes":[{rows}]}}"#);
+        store
+            .put("backups/b/volumes.json", text.into())
+            .await
+            .unwrap();
+    };
+    let said = async || copies_elsewhere(&store, &name("b")).await.unwrap();
+    put(&[row("x", false)]).await;
+    assert_eq!(said().await, None);
+    put(&[row("x", false), row("y", true)]).await;
+    let one = "1 snapshot of a volume stays in its repository (restic/c/n/y.2/)";
+    assert_eq!(said().await.unwrap(), one);
+    put(&[row("x", true), row("y", true)]).await;
+    let two =
+        "2 snapshots of volumes stay in their repositories (restic/c/n/x.2/, restic/c/n/y.2/)";
+    assert_eq!(said().await.unwrap(), two);
+    assert!(leaks(&store, &name("b")).await.unwrap().is_empty());
+    store
+        .put("backups/b/volumes.json", "{".into())
+        .await
+        .unwrap();
+    let unread = copies_elsewhere(&store, &name("b")).await.unwrap_err();
+    assert_eq!(unread.kind(), Kind::Corrupt);
+    assert!(leaks(&store, &name("b")).await.is_err());
+}
+
+#[tokio::test]
 async fn verify_names_what_was_altered_added_or_lost() {
     let store = Store::in_memory();
     write(&store, "one", None).await;

@@ -25,17 +25,23 @@ fn marker(phase: &str, annotation: &str) -> Bytes {
 
 /// A backup of ours, in a location of this name.
 async fn made(location: &str) -> Location {
+    made_with(location, &[]).await
+}
+
+/// The same with these files besides.
+async fn made_with(location: &str, more: &[(String, Bytes)]) -> Location {
     let location = Location::in_memory(location);
     let store = &location.store;
     let keys = BackupKeys::new(&name());
     let mut digests = Digests::new();
     // The archive is larger than a part.
     let archive = Bytes::from(vec![7; 9 << 20]);
-    for (key, bytes) in [
+    let files = [
         (keys.archive(), archive),
         (keys.index(), "index".into()),
         (keys.logs(), "log".into()),
-    ] {
+    ];
+    for (key, bytes) in files.into_iter().chain(more.iter().cloned()) {
         digests = digests.add_bytes(&key, &bytes);
         store.put(&key, bytes).await.unwrap();
     }
@@ -95,6 +101,32 @@ async fn a_copy_has_the_same_bytes_and_a_second_one_is_none() {
     // Who may write there from now on is the cluster whose backup it is.
     let ours = guard::read(&target, Some(MAKER)).await.unwrap();
     assert_eq!(ours, guard::Guard::Ours);
+}
+
+#[tokio::test]
+async fn the_files_of_volumes_do_not_come_along_and_that_is_said() {
+    let rows = format!(
+        r#"{{"format":"kubectl-backup/volumes/1","cluster":"c","volumes":[{{"namespace":"n","claim":"x","claimUid":"u","result":"saved",
+        "data":[{{"method":"files","source":"live","repository":1,"snapshot":"{}","began":"2026-11-30T10:00:00Z","ended":"2026-11-30T10:00:01Z"}}]}}]}}"#,
+        "a".repeat(64)
+    );
+    let keys = BackupKeys::new(&name());
+    let source = made_with("a", &[(keys.volumes(), rows.into())]).await;
+    let target = Location::in_memory("b");
+    let done = copied(&source, &target).await.unwrap();
+    assert!(done.lacks_volumes, "{done:?}");
+    let said = "not in the copy: 1 snapshot of a volume stays in its repository (restic/c/n/u/)";
+    assert_eq!(done.warnings, [said]);
+    assert_eq!(all(&target).await, all(&source).await);
+    let options = CopyOptions {
+        without_volumes: true,
+        ..options()
+    };
+    let again = copy(&source, &target, &options, going(), &Silent)
+        .await
+        .unwrap();
+    assert!(again.stood && !again.lacks_volumes, "{again:?}");
+    assert_eq!(again.warnings, [said]);
 }
 
 #[tokio::test]

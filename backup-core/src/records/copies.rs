@@ -34,7 +34,7 @@ const MOST_OF_A_ROW: usize = 20;
 const MOST_REPOSITORIES: u32 = 10_000;
 
 /// What became of the data of a backup's claims.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copies {
     /// The uid of kube-system, the first part of where repositories are; nothing where it could not be read, and then nothing was copied.
     pub cluster: Option<String>,
@@ -47,7 +47,7 @@ pub struct Copies {
 }
 
 /// A claim, and what became of its data.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its namespace.
     pub namespace: String,
@@ -74,7 +74,7 @@ pub struct Row {
 }
 
 /// What became of a claim's data; texts are for people.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Its files are in a repository.
     Saved(Box<Saved>),
@@ -91,7 +91,7 @@ pub enum Outcome {
 }
 
 /// A claim's data that is there.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// What the hooks of its pods did around the copy; nothing where the file says what is not known here.
     pub hooks: Option<Hooks>,
@@ -104,7 +104,8 @@ pub struct Saved {
 }
 
 /// What hooks of pods did around a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Hooks {
     /// They ran well.
     Done,
@@ -115,13 +116,15 @@ pub enum Hooks {
 }
 
 /// A copy of a claim's files, read from the volume itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FileCopy {
     /// Which of the claim's repositories it is in, from 1 on.
     pub repository: u32,
     /// Its exact id: 64 lower hex digits.
     pub snapshot: String,
     /// The snapshot it builds upon.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// The run that made it, as the snapshot is tagged.
     pub run: String,
@@ -136,6 +139,7 @@ pub struct FileCopy {
     /// Their bytes.
     pub bytes: u64,
     /// Bytes that they took on the volume; nothing where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub allocated: Option<u64>,
     /// Bytes that were added to the repository.
     pub added: u64,
@@ -231,6 +235,8 @@ fn parse(bytes: &[u8]) -> Result<Copies> {
     #[derive(Deserialize)]
     struct Head {
         format: String,
+        #[serde(default)]
+        needs: Vec<String>,
     }
     if bytes.len() as u64 > LARGEST {
         return Err(Error::corrupt(format!(
@@ -253,10 +259,10 @@ fn parse(bytes: &[u8]) -> Result<Copies> {
             )));
         }
     }
-    let text: Text = serde_json::from_slice(bytes).map_err(no)?;
-    if let Some(why) = lacking(&text.needs) {
+    if let Some(why) = lacking(&head.needs) {
         return Err(newer_than(&why));
     }
+    let text: Text = serde_json::from_slice(bytes).map_err(no)?;
     if let Some(cluster) = &text.cluster {
         part("the cluster", cluster)?;
     }
@@ -332,7 +338,8 @@ fn is_digest(text: &str) -> bool {
 #[serde(rename_all = "camelCase")]
 struct Text {
     format: String,
-    #[serde(default)]
+    // Read before the rest.
+    #[serde(skip_deserializing)]
     needs: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,

@@ -1,6 +1,6 @@
-//! What a backup's side files tell of the data of its volumes: an entry a volume, with how it was saved, by what, and where. Velero's
-//! `volumeinfo` (it writes it since 1.13) comes first; what it does not tell comes from the lists of PodVolumeBackups, of native snapshots
-//! and, up to 1.17, of CSI snapshots. Field names are Velero's and external-snapshotter's.
+//! What a backup's side files tell of the data of its volumes: an entry a volume, with how it was saved, by what, and where. Where our own
+//! [`copies`](super::copies) stand, they alone are believed. Else Velero's `volumeinfo` (it writes it since 1.13) comes first; what it does not tell comes from
+//! the lists of PodVolumeBackups, of native snapshots and, up to 1.17, of CSI snapshots. Field names are Velero's and external-snapshotter's.
 //!
 //! The files are anybody's: each is bounded, in bytes and in entries, and one that can not be read is named and takes no other with it.
 
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::bounded::{self, Bounded};
+use super::copies::{self, Copies, FileCopy, Hooks, Outcome, Row};
 use super::text_within;
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
@@ -49,7 +50,7 @@ pub struct Volume {
     pub skipped: bool,
     /// Why.
     pub skipped_reason: String,
-    /// `succeeded` or `failed`
+    /// `succeeded` or `failed`; of our own also `leftOut`, `notAsked` and `nothing`.
     pub result: String,
     /// The CSI driver, or what copied it: `kopia`, `restic`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -60,6 +61,24 @@ pub struct Volume {
     /// The repository, or the snapshot location or zone.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub saved_in: String,
+    /// The copy, where it is one of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Box<Ours>>,
+}
+
+/// What is known of a copy of ours, besides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ours {
+    /// What hooks did around it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// Where it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The rest.
+    #[serde(flatten)]
+    pub copy: FileCopy,
 }
 
 /// What became of a volume's data when the backup was made.
@@ -96,11 +115,11 @@ impl Volume {
 
     /// What became of its data.
     pub fn data(&self) -> Data {
+        if !self.skipped && self.result == "failed" {
+            return Data::Failed;
+        }
         if self.skipped || self.backup_method.is_empty() {
             return Data::LeftOut;
-        }
-        if self.result == "failed" {
-            return Data::Failed;
         }
         // Velero notes a copy of nothing without a snapshot.
         let nothing = self.backup_method == "PodVolumeBackup"
@@ -114,6 +133,8 @@ impl Volume {
         let (what, method) = match self.backup_method.as_str() {
             _ if self.snapshot_data_moved => ("as a snapshot that was moved", "DataUpload"),
             method @ "NativeSnapshot" => ("as a snapshot of the storage provider", method),
+            // Of ours there is but this way, and no more is known of one that failed.
+            "" => return "as a copy of its files".to_owned(),
             method @ "PodVolumeBackup" => ("as a copy of its files", method),
             method @ "CSISnapshot" => ("as a CSI snapshot", method),
             other => return format!("by the method {:?}", shown(other)),
@@ -148,6 +169,23 @@ pub struct Volumes {
 /// # Errors
 /// The store's.
 pub async fn volumes(store: &Store, name: &Name) -> Result<Volumes> {
+    match copies::copies(store, name).await {
+        Ok(Some(own)) => {
+            return Ok(Volumes {
+                list: own.rows.iter().map(|row| of_ours(&own, row)).collect(),
+                unread: Vec::new(),
+            });
+        }
+        Ok(None) => {}
+        // Nothing takes its place: what others are told of our copies is less than what they are.
+        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
+            return Ok(Volumes {
+                list: Vec::new(),
+                unread: vec![untold(&e)],
+            });
+        }
+        Err(e) => return Err(e),
+    }
     let keys = BackupKeys::new(name);
     let files = [
         keys.volume_info(),
@@ -190,13 +228,65 @@ pub async fn volumes(store: &Store, name: &Name) -> Result<Volumes> {
     })
 }
 
+fn untold(e: &Error) -> String {
+    format!(
+        "whether the backup has data of volumes can not be told: {}",
+        e.sentence()
+    )
+}
+
+/// What our own row says of a claim.
+fn of_ours(copies: &Copies, row: &Row) -> Volume {
+    let volume = Volume {
+        pvc_name: row.claim.clone(),
+        pvc_namespace: row.namespace.clone(),
+        pv_name: row.volume.clone(),
+        ..Volume::default()
+    };
+    let (result, why) = match &row.outcome {
+        Outcome::Saved(saved) => {
+            let pod = saved.pod.clone();
+            let place = copies.place(row).map(|keys| keys.repository());
+            return Volume {
+                pod_name: pod.as_ref().map(|pod| pod.name.clone()).unwrap_or_default(),
+                pod_namespace: pod
+                    .as_ref()
+                    .map(|pod| pod.namespace.clone())
+                    .unwrap_or_default(),
+                volume_name: pod.map(|pod| pod.volume).unwrap_or_default(),
+                backup_method: "PodVolumeBackup".to_owned(),
+                result: "succeeded".to_owned(),
+                saved_by: "kubectl-backup".to_owned(),
+                snapshot_handle: saved.copy.snapshot.clone(),
+                saved_in: place.unwrap_or_default(),
+                copy: Some(Box::new(Ours {
+                    hooks: saved.hooks,
+                    node: saved.node.clone(),
+                    copy: saved.copy.clone(),
+                })),
+                ..volume
+            };
+        }
+        Outcome::Failed(why) => ("failed", why),
+        Outcome::LeftOut(why) => ("leftOut", why),
+        Outcome::NotAsked(why) => ("notAsked", why),
+        Outcome::Nothing(why) => ("nothing", why),
+        // That it has no data is not known.
+        Outcome::NotUnderstood(why) => ("failed", why),
+    };
+    Volume {
+        result: result.to_owned(),
+        skipped: result != "failed",
+        skipped_reason: why.clone(),
+        ..volume
+    }
+}
+
 /// A file that is not what it should be is noted; what is the store's own goes up.
 fn known<T>(unread: &mut Vec<String>, read: Result<Vec<T>>) -> Result<Vec<T>> {
     match read {
         Err(e) if e.kind() == Kind::Corrupt => {
-            unread.push(format!(
-                "whether the backup has data of volumes can not be told: {e}"
-            ));
+            unread.push(untold(&e));
             Ok(Vec::new())
         }
         read => read,
@@ -410,6 +500,7 @@ impl Info {
             saved_by: shown(&by),
             snapshot_handle: shown(&how.snapshot_handle),
             saved_in: shown(&how.volume_zone),
+            copy: None,
         }
     }
 }

@@ -47,6 +47,9 @@ fn is_in(volume: &Volume) -> String {
 fn does_not_come(volume: &Volume) -> String {
     let who = match volume.data() {
         Data::Failed => "",
+        _ if volume.copy.is_some() => {
+            ", from which restic restores it and this command can not yet"
+        }
         _ => ", from which Velero restores it and this command can not yet",
     };
     format!("{}{who}", is_in(volume))
@@ -71,7 +74,9 @@ impl Volumes {
 
     fn take(&mut self, volume: Volume) {
         let claim = (volume.pvc_namespace.clone(), volume.pvc_name.clone());
-        if volume.data() == Data::LeftOut {
+        // What failed here has left nothing, and says so by naming no method.
+        let failed = volume.data() == Data::Failed && volume.backup_method.is_empty();
+        if failed || volume.data() == Data::LeftOut {
             if !volume.pvc_name.is_empty() {
                 self.unsaved.insert(claim, volume.pv_name);
             }

@@ -25,7 +25,8 @@ Examples:
 ///
 /// All of its files, byte for byte, each checked against SHA256SUMS on the way; Velero's backups as well. The copy is a backup as any other: listed,
 /// verified, restored, expired and deleted in its own location. Where the copy stands already, nothing is done. An interrupted copy leaves no backup, and
-/// begins again. What a backup of Velero's holds elsewhere, such as volume snapshots, is not copied: that is told, and needs --without-volumes.
+/// begins again. What a backup of Velero's holds elsewhere, such as volume snapshots, is not copied: that is told, and needs --without-volumes. Nor are the files
+/// of volumes that a backup of this program has in repositories: that is told, and the exit code is 3, unless --without-volumes says that it is fine.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CopyArgs {
@@ -59,6 +60,8 @@ struct Told<'a> {
     copied: bool,
     files: u64,
     bytes: u64,
+    /// Whether files of volumes lie in repositories, which were not copied.
+    lacks_volumes: bool,
     warnings: &'a [String],
 }
 
@@ -101,7 +104,15 @@ pub(crate) async fn run(context: &Context, args: CopyArgs) -> Result<Exit> {
         &target,
         &done,
     )?;
-    Ok(Exit::Done)
+    Ok(exit(&done))
+}
+
+/// A copy of a backup that lacks the files of its volumes is not the whole of it.
+pub(super) fn exit(done: &Copied) -> Exit {
+    match done.lacks_volumes {
+        true => Exit::Incomplete,
+        false => Exit::Done,
+    }
 }
 
 /// Copies it and shows how far it is; the first Ctrl-C takes everything back.
@@ -180,6 +191,7 @@ fn tell(
                 copied: !done.stood,
                 files: done.files,
                 bytes: done.bytes,
+                lacks_volumes: done.lacks_volumes,
                 warnings: &done.warnings,
             };
             output::print(ui, format, &Document::new("BackupCopy", &told))

@@ -1,6 +1,7 @@
 //! `delete`: removes backups from their location.
 
 use backup_core::catalog::{self, Entry, Here, Maker};
+use backup_core::layout::BackupKeys;
 use backup_core::location::guard::Guard;
 use backup_core::location::kept::Kept;
 use backup_core::location::{Location, Store};
@@ -25,7 +26,8 @@ Examples:
 /// Removes all files of the backups from their location. What a backup of Velero's holds elsewhere, such as volume
 /// snapshots, would stay behind: that is told, and needs --force. So does a backup that its bucket locks: it is hidden then,
 /// and its versions stay until the lock ends. Where no guard keeps clusters apart, as in a location that Velero uses, a
-/// backup of another cluster is deleted where the question that names that cluster is answered, or with --force.
+/// backup of another cluster is deleted where the question that names that cluster is answered, or with --force. Snapshots of volumes' files stay in their
+/// repositories, which is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -48,6 +50,8 @@ struct Going {
     other: Option<String>,
     /// What its bucket keeps of it; nothing where it does not tell.
     kept: Option<Kept>,
+    /// What of it stays in repositories of volumes.
+    stays: Option<String>,
 }
 
 /// Runs the command.
@@ -94,11 +98,13 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             refuse_leaks(context, &location, &args, &entry.name).await?;
         }
         let kept = kept(context, &store, &args, &entry.name).await?;
+        let stays = stays(&location.store, &entry, args.force).await?;
         going.push(Going {
             store,
             name: entry.name,
             other,
             kept,
+            stays,
         });
     }
     let question = format!(
@@ -112,7 +118,11 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         exit = owed::settle(context, &location).await?;
     }
     for Going {
-        name, store, kept, ..
+        name,
+        store,
+        kept,
+        stays,
+        ..
     } in &going
     {
         if agreed {
@@ -127,8 +137,33 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         };
         let title = format!("backup/{name}");
         args.removal.tell(&context.ui, &title, &how)?;
+        if let Some(stays) = stays {
+            context.ui.note(&format!("{title}: {stays}"));
+        }
     }
     Ok(exit)
+}
+
+/// What of a backup stays in repositories of volumes, in words.
+async fn stays(store: &Store, entry: &Entry, force: bool) -> Result<Option<String>> {
+    if entry.encrypted {
+        // Which they are is sealed, and whoever deletes needs no key.
+        let key = BackupKeys::new(&entry.name).volumes();
+        return match store.vault(None).head(&key).await {
+            Ok(_) => Ok(Some(
+                "snapshots of volumes that it has stay in their repositories".to_owned(),
+            )),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        };
+    }
+    match catalog::copies_elsewhere(store, &entry.name).await {
+        Err(e) if force && matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => Ok(Some(format!(
+            "which snapshots of volumes stay can not be told: {}",
+            e.sentence()
+        ))),
+        told => Ok(told?),
+    }
 }
 
 /// `a, b (of cluster prod-eu)`
@@ -171,7 +206,10 @@ async fn refuse_leaks(
     args: &DeleteArgs,
     name: &Name,
 ) -> Result<()> {
-    let leaks = catalog::leaks(&location.store, name).await?;
+    let leaks = match catalog::leaks(&location.store, name).await {
+        Err(e) if args.force && e.kind() == Kind::Corrupt => vec![e.sentence()],
+        leaks => leaks?,
+    };
     for leak in &leaks {
         context.ui.warn(&format!("backup/{name}: {leak}"));
     }

@@ -42,7 +42,7 @@ Examples:
 pub(crate) struct DescribeArgs {
     /// Name of the backup
     name: String,
-    /// List every object, and what was left out by which rule
+    /// List every object, what was left out by which rule, and where copies of volumes are
     #[arg(long)]
     details: bool,
     /// How the result is printed; wide is as --details
@@ -241,7 +241,7 @@ fn text(
     if known.resources.is_empty() {
         sections::kinds(&mut text, &known.resource_list);
     }
-    sections::volumes(&mut text, &known.volumes, &known.volumes_unread);
+    sections::volumes(&mut text, &known.volumes, &known.volumes_unread, details);
     sections::hooks(&mut text, &entry.backup.status.rest);
     for claim in &known.claims {
         text.gap();

@@ -275,7 +275,10 @@ async fn volumes(cluster: &Cluster) -> Option<Check> {
     Some(if claims == 0 {
         found("volumes", Verdict::Ok, "no claims of volumes")
     } else {
-        let detail = format!("{}, whose data is not saved", counted(claims, "claim"));
+        let detail = format!(
+            "{}, whose files are copied where that is asked for alone",
+            counted(claims, "claim")
+        );
         found("volumes", Verdict::Warning, detail)
     })
 }

@@ -24,7 +24,8 @@ Examples:
 ///
 /// A backup goes when it is expired by this machine's clock and by the store's; where these differ by over 5 minutes nothing
 /// goes. With --keep, of each schedule the newest good backups stay and older ones go, expired or not. The newest good backup
-/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. Where no
+/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. Snapshots of volumes' files stay in
+/// their repositories, which is told. Where no
 /// guard tells whose a location is, as in one that Velero uses, other clusters' backups stay too; there Velero itself removes every backup that is expired: make those that have to
 /// stay with --ttl never.
 #[derive(Clone, Debug, Args)]
@@ -157,14 +158,32 @@ async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exi
         return Ok(many::worst([owed, exit(all)]));
     }
     let kept = keeps_versions(location, all).await;
+    let stays = stays(location, all).await;
     let done = attempt(context, args, location, false).await?;
     for one in &done {
         told(context, &args.removal, one, "pruned")?;
+    }
+    for stays in stays {
+        context.ui.note(&stays);
     }
     if kept {
         context.ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
     }
     Ok(many::worst([owed, exit(&done)]))
+}
+
+/// What of backups that go stays in repositories of volumes, a sentence each. What can not be told keeps nothing from going.
+async fn stays(location: &Location, would: &[Pruned]) -> Vec<String> {
+    let mut told = Vec::new();
+    for one in would {
+        let (Pruned::Expired(name) | Pruned::Beyond(name)) = one else {
+            continue;
+        };
+        if let Ok(Some(stays)) = catalog::copies_elsewhere(&location.store, name).await {
+            told.push(format!("backup/{name}: {stays}"));
+        }
+    }
+    told
 }
 
 /// Whether what is pruned is hidden only; what holds of one backup of a bucket holds of all.

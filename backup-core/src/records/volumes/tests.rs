@@ -172,3 +172,52 @@ async fn hostile_files_are_named_and_take_nothing_with_them() {
     assert_eq!(all.list[0].how(), "by the method \"Wonder[31m\"");
     assert_eq!(all.list[1].saved_by.len(), LONGEST);
 }
+
+#[tokio::test]
+async fn our_own_rows_are_believed_and_nothing_takes_their_place() {
+    let digest = "a".repeat(64);
+    let own = json!({"format": "kubectl-backup/volumes/1", "needs": [], "cluster": "c", "volumes": [
+        {"namespace": "n", "claim": "files", "claimUid": "u", "volume": "pv-files", "result": "saved", "hooks": "done", "node": "n1",
+         "pod": {"namespace": "n", "name": "p", "volume": "v"},
+         "data": [{"method": "files", "source": "live", "repository": 2, "snapshot": digest, "began": "2026-11-30T10:00:00Z", "ended": "2026-11-30T10:00:01Z",
+                   "files": 3, "bytes": 10}]},
+        {"namespace": "n", "claim": "lost", "result": "failed", "why": "no node"},
+        {"namespace": "n", "claim": "left", "result": "leftOut", "why": "skipped"}]});
+    let store = Store::in_memory();
+    let infos = gz(infos().to_string().as_bytes());
+    store.put(&keys().volume_info(), infos).await.unwrap();
+    let put = |text: String| store.put("backups/b/volumes.json", text.into());
+    put(own.to_string()).await.unwrap();
+    let all = volumes(&store, &name()).await.unwrap().list;
+    let told: Vec<_> = all.iter().map(|v| (v.data(), v.name(), v.how())).collect();
+    let of = |data, name: &str, how: String| (data, name.to_owned(), how);
+    let files = "as a copy of its files";
+    let by = format!(
+        "{files} (PodVolumeBackup by kubectl-backup, snapshot {digest}, in restic/c/n/u.2/)"
+    );
+    assert_eq!(
+        told,
+        [
+            of(Data::Saved, "n/files", by),
+            of(Data::Failed, "n/lost", files.to_owned()),
+            of(Data::LeftOut, "n/left", files.to_owned()),
+        ]
+    );
+    let shown = serde_json::to_value(&all[0]).unwrap();
+    assert_eq!(shown["copy"]["hooks"], "done");
+    assert_eq!(
+        (&shown["copy"]["files"], &shown["copy"]["repository"]),
+        (&json!(3), &json!(2))
+    );
+    assert_eq!(all[1].skipped_reason, "no node");
+    for bad in ["{", r#"{"format":"kubectl-backup/volumes/2","volumes":[]}"#] {
+        put(bad.to_owned()).await.unwrap();
+        let all = volumes(&store, &name()).await.unwrap();
+        assert!(all.list.is_empty());
+        assert!(
+            all.unread[0].contains("backups/b/volumes.json"),
+            "{:?}",
+            all.unread
+        );
+    }
+}

@@ -7,6 +7,7 @@ use backup_core::name::Name;
 
 use crate::commands::copy;
 use crate::context::Context;
+use crate::many;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations::replicate_to;
 use backup_cli::output::{self, counted};
@@ -17,7 +18,7 @@ pub(super) async fn make(context: &Context, location: &Location, name: &Name) ->
     let mut exit = Exit::Done;
     for target in replicate_to(&location.spec)? {
         match one(context, location, name, &target).await {
-            Ok(()) => {}
+            Ok(one) => exit = many::worst([exit, one]),
             Err(e) => {
                 let is_stopped = e.error().kind() == Kind::Interrupted;
                 ui.error(&e);
@@ -41,7 +42,7 @@ pub(super) async fn make(context: &Context, location: &Location, name: &Name) ->
     Ok(exit)
 }
 
-async fn one(context: &Context, location: &Location, name: &Name, target: &str) -> Result<()> {
+async fn one(context: &Context, location: &Location, name: &Name, target: &str) -> Result<Exit> {
     let target = context.other_location(target, None, None).await?;
     // A backup of ours says itself whose it is, where that is known.
     let done = copy::copy_to(context, location, &target, name, None, false).await?;
@@ -54,5 +55,5 @@ async fn one(context: &Context, location: &Location, name: &Name, target: &str) 
         counted(done.files, "file"),
         output::size(done.bytes)
     ));
-    Ok(())
+    Ok(copy::exit(&done))
 }

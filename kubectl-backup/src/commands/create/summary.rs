@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backup_core::archive::row::Outcome;
 use backup_core::backup::BackupReport;
+use backup_core::records::copies::Row;
 
 use crate::context::Context;
 use backup_cli::error::Result;
@@ -47,6 +48,7 @@ pub(super) fn tell(context: &Context, report: &BackupReport, took: Duration) {
     for warning in &report.warnings {
         ui.warn(warning);
     }
+    copied(context, report);
     if !report.volumes_not_saved.is_empty() {
         ui.say(&format!(
             "data not saved: {}: {}",
@@ -59,7 +61,7 @@ pub(super) fn tell(context: &Context, report: &BackupReport, took: Duration) {
     }
     if !report.volumes_left_out.is_empty() {
         ui.say(&format!(
-            "data left out by resource policy: {}: {}",
+            "data left out as asked: {}: {}",
             counted(
                 report.volumes_left_out.len() as u64,
                 "PersistentVolumeClaim"
@@ -74,4 +76,28 @@ pub(super) fn tell(context: &Context, report: &BackupReport, took: Duration) {
     ui.note(&format!(
         "bring it back: {program} restore create --from-backup {name}{flag}"
     ));
+}
+
+/// How much was copied of volumes.
+fn copied(context: &Context, report: &BackupReport) {
+    let all = report.volumes.iter().filter_map(Row::saved);
+    let (mut claims, mut files, mut bytes, mut added) = (0, 0, 0, 0);
+    for saved in all {
+        claims += 1;
+        files += saved.copy.files;
+        bytes += saved.copy.bytes;
+        added += saved.copy.added;
+    }
+    if claims == 0 {
+        return;
+    }
+    let ui = &context.ui;
+    ui.note(&format!(
+        "copied the files of {}: {}, {} ({} new in the location)",
+        counted(claims, "PersistentVolumeClaim"),
+        counted(files, "file"),
+        output::size(bytes),
+        output::size(added)
+    ));
+    ui.note("a restore by Velero makes these claims anew, EMPTY, and calls that Completed");
 }

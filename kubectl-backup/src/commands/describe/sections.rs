@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use backup_core::api::{Backup, LabelSelector};
 use backup_core::archive::row::{Outcome, ResourceRow};
+use backup_core::backup::COPY_ALL;
 use backup_core::location::Location;
-use backup_core::records::{Data, Messages, Results, Volume};
+use backup_core::records::copies::Hooks;
+use backup_core::records::{Data, Messages, Ours, Results, Volume};
 use jiff::Timestamp;
 
 use crate::commands::get::selectors;
 use backup_cli::locations;
-use backup_cli::output::{self, Description, counted, joined};
+use backup_cli::output::{self, Description, Table, counted, joined};
 
 /// No list of messages is printed longer.
 const MOST_MESSAGES: usize = 1000;
@@ -126,6 +128,9 @@ pub(crate) fn asked(text: &mut Description, backup: &Backup, location: &Location
             .replace("included", "true")
             .replace("excluded", "false"),
     );
+    if let Some(all) = spec.rest.get(COPY_ALL).and_then(serde_json::Value::as_bool) {
+        text.field(0, "Copy the files of all volumes", all.to_string());
+    }
     text.field(
         0,
         "TTL",
@@ -266,13 +271,41 @@ pub(crate) fn kinds(text: &mut Description, list: &BTreeMap<String, Vec<String>>
 }
 
 /// Each claim, whether its data is in the backup, and how; then what could not be read of that.
-pub(crate) fn volumes(text: &mut Description, volumes: &[Volume], unread: &[String]) {
+pub(crate) fn volumes(
+    text: &mut Description,
+    volumes: &[Volume],
+    unread: &[String],
+    details: bool,
+) {
     if volumes.is_empty() && unread.is_empty() {
         return;
     }
     text.gap();
     text.heading("Volumes");
-    for volume in volumes {
+    let mut copies = Table::new(&["CLAIM", "HOW", "FILES", "SIZE", "ADDED", "TOOK"], false);
+    for (volume, ours) in ours(volumes) {
+        let copy = &ours.copy;
+        copies.row([
+            volume.name(),
+            match ours.hooks {
+                Some(Hooks::Failed) => "copied, a hook failed".to_owned(),
+                _ => "copied".to_owned(),
+            },
+            output::count(copy.files),
+            output::size(copy.bytes),
+            output::size(copy.added),
+            took(copy.began, copy.ended),
+        ]);
+    }
+    if !copies.is_empty() {
+        for line in copies.render(false).lines() {
+            text.item(1, line);
+        }
+    }
+    for (volume, ours) in ours(volumes).filter(|_| details) {
+        copy(text, volume, ours);
+    }
+    for volume in volumes.iter().filter(|volume| volume.copy.is_none()) {
         text.field(1, &volume.name(), saved(volume));
     }
     for unread in unread {
@@ -280,14 +313,53 @@ pub(crate) fn volumes(text: &mut Description, volumes: &[Volume], unread: &[Stri
     }
 }
 
+fn ours(volumes: &[Volume]) -> impl Iterator<Item = (&Volume, &Ours)> {
+    volumes
+        .iter()
+        .filter_map(|volume| Some((volume, volume.copy.as_deref()?)))
+}
+
+fn took(began: Timestamp, ended: Timestamp) -> String {
+    output::took(ended.duration_since(began).try_into().unwrap_or_default())
+}
+
+/// Where a copy is, and what it was made of.
+fn copy(text: &mut Description, volume: &Volume, ours: &Ours) {
+    let copy = &ours.copy;
+    text.item(1, &format!("{}:", volume.name()));
+    text.field(2, "Repository", &volume.saved_in);
+    text.field(2, "Snapshot", &copy.snapshot);
+    if let Some(base) = &copy.base {
+        text.field(2, "Builds upon", base);
+    }
+    if !volume.pod_name.is_empty() {
+        let pod = format!("{}/{}", volume.pod_namespace, volume.pod_name);
+        text.field(2, "Pod", format!("{pod}, volume {}", volume.volume_name));
+    }
+    if let Some(node) = &ours.node {
+        text.field(2, "Node", node);
+    }
+    text.field(2, "Began", output::time(Some(copy.began)));
+    text.field(2, "Entries", output::count(copy.entries));
+    if copy.changed > 0 {
+        let files = counted(copy.changed, "file");
+        text.field(2, "Changed while read", files);
+    }
+    if copy.vanished > 0 {
+        text.field(2, "Gone before read", counted(copy.vanished, "file"));
+    }
+}
+
 fn saved(volume: &Volume) -> String {
     match (volume.data(), volume.skipped_reason.as_str()) {
         (Data::Saved, _) => format!("saved {}", volume.how()),
-        (Data::Failed, _) => format!(
+        (Data::Failed, "") => format!(
             "data not saved: was to be saved {}, which failed",
             volume.how()
         ),
+        (Data::Failed, why) => format!("data not saved: failed: {why}"),
         (Data::Empty, _) => format!("nothing to save: looked at {}", volume.how()),
+        (Data::LeftOut, why) if volume.result == "nothing" => format!("nothing saved ({why})"),
         (Data::LeftOut, why) if why.starts_with("data not saved") => why.to_owned(),
         (Data::LeftOut, why) => {
             let method = match volume.backup_method.as_str() {
@@ -327,6 +399,8 @@ pub(crate) fn objects(text: &mut Description, title: &str, list: &BTreeMap<Strin
 
 #[cfg(test)]
 mod tests {
+    use backup_core::records::copies::FileCopy;
+
     use super::*;
 
     #[test]
@@ -365,11 +439,77 @@ mod tests {
             pvc_namespace: "shop".into(),
             ..Volume::default()
         };
-        volumes(&mut text, &[volume], &[]);
+        volumes(&mut text, &[volume], &[], false);
         assert!(
             text.render().contains("shop/db:  data not saved"),
             "{}",
             text.render()
         );
+    }
+
+    #[test]
+    fn copies_stand_in_a_table_and_what_was_not_saved_says_why() {
+        let all = {
+            let copy = FileCopy {
+                repository: 1,
+                snapshot: "a".repeat(64),
+                base: None,
+                run: "r".into(),
+                began: "2026-11-30T10:00:00Z".parse().unwrap(),
+                ended: "2026-11-30T10:00:12.5Z".parse().unwrap(),
+                entries: 3001,
+                files: 3000,
+                bytes: 1 << 20,
+                allocated: None,
+                added: 512,
+                changed: 2,
+                vanished: 0,
+            };
+            let ours = Ours {
+                hooks: Some(Hooks::Failed),
+                node: Some("n1".into()),
+                copy,
+            };
+            [
+                Volume {
+                    pvc_name: "data".into(),
+                    pvc_namespace: "shop".into(),
+                    backup_method: "PodVolumeBackup".into(),
+                    result: "succeeded".into(),
+                    saved_in: "restic/c/shop/u/".into(),
+                    copy: Some(Box::new(ours)),
+                    ..Volume::default()
+                },
+                Volume {
+                    pvc_name: "old".into(),
+                    pvc_namespace: "shop".into(),
+                    result: "failed".into(),
+                    skipped_reason: "no node".into(),
+                    ..Volume::default()
+                },
+            ]
+        };
+        let shown = |details| {
+            let mut text = Description::default();
+            volumes(&mut text, &all, &[], details);
+            text.render()
+        };
+        let text = shown(false);
+        let line = |what: &str| {
+            let found = text.lines().find(|line| line.contains(what));
+            found.unwrap_or_else(|| panic!("{text}")).to_owned()
+        };
+        let words: Vec<_> = line("shop/data")
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(
+            words.join(" "),
+            "shop/data copied, a hook failed 3,000 1.0 MiB 512 B 12.5s"
+        );
+        assert!(line("shop/old").contains("data not saved: failed: no node"));
+        assert!(!text.contains("restic/"));
+        let details = shown(true);
+        assert!(details.contains("restic/c/shop/u/") && details.contains(&"a".repeat(64)));
     }
 }
