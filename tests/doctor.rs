@@ -6,7 +6,7 @@ use harness::process::Folder;
 use harness::run::{kubectl_backup, program};
 use harness::store::Minio;
 
-use crate::place::{Place, on};
+use crate::place::{Place, bind, on};
 
 #[test]
 fn doctor_tells_what_a_backup_would_miss_and_what_would_keep_it_from_succeeding() {
@@ -127,7 +127,8 @@ fn the_bundle_holds_what_went_wrong_and_no_secret() {
             .home(home.path())
     };
     run(&["create", "good", "-n", &namespace]).ok();
-    // Data of a volume is asked for and can not be saved yet.
+    // A snapshot of a volume is asked for and can not be made yet.
+    bind(cluster, &namespace, "data");
     run(&["create", "bad", "-n", &namespace, "--snapshot-volumes"]).code(3);
     run(&["doctor", "--bundle", "support.json"]).ok();
     let file = home.join("support.json");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
 use harness::cluster::Cluster;
@@ -124,4 +125,33 @@ impl Archive {
         )
         .unwrap()
     }
+}
+
+/// Gives a claim a volume, of which no node makes anything, and waits until it is bound.
+pub(crate) fn bind(cluster: &Cluster, namespace: &str, claim: &str) {
+    let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}");
+    let mode = cluster.get_raw(&path)["spec"]["volumeMode"].take();
+    cluster.apply(&format!(
+        "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {namespace}-{claim}}}
+spec:
+  capacity: {{storage: 1Ti}}
+  accessModes: [ReadWriteOnce]
+  volumeMode: {mode}
+  storageClassName: ''
+  hostPath: {{path: /nowhere}}
+  claimRef: {{apiVersion: v1, kind: PersistentVolumeClaim, namespace: {namespace}, name: {claim}}}
+"
+    ));
+    is_bound(cluster, namespace, claim);
+}
+
+/// Waits until a claim is bound.
+pub(crate) fn is_bound(cluster: &Cluster, namespace: &str, claim: &str) {
+    let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}");
+    harness::wait_for("a bound claim", Duration::from_secs(60), || {
+        (cluster.get_raw(&path)["status"]["phase"] == "Bound").then_some(())
+    });
 }

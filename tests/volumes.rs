@@ -6,6 +6,7 @@ mod live;
 mod races;
 mod received;
 mod round_trip;
+mod velero;
 
 use std::fs;
 use std::path::{Path, PathBuf};

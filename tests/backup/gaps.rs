@@ -1,6 +1,6 @@
 //! No silent gap: what could not be saved is named, and the exit code says so.
 
-use crate::place::Place;
+use crate::place::{Place, bind};
 use harness::cluster::Cluster;
 use harness::process::Folder;
 
@@ -100,6 +100,13 @@ metadata: {{name: data, namespace: {namespace}}}
 spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}
 "
     ));
+    // What has no volume has no data.
+    let run = place.run(&["create", "empty", "-n", &namespace]).ok();
+    assert!(!run.stderr.contains("not saved"), "{}", run.stderr);
+    let shown = place.run(&["describe", "empty"]).ok().stdout;
+    let line = format!("{namespace}/data:  nothing saved (not bound: nothing to save)");
+    assert!(shown.contains(&line), "{shown}");
+    bind(place.cluster, &namespace, "data");
     let run = place.run(&["create", "b", "-n", &namespace]).ok();
     let named = format!("{namespace}/data");
     assert!(
@@ -120,7 +127,7 @@ spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}
         info[0]["skippedReason"]
             .as_str()
             .unwrap()
-            .contains("data not saved"),
+            .contains("nobody asked"),
         "{info}"
     );
 }
@@ -137,10 +144,11 @@ fn data_that_was_asked_for_and_can_not_be_saved_makes_the_backup_incomplete() {
         run.stderr
     );
     assert_eq!(place.marker("b")["status"]["phase"], "PartiallyFailed");
+    // That no snapshots are wanted says nothing of copies.
     let unwanted = "--snapshot-volumes=false";
-    place
-        .run(&["create", "b-no", "-n", &namespace, unwanted])
-        .ok();
+    let run = place.run(&["create", "b-no", "-n", &namespace, unwanted]);
+    let told = run.code(3).stderr;
+    assert!(told.contains("this is of type emptyDir"), "{told}");
 }
 
 #[test]

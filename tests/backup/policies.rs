@@ -9,7 +9,7 @@ use harness::process::{Folder, Output};
 use harness::tools;
 use serde_json::Value;
 
-use crate::place::{Place, on};
+use crate::place::{Place, bind, is_bound, on};
 
 const OBJECTS: &str = "
 apiVersion: v1
@@ -27,7 +27,7 @@ metadata: {name: key, namespace: shop}
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: scratch, namespace: shop, labels: {tier: scratch}}
-spec: {accessModes: [ReadWriteOnce], storageClassName: '', resources: {requests: {storage: 1Mi}}}
+spec: {volumeMode: Block, accessModes: [ReadWriteOnce], storageClassName: '', resources: {requests: {storage: 1Mi}}}
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -118,6 +118,8 @@ fn a_schedule_of_veleros_is_followed_with_its_resource_policies_and_as_many_stay
         (answer.status == 200).then_some(())
     });
     cluster.apply(OBJECTS);
+    bind(&cluster, "shop", "scratch");
+    is_bound(&cluster, "shop", "share");
 
     // Velero's own command says what the Backup of this schedule is.
     let words = [
@@ -138,9 +140,8 @@ fn a_schedule_of_veleros_is_followed_with_its_resource_policies_and_as_many_stay
         made.stderr
     );
     assert!(
-        made.stderr.contains(
-            "data left out by resource policy: 2 PersistentVolumeClaims: shop/scratch, shop/share"
-        ),
+        made.stderr
+            .contains("data left out as asked: 2 PersistentVolumeClaims: shop/scratch, shop/share"),
         "{}",
         made.stderr
     );
@@ -174,10 +175,10 @@ fn a_schedule_of_veleros_is_followed_with_its_resource_policies_and_as_many_stay
     let kinds = run(&["contents", &name]).ok().stdout;
     assert!(!kinds.contains("secrets"), "{kinds}");
 
-    // Policies of a file; data that is asked for and not saved is no success.
+    // Policies of a file; what is asked for and can not be copied is no success.
     let file = place.write(
         "copies.yaml",
-        "version: v1\nvolumePolicies:\n- {conditions: {}, action: {type: fs-backup}}\n",
+        "version: v1\nvolumePolicies:\n- {conditions: {pvcLabels: {tier: scratch}}, action: {type: fs-backup}}\n",
     );
     let file = file.to_str().unwrap();
     let copies = run(&[
@@ -190,9 +191,9 @@ fn a_schedule_of_veleros_is_followed_with_its_resource_policies_and_as_many_stay
     ])
     .code(3);
     assert!(
-        copies
-            .stderr
-            .contains("shop/scratch is not saved: a resource policy asks for a copy of its files"),
+        copies.stderr.contains(
+            "shop/scratch is not saved: its volume is a block device, and only files are copied"
+        ),
         "{}",
         copies.stderr
     );

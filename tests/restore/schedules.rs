@@ -4,7 +4,7 @@ use harness::cluster::Cluster;
 use harness::process::Folder;
 use harness::run::kubectl_backup;
 
-use crate::place::Place;
+use crate::place::{Place, bind};
 
 const CLAIM: &str = "
 apiVersion: v1
@@ -34,8 +34,9 @@ fn the_newest_good_backup_of_a_schedule_is_restored_and_its_record_is_deleted() 
     ]);
     backup("nightly-2", &of).ok();
     backup("other", &["--labels", "velero.io/schedule-name=weekly"]).ok();
-    // Data of a volume is asked for and can not be saved yet.
+    // A snapshot of a volume is asked for and can not be made yet.
     cluster.apply(&CLAIM.replace("NS", &namespace));
+    bind(cluster, &namespace, "data");
     backup("nightly-3", &[&of[..], &["--snapshot-volumes"]].concat()).code(3);
 
     let planned = |more: &[&str]| {
