@@ -24,6 +24,7 @@ pub mod lease;
 pub mod location;
 pub mod mirror;
 pub mod name;
+pub mod pod;
 pub mod progress;
 pub mod raw;
 pub mod records;

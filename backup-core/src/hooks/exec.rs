@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::Pod;
 use super::ask::Hook;
 use crate::cluster::{ApiError, Cluster};
+use crate::pod::exit_status;
 
 /// So much of what a command prints is kept.
 const KEPT: usize = 4 << 10;
@@ -315,15 +316,7 @@ fn judge(pod: &Pod, target: &Target<'_>, container: &str) -> Result<String, Unfi
 
 /// How a command ended, as the server tells it.
 fn exit_of(status: &Status, command: &[String]) -> Ended {
-    if status.status.as_deref() == Some("Success") {
-        return Ended::Exit(0);
-    }
-    let details = status.details.iter();
-    let causes = details.flat_map(|details| details.causes.iter().flatten());
-    let code = causes
-        .filter(|cause| cause.reason.as_deref() == Some("ExitCode"))
-        .find_map(|cause| cause.message.as_deref()?.trim().parse().ok());
-    match code {
+    match exit_status(status) {
         Some(code) => Ended::Exit(code),
         None => {
             let message = status.message.as_deref().unwrap_or("no reason is told");

@@ -7,13 +7,14 @@ use backup_core::api::BackupStorageLocation;
 use backup_core::cluster::{ApiError, Call, Cluster};
 use backup_core::location::check::Step;
 use backup_core::location::{kkp, store_address};
+use backup_core::pod::{Event, Stand, event_of, short, stand};
 use backup_core::{Error, Kind};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::pod::{self, Stand, Wanted, short};
+use super::pod::{self, CONTAINER, Wanted};
 use super::question::{Answer, Key, LONGEST, MOST_STEPS, Question};
 use super::{CheckArgs, refused};
 use crate::context::{Context, variable};
@@ -385,7 +386,7 @@ impl Run<'_> {
             let pod = self.pod().await?;
             let waits = match &pod {
                 None => "there is no pod yet".to_owned(),
-                Some(pod) => match pod::stand(pod) {
+                Some(pod) => match stand(pod, CONTAINER) {
                     Stand::Runs => {
                         let text = |pointer: &str| {
                             let text = pod.pointer(pointer).and_then(Value::as_str);
@@ -429,15 +430,8 @@ impl Run<'_> {
         Ok(pod::own(pods, &self.uid).cloned())
     }
 
-    /// The newest event of an object, a warning before others; nothing where they can not be read.
     async fn event(&self, name: &str) -> Option<Event> {
-        let path = format!(
-            "{}?fieldSelector=involvedObject.name%3D{name}&limit=100",
-            self.path("events")
-        );
-        let body = self.cluster.get_bounded(&path, LARGEST).await.ok()?;
-        let list: Value = serde_json::from_slice(&body).ok()?;
-        newest(list["items"].as_array()?)
+        event_of(self.cluster, &self.namespace, name).await
     }
 
     async fn lacking(&self, pod: &Value, why: &str) -> Error {
@@ -480,7 +474,7 @@ impl Run<'_> {
         let until = Instant::now() + SELDOM;
         loop {
             let there = self.pod().await.ok().flatten();
-            match there.as_ref().map(pod::stand) {
+            match there.as_ref().map(|pod| stand(pod, CONTAINER)) {
                 Some(Stand::Ended(why)) => return self.ended(&why),
                 _ if Instant::now() >= until => {
                     return self.ended(&format!("the connection to pod/{pod} broke off"));
@@ -507,7 +501,7 @@ impl Run<'_> {
         line.push('\n');
         let pods: Api<Pod> = Api::namespaced(self.cluster.client().clone(), self.namespace);
         let wanted = AttachParams::default()
-            .container(pod::CONTAINER)
+            .container(CONTAINER)
             .stdin(true)
             .stdout(true)
             .stderr(false);
@@ -573,60 +567,9 @@ async fn remove_left(cluster: &Cluster, namespace: &str) {
     }
 }
 
-/// What an event says, and whether it will say nothing else.
-struct Event {
-    text: String,
-    is_final: bool,
-}
-
-/// The newest of some events, a warning before others.
-fn newest(events: &[Value]) -> Option<Event> {
-    let when = |event: &Value| {
-        let times = ["lastTimestamp", "eventTime", "firstTimestamp"];
-        let mut times = times.iter().filter_map(|key| event[*key].as_str());
-        times.next().unwrap_or_default().to_owned()
-    };
-    let warns = |event: &Value| event["type"] == "Warning";
-    let event = events
-        .iter()
-        .max_by_key(|event| (warns(event), when(event)))?;
-    let text = |key: &str| event[key].as_str().unwrap_or_default();
-    let (reason, message) = (text("reason"), text("message"));
-    let lacks = message.contains("not found") || message.contains("non-existent");
-    Some(Event {
-        text: short(&format!("{reason}: {message}")),
-        is_final: match reason {
-            // Quotas and admission refuse what they refused.
-            "FailedCreate" => true,
-            "FailedMount" => lacks,
-            _ => false,
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_warning_is_told_before_what_was_normal_after_it() {
-        let event = |kind: &str, reason: &str, message: &str, at: &str| json!({"type": kind, "reason": reason, "message": message, "lastTimestamp": at});
-        let events = [
-            event("Normal", "Scheduled", "to n", "2026-11-29T10:00:03Z"),
-            event(
-                "Warning",
-                "FailedMount",
-                "secret \"x\" not found",
-                "2026-11-29T10:00:02Z",
-            ),
-            event("Warning", "FailedScheduling", "0/1", "2026-11-29T10:00:01Z"),
-        ];
-        let told = newest(&events).unwrap();
-        assert_eq!(told.text, "FailedMount: secret \"x\" not found");
-        assert!(told.is_final);
-        assert!(!newest(&events[2..]).unwrap().is_final);
-        assert!(newest(&[]).is_none());
-    }
 
     #[test]
     fn an_answer_without_the_steps_of_a_check_is_none() {

@@ -134,93 +134,6 @@ pub(super) fn own<'p>(pods: &'p [Value], job: &str) -> Option<&'p Value> {
     pods.iter().find(is_own).filter(|_| !job.is_empty())
 }
 
-/// How a pod stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stand {
-    /// It may still come, and what it waits for.
-    Waits(String),
-    /// It does not come.
-    Stuck(String),
-    /// It can be asked.
-    Runs,
-    /// It ended, and how.
-    Ended(String),
-}
-
-/// What a pod's status says.
-pub(super) fn stand(pod: &Value) -> Stand {
-    let status = &pod["status"];
-    let all = status["containerStatuses"].as_array();
-    let state = all.and_then(|all| all.iter().find(|one| one["name"] == CONTAINER));
-    let state = state.map_or(&Value::Null, |one| &one["state"]);
-    if !state["running"].is_null() {
-        return Stand::Runs;
-    }
-    let ended = &state["terminated"];
-    if !ended.is_null() {
-        let code = ended["exitCode"].as_i64().unwrap_or(-1);
-        let reason = ended["reason"].as_str().unwrap_or_default();
-        let message = ended["message"].as_str().unwrap_or_default();
-        return Stand::Ended(said(&[
-            &format!("it ended with exit code {code}"),
-            reason,
-            message,
-        ]));
-    }
-    let reason = state["waiting"]["reason"].as_str().unwrap_or_default();
-    let message = state["waiting"]["message"].as_str().unwrap_or_default();
-    match reason {
-        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => {
-            return Stand::Stuck(said(&["its image can not be pulled", reason, message]));
-        }
-        "CreateContainerConfigError"
-        | "CreateContainerError"
-        | "RunContainerError"
-        | "CrashLoopBackOff" => {
-            return Stand::Stuck(said(&["its container can not be started", reason, message]));
-        }
-        _ => {}
-    }
-    if status["phase"] == "Failed" {
-        let reason = status["reason"].as_str().unwrap_or_default();
-        let message = status["message"].as_str().unwrap_or_default();
-        return Stand::Ended(said(&["it failed", reason, message]));
-    }
-    let conditions = status["conditions"].as_array();
-    let scheduled = conditions
-        .into_iter()
-        .flatten()
-        .find(|one| one["type"] == "PodScheduled" && one["status"] == "False");
-    if let Some(condition) = scheduled {
-        let message = condition["message"].as_str().unwrap_or_default();
-        return Stand::Waits(said(&["no node takes it", message]));
-    }
-    if pod["spec"]["nodeName"].as_str().is_none() {
-        return Stand::Waits("no node was found for it yet".to_owned());
-    }
-    Stand::Waits(said(&["its container does not run yet", reason, message]))
-}
-
-/// What is there, joined; bounded, for others wrote it.
-fn said(parts: &[&str]) -> String {
-    let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
-    let text = parts
-        .iter()
-        .map(|part| part.trim())
-        .collect::<Vec<_>>()
-        .join(": ");
-    short(&text)
-}
-
-/// No more than fits on a few lines.
-pub(super) fn short(text: &str) -> String {
-    const MOST: usize = 600;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{} ...", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,37 +188,6 @@ mod tests {
         assert_eq!(own(&pods, "u").unwrap()["metadata"]["name"], "its");
         pods.push(pod("none", owner("", true)));
         assert_eq!(own(&pods, ""), None);
-    }
-
-    #[test]
-    fn a_pod_that_does_not_come_says_why() {
-        let waiting = |reason: &str| json!({"spec": {"nodeName": "n"}, "status": {"containerStatuses": [{"name": CONTAINER, "state": {"waiting": {"reason": reason, "message": "m"}}}]}});
-        let stuck = "its image can not be pulled: ErrImagePull: m".to_owned();
-        assert_eq!(stand(&waiting("ErrImagePull")), Stand::Stuck(stuck));
-        assert!(matches!(
-            stand(&waiting("CreateContainerConfigError")),
-            Stand::Stuck(_)
-        ));
-        assert!(matches!(
-            stand(&waiting("ContainerCreating")),
-            Stand::Waits(_)
-        ));
-        let unscheduled = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]}});
-        let waits = "no node takes it: 0/1 nodes".to_owned();
-        assert_eq!(stand(&unscheduled), Stand::Waits(waits));
-        let state = |state: Value| json!({"status": {"containerStatuses": [{"name": CONTAINER, "state": state}]}});
-        assert_eq!(stand(&state(json!({"running": {}}))), Stand::Runs);
-        let ended = stand(&state(
-            json!({"terminated": {"exitCode": 2, "reason": "Error"}}),
-        ));
-        assert_eq!(
-            ended,
-            Stand::Ended("it ended with exit code 2: Error".to_owned())
-        );
-        let evicted = json!({"status": {"phase": "Failed", "reason": "DeadlineExceeded"}});
-        assert!(matches!(stand(&evicted), Stand::Ended(why) if why.contains("DeadlineExceeded")));
-        assert!(matches!(stand(&json!({})), Stand::Waits(_)));
-        assert!(short(&"é".repeat(5000)).chars().count() < 700);
     }
 
     #[test]
