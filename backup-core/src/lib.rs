@@ -23,6 +23,7 @@ pub mod layout;
 pub mod lease;
 pub mod location;
 pub mod mirror;
+pub mod mover;
 pub mod name;
 pub mod pod;
 pub mod progress;

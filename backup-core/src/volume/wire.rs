@@ -5,7 +5,7 @@
 //! | program | stdin | stdout |
 //! |---|---|---|
 //! | `mover list FOLDER` | | `entry`, `trouble` and `vanished`, then `end` |
-//! | `mover send FOLDER` | `wanted` for each file, one after the other or many at once; its end ends the program | for each, in the same order, `data` and `zeros`, then `file`; at last `end` |
+//! | `mover send FOLDER` | `wanted` for each file, one after the other or many at once; `end`, or the stream's, ends the program | for each, in the same order, `data` and `zeros`, then `file`; at last `end` |
 //! | `mover receive FOLDER` | `entry`, each file's followed by its `data` and `zeros`; then `end` | `end` with what could not be brought back |
 //!
 //! A stream that has no `end` was cut, whatever its bytes say.

@@ -1,6 +1,6 @@
 //! `mover`: what runs beside a volume, and the same between a folder of this machine and a location. Hidden: users see `create` and `restore`, which start it.
 
-mod keys;
+mod hold;
 mod stored;
 
 use std::io;
@@ -29,6 +29,10 @@ pub(crate) struct MoverArgs {
 
 #[derive(Clone, Debug, Subcommand)]
 enum MoverCommand {
+    /// Wait beside a volume, until nobody was heard of for ten minutes
+    Hold,
+    /// Tell who waits that somebody is there
+    Beat,
     /// List a folder on standard output
     List(FolderArgs),
     /// Send the files that standard input asks for
@@ -87,7 +91,13 @@ impl std::str::FromStr for VolumeName {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: MoverArgs) -> Result<Exit> {
     match args.command {
+        MoverCommand::Hold => hold::run().await,
+        MoverCommand::Beat => {
+            hold::beat();
+            Ok(Exit::Done)
+        }
         MoverCommand::List(args) => {
+            hold::beat();
             let ended = on_a_thread(move || {
                 let mut to = io::BufWriter::new(io::stdout().lock());
                 wire::list(&args.folder, &mut to)
@@ -95,6 +105,7 @@ pub(crate) async fn run(context: &Context, args: MoverArgs) -> Result<Exit> {
             Ok(tell(context, &ended.await?))
         }
         MoverCommand::Send(args) => {
+            hold::beat();
             let ended = on_a_thread(move || {
                 let mut to = io::BufWriter::new(io::stdout().lock());
                 wire::send(&args.folder, &mut io::stdin().lock(), &mut to)

@@ -70,7 +70,7 @@ pub fn send(folder: &Path, from: &mut dyn Read, to: &mut dyn Write) -> Result<En
     let mut ended = Ended::default();
     loop {
         let wanted = match Frame::read(from)? {
-            None => break,
+            None | Some(Frame::End(_)) => break,
             Some(Frame::Wanted(wanted)) => wanted,
             Some(_) => return Err(Error::corrupt("what is asked for is no file")),
         };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::entry::Entry;
 use super::super::source::{Content, Entries, Found, Missed, Opener, Source};
-use super::frame::{FileEnded, Frame, Wanted};
+use super::frame::{Ended, FileEnded, Frame, Wanted};
 use crate::error::{Error, Result};
 
 /// Pieces of a file that wait to be read.
@@ -37,6 +37,18 @@ pub type Exit = Box<dyn FnOnce() -> Result<()> + Send>;
 struct Asked {
     to: Option<Box<dyn Write + Send>>,
     waiting: VecDeque<SyncSender<Piece>>,
+    /// Files that were asked for and have not ended.
+    owed: u64,
+}
+
+/// Says that nobody asks any more, for where the end of one direction is not heard at the other end.
+fn ask_no_more(asked: &Mutex<Asked>) {
+    let to = locked(asked).to.take();
+    if let Some(mut to) = to {
+        // Who is gone needs no word.
+        let said = Frame::End(Ended::default()).write(&mut *to);
+        let _ = said.and_then(|()| to.flush());
+    }
 }
 
 /// A volume that a mover lists and sends.
@@ -64,6 +76,7 @@ impl WireSource {
         let asked = Arc::new(Mutex::new(Asked {
             to: Some(asking.to),
             waiting: VecDeque::new(),
+            owed: 0,
         }));
         let theirs = Arc::clone(&asked);
         let from = asking.from;
@@ -82,6 +95,13 @@ impl WireSource {
             listed: Arc::default(),
             exit: Mutex::new(Some(exit)),
         }
+    }
+
+    /// Whether a file that was asked for has still to come: for who watches the streams.
+    pub fn owes(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let asked = Arc::clone(&self.asked);
+        // It is held for longer only by one who can not ask.
+        move || asked.try_lock().map_or(true, |asked| asked.owed > 0)
     }
 }
 
@@ -116,6 +136,8 @@ fn hand_out(mut from: Box<dyn Read + Send>, asked: &Mutex<Asked>) -> Result<()> 
         let _ = to.send(piece);
         if is_end {
             files += 1;
+            let mut asked = locked(asked);
+            asked.owed = asked.owed.saturating_sub(1);
         } else {
             reader = Some(to);
         }
@@ -137,8 +159,7 @@ impl Source for WireSource {
     }
 
     fn ended(&self) -> Result<()> {
-        // Nobody asks any more.
-        drop(locked(&self.asked).to.take());
+        ask_no_more(&self.asked);
         locked(&self.listed)
             .take()
             .unwrap_or_else(|| Err(cut("listed")))?;
@@ -231,10 +252,11 @@ fn opener(asked: &Arc<Mutex<Asked>>, entry: &Entry) -> Opener {
     Box::new(move || {
         let (sender, pieces) = sync_channel(WAITING);
         let mut asked = locked(&asked);
-        let Asked { to, waiting } = &mut *asked;
+        let Asked { to, waiting, owed } = &mut *asked;
         let to = to.as_mut();
         let to = to.ok_or_else(|| io::Error::other("the mover sends nothing any more"))?;
         waiting.push_back(sender);
+        *owed += 1;
         Frame::Wanted(wanted).write(to)?;
         to.flush()?;
         Ok(Box::new(Coming {
