@@ -58,6 +58,11 @@ impl Paths {
         self.cache.join("clusters.json")
     }
 
+    /// The folder with the keys of volumes' repositories that this user's backups made.
+    pub fn volume_keys(&self) -> PathBuf {
+        self.cache.join("volume-keys")
+    }
+
     /// Where foreign archives are rewritten.
     pub fn spool(&self) -> &Path {
         &self.cache

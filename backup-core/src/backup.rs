@@ -3,6 +3,7 @@
 mod apply;
 mod budget;
 mod choice;
+mod copies;
 mod gather;
 mod hooked;
 mod names;
@@ -29,6 +30,7 @@ use jiff::Timestamp;
 
 use self::apply::{Applied, Apply};
 use self::choice::{Copied, Wanted};
+use self::copies::Copying;
 pub(crate) use self::gather::EXCLUDE_LABEL;
 use self::gather::Gathered;
 use self::names::gzip;
@@ -58,6 +60,7 @@ use crate::name::Name;
 use crate::progress::Progress;
 use crate::records::copies::{Copies, Row};
 
+pub use copies::CopyOptions;
 pub use policies::Policies;
 pub use scheduled::{EVERY, KEEP, ordered_resources, schedule};
 
@@ -91,6 +94,8 @@ pub struct BackupOptions {
     pub policies: Option<Arc<Policies>>,
     /// What else the record's spec holds, as Velero has it: hooks, and fields that are not acted on. Its filters, ttl and location are not looked at.
     pub template: BackupSpec,
+    /// How the files of volumes are copied; without it none are.
+    pub copies: Option<Arc<CopyOptions>>,
     /// All types at one revision (the default).
     pub exact: bool,
     /// The machine's name, for the claim.
@@ -229,12 +234,17 @@ pub async fn create(
     )
     .await?;
     let brackets = brackets(cluster, location, options, &gathered, &claim, &log, &cancel);
+    let copying = options.copies.as_ref().map(|how| {
+        let of = (options, claim.run());
+        Copying::new(cluster, location, how, of, &log)
+    });
     let work = Work {
         cluster,
         location,
         options,
         claim: &claim,
         brackets: &brackets,
+        copying: copying.as_ref(),
         log: &log,
         progress,
     };
@@ -252,8 +262,14 @@ pub async fn create(
                 .await?;
         }
         let applied = work.read(&gathered, cancel.clone()).await?;
+        let ending = async {
+            if let Some(copying) = &copying {
+                copying.rest(progress).await;
+            }
+            work.seal(&gathered, applied).await
+        };
         tokio::select! {
-            sealed = work.seal(&gathered, applied) => sealed,
+            sealed = ending => sealed,
             () = cancelled(cancel) => Err(interrupted(options.name.as_str())),
         }
     };
@@ -268,6 +284,10 @@ pub async fn create(
             Ok(report)
         }
         Err(e) => {
+            if let Some(copying) = &copying {
+                let left = copying.settle().await;
+                left.iter().for_each(|text| progress.warn(text));
+            }
             // Whatever it was: no pod is left without its post hook, and while the claim stands nobody else runs it.
             brackets.settle().await;
             claim.withdraw().await;
@@ -424,6 +444,7 @@ struct Work<'a> {
     options: &'a BackupOptions,
     claim: &'a Claim,
     brackets: &'a Brackets,
+    copying: Option<&'a Copying>,
     log: &'a Log,
     progress: &'a dyn Progress,
 }
@@ -477,6 +498,7 @@ impl Work<'_> {
             mtime: u64::try_from(options.now.as_second()).unwrap_or_default(),
             patience: Patience::default(),
             brackets: self.brackets,
+            copying: self.copying,
             progress: self.progress,
         }
         .run(plan, options.name.as_str(), archive, index, apart)
@@ -509,6 +531,16 @@ impl Work<'_> {
         } = applied;
         // Post hooks may still be at work.
         let hooks = self.brackets.settle().await;
+        let copied = match self.copying {
+            Some(copying) => {
+                for text in copying.settle().await {
+                    log.line("warning", &text);
+                    progress.warn(&text);
+                }
+                copying.copied()
+            }
+            None => Copied::new(),
+        };
         progress.step("writing the side files");
         let (archive, index) = futures::join!(archive.finish(), index.finish());
         let mut digests = Digests::new()
@@ -531,7 +563,7 @@ impl Work<'_> {
         }
 
         let choices = choice::choose(&seen, Wanted::of(options, gathered));
-        let claims = choice::rows(&choices, &seen.volumes, &Copied::new());
+        let claims = choice::rows(&choices, &seen.volumes, &copied);
         let findings = report::judge(options, gathered, &rows, revision, &seen, &claims, &hooks);
         for row in &rows {
             let level = match row.outcome {
@@ -574,7 +606,10 @@ impl Work<'_> {
             .into();
         let copies = Copies {
             cluster: gathered.identity.clone(),
-            backup_uid: claim.run().to_owned(),
+            backup_uid: self
+                .copying
+                .map_or(claim.run(), Copying::backup_uid)
+                .to_owned(),
             run: claim.run().to_owned(),
             rows: claims,
         };

@@ -14,6 +14,9 @@ pub trait Progress: Send + Sync {
     /// Objects done since the last call, and the bytes they are.
     fn done(&self, _objects: u64, _bytes: u64) {}
 
+    /// Something the user may want to know; nothing is wrong.
+    fn note(&self, _text: &str) {}
+
     /// Something the user should know at once, though the work goes on.
     fn warn(&self, _text: &str) {}
 }

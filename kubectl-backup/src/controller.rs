@@ -11,6 +11,7 @@ mod downloads;
 mod expiry;
 mod history;
 mod http;
+mod keys;
 mod known;
 mod launchers;
 mod leader;

@@ -20,6 +20,9 @@ pub(crate) const NAME: &str = "kubectl-backup";
 /// Its holder works; of several controllers it is one.
 pub(crate) const LEASE: &str = "kubectl-backup-controller";
 
+/// The Secret with the keys of volumes' repositories that the controller made.
+pub(crate) const VOLUME_KEYS: &str = "kubectl-backup-volume-keys";
+
 /// The Lease is renewed every few seconds; clocks differ.
 pub(crate) const SILENT: SignedDuration = SignedDuration::from_secs(60);
 
@@ -202,7 +205,16 @@ pub(crate) fn rights(wanted: &Wanted) -> Vec<Piece> {
             "verbs": ["escalate", "bind"],
         }));
     }
+    if !wanted.restores {
+        // Through which the files of volumes are read.
+        everywhere
+            .push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]}));
+        everywhere
+            .push(json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}));
+    }
     let here = [
+        json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}),
+        json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [VOLUME_KEYS], "verbs": ["patch"]}),
         json!({"apiGroups": ["velero.io"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "delete"]}),
         json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}),
         // Whose turn it is. What is created can not be named beforehand.
@@ -284,11 +296,12 @@ mod tests {
     use super::*;
 
     fn wanted(restores: bool) -> Wanted {
+        let image = crate::commands::install::image();
         Wanted {
             namespace: NAMESPACE.to_owned(),
-            image: crate::commands::install::image(),
             restores,
-            flags: Vec::new(),
+            flags: crate::copies::CopyArgs::default().words(&image),
+            image,
         }
     }
 
@@ -341,7 +354,8 @@ mod tests {
     }
 
     #[test]
-    fn without_restores_nothing_is_written_outside_of_the_namespace() {
+    fn without_restores_nothing_is_written_outside_of_the_namespace_but_the_pods_that_read_volumes()
+    {
         let writes = |restores| {
             let pieces = rights(&wanted(restores));
             let role = pieces
@@ -362,7 +376,20 @@ mod tests {
             .filter(|verb| rules.contains(verb))
             .collect::<Vec<_>>()
         };
-        assert_eq!(writes(false), [""; 0]);
+        assert_eq!(writes(false), ["create", "delete"]);
+        let pieces = rights(&wanted(false));
+        let wide = pieces
+            .iter()
+            .find(|piece| piece.object["kind"] == "ClusterRole");
+        let rules = wide.unwrap().object["rules"].as_array().unwrap().clone();
+        let of_pods = rules
+            .iter()
+            .filter(|rule| rule["verbs"] != json!(["get", "list"]));
+        assert!(
+            of_pods
+                .into_iter()
+                .all(|rule| rule["resources"][0].as_str().unwrap().starts_with("pods"))
+        );
         assert_eq!(
             writes(true),
             ["create", "update", "patch", "delete", "escalate", "bind"]

@@ -202,6 +202,10 @@ impl Progress for Bar<'_> {
         self.seen.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    fn note(&self, text: &str) {
+        self.ui.note(text);
+    }
+
     fn warn(&self, text: &str) {
         self.ui.warn(text);
     }

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::budget::{Budget, Reserved};
+use super::copies::Copying;
 use super::gather::Gathered;
 use super::names::Names;
 use super::page::{self, Keep, Page, Pick, Seen};
@@ -53,6 +54,8 @@ pub(super) struct Apply<'a> {
     pub(super) patience: Patience,
     /// Where pods run their hooks.
     pub(super) brackets: &'a Brackets,
+    /// Where claims are copied, if any are.
+    pub(super) copying: Option<&'a Copying>,
     /// Who watches.
     pub(super) progress: &'a dyn Progress,
 }

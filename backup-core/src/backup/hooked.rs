@@ -1,11 +1,13 @@
-//! Pods with hooks: each is read once more, in the bracket of its hooks, and saved as it is then.
+//! Pods with hooks: each is read once more, in the bracket of its hooks, and saved as it is then; so are the files of its claims.
 
 use std::sync::{Arc, PoisonError};
 
+use futures::future::join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 
 use super::apply::{Listing, Run, Stop};
+use super::copies::Group;
 use super::page::{self, Hooked, Page, Pick};
 use super::page_size::LARGEST_OBJECT;
 use super::plan;
@@ -13,46 +15,101 @@ use crate::archive::pack::Item;
 use crate::archive::row::Outcome;
 use crate::discovery::ApiResource;
 use crate::error::Result;
+use crate::hooks::bracket::Bracket;
+use crate::records::copies::Hooks;
 
-/// Brackets that are open at a time.
+/// Groups of pods whose brackets are open at a time.
 const AT_A_TIME: usize = 8;
 
+/// A pod between its hooks.
+struct Opened {
+    bracket: Bracket,
+    is_quiet: bool,
+    item: Option<Item>,
+}
+
 impl Run<'_> {
-    /// Runs the hooks of all pods that were kept aside, and saves these.
+    /// Runs the hooks of all pods that were kept aside, saves these, and copies the claims that they use meanwhile.
     ///
     /// # Errors
-    /// The sinks'. What goes wrong in a pod is told by the brackets.
+    /// The sinks'. What goes wrong in a pod is told by the brackets, and what does with a claim by its row.
     pub(super) async fn hooked_pods(&self) -> Result<()> {
-        let pods = {
+        let copying = self.apply.copying;
+        let (pods, choices) = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut seen.hooked)
+            let choices = copying.map(|copying| copying.choices(&seen, &self.apply.gathered));
+            (std::mem::take(&mut seen.hooked), choices)
         };
         let all = &self.apply.gathered.served.all;
         let resource = all.iter().find(|one| one.group_resource() == "pods");
-        let Some(resource) = resource.filter(|_| !pods.is_empty()) else {
+        let many = pods.len();
+        let pods = if resource.is_some() { pods } else { Vec::new() };
+        let groups = match (copying, choices) {
+            (Some(copying), Some(choices)) => {
+                let progress = self.apply.progress;
+                copying.plan(&choices, pods, progress).await
+            }
+            _ => pods.into_iter().map(Group::of).collect(),
+        };
+        let Some(resource) = resource.filter(|_| !groups.is_empty()) else {
             return Ok(());
         };
         self.apply
             .progress
-            .step(&format!("running the hooks of {} pods", pods.len()));
+            .step(&format!("running the hooks of {many} pods"));
         let brackets = self.apply.brackets;
-        brackets.ask_rights(pods.iter().map(|pod| &pod.asked)).await;
-        stream::iter(pods)
-            .map(|pod| self.hooked_pod(resource, pod))
+        let pods = groups.iter().flat_map(|group| &group.pods);
+        brackets.ask_rights(pods.map(|pod| &pod.asked)).await;
+        stream::iter(groups)
+            .map(|group| self.group(resource, group))
             .buffer_unordered(AT_A_TIME)
             .try_collect()
             .await
     }
 
-    async fn hooked_pod(&self, resource: &Arc<ApiResource>, pod: Hooked) -> Result<()> {
+    /// Movers first, then all pre hooks, the pods as they are then and their claims, at last all post hooks.
+    async fn group(&self, resource: &Arc<ApiResource>, group: Group) -> Result<()> {
+        let Group { pods, claims } = group;
+        let progress = self.apply.progress;
+        let copying = self.apply.copying.filter(|_| !claims.is_empty());
+        let ready = match copying {
+            Some(copying) => Some((copying, copying.ready(claims, progress).await)),
+            None => None,
+        };
+        let opened = pods.into_iter().map(|pod| self.opened(resource, pod));
+        let opened = join_all(opened).await;
+        let is_quiet = opened.iter().all(|pod| pod.is_quiet);
+        let (brackets, items): (Vec<_>, Vec<_>) = opened
+            .into_iter()
+            .map(|pod| (pod.bracket, pod.item))
+            .unzip();
+        let closing = async {
+            if let Some((copying, ready)) = ready {
+                let hooks = if is_quiet { Hooks::Done } else { Hooks::Failed };
+                copying.copy(ready, hooks, progress).await;
+            }
+            join_all(brackets.into_iter().map(Bracket::close)).await;
+        };
+        // What waits for a slow store keeps no pod quiet.
+        let saving = async {
+            for item in items {
+                self.save(resource, item).await?;
+            }
+            Ok(())
+        };
+        let ((), saved) = futures::join!(closing, saving);
+        saved
+    }
+
+    /// Opens a pod's bracket, and reads it as it is then.
+    async fn opened(&self, resource: &Arc<ApiResource>, pod: Hooked) -> Opened {
         let Hooked { asked, item } = pod;
         let path = resource.object_path(Some(&asked.namespace), &asked.name);
         let uid = asked.uid.clone();
         let title = format!("pod {}/{}", asked.namespace, asked.name);
         let brackets = self.apply.brackets;
         let mut bracket = brackets.open(asked);
-        bracket.opened().await;
-        // Files of its volumes are to be read here, too.
+        let is_quiet = bracket.opened().await;
         let item = match item {
             Some(listed) => match self.read_again(resource, &path, &uid, &listed.name).await {
                 Some(now) => {
@@ -76,9 +133,11 @@ impl Run<'_> {
                 None
             }
         };
-        // What waits for a slow store keeps no pod quiet.
-        let ((), saved) = futures::join!(bracket.close(), self.save(resource, item));
-        saved
+        Opened {
+            bracket,
+            is_quiet,
+            item,
+        }
     }
 
     /// The pod as it is now; nothing where it is not to be had any more.

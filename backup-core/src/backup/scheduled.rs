@@ -293,6 +293,7 @@ mod tests {
             annotations: BTreeMap::new(),
             snapshot_volumes: None,
             policies: None,
+            copies: None,
             template: BackupSpec::default(),
             exact: true,
             host: String::new(),

@@ -19,6 +19,7 @@ impl BackupOptions {
             annotations: BTreeMap::new(),
             snapshot_volumes: None,
             policies: None,
+            copies: None,
             template: crate::api::BackupSpec::default(),
             exact: true,
             host: "test".into(),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::controller::{self, Desk, Settings};
+use crate::copies::CopyArgs;
 use crate::flags::ControllerFlags;
 use backup_cli::error::{Exit, Result};
 
@@ -35,6 +36,8 @@ pub(crate) struct ControllerArgs {
     metrics_address: Option<String>,
     #[command(flatten)]
     how: ControllerFlags,
+    #[command(flatten)]
+    copies: CopyArgs,
 }
 
 /// Runs the command.
@@ -53,6 +56,7 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
         validation_frequency: args.how.validation_frequency(),
         sync_period: args.how.sync_period(),
         collection_frequency: args.how.collection_frequency(),
+        copies: args.copies,
         spool_dir: context.paths.spool().to_owned(),
         state_dir: context.paths.state().to_owned(),
         locations: context.location_args().clone(),

@@ -8,12 +8,13 @@ mod sign;
 mod summary;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backup_core::api::{Backup, BackupSpec, Phase};
-use backup_core::backup::{self, BackupOptions, BackupReport};
+use backup_core::backup::{self, BackupOptions, BackupReport, CopyOptions};
 use backup_core::catalog::SCHEDULE_NAME;
-use backup_core::crypt::Encrypt;
+use backup_core::crypt::{Encrypt, Identities, Recipients};
 use backup_core::filter::Filter;
 use backup_core::{Kind, name::Name};
 use clap::Args;
@@ -21,9 +22,11 @@ use clap::Args;
 use self::asked::AskedArgs;
 use crate::commands::owed;
 use crate::context::Context;
+use crate::copies::{CopyArgs, Keys};
 use crate::encryption::{EncryptArgs, RecipientArgs, Sealing};
 use crate::flags::{self, DryRun, FilterArgs, VolumeArgs};
 use crate::in_cluster::InClusterArgs;
+use crate::key_cache;
 use crate::many::{self, ManyArgs};
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::locations;
@@ -141,6 +144,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     wait: Option<bool>,
     #[command(flatten)]
+    copies: CopyArgs,
+    #[command(flatten)]
     recipients: RecipientArgs,
     #[command(flatten)]
     encrypt: EncryptArgs,
@@ -225,6 +230,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
             }
         });
     }
+    options.copies = Some(Arc::new(copying(context, args, &recipients)?));
     let is_seen = recipients.is_empty() || encrypt == Encrypt::Secrets;
     if location.shared_with_velero
         && is_seen
@@ -261,6 +267,25 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
         took,
         after: many::worst([owed, copied, pruned]),
     })
+}
+
+/// How volumes are copied: their keys are encrypted for whom the backup is.
+fn copying(context: &Context, args: &CreateArgs, recipients: &Recipients) -> Result<CopyOptions> {
+    let is_sealed = !recipients.is_empty();
+    let folder = context.paths.volume_keys();
+    let keys = Keys {
+        recipients: recipients.clone(),
+        passphrase: match is_sealed {
+            true => context.identity_args().passphrase()?,
+            false => None,
+        },
+        identities: match is_sealed {
+            true => context.identities()?,
+            false => Identities::default(),
+        },
+        cache: Arc::new(key_cache::Keys::new(is_sealed.then_some(folder.as_path()))),
+    };
+    Ok(args.copies.options(keys, None))
 }
 
 /// What `prune` promises of a schedule's newest backup, Velero does not: it deletes whatever is expired.
@@ -343,6 +368,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
         annotations: flags::pairs("--annotations", '=', &args.annotations)?,
         snapshot_volumes: args.volumes.snapshots(),
         policies: None,
+        copies: None,
         template: BackupSpec::default(),
         exact: args.point_in_time,
         host: context.host(),

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::context::{Context, variable};
+use crate::copies::CopyArgs;
 use crate::flags::{ControllerFlags, ControllerNamespace, DryRun};
 use crate::install::place::{self, Place};
 use crate::install::{self, CONTROLLER, NAME, Piece, Wanted, is_ours};
@@ -40,7 +41,7 @@ const LARGEST: usize = 4 << 20;
 ///
 /// Applies Velero's kinds where they are absent, a namespace, an account with rights, a Deployment and roles for users. What is there already and is not of
 /// an installation is not changed. The location that --location names goes along, its keys as a Secret; in the cluster, it is the default. The account may read
-/// everything, for a backup is everything; with --no-restores it may write nothing outside of its namespace. The same as files: manifests/controller.
+/// everything, for a backup is everything; with --no-restores it may write nothing outside of its namespace but the pods through which volumes are read. The same as files: manifests/controller.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InstallArgs {
@@ -69,6 +70,8 @@ pub(crate) struct InstallArgs {
     output: Option<Output>,
     #[command(flatten)]
     how: ControllerFlags,
+    #[command(flatten)]
+    copies: CopyArgs,
 }
 
 /// `--output`
@@ -108,7 +111,7 @@ pub(crate) async fn run(context: &Context, args: InstallArgs) -> Result<Exit> {
         namespace: args.namespace.as_str().to_owned(),
         image: args.image.clone(),
         restores: !args.no_restores,
-        flags: args.how.words(),
+        flags: [args.how.words(), args.copies.words(&args.image)].concat(),
     };
     let place = chosen(context, &wanted.namespace).await?;
     let mut pieces = install::controller(&wanted);

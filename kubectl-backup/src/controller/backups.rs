@@ -346,6 +346,7 @@ fn options(desk: &Desk, backup: &Backup, name: Name) -> BackupOptions {
         annotations,
         snapshot_volumes: None,
         policies: None,
+        copies: None,
         template: backup_core::api::BackupSpec::default(),
         exact: true,
         host: desk.host.clone(),

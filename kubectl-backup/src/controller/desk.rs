@@ -24,6 +24,7 @@ use super::locations::Checked;
 use super::objects::{Objects, name, uid};
 use super::sync::Synced;
 use super::{backups, schedules};
+use crate::copies::CopyArgs;
 
 /// Pieces of small work at a time: backups and restores are counted apart.
 const SMALL: usize = 16;
@@ -50,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) sync_period: SignedDuration,
     /// Between two removals of what is expired.
     pub(crate) collection_frequency: SignedDuration,
+    /// How volumes are copied.
+    pub(crate) copies: CopyArgs,
     /// Where archives of other tools are rewritten for reading.
     pub(crate) spool_dir: PathBuf,
     /// Where the journals of restores go whose location takes no writes.

@@ -38,6 +38,7 @@ async fn try_run(server: Server, options: BackupOptions) -> Result<(Out, Arc<Ser
     let apply = Apply {
         cluster: &cluster,
         brackets: &brackets,
+        copying: None,
         gathered: Arc::new(gathered),
         exact: options.exact,
         mtime: 0,
@@ -317,6 +318,7 @@ async fn a_server_that_serves_the_same_page_for_ever_is_a_failed_row() {
     let apply = Apply {
         cluster: &cluster,
         brackets: &brackets,
+        copying: None,
         gathered: Arc::new(gathered),
         exact: true,
         mtime: 0,

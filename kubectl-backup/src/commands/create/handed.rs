@@ -65,7 +65,14 @@ fn unfit(context: &Context, args: &CreateArgs) -> Option<String> {
     ];
     let said = cases.into_iter().find(|(given, _)| *given);
     let said = said.map(|(_, flag)| format!("a Backup can not say {flag}"));
-    said.or_else(|| args.asked.unfit(context, &args.in_cluster))
+    let of_controller = || {
+        let flag = args.copies.given()?;
+        Some(format!(
+            "{flag} is the controller's own, as it was installed"
+        ))
+    };
+    said.or_else(of_controller)
+        .or_else(|| args.asked.unfit(context, &args.in_cluster))
         .or_else(|| remembered(context))
 }
 

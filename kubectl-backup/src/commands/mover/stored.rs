@@ -19,9 +19,9 @@ use backup_core::volume::wire::{Asking, WireSource};
 use clap::Args;
 use serde_json::json;
 
-use super::keys::Keys;
 use super::{VolumeName, named, warned};
 use crate::context::Context;
+use crate::key_cache::Keys;
 use backup_cli::error::{CommandError, Exit, Result};
 use backup_cli::output::{counted, size};
 

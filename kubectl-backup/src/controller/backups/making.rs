@@ -4,21 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::api::{Backup, GoDuration};
-use backup_core::backup::{self, BackupOptions, Policies};
+use backup_core::backup::{self, BackupOptions, CopyOptions, Policies};
 use backup_core::catalog;
-use backup_core::crypt::Encrypt;
+use backup_core::crypt::{Encrypt, Identities, Recipients};
 use backup_core::error::{Error, Kind, Result};
+use backup_core::location::Location;
 use backup_core::name::Name;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{INTERRUPTED, LOCATION, RUN, Stopped, label_value, options, refuse, run_of};
 use crate::controller::desk::Desk;
+use crate::controller::keys::SecretKeys;
 use crate::controller::locations;
 use crate::controller::metrics::ARCHIVE_BYTES;
 use crate::controller::objects::{Written, bounded, decode, label, name, time};
 use crate::controller::sealed::{self, ENCRYPTION};
 use crate::controller::telling::{Count, Telling, end};
+use crate::copies::Keys;
 
 /// So long it is tried to see how a backup ended whose controller is gone.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
@@ -82,7 +85,14 @@ pub(super) async fn make(
         Ok(location) => {
             is_sealed = location.store.is_vault();
             let cluster = desk.cluster.clone().patient(ABSENCE);
-            backup::create(&cluster, &location, &asked, stopped, &*count).await
+            let copies = copying(&desk, &location, wanted.metadata.uid.clone());
+            match copies {
+                Ok(copies) => {
+                    asked.copies = Some(Arc::new(copies));
+                    backup::create(&cluster, &location, &asked, stopped, &*count).await
+                }
+                Err(e) => Err(e),
+            }
         }
         Err(e) => Err(e),
     };
@@ -111,6 +121,17 @@ pub(super) async fn make(
     patch = lies_in(patch, &location);
     let attempt = asked.annotations.get(RUN).map_or("", String::as_str);
     end(&desk, |desk| &desk.backups, &object, attempt, &patch).await
+}
+
+/// How volumes are copied, for the recipients of the location; nobody here opens what was sealed.
+fn copying(desk: &Desk, location: &Location, uid: Option<String>) -> Result<CopyOptions> {
+    let keys = Keys {
+        recipients: Recipients::of_location(&location.spec)?,
+        passphrase: None,
+        identities: Identities::default(),
+        cache: Arc::new(SecretKeys::new(&desk.cluster, &desk.settings.namespace)),
+    };
+    Ok(desk.settings.copies.options(keys, uid))
 }
 
 /// The resource policies that it names.

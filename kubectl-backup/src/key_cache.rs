@@ -10,13 +10,13 @@ use backup_core::crypt::{ExposeSecret as _, SecretString};
 use backup_core::volume::key::{KeptInMemory, KeptKey, KeyCache};
 
 /// Keys in a folder, or until the process ends.
-pub(super) enum Keys {
+pub(crate) enum Keys {
     Folder(PathBuf),
     Memory(KeptInMemory),
 }
 
 impl Keys {
-    pub(super) fn new(folder: Option<&Path>) -> Self {
+    pub(crate) fn new(folder: Option<&Path>) -> Self {
         folder.map_or_else(
             || Self::Memory(KeptInMemory::default()),
             |folder| Self::Folder(folder.to_owned()),
