@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod completion;
 mod controller;
+mod copies;
 mod copy;
 mod diff;
 mod doctor;

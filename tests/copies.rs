@@ -1,0 +1,365 @@
+//! The files of volumes in a backup of a cluster, on a real node: read through pods beside them, kept in repositories that restic reads.
+
+mod around;
+mod controller;
+mod refused;
+mod stopped;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::node::{Image, Node, NodeOptions};
+use harness::process::{Folder, Output};
+use harness::run::{Backup, kubectl_backup};
+use harness::store::Minio;
+use harness::{tools, wait_for};
+use serde_json::Value;
+
+use crate::controller::installed::{IMAGE, image};
+
+const BUCKET: &str = "backups";
+const PATIENT: Duration = Duration::from_secs(120);
+
+/// A node with volumes, and a bucket that it does not reach: nothing but the program that makes the backup has to.
+struct World {
+    node: Node,
+    minio: Minio,
+    home: Folder,
+}
+
+impl World {
+    fn start() -> Self {
+        let node = Node::start(NodeOptions::default().services(true));
+        node.import_image(&image());
+        node.import_image(&Image::new("localhost/busybox:1").busybox());
+        let minio = Minio::start_on(&node.host_address());
+        minio.bucket(BUCKET);
+        let home = Folder::new("home");
+        Self { node, minio, home }
+    }
+
+    fn namespace(&self, name: &str) {
+        self.node.apply(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}"
+        ));
+    }
+
+    /// The program, with the bucket as location.
+    fn call(&self, words: &[&str]) -> Backup {
+        let url = format!("s3://{BUCKET}/p?endpoint={}", self.minio.endpoint());
+        self.at(words, &url).credentials_of(&self.minio)
+    }
+
+    fn at(&self, words: &[&str], location: &str) -> Backup {
+        kubectl_backup(words)
+            .home(self.home.path())
+            .kubeconfig(self.node.kubeconfig())
+            .location(location)
+    }
+
+    /// A backup of a namespace with all of its volumes.
+    fn create(&self, name: &str, namespace: &str) -> Backup {
+        self.call(&["create", name, "-n", namespace]).args(&[
+            "--default-volumes-to-fs-backup",
+            "--mover-image",
+            IMAGE,
+        ])
+    }
+
+    /// A command in a pod.
+    #[track_caller]
+    fn shell(&self, namespace: &str, pod: &str, script: &str) -> String {
+        let words = ["-n", namespace, "exec", pod, "--", "sh", "-c", script];
+        self.node.kubectl(&words).stdout
+    }
+
+    fn wait(&self, namespace: &str, pods: &[&str]) {
+        for pod in pods {
+            let pod = format!("pod/{pod}");
+            let words = [
+                "-n",
+                namespace,
+                "wait",
+                "--for=condition=Ready",
+                &pod,
+                "--timeout=120s",
+            ];
+            self.node.kubectl(&words);
+        }
+    }
+
+    fn get(&self, namespace: &str, what: &str) -> Value {
+        self.node
+            .kubectl(&["-n", namespace, "get", what, "-o", "json"])
+            .json()
+    }
+
+    /// Pods of ours, in all namespaces.
+    fn movers(&self) -> Vec<String> {
+        let words = [
+            "get",
+            "pods",
+            "-A",
+            "-l",
+            "app.kubernetes.io/component=mover",
+            "-o",
+            "name",
+        ];
+        self.node
+            .kubectl(&words)
+            .stdout
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// What the backup says of each claim, by its name.
+    fn row(&self, backup: &str, claim: &str) -> Value {
+        let key = format!("p/backups/{backup}/volumes.json");
+        let all: Value = serde_json::from_slice(&self.minio.get(BUCKET, &key)).unwrap();
+        let rows = all["volumes"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["claim"] == claim);
+        row.unwrap_or_else(|| panic!("{claim} is not in {all:#}"))
+            .clone()
+    }
+
+    fn marker(&self, backup: &str) -> Value {
+        let key = format!("p/backups/{backup}/velero-backup.json");
+        serde_json::from_slice(&self.minio.get(BUCKET, &key)).unwrap()
+    }
+
+    /// Where the files of a claim are on this machine.
+    fn folder(&self, namespace: &str, claim: &str) -> PathBuf {
+        let volume = self.get(namespace, &format!("pvc/{claim}"));
+        let volume = volume["spec"]["volumeName"].as_str().unwrap().to_owned();
+        let volume = self
+            .node
+            .kubectl(&["get", "pv", &volume, "-o", "json"])
+            .json();
+        let spec = &volume["spec"];
+        let path = spec["local"]["path"]
+            .as_str()
+            .or(spec["hostPath"]["path"].as_str());
+        self.node.path(path.unwrap())
+    }
+
+    /// restic, with the password that the bucket has, or another one.
+    fn restic(&self, row: &Value, password: Option<&str>, words: &[&str]) -> Output {
+        let cluster = self
+            .node
+            .kubectl(&["get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"])
+            .stdout;
+        let text = |key: &str| row[key].as_str().unwrap();
+        let place = format!(
+            "restic/{cluster}/{}/{}",
+            text("namespace"),
+            text("claimUid")
+        );
+        let password = match password {
+            Some(password) => password.to_owned(),
+            None => String::from_utf8(self.minio.get(BUCKET, &format!("p/{place}.key")).to_vec())
+                .unwrap(),
+        };
+        let password = self.home.write("password", password);
+        let repository = format!("s3:{}/{BUCKET}/p/{place}", self.minio.endpoint());
+        let mut command = Command::new(tools::path("restic"));
+        command
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("AWS_ACCESS_KEY_ID", self.minio.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", self.minio.secret_key())
+            .args(["-r", &repository, "--no-cache", "--no-lock", "-p"])
+            .arg(password);
+        Output::of(command.args(words))
+    }
+
+    /// restic finds no fault, and brings back what an independent lister finds in the volume.
+    #[track_caller]
+    fn is_in(&self, row: &Value, folder: &Path) {
+        self.is_in_with(row, folder, None);
+    }
+
+    #[track_caller]
+    fn is_in_with(&self, row: &Value, folder: &Path, password: Option<&str>) {
+        let datum = &row["data"][0];
+        let snapshot = datum["snapshot"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{row:#}"));
+        let said = self
+            .restic(row, password, &["check", "--read-data"])
+            .ok()
+            .stdout;
+        assert!(said.contains("no errors were found"), "{said}");
+        let target = self.home.join(&format!("back-{snapshot}"));
+        let target = target.to_str().unwrap();
+        self.restic(row, password, &["restore", snapshot, "--target", target])
+            .ok();
+        let back = Path::new(target).join("data");
+        assert_eq!(listed(folder), listed(&back));
+    }
+
+    /// Nothing of a run that ended stays: no pod, and no claim of one at work in the bucket.
+    #[track_caller]
+    fn nothing_is_at_work(&self) {
+        wait_for("the end of all movers", PATIENT, || {
+            self.movers().is_empty().then_some(())
+        });
+        let keys = self.minio.list(BUCKET, "");
+        let claims: Vec<_> = keys.iter().filter(|key| key.contains("claim-")).collect();
+        assert!(claims.is_empty(), "{claims:?}");
+    }
+}
+
+/// What `find`, `stat` and `sha256sum` say of a folder.
+fn listed(folder: &Path) -> String {
+    let script = "cd \"$1\" && find . -printf '%P %y %m %U %G %s %T@ %l\\n' | sort && find . -type f -print0 | sort -z | xargs -0r sha256sum";
+    let mut command = Command::new("bash");
+    command.args(["-c", script, "list"]).arg(folder);
+    let said = Output::of(&mut command).ok().stdout;
+    // A folder's size is its file system's own.
+    said.lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.get(1) {
+                Some(&"d") => [&words[..5], &words[6..]].concat().join(" "),
+                _ => line.to_owned(),
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A claim of the default class.
+fn claim(namespace: &str, name: &str, more: &str) -> String {
+    let mode = if more.contains("accessModes") {
+        ""
+    } else {
+        "accessModes: [ReadWriteOnce],"
+    };
+    format!(
+        "
+---
+{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}, namespace: {namespace}}},
+ spec: {{{mode} {more} resources: {{requests: {{storage: 64Mi}}}}}}}}
+"
+    )
+}
+
+/// A pod with these claims at /CLAIM.
+fn pod(namespace: &str, name: &str, claims: &[&str], annotations: &[(&str, &str)]) -> String {
+    let pairs = annotations.iter();
+    let annotations: serde_json::Map<String, Value> = pairs
+        .map(|(key, value)| ((*key).to_owned(), Value::from(*value)))
+        .collect();
+    let mounts = claims.iter();
+    let mounts: Vec<Value> = mounts
+        .map(|claim| serde_json::json!({"name": claim, "mountPath": format!("/{claim}")}))
+        .collect();
+    let volumes = claims.iter();
+    let volumes: Vec<Value> = volumes
+        .map(|claim| serde_json::json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
+        .collect();
+    let object = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "volumes": volumes,
+            "containers": [{
+                "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+                "command": ["sh", "-c", "while true; do sleep 1; done"], "volumeMounts": mounts,
+            }],
+        },
+    });
+    format!("\n---\n{object}\n")
+}
+
+#[test]
+fn the_files_of_a_volume_in_use_are_in_its_backup_and_restic_brings_them_back() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let world = World::start();
+    world.namespace("shop");
+    world
+        .node
+        .apply(&(claim("shop", "data", "") + &pod("shop", "db", &["data"], &[])));
+    world.wait("shop", &["db"]);
+    world.shell(
+        "shop",
+        "db",
+        "cd /data; mkdir -p a/b; echo text > a/b/file; dd if=/dev/urandom of=large bs=1M count=9 2>/dev/null; ln large a/again; ln -s ../no where; \
+         chown 77:78 a/b/file; chmod 4711 a/b/file; mkfifo pipe; : > empty; chown 5:6 a; chmod 700 a",
+    );
+    let folder = world.folder("shop", "data");
+
+    let run = world.create("first", "shop").ok();
+    assert!(run.stderr.contains(IMAGE), "{}", run.stderr);
+    let first = world.row("first", "data");
+    assert_eq!(first["result"], "saved", "{first:#}");
+    assert_eq!(
+        (&first["pod"]["name"], &first["node"]),
+        (&"db".into(), &"node1".into())
+    );
+    assert_eq!(first["data"][0]["files"], 4);
+    world.is_in(&first, &folder);
+    world.nothing_is_at_work();
+    assert_eq!(world.marker("first")["status"]["phase"], "Completed");
+    world.call(&["verify", "first"]).ok();
+
+    // What is unchanged is not read again, and is in the next snapshot.
+    world.shell("shop", "db", "echo more > /data/a/new");
+    world.create("second", "shop").ok();
+    let second = world.row("second", "data");
+    let (datum, before) = (&second["data"][0], &first["data"][0]);
+    assert_eq!(datum["base"], before["snapshot"]);
+    assert!(datum["added"].as_u64().unwrap() < 1 << 20, "{datum:#}");
+    assert!(before["added"].as_u64().unwrap() > 9 << 20, "{before:#}");
+    world.is_in(&second, &folder);
+
+    in_a_folder(&world, &folder);
+    around::hooks(&world);
+    around::not_in_use(&world);
+    refused::volumes(&world);
+    refused::movers_that_do_not_come(&world);
+    refused::rights(&world);
+    stopped::all(&world);
+    controller::sealed(&world);
+}
+
+/// Whoever makes the backup archives: a location that is a folder needs nothing else.
+fn in_a_folder(world: &World, files: &Path) {
+    let bucket = world.home.join("bucket");
+    fs::create_dir_all(&bucket).unwrap();
+    let url = format!("file://{}", bucket.display());
+    world
+        .at(&["create", "folder", "-n", "shop"], &url)
+        .args(&["--default-volumes-to-fs-backup", "--mover-image", IMAGE])
+        .ok();
+    let text = fs::read(bucket.join("backups/folder/volumes.json")).unwrap();
+    let all: Value = serde_json::from_slice(&text).unwrap();
+    let row = &all["volumes"][0];
+    let snapshot = row["data"][0]["snapshot"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{all:#}"));
+    let place = bucket.join(format!(
+        "restic/{}/shop/{}",
+        all["cluster"].as_str().unwrap(),
+        row["claimUid"].as_str().unwrap()
+    ));
+    let target = world.home.join("from-folder");
+    let mut command = Command::new(tools::path("restic"));
+    command
+        .env_clear()
+        .env("HOME", world.home.path())
+        .arg("-r")
+        .arg(&place)
+        .args(["--no-cache", "--no-lock", "-p"])
+        .arg(place.with_extension("key"))
+        .args(["restore", snapshot, "--target"])
+        .arg(&target);
+    Output::of(&mut command).ok();
+    assert_eq!(listed(files), listed(&target.join("data")));
+}
