@@ -192,7 +192,7 @@ impl World {
             .ok()
             .stdout;
         assert!(said.contains("no errors were found"), "{said}");
-        let target = self.home.join(&format!("back-{snapshot}"));
+        let target = self.home.join(format!("back-{snapshot}"));
         let target = target.to_str().unwrap();
         self.restic(row, password, &["restore", snapshot, "--target", target])
             .ok();

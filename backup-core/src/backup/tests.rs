@@ -364,3 +364,33 @@ async fn what_a_spec_asks_for_and_is_not_done_is_no_success() {
     assert_eq!(report.backup.spec.hooks["resources"][0]["name"], "freeze");
     assert_eq!(report.backup.spec.rest["defaultVolumesToFsBackup"], true);
 }
+
+#[test]
+fn a_location_asks_for_copies_of_all_volumes_where_nobody_else_says() {
+    let mut location = Location::in_memory("mem");
+    for (word, said, is_asked) in [
+        ("true", None, true),
+        ("true", Some((COPY_ALL, false)), false),
+        ("true", Some((COPY_ALL_BEFORE, false)), false),
+        ("false", Some((COPY_ALL_BEFORE, true)), true),
+        ("false", None, false),
+    ] {
+        let annotations = &mut location.spec.metadata.annotations;
+        annotations.insert(COPY_ALL_OF_LOCATION.to_owned(), word.to_owned());
+        let mut options = options();
+        let said = said.map(|(key, said)| (key.to_owned(), said.into()));
+        options.template.rest.extend(said.clone());
+        let asked = options.at(&location).unwrap();
+        assert_eq!(asked.copies_by_default(), is_asked, "{word} {said:?}");
+        // Who looks at the backup sees what was meant.
+        let is_told = asked.template.rest.values().any(|value| *value == true);
+        assert_eq!(is_told, is_asked, "{word} {said:?}");
+    }
+    let annotations = &mut location.spec.metadata.annotations;
+    annotations.insert(COPY_ALL_OF_LOCATION.to_owned(), "yes".to_owned());
+    let refused = options().at(&location).unwrap_err();
+    assert!(
+        refused.to_string().contains(COPY_ALL_OF_LOCATION),
+        "{refused}"
+    );
+}

@@ -431,7 +431,7 @@ impl Run<'_> {
     }
 
     async fn event(&self, name: &str) -> Option<Event> {
-        event_of(self.cluster, &self.namespace, name).await
+        event_of(self.cluster, self.namespace, name).await
     }
 
     async fn lacking(&self, pod: &Value, why: &str) -> Error {
