@@ -17,6 +17,7 @@ pub mod definitions;
 pub mod discovery;
 pub mod error;
 pub mod etcd;
+pub mod files;
 pub mod filter;
 pub mod hooks;
 pub mod layout;

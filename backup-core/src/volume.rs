@@ -19,7 +19,8 @@ pub mod store;
 mod text;
 pub mod wire;
 
-pub use repository::{Pruned, Snapshot, Target};
+pub use bytes::Bytes;
+pub use repository::{Part, Pruned, Snapshot, Target};
 pub use store::VolumeStore;
 
 #[cfg(test)]

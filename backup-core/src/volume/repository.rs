@@ -4,6 +4,7 @@
 mod archive;
 mod node;
 mod objects;
+mod show;
 mod walk;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -28,6 +29,7 @@ use crate::location::Sha256;
 use walk::{Before, Stored, Walk};
 
 pub(super) use objects::{Access, Objects};
+pub use show::Part;
 
 /// Whose snapshots these are; restic groups them by it.
 const HOST: &str = "kubectl-backup";

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::begin::{self, Chosen};
 use super::key::Keyring;
 use super::rails::Rail;
-use super::repository::{Access, Archived, Objects, Open, Pruned, Snapshot, Target};
+use super::repository::{Access, Archived, Objects, Open, Part, Pruned, Snapshot, Target};
 use super::source::{Counted, Source};
 use crate::error::{Error, Kind, Result};
 use crate::layout::VolumeKeys;
@@ -252,6 +252,27 @@ impl VolumeStore {
         let id = snapshot.to_owned();
         on_a_thread(move || {
             open.restore(&id, &mut target)?;
+            Ok(target)
+        })
+        .await
+    }
+
+    /// Hands a part of this snapshot to the target, and gives that back.
+    ///
+    /// # Errors
+    /// As [`VolumeStore::restore`].
+    pub async fn show<T: Target + Send + 'static>(
+        &self,
+        number: u32,
+        snapshot: &str,
+        ring: &Keyring<'_>,
+        part: Part,
+        mut target: T,
+    ) -> Result<T> {
+        let open = self.reader(&self.keys.numbered(number), ring).await?;
+        let id = snapshot.to_owned();
+        on_a_thread(move || {
+            open.show(&id, &part, &mut target)?;
             Ok(target)
         })
         .await

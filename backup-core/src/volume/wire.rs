@@ -11,12 +11,14 @@
 //! A stream that has no `end` was cut, whatever its bytes say.
 
 mod frame;
+mod listing;
 mod receive;
 #[cfg(target_os = "linux")]
 mod send;
 mod source;
 
 pub use frame::Ended;
+pub use listing::listed;
 pub use receive::Sending;
 #[cfg(target_os = "linux")]
 pub use receive::receive;

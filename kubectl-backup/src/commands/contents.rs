@@ -1,7 +1,8 @@
-//! `contents`: what is in a backup: its kinds, the objects of a kind, or one object.
+//! `contents`: what is in a backup: its kinds, the objects of a kind, or one object; or the files of a volume.
 
 mod kind;
 mod show;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -26,9 +27,11 @@ Examples:
   kubectl backup contents nightly
   kubectl backup contents nightly deployments -n shop -L app
   kubectl backup contents nightly configmaps shop/settings
-  kubectl backup contents nightly secrets shop/tls -o json";
+  kubectl backup contents nightly secrets shop/tls -o json
+  kubectl backup contents nightly --volume shop/data
+  kubectl backup contents nightly --volume shop/data etc/settings.json > settings.json";
 
-/// Show what is in a backup: its kinds, the objects of a kind, or one object
+/// Show what is in a backup: its kinds, the objects of a kind, or one object; or the files of a volume
 ///
 /// One object is read alone, however large the archive is. A backup that another tool made is first rewritten into an
 /// unnamed file under --spool-dir.
@@ -37,7 +40,7 @@ Examples:
 pub(crate) struct ContentsArgs {
     /// Name of the backup
     name: String,
-    /// Kind of objects, such as pods, deploy, deployments.apps
+    /// Kind of objects, such as pods, deploy, deployments.apps; with --volume the path of one file, which goes to standard output
     kind: Option<String>,
     /// One object: NAMESPACE/NAME, or NAME with --namespace or where the kind is cluster-scoped
     object: Option<String>,
@@ -47,6 +50,9 @@ pub(crate) struct ContentsArgs {
     /// Objects of all namespaces, as where none is named
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
+    /// List the files of this claim's volume, NAMESPACE/NAME, where the backup has them
+    #[arg(long, value_name = "NS/CLAIM", conflicts_with_all = ["object", "namespace", "all_namespaces"])]
+    volume: Option<String>,
     #[command(flatten)]
     labels: LabelArgs,
     #[command(flatten)]
@@ -80,6 +86,9 @@ impl SpoolArgs {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: ContentsArgs) -> Result<Exit> {
     let (place, entry) = context.find_backup(&flags::known_name(&args.name)?).await?;
+    if let Some(volume) = &args.volume {
+        return volume::show(context, &args, volume, &place, &entry).await;
+    }
     let place = context.with_secrets(place, &entry).await?;
     let store = &place.location.store;
     let keys = BackupKeys::new(&entry.name);
