@@ -62,6 +62,7 @@ use crate::records::copies::{Copies, Row};
 
 pub use copies::CopyOptions;
 pub use policies::Policies;
+pub(crate) use policies::quantity;
 pub use scheduled::{EVERY, KEEP, ordered_resources, schedule};
 
 /// The field of a Backup's spec that asks for copies of the files of all claims.

@@ -1,12 +1,14 @@
 //! Movers: pods beside a volume, with it mounted, through which its files come over the streams of an exec. Makes them, runs programs in them and takes them away;
 //! knows Kubernetes and what a volume is read by, and decides nothing about which volumes. A mover holds no key and no credentials.
 
+mod filling;
 mod run;
 mod spec;
 mod streams;
 
 use std::time::Duration;
 
+pub(crate) use filling::Placement;
 pub(crate) use run::{Mover, Movers, is_left, remove_left};
 pub(crate) use spec::{Beside, run_of};
 

@@ -539,7 +539,7 @@ fn bytes(value: &Value) -> f64 {
 }
 
 /// A quantity as Kubernetes writes it (`10Gi`, `1.5T`, `1e9`), in units.
-fn quantity(text: &str) -> Option<f64> {
+pub(crate) fn quantity(text: &str) -> Option<f64> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'))
         .unwrap_or(text.len());

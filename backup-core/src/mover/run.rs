@@ -133,10 +133,21 @@ impl Movers {
         claim: &str,
         beside: Option<&Beside>,
     ) -> Result<Mover> {
+        self.start_as(namespace, claim, beside, spec::pod).await
+    }
+
+    /// The same of a pod that is built in another way from what is wanted.
+    pub(super) async fn start_as(
+        &self,
+        namespace: &str,
+        claim: &str,
+        beside: Option<&Beside>,
+        build: impl FnOnce(&Wanted<'_>) -> Value + Send + 'static,
+    ) -> Result<Mover> {
         let shared = Arc::clone(&self.shared);
         let (namespace, claim) = (namespace.to_owned(), claim.to_owned());
         let beside = beside.cloned();
-        let started = async move { shared.start(namespace, claim, beside.as_ref()).await };
+        let started = async move { shared.start(namespace, claim, beside.as_ref(), build).await };
         self.task(started).await?
     }
 
@@ -223,13 +234,14 @@ impl Shared {
         namespace: String,
         claim: String,
         beside: Option<&Beside>,
+        build: impl FnOnce(&Wanted<'_>) -> Value,
     ) -> Result<Mover> {
         if self.is_stopped() {
             return Err(stopped());
         }
         let random = uuid::Uuid::new_v4().simple().to_string();
         let name = format!("backup-mover-{}", &random[..12]);
-        let wanted = spec::pod(&Wanted {
+        let wanted = build(&Wanted {
             name: &name,
             namespace: &namespace,
             claim: &claim,
@@ -440,6 +452,16 @@ async fn look_on(
 }
 
 impl Mover {
+    /// The uid of its pod.
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Whether nothing is known of its end.
+    pub(crate) fn is_there(&self) -> bool {
+        self.over.borrow().is_none()
+    }
+
     /// Where it runs.
     pub(crate) fn node(&self) -> &str {
         &self.node

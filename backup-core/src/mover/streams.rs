@@ -50,18 +50,27 @@ const INCOMPLETE: i64 = 3;
 const UNREAD: &str = "nobody reads what it sends";
 
 /// Whether anything is owed by the other side.
-type Owes = Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>;
+pub(super) type Owes = Arc<OnceLock<Box<dyn Fn() -> bool + Send + Sync>>>;
+
+/// Whether what is to go into a program waits for it; and once all of it went, the program owes its end.
+pub(super) fn waits_in(to: &mpsc::Sender<Bytes>) -> Box<dyn Fn() -> bool + Send + Sync> {
+    let to = to.downgrade();
+    Box::new(move || {
+        to.upgrade()
+            .is_none_or(|to| to.capacity() < to.max_capacity())
+    })
+}
 
 /// A program that was started.
-struct Program {
-    input: Input,
-    output: Output,
+pub(crate) struct Program {
+    pub(crate) input: Input,
+    pub(crate) output: Output,
     /// How it ended.
-    ended: oneshot::Receiver<Result<(), String>>,
+    pub(crate) ended: oneshot::Receiver<Result<(), String>>,
 }
 
 /// Its standard input.
-struct Input {
+pub(crate) struct Input {
     to: mpsc::Sender<Bytes>,
     held: Vec<u8>,
 }
@@ -92,7 +101,7 @@ impl Write for Input {
 }
 
 /// Its standard output.
-struct Output {
+pub(crate) struct Output {
     from: mpsc::Receiver<Bytes>,
     held: Bytes,
     /// Why it broke off, once it did.
@@ -378,6 +387,19 @@ impl Mover {
         owes: Owes,
         came: Arc<AtomicU64>,
     ) -> Result<Program> {
+        let going = with_input.then(|| mpsc::channel(GOING));
+        self.program_with(&[verb, MOUNT], going, owes, came).await
+    }
+
+    /// Starts a program of these words; what goes into it waits in this channel.
+    pub(super) async fn program_with(
+        &self,
+        words: &[&str],
+        going: Option<(mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>)>,
+        owes: Owes,
+        came: Arc<AtomicU64>,
+    ) -> Result<Program> {
+        let (with_input, verb) = (going.is_some(), words.first().copied().unwrap_or_default());
         let pods: Api<core::Pod> =
             Api::namespaced(self.cluster().client().clone(), &self.namespace);
         let params = AttachParams::default()
@@ -388,7 +410,7 @@ impl Mover {
             .tty(false)
             .max_stdout_buf_size(BUFFER)
             .max_stdin_buf_size(BUFFER);
-        let command = [PROGRAM, "mover", verb, MOUNT];
+        let command: Vec<&str> = [PROGRAM, "mover"].iter().chain(words).copied().collect();
         let doing = format!(
             "start `mover {verb}` in pod {}/{}",
             self.namespace, self.name
@@ -422,7 +444,7 @@ impl Mover {
                 )));
             }
         };
-        let (to, to_program) = mpsc::channel(GOING);
+        let (to, to_program) = going.unwrap_or_else(|| mpsc::channel(1));
         let (from_program, from) = mpsc::channel(COMING);
         let pump = Pump {
             to_program,
