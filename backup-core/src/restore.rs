@@ -5,6 +5,7 @@ mod bodies;
 pub mod diff;
 mod finish;
 mod gather;
+mod held;
 mod hooks;
 pub mod journal;
 mod kept;
@@ -45,6 +46,7 @@ use crate::name::Name;
 use crate::progress::Progress;
 
 use finish::finish;
+pub use held::{Left, VolumeOptions, left};
 use journal::{Earlier, Header};
 pub use naming::{decide_name, spec};
 use naming::{fresh_name, options_hash, other_options, places};
@@ -114,6 +116,8 @@ pub struct RestoreOptions {
     pub hooks: serde_json::Value,
     /// Whether the data of volumes is asked for; `false`: claims come back empty, and that is no error.
     pub restore_volumes: Option<bool>,
+    /// How the data of volumes is brought back.
+    pub volumes: VolumeOptions,
     /// Where a foreign archive is rewritten.
     pub spool_dir: PathBuf,
     /// Where the journal goes when the location is read-only, or asks for signatures.

@@ -15,7 +15,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::gather::Resource;
+use super::gather::{CLAIMS, Resource};
+use super::held::{Found, Unheld};
 use super::kept::Kept;
 use super::patience::patiently;
 use super::rewrite::{LABEL_BACKUP, LABEL_RESTORE, MANAGER, Rewrite, Shaped, Side};
@@ -139,6 +140,10 @@ pub(super) struct Applier {
     pub(super) deletions: Deletions,
     /// Volumes whose data the backup has.
     pub(super) volumes: Arc<Volumes>,
+    /// Claims whose data comes back.
+    pub(super) held: Arc<Found>,
+    /// Those of them that could not be made.
+    pub(super) unheld: Unheld,
     /// Pods that were made and ask for hooks.
     pub(super) made: Made,
 }
@@ -219,6 +224,13 @@ impl Applier {
         if had != version {
             let reason = format!("the archive holds it as {had}, and the target is sent {version}");
             return Ok(Done::new(Action::Failed, reason));
+        }
+        if job.resource.name != CLAIMS && !self.unheld.is_empty() {
+            let object = serde_json::from_slice(&shaped.object.to_vec())
+                .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
+            if let Some(why) = self.unheld.keeps(&object) {
+                return Ok(Done::new(Action::Failed, why));
+            }
         }
         let asks = job.resource.name == "pods"
             && (self.rewrite.hooks).may_ask(shaped.object.get("metadata").unwrap_or("{}"));

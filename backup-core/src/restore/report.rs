@@ -109,6 +109,14 @@ impl Record {
             .map_err(|e| Error::other("a line of the report can not be written").because(e))
     }
 
+    /// Notes in the log what went well.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub(super) fn tell(&mut self, text: &str) -> Result<()> {
+        self.log("info", text, "")
+    }
+
     /// Notes a warning that is about no single object of the backup.
     ///
     /// # Errors

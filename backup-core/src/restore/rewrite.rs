@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::held::SNAPSHOT;
 use super::rewriting::{Prepared, Rewriting};
 use super::versions;
 use crate::error::Result;
@@ -157,7 +158,7 @@ impl Rewrite {
             }
             metadata.remove("managedFields");
             drop_keys(metadata, "labels", &[LABEL_BACKUP, LABEL_RESTORE])?;
-            drop_keys(metadata, "annotations", &[ANNOTATION_UID])?;
+            drop_keys(metadata, "annotations", &[ANNOTATION_UID, SNAPSHOT])?;
             if late {
                 return Ok(());
             }

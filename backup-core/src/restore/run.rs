@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::apply::{Applier, Deletions};
 use super::gather::{self, Survey};
+use super::held::{self, Choice, Holding};
 use super::journal::{Earlier, Header, Journal};
 use super::kept::Kept;
 use super::naming::in_folder_alone;
@@ -81,7 +82,8 @@ impl Run<'_> {
         let backup = &self.options.backup;
         let small = signature::small_files(self.location, backup).await?;
         warnings.extend(unfinished_backup(&marker(&small, backup).await?));
-        let volumes = Volumes::read(&small, backup).await?;
+        let data_wanted = self.options.restore_volumes != Some(false);
+        let volumes = Volumes::read(&small, backup, data_wanted).await?;
         let survey = Survey::take(archive, filter, &served, volumes).await?;
         let mappings = &self.options.namespace_mappings;
         gather::refuse_shared(archive, filter, &survey, mappings).await?;
@@ -127,6 +129,14 @@ impl Run<'_> {
             )
             .await?,
         };
+        let (store, volumes) = (&self.location.store, &self.options.volumes);
+        let held = held::find(archive, filter, &survey, &rewrite, store, volumes).await?;
+        let held = Arc::new(held);
+        for ((namespace, claim), choice) in &held.claims {
+            if let Choice::Refuse(why) = choice {
+                warnings.push(format!("the data of claim {namespace}/{claim} can not come back, so neither it nor what uses it is made: {why}"));
+            }
+        }
         let look = Look {
             cluster: self.cluster,
             archive,
@@ -178,8 +188,14 @@ impl Run<'_> {
                     .map(|journal| (journal.place.clone(), journal.keys.clone())),
             ),
             volumes: survey.volumes.clone(),
+            held: held.clone(),
+            unheld: held::Unheld::default(),
             made: Made::default(),
         };
+        let holding = (dry.is_none() && !held.claims.is_empty()).then(|| {
+            let run = uuid::Uuid::new_v4().simple().to_string();
+            Holding::new(self.cluster, store, &self.options.volumes, &run)
+        });
         let mut waves = Waves {
             archive,
             applier: Arc::new(applier),
@@ -193,7 +209,10 @@ impl Run<'_> {
             cancel,
             concurrency: self.options.concurrency,
             resumed,
-            data_wanted: self.options.restore_volumes != Some(false),
+            data_wanted,
+            name: self.name.as_str(),
+            held,
+            holding,
             state: State::default(),
         };
         if waves.data_wanted {
@@ -202,6 +221,10 @@ impl Run<'_> {
             }
         }
         let mut result = waves.run().await;
+        if result.is_ok() {
+            result = waves.filled().await;
+        }
+        waves.settle_held().await?;
         if result.is_ok() && !waves.applier.is_dry() {
             let unfinished = self
                 .earlier

@@ -2,6 +2,7 @@
 
 mod fake;
 mod foreign;
+mod held;
 mod lacks;
 mod policies;
 mod promises;
@@ -19,6 +20,7 @@ use kube::client::Body;
 
 use super::apply::{Applier, Deletions, Done, Job, Known};
 use super::gather::Resource;
+use super::held::Unheld;
 use super::journal::Journal;
 use super::naming::{choose_name, hash_of};
 use super::place::Place;
@@ -105,6 +107,8 @@ async fn apply(
         kept: None,
         deletions: Deletions::default(),
         volumes: Arc::default(),
+        held: Arc::default(),
+        unheld: Unheld::default(),
         made: Made::default(),
     };
     let job = Job {
@@ -277,6 +281,14 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         of_target: rewriting::Rewriting::default(),
         hooks: serde_json::Value::Null,
         restore_volumes: None,
+        volumes: VolumeOptions {
+            mover: crate::mover::MoverOptions {
+                image: "mover:1".into(),
+                timeout: std::time::Duration::from_secs(1),
+                parallel: 1,
+            },
+            identities: crate::crypt::Identities::default(),
+        },
         spool_dir: folder.to_owned(),
         state_dir: folder.to_owned(),
         concurrency: 4,

@@ -1,13 +1,15 @@
-//! Volumes whose data a backup has, in a form that is not restored here: told for every claim, and their volumes are never made on the
-//! disks they had (in another cluster two would write to one disk). Velero's semantics: such claims are provisioned anew.
+//! What a backup has of the data of volumes. What `volumes.json` tells is believed where it stands, and what is saved there comes back (see [`super::held`]); what other tools saved, or
+//! what failed, is told for every claim. Volumes whose data the backup has are never made on the disks they had (in another cluster two would write to one disk): such
+//! claims are provisioned anew, as Velero does it.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::location::Store;
 use crate::name::Name;
+use crate::records::copies::{Copies, Outcome};
 use crate::records::{self, Data, Volume};
 
 /// Namespace and name.
@@ -24,6 +26,15 @@ pub(super) struct Volumes {
     unsaved: HashMap<Key, String>,
     /// Files that would tell and can not be read.
     pub(super) unread: Vec<String>,
+    /// What the backup itself says of the data of its claims, where that is to come back.
+    pub(super) copies: Option<Copies>,
+    /// The claims of which it says that it has it, and their uids in the archive, once those are known.
+    pub(super) uids: HashMap<Key, String>,
+    saved: HashSet<Key>,
+    /// Their volumes.
+    saved_volumes: HashSet<String>,
+    /// What became of others, half a sentence.
+    told: HashMap<Key, String>,
 }
 
 /// A CSI snapshot, moved or not, of which no more is known.
@@ -59,8 +70,22 @@ impl Volumes {
     /// Reads what the backup's files tell. One that can not be read is in `unread`.
     ///
     /// # Errors
-    /// The store's.
-    pub(super) async fn read(store: &Store, name: &Name) -> Result<Self> {
+    /// The store's; and where the data is `wanted`, when the list of it can not be read: then nobody knows which claims have some.
+    pub(super) async fn read(store: &Store, name: &Name, wanted: bool) -> Result<Self> {
+        match records::copies::copies(store, name).await {
+            Ok(None) => {}
+            Ok(Some(copies)) => return Ok(Self::of(copies, wanted)),
+            Err(e) if !wanted && matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
+                return Ok(Self {
+                    unread: vec![e.sentence()],
+                    ..Self::default()
+                });
+            }
+            Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
+                return Err(e.hint("with --restore-volumes=false the objects are restored, and claims come back empty"));
+            }
+            Err(e) => return Err(e),
+        }
         let records::Volumes { list, unread } = records::volumes(store, name).await?;
         let mut volumes = Self {
             unread,
@@ -70,6 +95,35 @@ impl Volumes {
             volumes.take(volume);
         }
         Ok(volumes)
+    }
+
+    /// By the backup's own list.
+    fn of(copies: Copies, wanted: bool) -> Self {
+        let mut volumes = Self::default();
+        for row in &copies.rows {
+            let key = (row.namespace.clone(), row.claim.clone());
+            match &row.outcome {
+                Outcome::Saved(_) | Outcome::NotUnderstood(_) => {
+                    volumes.saved.insert(key);
+                    if !row.volume.is_empty() {
+                        volumes.saved_volumes.insert(row.volume.clone());
+                    }
+                }
+                Outcome::Failed(why) => {
+                    volumes
+                        .told
+                        .insert(key, format!("was to be saved, which failed: {why}"));
+                }
+                Outcome::LeftOut(_) | Outcome::NotAsked(_) => {
+                    volumes.unsaved.insert(key, row.volume.clone());
+                }
+                Outcome::Nothing(_) => {}
+            }
+        }
+        if wanted {
+            volumes.copies = Some(copies);
+        }
+        volumes
     }
 
     fn take(&mut self, volume: Volume) {
@@ -169,6 +223,8 @@ impl Volumes {
             namespace: String,
             name: String,
             #[serde(default)]
+            uid: String,
+            #[serde(default)]
             annotations: Option<HashMap<String, String>>,
         }
         #[derive(Default, Deserialize)]
@@ -187,6 +243,10 @@ impl Volumes {
             object.metadata.namespace.clone(),
             object.metadata.name.clone(),
         );
+        if self.saved.contains(&key) {
+            self.uids.insert(key, object.metadata.uid);
+            return Ok(());
+        }
         if let Some(bound) = self.unsaved.get_mut(&key)
             && bound.is_empty()
         {
@@ -215,6 +275,13 @@ impl Volumes {
     ) -> Option<String> {
         let key = || (namespace.unwrap_or_default().to_owned(), name.to_owned());
         match resource {
+            "persistentvolumeclaims" if self.saved.contains(&key()) => self.copies.is_none().then(|| {
+                "its data is in the backup and is not asked for: the volume is provisioned anew and empty".to_owned()
+            }),
+            "persistentvolumeclaims" if self.told.contains_key(&key()) => {
+                let what = self.told.get(&key())?;
+                Some(format!("its data {what}: the volume is provisioned anew and empty"))
+            }
             "persistentvolumeclaims" if !self.claims.is_empty() => {
                 let held = self.claims.get(&key())?;
                 (held.data() != Data::Empty).then(|| {
@@ -239,6 +306,12 @@ impl Volumes {
     /// Why a volume is not restored as it is, for where its data lives; with the claim it is promised to.
     pub(super) fn elsewhere(&self, volume: &str, claim: (&str, &str)) -> Option<String> {
         let claim = (claim.0.to_owned(), claim.1.to_owned());
+        if self.saved_volumes.contains(volume) || self.saved.contains(&claim) {
+            return Some(
+                "its data is in the backup as a copy of its files, so it is not made on the disk it had; its claim is provisioned anew"
+                    .to_owned(),
+            );
+        }
         let held = self
             .volumes
             .get(volume)

@@ -3,6 +3,7 @@
 
 mod again;
 mod foundations;
+mod holding;
 mod rewiring;
 mod settling;
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use super::apply::{Applier, Done, Job, Known};
 use super::bodies::Bodies;
 use super::gather::{self, Resource, Survey};
+use super::held::{self, Holding};
 use super::journal::Journal;
 use super::report::Record;
 use super::target::{self, Seens};
@@ -65,6 +67,8 @@ struct Ticket {
     lost: Option<String>,
     /// It is a claim whose data was never saved.
     empty: bool,
+    /// What of its data would come back, in a plan.
+    comes: Option<String>,
     bytes: u64,
 }
 
@@ -90,6 +94,12 @@ pub(super) struct Waves<'a, S> {
     pub(super) resumed: bool,
     /// The data of volumes is asked for.
     pub(super) data_wanted: bool,
+    /// The restore's name.
+    pub(super) name: &'a str,
+    /// Claims whose data comes back.
+    pub(super) held: Arc<held::Found>,
+    /// Who brings it; nobody in a plan.
+    pub(super) holding: Option<Holding>,
     pub(super) state: State,
 }
 
@@ -109,6 +119,10 @@ pub(super) struct State {
     /// What a trial found it could make, as `resource name` and namespace, of the kinds that others can not be made without.
     planned: HashSet<(String, Option<String>)>,
     flight: VecDeque<(Ticket, Task<Result<Done>>)>,
+    /// Claims whose data comes back and that are made last of their wave.
+    waiting: Vec<(Ticket, Row)>,
+    /// Those that were begun.
+    begun: Vec<holding::Begun>,
     slots: Option<Arc<Semaphore>>,
     bytes: Option<Arc<Semaphore>>,
 }
@@ -177,6 +191,7 @@ impl<S: Source> Waves<'_, S> {
             }
         }
         self.drain().await?;
+        self.hold().await?;
         match wave {
             order::WAVE_CRDS => self.defined().await,
             order::WAVE_NAMESPACES => self.plain_namespaces().await,
@@ -268,6 +283,9 @@ impl<S: Source> Waves<'_, S> {
                 self.settle(&ticket, failed(reason)).await?;
                 continue;
             }
+            let Some((ticket, row)) = self.or_held(ticket, row).await? else {
+                continue;
+            };
             let Some(target) = &target else {
                 if plan::is_judged_by_body(&resource.name) {
                     judged.push((ticket, row));
@@ -375,6 +393,7 @@ impl<S: Source> Waves<'_, S> {
                     &row.name,
                     &self.survey.kept_volumes,
                 ),
+            comes: self.comes(resource, row),
             bytes: row.length,
         }
     }
@@ -447,7 +466,7 @@ impl<S: Source> Waves<'_, S> {
             let done = task.wait().await??;
             self.settle(&ticket, done).await?;
         }
-        Ok(())
+        self.heed().await
     }
 
     async fn drain(&mut self) -> Result<()> {

@@ -33,6 +33,20 @@ impl Applier {
         let Some(name) = body["spec"]["volumeName"].as_str() else {
             return Ok(Binding::default());
         };
+        let row = &job.object.row;
+        if self
+            .held
+            .choice(row.namespace.as_deref(), &row.name)
+            .is_some()
+        {
+            // Its data comes into another one.
+            let mut rewrite = self.rewrite.clone();
+            rewrite.kept_volumes.remove(name);
+            return Ok(Binding {
+                rewrite: Some(rewrite),
+                warning: None,
+            });
+        }
         let mut warning = None;
         let keeps = match self.volume(name).await {
             Ok(Some(live)) => match promise(&live, job) {

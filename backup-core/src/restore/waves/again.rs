@@ -63,6 +63,7 @@ impl<S: Source> Waves<'_, S> {
                     && before != place.wave
                 {
                     self.drain().await?;
+                    self.hold().await?;
                     if before == order::WAVE_CRDS {
                         self.defined().await?;
                     }
@@ -76,6 +77,7 @@ impl<S: Source> Waves<'_, S> {
                 self.feed(&resource, frame, rows, None).await?;
             }
             self.drain().await?;
+            self.hold().await?;
             if wave == Some(order::WAVE_CRDS) {
                 self.defined().await?;
             }

@@ -96,6 +96,17 @@ impl<S: Source> Waves<'_, S> {
             }
             done.reason.push_str(lost);
         }
+        if let Some(comes) = &ticket.comes {
+            let comes = match done.action {
+                Action::Created => comes.as_str(),
+                Action::Failed => "",
+                _ => "its data is not restored, for it stands",
+            };
+            if !done.reason.is_empty() && !comes.is_empty() {
+                done.reason.push_str("; ");
+            }
+            done.reason.push_str(comes);
+        }
         let row = &ticket.resource.row;
         let moved = self.applier.rewrite.prepared.moved.get(&row.resource);
         let version = moved.cloned().unwrap_or_else(|| row.api_version());

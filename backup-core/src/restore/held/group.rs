@@ -1,0 +1,518 @@
+//! The claims that one mover fills, from their beginning to their end: what [`step`](super::step) says is done, one thing after the other, and looked at again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::api::{Asking, Conflict, GOES, PAUSE};
+use super::choose::Data;
+use super::fill;
+use super::objects::{self, Aim, Size};
+use super::step::{Action, Awaited, HeldFor, Live, Step, step};
+use crate::cluster::Cluster;
+use crate::crypt::Identities;
+use crate::error::{Error, Kind, Result};
+use crate::location::Store;
+use crate::mover::{Mover, Movers, Placement};
+
+/// So many things are done for one claim before it is held to be an endless round.
+const MOST: u32 = 200;
+
+/// A claim that is held.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Item {
+    pub(in super::super) aim: Aim,
+    pub(in super::super) data: Data,
+    /// The claim as it would be created.
+    pub(in super::super) body: Value,
+}
+
+impl Item {
+    fn path(&self) -> String {
+        format!("{}/{}", self.aim.namespace, self.aim.claim)
+    }
+}
+
+/// What a group tells; claims by their place in the list of all.
+#[derive(Debug)]
+pub(in super::super) enum Word {
+    /// It stands, or could not be made. `false`: an earlier run made it.
+    Stands(usize, Result<bool>),
+    /// Something begins.
+    Step(String),
+    /// Bytes that were brought.
+    Bytes(u64),
+    /// It is bound to its data, with what is to be said of that; or why not.
+    Ended(usize, Result<Option<String>>),
+}
+
+/// What all groups have in common.
+pub(in super::super) struct Shared {
+    pub(in super::super) cluster: Cluster,
+    pub(in super::super) store: Store,
+    pub(in super::super) identities: Identities,
+    pub(in super::super) movers: Movers,
+    /// Groups whose volumes are made, at a time.
+    pub(in super::super) making: Semaphore,
+    /// Groups whose volumes are filled, at a time.
+    pub(in super::super) filling: Semaphore,
+    pub(in super::super) words: mpsc::UnboundedSender<Word>,
+}
+
+/// How far a claim is brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// It stands and names its volume.
+    Held,
+    /// Its volume is full, and that is written down.
+    Full,
+    /// It is bound.
+    Bound,
+}
+
+impl Until {
+    /// Whether a claim of which this stands is as far.
+    fn is_reached(self, live: &Live, next: &Step) -> bool {
+        let is_written = |live: &Live| {
+            let volume = live.volume.as_ref();
+            volume.is_some_and(|volume| matches!(volume.held_for, Some(HeldFor::Ours(_))))
+        };
+        match (self, next) {
+            (_, Step::Done) => true,
+            (Self::Bound, _) => false,
+            (
+                _,
+                Step::Do(Action::Bind { .. } | Action::PutBack { .. }) | Step::Wait(Awaited::Bound),
+            ) => true,
+            (
+                _,
+                Step::Do(Action::Leave | Action::Unstage { .. }) | Step::Wait(Awaited::Unstaged),
+            ) => live.real.is_some() && is_written(live),
+            (Self::Held, Step::Do(Action::Fill | Action::Retain { .. })) => true,
+            _ => false,
+        }
+    }
+}
+
+struct At {
+    item: Item,
+    /// In the list of all.
+    place: usize,
+    /// The uid of the staging claim whose volume this run filled.
+    filled: Option<String>,
+    /// What is to be said although it is bound.
+    said: Option<String>,
+    /// This run made it.
+    is_made: bool,
+    /// The mover has it mounted, at this place.
+    mounted: Option<usize>,
+    /// It failed and is left as it is.
+    is_over: bool,
+}
+
+/// The claims of one group at work.
+pub(in super::super) struct Group {
+    shared: Arc<Shared>,
+    all: Vec<At>,
+    placement: Placement,
+    mover: Option<Mover>,
+}
+
+/// What a claim came to on the way.
+enum Came {
+    There,
+    /// Its volume is made for the first pod that mounts the staging claim.
+    WantsPod,
+}
+
+impl Group {
+    pub(in super::super) fn new(
+        shared: Arc<Shared>,
+        items: Vec<(usize, Item)>,
+        placement: Placement,
+    ) -> Self {
+        let all = items.into_iter().map(|(place, item)| At {
+            item,
+            place,
+            filled: None,
+            said: None,
+            is_made: false,
+            mounted: None,
+            is_over: false,
+        });
+        Self {
+            all: all.collect(),
+            shared,
+            placement,
+            mover: None,
+        }
+    }
+
+    /// Makes the claims, fills their volumes and has them bound. What comes of it is told.
+    pub(in super::super) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        {
+            let _turn = shared.making.acquire().await;
+            self.hold().await;
+        }
+        // A mover that has to wait for its turn makes room for others: its volumes are there.
+        let mut turn = shared.filling.try_acquire().ok();
+        if turn.is_none() {
+            self.leave_to_settle().await;
+            turn = shared.filling.acquire().await.ok();
+        }
+        self.fill().await;
+        self.leave_to_settle().await;
+        self.bind().await;
+        drop(turn);
+    }
+
+    fn tell(&self, word: Word) {
+        // Nobody listens any more where the restore ended.
+        let _ = self.shared.words.send(word);
+    }
+
+    fn places(&self) -> Vec<usize> {
+        let all = self.all.iter().enumerate();
+        all.filter(|(_, at)| !at.is_over)
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn stands(&mut self, at: usize, came: Result<()>) {
+        let Some(one) = self.all.get_mut(at) else {
+            return;
+        };
+        one.is_over |= came.is_err();
+        let word = Word::Stands(one.place, came.map(|()| one.is_made));
+        self.tell(word);
+    }
+
+    fn ended(&mut self, at: usize, came: Result<()>) {
+        let Some(one) = self.all.get_mut(at) else {
+            return;
+        };
+        one.is_over = true;
+        let said = one.said.take();
+        let word = Word::Ended(one.place, came.map(|()| said));
+        self.tell(word);
+    }
+
+    /// Until every claim stands.
+    async fn hold(&mut self) {
+        let mut waiting = Vec::new();
+        for at in self.places() {
+            match self.drive(at, Until::Held).await {
+                Ok(Came::There) => self.stands(at, Ok(())),
+                Ok(Came::WantsPod) => waiting.push(at),
+                Err(e) => self.stands(at, Err(e)),
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        if let Err(e) = self.ensure_mover().await {
+            for at in waiting {
+                let again = Error::new(e.kind(), e.sentence());
+                self.stands(at, Err(again));
+            }
+            return;
+        }
+        for at in waiting {
+            let came = match self.drive(at, Until::Held).await {
+                Ok(Came::There) => Ok(()),
+                Ok(Came::WantsPod) => Err(Error::other(
+                    "a pod has its volume mounted, and the claim is said to have none",
+                )),
+                Err(e) => Err(e),
+            };
+            self.stands(at, came);
+        }
+    }
+
+    /// Until every volume is full, or failed.
+    async fn fill(&mut self) {
+        for at in self.places() {
+            match self.drive(at, Until::Full).await {
+                Ok(Came::There) => {}
+                Ok(Came::WantsPod) => self.ended(at, Err(begun_again())),
+                Err(e) => self.ended(at, Err(e)),
+            }
+        }
+    }
+
+    /// Until every claim that is left is bound.
+    async fn bind(&mut self) {
+        for at in self.places() {
+            let came = match self.drive(at, Until::Bound).await {
+                Ok(Came::There) => Ok(()),
+                Ok(Came::WantsPod) => Err(begun_again()),
+                Err(e) => Err(e),
+            };
+            self.ended(at, came);
+        }
+    }
+
+    async fn look(&self, at: usize) -> Result<Live, Conflict> {
+        let Some(one) = self.all.get(at) else {
+            return Err(Conflict::Other(Error::other("a claim is lost")));
+        };
+        let mover = self.mover.as_ref().filter(|_| one.mounted.is_some());
+        let asking = Asking {
+            cluster: &self.shared.cluster,
+            aim: &one.item.aim,
+        };
+        let live = asking
+            .look(mover.map(Mover::uid), one.filled.as_deref())
+            .await?;
+        Ok(Live {
+            has_mover: mover.is_some(),
+            ..live
+        })
+    }
+
+    /// Brings one claim as far as that.
+    async fn drive(&mut self, at: usize, until: Until) -> Result<Came> {
+        let stop = self.shared.movers.stop();
+        let mut waited: Option<(Awaited, Instant)> = None;
+        for _ in 0..MOST {
+            if *stop.borrow() {
+                return Err(stopped());
+            }
+            let live = match self.look(at).await {
+                Ok(live) => live,
+                Err(Conflict::Again) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Err(Conflict::Other(e)) => return Err(e),
+            };
+            let next = step(&live);
+            if until.is_reached(&live, &next) {
+                return Ok(Came::There);
+            }
+            match next {
+                Step::Done => return Ok(Came::There),
+                Step::Refuse(why) => return Err(Error::other(why).hint(HINT)),
+                Step::Wait(Awaited::Provisioned) if !live.has_mover => return Ok(Came::WantsPod),
+                Step::Wait(awaited) => {
+                    let since = match waited {
+                        Some((before, since)) if before == awaited => since,
+                        _ => Instant::now(),
+                    };
+                    waited = Some((awaited, since));
+                    self.wait(at, awaited, &next, since).await?;
+                }
+                Step::Do(action) => {
+                    match self.act(at, &action).await {
+                        Err(Conflict::Again) => tokio::time::sleep(PAUSE).await,
+                        Err(Conflict::Other(e)) => return Err(e),
+                        Ok(()) => {}
+                    }
+                    if let Some(one) = self.all.get_mut(at)
+                        && matches!(action, Action::Hold { .. })
+                    {
+                        one.is_made = true;
+                    }
+                }
+            }
+        }
+        Err(Error::other(format!(
+            "somebody changes it again and again: after {MOST} steps it is not where it should be"
+        ))
+        .hint(HINT))
+    }
+
+    /// Looks now and then, until something else is next.
+    async fn wait(
+        &mut self,
+        at: usize,
+        awaited: Awaited,
+        next: &Step,
+        since: Instant,
+    ) -> Result<()> {
+        let stop = self.shared.movers.stop();
+        loop {
+            if since.elapsed() >= GOES {
+                return Err(too_long(awaited));
+            }
+            tokio::time::sleep(PAUSE).await;
+            if *stop.borrow() {
+                return Err(stopped());
+            }
+            match self.look(at).await {
+                Ok(live) if step(&live) == *next => {}
+                Ok(_) | Err(Conflict::Again) => return Ok(()),
+                Err(Conflict::Other(e)) => return Err(e),
+            }
+        }
+    }
+
+    async fn act(&mut self, at: usize, action: &Action) -> Result<(), Conflict> {
+        let Some(one) = self.all.get(at) else {
+            return Ok(());
+        };
+        let asking = Asking {
+            cluster: &self.shared.cluster,
+            aim: &one.item.aim,
+        };
+        match action {
+            Action::Stage => {
+                let size = Size {
+                    capacity: one.item.data.capacity.clone(),
+                    allocated: one.item.data.copy.allocated.unwrap_or_default(),
+                };
+                let claim = objects::staging(&one.item.aim, &one.item.body, &size);
+                asking.create(&claim).await?;
+            }
+            Action::Hold { volume } => asking.hold(&one.item.body, volume).await?,
+            Action::Fill => self.fill_one(at).await?,
+            Action::Leave => self.leave().await?,
+            Action::Evict => {
+                asking.act(action).await?;
+                // Whoever had it may have written to it.
+                if let Some(one) = self.all.get_mut(at) {
+                    one.filled = None;
+                }
+            }
+            _ => asking.act(action).await?,
+        }
+        Ok(())
+    }
+
+    /// A mover that has the staging claims mounted which are still to be filled.
+    async fn ensure_mover(&mut self) -> Result<()> {
+        let mut wanted = Vec::new();
+        for at in self.places() {
+            let next = match self.look(at).await {
+                Ok(live) => step(&live),
+                Err(Conflict::Again) => continue,
+                Err(Conflict::Other(e)) => return Err(e),
+            };
+            let is_wanted = matches!(
+                next,
+                Step::Wait(Awaited::Provisioned)
+                    | Step::Do(Action::Hold { .. } | Action::Fill | Action::Retain { .. })
+            );
+            if is_wanted {
+                wanted.push(at);
+            }
+        }
+        if let Some(mover) = &self.mover
+            && mover.is_there()
+            && wanted
+                .iter()
+                .all(|at| self.all.get(*at).is_some_and(|one| one.mounted.is_some()))
+        {
+            return Ok(());
+        }
+        self.leave().await?;
+        let Some(namespace) = self.all.first().map(|one| one.item.aim.namespace.clone()) else {
+            return Ok(());
+        };
+        let claims: Vec<String> = wanted
+            .iter()
+            .filter_map(|at| Some(self.all.get(*at)?.item.aim.staging()))
+            .collect();
+        let mover = self
+            .shared
+            .movers
+            .start_for(&namespace, &claims, &self.placement)
+            .await?;
+        self.mover = Some(mover);
+        for (number, at) in wanted.into_iter().enumerate() {
+            if let Some(one) = self.all.get_mut(at) {
+                one.mounted = Some(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the mover, and waits until it is gone.
+    async fn leave(&mut self) -> Result<()> {
+        for one in &mut self.all {
+            one.mounted = None;
+        }
+        match self.mover.take() {
+            Some(mover) => mover.remove().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same; what could not be removed is tried again when all of it settles, and seen by the next look.
+    async fn leave_to_settle(&mut self) {
+        let _ = self.leave().await;
+    }
+
+    async fn fill_one(&mut self, at: usize) -> Result<(), Conflict> {
+        let is_mounted = |group: &Self| group.all.get(at).and_then(|one| one.mounted);
+        let is_there = self.mover.as_ref().is_some_and(Mover::is_there);
+        if !is_there || is_mounted(self).is_none() {
+            self.ensure_mover().await?;
+            // What else has it is seen before anything is written.
+            return Ok(());
+        }
+        let (Some(mover), Some(number), Some(one)) =
+            (&self.mover, is_mounted(self), self.all.get(at))
+        else {
+            return Err(Conflict::Again);
+        };
+        let asking = Asking {
+            cluster: &self.shared.cluster,
+            aim: &one.item.aim,
+        };
+        let Some(staging) = asking.claim(&one.item.aim.staging()).await? else {
+            return Err(Conflict::Again);
+        };
+        let uid = staging["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        self.tell(Word::Step(format!(
+            "restoring the data of claim {} ({} files)",
+            one.item.path(),
+            one.item.data.copy.files
+        )));
+        let words = self.shared.words.clone();
+        let sent = fill::send(&self.shared, mover, number, &one.item.data, words).await?;
+        // Nobody else is to have it while it is looked at.
+        let others = asking.mounting(&one.item.aim.staging()).await?;
+        if others.iter().any(|pod| pod.uid != mover.uid()) {
+            return Err(Conflict::Again);
+        }
+        let said = fill::look(mover, number, sent).await?;
+        if let Some(one) = self.all.get_mut(at) {
+            one.filled = Some(uid);
+            one.said = said;
+        }
+        Ok(())
+    }
+}
+
+const HINT: &str = "look at the claim, at its volume and at the events of both; give up with another restore and --restore-volumes=false, after scaling what uses it to 0";
+
+fn stopped() -> Error {
+    Error::new(Kind::Interrupted, "the restore was stopped")
+}
+
+fn begun_again() -> Error {
+    Error::other("somebody deleted the claim under which it was filled")
+        .hint("the same command begins it again")
+}
+
+fn too_long(awaited: Awaited) -> Error {
+    let seconds = GOES.as_secs();
+    let what = match awaited {
+        Awaited::Provisioned => "no volume was made for it",
+        Awaited::Unstaged => "the claim under which it was filled is still there",
+        Awaited::Removed => "a volume that is being deleted is still there",
+        Awaited::Bound => "it is not bound to its volume, which is full",
+    };
+    Error::other(format!("after {seconds} s {what}")).hint("the same command goes on with it")
+}
+
+/// Between two looks of whoever waits for a group.
+pub(in super::super) const OFTEN: Duration = Duration::from_millis(200);
