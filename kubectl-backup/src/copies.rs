@@ -45,16 +45,21 @@ impl CopyArgs {
     /// As the library takes it; `uid` is that of the Backup's object, where there is one.
     pub(crate) fn options(&self, keys: Keys, uid: Option<String>) -> CopyOptions {
         CopyOptions {
-            movers: MoverOptions {
-                image: self.mover_image.clone().unwrap_or_else(install::image),
-                timeout: self.mover_timeout.unwrap_or(mover::TIMEOUT),
-                parallel: self.parallel_volumes.map_or(mover::PARALLEL, usize::from),
-            },
+            movers: self.movers(),
             recipients: keys.recipients,
             passphrase: keys.passphrase,
             identities: keys.identities,
             cache: keys.cache,
             uid,
+        }
+    }
+
+    /// The pods through which volumes are read and filled.
+    pub(crate) fn movers(&self) -> MoverOptions {
+        MoverOptions {
+            image: self.mover_image.clone().unwrap_or_else(install::image),
+            timeout: self.mover_timeout.unwrap_or(mover::TIMEOUT),
+            parallel: self.parallel_volumes.map_or(mover::PARALLEL, usize::from),
         }
     }
 

@@ -8,7 +8,7 @@ mod several;
 
 use backup_core::catalog::Entry;
 use backup_core::restore::rewriting::Rewriting;
-use backup_core::restore::{self, RestoreOptions, RestoreReport};
+use backup_core::restore::{self, RestoreOptions, RestoreReport, VolumeOptions};
 use backup_core::{Error, Kind};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::commands::contents::SpoolArgs;
 use crate::commands::owed;
 use crate::context::{Context, Place};
+use crate::copies::CopyArgs;
 use crate::flags::{self, PartArgs};
 use crate::in_cluster::InClusterArgs;
 use crate::many::ManyArgs;
@@ -93,9 +94,11 @@ pub(crate) struct CreateArgs {
     /// Keep all node ports of services
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     preserve_nodeports: Option<bool>,
-    /// Whether the data of volumes is wanted; with =false claims come back empty, and that is no error
+    /// Whether the data of volumes comes back, where the backup has it; with =false claims come back empty, and that is no error
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     restore_volumes: Option<bool>,
+    #[command(flatten)]
+    copies: CopyArgs,
     /// Print what would be done, object by object, and do nothing; with =server the API server tries every step and tells what it would refuse
     #[arg(long, value_enum, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
     dry_run: DryRun,
@@ -361,6 +364,10 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
         of_target: Rewriting::default(),
         hooks: serde_json::Value::Null,
         restore_volumes: args.restore_volumes,
+        volumes: VolumeOptions {
+            mover: args.copies.movers(),
+            identities: context.identities()?,
+        },
         spool_dir: args.spool.folder(context),
         state_dir: context.paths.state().to_owned(),
         concurrency: usize::from(args.concurrency),

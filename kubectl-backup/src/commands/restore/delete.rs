@@ -2,6 +2,7 @@
 
 use backup_core::api::Phase;
 use backup_core::name::Name;
+use backup_core::restore::{self, Left};
 use backup_core::{Error, catalog};
 use clap::Args;
 
@@ -22,6 +23,7 @@ Examples:
 /// What they restored stays in the cluster, and their backups stay as well. The originals of what a restore deleted to create it anew
 /// (--existing-resource-policy=recreate) are kept in its record and go with it; they are counted before it is asked. A restore that is
 /// not finished goes on by its record, so that needs --force; its backup is no longer kept from `delete` and `prune` then. So does what Velero left of a restore.
+/// Volumes that a restore began to fill in this cluster and that are bound to nobody yet go with it, as their class says; where one is full already, that needs --force, too.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -67,13 +69,13 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     Ok(many::worst(exits))
 }
 
-/// A restore, where its record is, and how many originals it keeps.
-type Found = Vec<(Name, Place, u64)>;
+/// A restore, where its record is, how many originals it keeps, and what is left of its claims in this cluster.
+type Found = Vec<(Name, Place, u64, Left)>;
 
 fn list(found: &Found) -> String {
     let names = found.iter();
     let names: Vec<_> = names
-        .map(|(name, _, kept)| format!("{name}{}", originals(*kept)))
+        .map(|(name, _, kept, left)| format!("{name}{}{}", originals(*kept), filling(left)))
         .collect();
     names.join(", ")
 }
@@ -84,6 +86,43 @@ fn originals(kept: u64) -> String {
         0 => String::new(),
         kept => format!(" (with {} of what it recreated)", counted(kept, "original")),
     }
+}
+
+/// ` (with the volume that was being filled for shop/data)`
+fn filling(left: &Left) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    let mut of = left.filling.clone();
+    of.extend(left.volumes.iter().map(|volume| format!("volume {volume}")));
+    format!(" (with what was being filled: {})", of.join(", "))
+}
+
+/// What is left of a restore's claims here. Who has no cluster at hand deletes the record alone.
+async fn left(context: &Context, name: &Name, force: bool) -> Result<Left> {
+    let looked = async {
+        let cluster = context.cluster().await?;
+        Ok::<_, backup_cli::error::CommandError>(restore::left(cluster, name).await?)
+    };
+    let left = match looked.await {
+        Ok(left) => left,
+        Err(e) => {
+            context.ui.warn(&format!(
+                "whether volumes of restore {name} are still being filled is not known: {}",
+                e.error().sentence()
+            ));
+            Left::default()
+        }
+    };
+    if let (Some(volume), false) = (left.volumes.first(), force) {
+        return Err(Error::other(format!(
+            "restore {:?} has filled volume {volume}, and its claim is not bound to it yet",
+            name.as_str()
+        ))
+        .hint("repeat its `restore create` to finish it, or add --force to give its data up")
+        .into());
+    }
+    Ok(left)
 }
 
 /// Nothing is deleted before every name was found.
@@ -112,19 +151,23 @@ async fn find(context: &Context, args: &DeleteArgs) -> Result<Found> {
             let agreed = args.removal.asks_nothing();
             context.guard(&place.location, "delete", agreed).await?;
             let kept = catalog::kept_by_restore(&place.location.store, &name).await?;
-            found.push((name, place, kept));
+            let left = left(context, &name, args.force).await?;
+            found.push((name, place, kept, left));
         }
     }
     Ok(found)
 }
 
 async fn delete(context: &Context, args: &DeleteArgs, found: &Found, agreed: bool) -> Result<()> {
-    for (name, place, kept) in found {
+    for (name, place, kept, left) in found {
+        if agreed && !left.is_empty() {
+            left.clear(context.cluster().await?).await?;
+        }
         if agreed {
             catalog::delete_restore(&place.location.store, name).await?;
         }
         let title = context.titled(&format!("restore/{name}"));
-        let verb = format!("deleted{}", originals(*kept));
+        let verb = format!("deleted{}{}", originals(*kept), filling(left));
         args.removal.tell(&context.ui, &title, &verb)?;
     }
     Ok(())

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use backup_core::Kind;
 use backup_core::api::Restore;
+use backup_core::crypt::Identities;
 use backup_core::error::{Error, Result};
 use backup_core::filter::{Filter, Selector, one_selector};
 use backup_core::name::Name;
 use backup_core::restore::rewriting::{self, Rewriting, StatusKinds};
-use backup_core::restore::{self, ExistingPolicy, RestoreOptions};
+use backup_core::restore::{self, ExistingPolicy, RestoreOptions, VolumeOptions};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use crate::controller::desk::Desk;
 use crate::controller::locations;
 use crate::controller::objects::{Written, bounded, decode, name, phase, time, uid};
 use crate::controller::telling::{Count, Telling, end};
+use crate::copies::CopyArgs;
 
 /// Requests at a time.
 const CONCURRENCY: usize = 32;
@@ -63,6 +65,11 @@ pub(super) fn options(
         of_target: Rewriting::default(),
         hooks: spec.rest.get("hooks").cloned().unwrap_or_default(),
         restore_volumes: spec.rest.get("restorePVs").and_then(Value::as_bool),
+        // Who has no identity opens the keys of locations without recipients.
+        volumes: VolumeOptions {
+            mover: CopyArgs::default().movers(),
+            identities: Identities::default(),
+        },
         spool_dir: std::path::PathBuf::new(),
         state_dir: std::path::PathBuf::new(),
         concurrency: CONCURRENCY,
@@ -125,6 +132,10 @@ pub(super) async fn begin(
         of_target: rewriting::of_cluster(&desk.cluster, &desk.settings.namespace)
             .await?
             .rewriting,
+        volumes: VolumeOptions {
+            mover: desk.settings.copies.movers(),
+            identities: Identities::default(),
+        },
         spool_dir: desk.settings.spool_dir.clone(),
         state_dir: desk.settings.state_dir.clone(),
         ..options(&wanted, &backup, changed, began)?

@@ -86,7 +86,8 @@ fn unfit(context: &Context, args: &CreateArgs, options: &RestoreOptions) -> Opti
             "--from-schedule with a location",
         ),
     ];
-    let said = cases.into_iter().find(|(given, _)| *given);
+    let copies = args.copies.given().map(|flag| (true, flag));
+    let said = cases.into_iter().chain(copies).find(|(given, _)| *given);
     let said = said.map(|(_, flag)| format!("a Restore can not say {flag}"));
     let (here, there) = (context.velero(), args.in_cluster.namespace());
     // Who says that it is the controller in any case means what that sees.
