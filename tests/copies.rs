@@ -3,6 +3,7 @@
 mod around;
 mod controller;
 mod refused;
+mod restored;
 mod stopped;
 
 use std::fs;
