@@ -29,7 +29,7 @@ Examples:
   kubectl backup contents nightly configmaps shop/settings
   kubectl backup contents nightly secrets shop/tls -o json
   kubectl backup contents nightly --volume shop/data
-  kubectl backup contents nightly --volume shop/data etc/settings.json > settings.json";
+  kubectl backup contents nightly --volume shop/data etc/settings.json";
 
 /// Show what is in a backup: its kinds, the objects of a kind, or one object; or the files of a volume
 ///
