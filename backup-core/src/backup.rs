@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use self::apply::{Applied, Apply};
 use self::choice::{Copied, Wanted};
 use self::copies::Copying;
-pub(crate) use self::gather::EXCLUDE_LABEL;
+pub use self::gather::EXCLUDE_LABEL;
 use self::gather::Gathered;
 use self::names::gzip;
 use self::outgoing::Outgoing;

@@ -148,5 +148,10 @@ fn installed(world: &World) {
     world.are_sealed("offsite", ["own-1", "own-2"]);
     let keys = world.get(NAMESPACE, "secret/kubectl-backup-volume-keys");
     assert_eq!(keys["data"].as_object().unwrap().len(), 1);
+    // A backup of everything into a plain location holds none of them.
+    assert_eq!(
+        keys["metadata"]["labels"]["velero.io/exclude-from-backup"],
+        "true"
+    );
     world.nothing_is_at_work();
 }

@@ -14,7 +14,7 @@ use crate::filter::Filter;
 use crate::hooks::ask::SpecHooks;
 
 /// Objects that carry this label with the value `true` are left out; a namespace with it is left out whole.
-pub(crate) const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
+pub const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
 
 /// A namespace as it was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

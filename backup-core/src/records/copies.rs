@@ -235,7 +235,7 @@ fn parse(bytes: &[u8]) -> Result<Copies> {
     #[derive(Deserialize)]
     struct Head {
         format: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "few")]
         needs: Vec<String>,
     }
     if bytes.len() as u64 > LARGEST {
@@ -334,6 +334,13 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Reads a list of a row, or of what a reader has to know.
+fn few<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    d: D,
+) -> std::result::Result<Vec<T>, D::Error> {
+    bounded::at_most::<MOST_OF_A_ROW, T, D>(d)
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Text {
@@ -370,10 +377,10 @@ struct RowText {
     request: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     capacity: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
     access_modes: Vec<String>,
     result: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
     needs: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     why: String,
@@ -383,7 +390,7 @@ struct RowText {
     pod: Option<Pod>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
     data: Vec<DatumText>,
 }
 
@@ -393,7 +400,7 @@ struct RowText {
 struct DatumText {
     method: String,
     source: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
     needs: Vec<String>,
     repository: Option<u32>,
     snapshot: Option<String>,
@@ -537,9 +544,6 @@ impl RowText {
             return Err(Error::corrupt(format!("{claim:?} is no name of a claim")));
         }
         let name = format!("{}/{}", self.namespace, self.claim);
-        if self.access_modes.len().max(self.data.len()) > MOST_OF_A_ROW {
-            return Err(Error::corrupt(format!("{name}: a list is too long")));
-        }
         let why = bounded::shown(&self.why, LONGEST);
         let not_known = |why: &str| {
             Outcome::NotUnderstood(format!(

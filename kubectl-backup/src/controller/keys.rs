@@ -2,6 +2,7 @@
 //! lost it begins the next repository of each volume.
 
 use backup_core::Error;
+use backup_core::backup::EXCLUDE_LABEL;
 use backup_core::cluster::{ApiError, Call, Cluster};
 use backup_core::crypt::{ExposeSecret as _, SecretString};
 use backup_core::volume::key::{KeptKey, KeyCache};
@@ -51,17 +52,21 @@ impl SecretKeys {
 
     async fn write(&self, digest: &str, password: &SecretString) -> Result<(), ApiError> {
         let entry = STANDARD.encode(KeptKey::write(digest, password).expose_secret());
-        // That entry alone: other copies write theirs.
-        let patch = json!({"data": {digest: entry}}).to_string();
+        // That entry alone: other copies write theirs. In no backup: the location of one may encrypt nothing.
+        let patch =
+            json!({"metadata": {"labels": {EXCLUDE_LABEL: "true"}}, "data": {digest: entry}});
+        let patch = patch.to_string();
         let path = self.path();
         let call = Call::merge_patch(&path, patch.clone().into());
         match self.cluster.send(&call).await {
             Err(e) if e.is_not_found() => {}
             done => return done.map(drop),
         }
+        let mut labels = labels(CONTROLLER);
+        labels[EXCLUDE_LABEL] = "true".into();
         let object = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-            "metadata": {"name": VOLUME_KEYS, "namespace": self.namespace, "labels": labels(CONTROLLER)},
+            "metadata": {"name": VOLUME_KEYS, "namespace": self.namespace, "labels": labels},
             "data": {digest: entry},
         });
         let secrets = self.secrets();

@@ -198,14 +198,21 @@ impl Inner {
         let mut stop = self.movers.stop();
         let wanted = self.wanted_elsewhere(job, mover.node());
         tokio::pin!(wanted);
-        tokio::select! {
+        let gave_way = tokio::select! {
             made = &mut backup => return made,
-            _ = stop.wait_for(|stop| *stop) => {}
-            why = &mut wanted => mover.end(why),
-        }
+            _ = stop.wait_for(|stop| *stop) => None,
+            why = &mut wanted => {
+                mover.end(why.clone());
+                Some(why)
+            }
+        };
         // Not dropped: it takes its claim in the location along.
         end.send_replace(true);
-        backup.await
+        match (backup.await, gave_way) {
+            // The backup itself goes on.
+            (Err(e), Some(why)) => Err(Error::other(why).because(e)),
+            (made, _) => made,
+        }
     }
 
     /// Ends when a pod wants the volume on another node, and says so. Who can not be asked wants nothing.

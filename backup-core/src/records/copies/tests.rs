@@ -245,6 +245,15 @@ fn a_file_without_end_or_without_sense_is_refused() {
         r#"{{"format":"kubectl-backup/volumes/1","volumes":[{}{{}}]}}"#,
         "{},".repeat(bounded::MOST)
     );
+    // Held, these would be a hundred times as large.
+    let inner = format!(
+        r#"{{"format":"kubectl-backup/volumes/1","volumes":[{{"data":[{}5]}}]}}"#,
+        "{},".repeat(21)
+    );
+    let lacks = format!(
+        r#"{{"format":"kubectl-backup/volumes/1","needs":[{}5],"volumes":[]}}"#,
+        r#""","#.repeat(21)
+    );
     let large = vec![b' '; usize::try_from(LARGEST).unwrap() + 1];
     for bad in [
         b"".as_slice(),
@@ -260,6 +269,12 @@ fn a_file_without_end_or_without_sense_is_refused() {
     ] {
         let e = parse(bad).unwrap_err();
         assert_eq!(e.kind(), Kind::Corrupt, "{e}");
+    }
+    // What stands behind the bound, and is of another type, is not come to.
+    for bounded in [inner, lacks] {
+        let e = parse(bounded.as_bytes()).unwrap_err();
+        let said = format!("{e:?}");
+        assert!(said.contains("more than 20 entries"), "{said}");
     }
 }
 
