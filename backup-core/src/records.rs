@@ -20,6 +20,7 @@ use crate::layout::BackupKeys;
 use crate::location::Store;
 use crate::name::Name;
 
+pub(crate) use volumes::of_others;
 pub use volumes::{Data, Ours, Volume, Volumes, volumes};
 
 /// No side file is larger, compressed.

@@ -186,6 +186,14 @@ pub async fn volumes(store: &Store, name: &Name) -> Result<Volumes> {
         }
         Err(e) => return Err(e),
     }
+    of_others(store, name).await
+}
+
+/// The same, but for the backup's own list: what is written for others of the data of volumes.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn of_others(store: &Store, name: &Name) -> Result<Volumes> {
     let keys = BackupKeys::new(name);
     let files = [
         keys.volume_info(),

@@ -1,6 +1,6 @@
 //! Objects applied to an API server that answers as scripted, and names on a folder.
 
-mod fake;
+pub(in crate::restore) mod fake;
 mod foreign;
 mod held;
 mod lacks;

@@ -35,6 +35,10 @@ pub(super) struct Volumes {
     saved_volumes: HashSet<String>,
     /// What became of others, half a sentence.
     told: HashMap<Key, String>,
+    /// Their volumes, with the same.
+    told_volumes: HashMap<String, String>,
+    /// The backup's own list can not be read: any claim's data may be in it.
+    is_untold: bool,
 }
 
 /// A CSI snapshot, moved or not, of which no more is known.
@@ -72,25 +76,21 @@ impl Volumes {
     /// # Errors
     /// The store's; and where the data is `wanted`, when the list of it can not be read: then nobody knows which claims have some.
     pub(super) async fn read(store: &Store, name: &Name, wanted: bool) -> Result<Self> {
+        let mut volumes = Self::default();
         match records::copies::copies(store, name).await {
             Ok(None) => {}
             Ok(Some(copies)) => return Ok(Self::of(copies, wanted)),
             Err(e) if !wanted && matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
-                return Ok(Self {
-                    unread: vec![e.sentence()],
-                    ..Self::default()
-                });
+                volumes.unread.push(e.sentence());
+                volumes.is_untold = true;
             }
             Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
                 return Err(e.hint("with --restore-volumes=false the objects are restored, and claims come back empty"));
             }
             Err(e) => return Err(e),
         }
-        let records::Volumes { list, unread } = records::volumes(store, name).await?;
-        let mut volumes = Self {
-            unread,
-            ..Self::default()
-        };
+        let records::Volumes { list, unread } = records::of_others(store, name).await?;
+        volumes.unread.extend(unread);
         for volume in list {
             volumes.take(volume);
         }
@@ -110,9 +110,12 @@ impl Volumes {
                     }
                 }
                 Outcome::Failed(why) => {
-                    volumes
-                        .told
-                        .insert(key, format!("was to be saved, which failed: {why}"));
+                    let told = format!("was to be saved, which failed: {why}");
+                    if !row.volume.is_empty() {
+                        let volume = row.volume.clone();
+                        volumes.told_volumes.insert(volume, told.clone());
+                    }
+                    volumes.told.insert(key, told);
                 }
                 Outcome::LeftOut(_) | Outcome::NotAsked(_) => {
                     volumes.unsaved.insert(key, row.volume.clone());
@@ -312,10 +315,20 @@ impl Volumes {
                     .to_owned(),
             );
         }
-        let held = self
-            .volumes
-            .get(volume)
-            .or_else(|| self.claims.get(&claim))?;
+        let told = self.told_volumes.get(volume);
+        if let Some(told) = told.or_else(|| self.told.get(&claim)) {
+            return Some(format!(
+                "its data {told}; so it is not made on the disk it had, and its claim is provisioned anew"
+            ));
+        }
+        let held = self.volumes.get(volume).or_else(|| self.claims.get(&claim));
+        let Some(held) = held else {
+            // Two clusters would write to one disk, should the backup have a copy after all.
+            return (self.is_untold && !claim.1.is_empty()).then(|| {
+                "whether its data is in the backup can not be told, so it is not made on the disk it had; its claim is provisioned anew"
+                    .to_owned()
+            });
+        };
         Some(format!(
             "its data {}, so it is not made on the disk it had; its claim is provisioned anew",
             is_in(held)

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::patience::patiently;
 use super::super::rewrite::MANAGER;
 use super::objects::{self, Aim};
-use super::step::{Action, Live, Real, Staging, Volume};
+use super::step::{Action, Live, Real, SCALE, Staging, Volume};
 use crate::cluster::{ApiError, Call, Cluster, page};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// No such object is larger.
 const LARGEST: usize = 4 << 20;
@@ -56,16 +57,10 @@ pub(super) struct Asking<'a> {
 pub(super) struct Mounting {
     pub(super) name: String,
     pub(super) uid: String,
-    /// It was given a node: its volumes are mounted, or will be.
-    is_placed: bool,
 }
 
-/// The pod, where it has this claim of its namespace and has not ended.
+/// The pod, where it has this claim of its namespace. One that has ended has it too: the claim does not go while the pod's object is there.
 fn mounting(pod: &Value, claim: &str) -> Option<Mounting> {
-    let has_ended = matches!(
-        pod["status"]["phase"].as_str(),
-        Some("Succeeded" | "Failed")
-    );
     let name = pod["metadata"]["name"].as_str()?;
     let mut volumes = pod["spec"]["volumes"].as_array()?.iter();
     let has = volumes.any(|volume| {
@@ -75,16 +70,26 @@ fn mounting(pod: &Value, claim: &str) -> Option<Mounting> {
                 .is_some_and(|volume| claim == format!("{name}-{volume}"));
         made || volume["persistentVolumeClaim"]["claimName"] == claim
     });
-    (has && !has_ended).then(|| Mounting {
+    has.then(|| Mounting {
         name: name.to_owned(),
         uid: pod["metadata"]["uid"]
             .as_str()
             .unwrap_or_default()
             .to_owned(),
-        is_placed: pod["spec"]["nodeName"]
-            .as_str()
-            .is_some_and(|node| !node.is_empty()),
     })
+}
+
+/// An error where the restore is to end.
+fn is_asked_to_end(stop: &watch::Receiver<bool>) -> Result<()> {
+    match *stop.borrow() {
+        true => Err(stopped()),
+        false => Ok(()),
+    }
+}
+
+/// The restore was told to end.
+pub(super) fn stopped() -> Error {
+    Error::new(Kind::Interrupted, "the restore was stopped")
 }
 
 fn absent(answer: Result<bytes::Bytes, ApiError>) -> Result<Option<Value>, ApiError> {
@@ -125,7 +130,7 @@ impl Asking<'_> {
             .await
     }
 
-    /// Pods that have this claim and have not ended.
+    /// Pods that have this claim, those that have ended among them.
     pub(super) async fn mounting(&self, claim: &str) -> Result<Vec<Mounting>, ApiError> {
         let mut found = Vec::new();
         let mut token = String::new();
@@ -179,6 +184,7 @@ impl Asking<'_> {
         }
         Ok(Live {
             volume: volume.map(|volume| Volume::read(&volume, self.aim, real.as_ref())),
+            is_beginning: false,
             is_filled: filled.is_some()
                 && filled == staging.as_ref().map(|staging| staging.uid.as_str()),
             has_mover: mover.is_some() && staging.is_some(),
@@ -243,13 +249,18 @@ impl Asking<'_> {
         patiently(|| self.cluster.send(&call)).await.map(drop)
     }
 
-    /// Does what only changes objects.
-    pub(super) async fn act(&self, action: &Action) -> Result<(), Conflict> {
+    /// Does what only changes objects. `mover` is the uid of this run's pod that has the staging claim.
+    pub(super) async fn act(
+        &self,
+        action: &Action,
+        mover: Option<&str>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), Conflict> {
         let aim = self.aim;
         match action {
             Action::Unstage { uid } => self.delete_claim(&aim.staging(), uid).await?,
-            Action::Drop { uid } => self.drop_real(uid).await?,
-            Action::Evict => self.evict().await?,
+            Action::Drop { uid } => self.drop_real(uid, stop).await?,
+            Action::Evict => self.evict(mover, stop).await?,
             Action::Retain {
                 volume,
                 version,
@@ -280,20 +291,21 @@ impl Asking<'_> {
         Ok(())
     }
 
-    /// Deletes the real claim, which was never bound.
-    async fn drop_real(&self, uid: &str) -> Result<(), Conflict> {
+    /// Deletes the real claim, which was never bound. Not while any pod names it, though it waits for a node: whoever made the pod would make an empty claim
+    /// of that name at once.
+    async fn drop_real(&self, uid: &str, stop: &watch::Receiver<bool>) -> Result<(), Conflict> {
         let users = self.mounting(&self.aim.claim).await?;
-        if let Some(pod) = users.iter().find(|pod| pod.is_placed) {
+        if let Some(pod) = users.first() {
             return Err(Error::other(format!(
-                "its volume is gone, and it can not be made anew while pod {} has it",
+                "its volume is gone, and it can not be made anew while pod {} names it: {SCALE}",
                 pod.name
             ))
-            .hint("scale what makes the pod to 0, then give the same command again")
             .into());
         }
         self.delete_claim(&self.aim.claim, uid).await?;
         let until = Instant::now() + GOES;
         while Instant::now() < until {
+            is_asked_to_end(stop)?;
             match self.claim(&self.aim.claim).await? {
                 Some(claim) if claim["metadata"]["uid"] == uid => tokio::time::sleep(PAUSE).await,
                 _ => return Ok(()),
@@ -306,13 +318,19 @@ impl Asking<'_> {
         .into())
     }
 
-    /// Deletes the pods that have the staging claim, and waits until they are gone.
-    async fn evict(&self) -> Result<(), Conflict> {
+    /// Deletes the pods that have the staging claim, but this run's mover, and waits until they are gone.
+    async fn evict(
+        &self,
+        mover: Option<&str>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), Conflict> {
         let claim = self.aim.staging();
         let until = Instant::now() + GOES;
         let mut asked = Vec::new();
         loop {
-            let there = self.mounting(&claim).await?;
+            is_asked_to_end(stop)?;
+            let mut there = self.mounting(&claim).await?;
+            there.retain(|pod| Some(pod.uid.as_str()) != mover);
             let Some(first) = there.first() else {
                 return Ok(());
             };
@@ -341,10 +359,94 @@ impl Asking<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::tests::fake::Fake;
     use super::*;
 
+    const CLAIM: &str = "/api/v1/namespaces/n/persistentvolumeclaims/data";
+
+    fn aim() -> Aim {
+        Aim {
+            restore: "again".into(),
+            label: "again".into(),
+            backup_uid: "b-uid".into(),
+            snapshot: "5".repeat(64),
+            namespace: "n".into(),
+            claim: "data".into(),
+        }
+    }
+
+    /// A cluster with a claim that was never bound, and these pods: name, claim and phase.
+    fn with(pods: &[(&str, &str, &str)]) -> Fake {
+        let fake = Fake::default();
+        let claim = json!({"metadata": {"name": "data", "uid": "real"}});
+        fake.put(CLAIM, claim);
+        for (name, claim, phase) in pods {
+            let pod = json!({
+                "metadata": {"name": name, "uid": format!("{name}-uid")},
+                "spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]},
+                "status": {"phase": phase},
+            });
+            fake.put(&format!("/api/v1/namespaces/n/pods/{name}"), pod);
+        }
+        fake
+    }
+
+    async fn act(fake: &Fake, action: &Action, stop: bool) -> Result<(), Conflict> {
+        let (_keep, stop) = watch::channel(stop);
+        let (cluster, aim) = (fake.cluster(), aim());
+        let asking = Asking {
+            cluster: &cluster,
+            aim: &aim,
+        };
+        asking.act(action, Some("own-uid"), &stop).await
+    }
+
+    fn sentence(done: Result<(), Conflict>) -> String {
+        match done {
+            Err(Conflict::Other(e)) => e.sentence(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_a_waiting_pod_names_is_not_deleted_to_be_made_anew() {
+        let drop_it = Action::Drop { uid: "real".into() };
+        let fake = with(&[("web-0", "data", "Pending")]);
+        let why = sentence(act(&fake, &drop_it, false).await);
+        assert!(why.contains("pod web-0 names it"), "{why}");
+        assert!(why.contains(SCALE), "{why}");
+        assert!(!fake.get(CLAIM).is_null());
+        let fake = with(&[("other", "log", "Pending")]);
+        act(&fake, &drop_it, false).await.unwrap();
+        assert!(fake.get(CLAIM).is_null());
+    }
+
+    #[tokio::test]
+    async fn who_has_the_staging_claim_goes_though_it_has_ended_and_the_own_mover_stays() {
+        let staging = aim().staging();
+        let pods = [
+            ("own", staging.as_str(), "Running"),
+            ("dead", &staging, "Failed"),
+            ("ended", &staging, "Succeeded"),
+            ("web", "data", "Running"),
+        ];
+        let fake = with(&pods);
+        let why = sentence(act(&fake, &Action::Evict, true).await);
+        assert!(why.contains("stopped"), "{why}");
+        act(&fake, &Action::Evict, false).await.unwrap();
+        for (name, stays) in [
+            ("own", true),
+            ("dead", false),
+            ("ended", false),
+            ("web", true),
+        ] {
+            let pod = fake.get(&format!("/api/v1/namespaces/n/pods/{name}"));
+            assert_eq!(!pod.is_null(), stays, "{name}");
+        }
+    }
+
     #[test]
-    fn a_pod_has_the_claims_that_it_names_and_those_that_are_made_for_it_until_it_ends() {
+    fn a_pod_has_the_claims_that_it_names_and_those_that_are_made_for_it_though_it_has_ended() {
         let pod = |phase: &str| {
             json!({
                 "metadata": {"name": "p", "uid": "u"},
@@ -357,9 +459,9 @@ mod tests {
         };
         let has = |claim: &str| mounting(&pod("Pending"), claim);
         let found = has("data").unwrap();
-        assert!((found.name.as_str(), found.uid.as_str(), found.is_placed) == ("p", "u", true));
+        assert_eq!((found.name.as_str(), found.uid.as_str()), ("p", "u"));
         assert!(has("p-b").is_some() && has("p-a").is_none() && has("other").is_none());
-        assert!(mounting(&pod("Succeeded"), "data").is_none());
+        assert!(mounting(&pod("Succeeded"), "data").is_some());
         assert!(mounting(&json!({"metadata": {"name": "p"}}), "data").is_none());
     }
 }

@@ -7,14 +7,14 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::api::{Asking, Conflict, GOES, PAUSE};
+use super::api::{Asking, Conflict, GOES, PAUSE, stopped};
 use super::choose::Data;
 use super::fill;
 use super::objects::{self, Aim, Size};
 use super::step::{Action, Awaited, HeldFor, Live, Step, step};
 use crate::cluster::Cluster;
 use crate::crypt::Identities;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::location::Store;
 use crate::mover::{Mover, Movers, Placement};
 
@@ -256,7 +256,7 @@ impl Group {
         }
     }
 
-    async fn look(&self, at: usize) -> Result<Live, Conflict> {
+    async fn look(&self, at: usize, until: Until) -> Result<Live, Conflict> {
         let Some(one) = self.all.get(at) else {
             return Err(Conflict::Other(Error::other("a claim is lost")));
         };
@@ -270,6 +270,7 @@ impl Group {
             .await?;
         Ok(Live {
             has_mover: mover.is_some(),
+            is_beginning: until == Until::Held,
             ..live
         })
     }
@@ -282,7 +283,7 @@ impl Group {
             if *stop.borrow() {
                 return Err(stopped());
             }
-            let live = match self.look(at).await {
+            let live = match self.look(at, until).await {
                 Ok(live) => live,
                 Err(Conflict::Again) => {
                     tokio::time::sleep(PAUSE).await;
@@ -304,7 +305,7 @@ impl Group {
                         _ => Instant::now(),
                     };
                     waited = Some((awaited, since));
-                    self.wait(at, awaited, &next, since).await?;
+                    self.wait(at, until, (awaited, since), &next).await?;
                 }
                 Step::Do(action) => {
                     match self.act(at, &action).await {
@@ -330,9 +331,9 @@ impl Group {
     async fn wait(
         &mut self,
         at: usize,
-        awaited: Awaited,
+        until: Until,
+        (awaited, since): (Awaited, Instant),
         next: &Step,
-        since: Instant,
     ) -> Result<()> {
         let stop = self.shared.movers.stop();
         loop {
@@ -343,7 +344,7 @@ impl Group {
             if *stop.borrow() {
                 return Err(stopped());
             }
-            match self.look(at).await {
+            match self.look(at, until).await {
                 Ok(live) if step(&live) == *next => {}
                 Ok(_) | Err(Conflict::Again) => return Ok(()),
                 Err(Conflict::Other(e)) => return Err(e),
@@ -359,6 +360,9 @@ impl Group {
             cluster: &self.shared.cluster,
             aim: &one.item.aim,
         };
+        let stop = self.shared.movers.stop();
+        let mover = self.mover.as_ref().filter(|_| one.mounted.is_some());
+        let mover = mover.map(Mover::uid);
         match action {
             Action::Stage => {
                 let size = Size {
@@ -372,13 +376,13 @@ impl Group {
             Action::Fill => self.fill_one(at).await?,
             Action::Leave => self.leave().await?,
             Action::Evict => {
-                asking.act(action).await?;
+                asking.act(action, mover, &stop).await?;
                 // Whoever had it may have written to it.
                 if let Some(one) = self.all.get_mut(at) {
                     one.filled = None;
                 }
             }
-            _ => asking.act(action).await?,
+            _ => asking.act(action, mover, &stop).await?,
         }
         Ok(())
     }
@@ -387,7 +391,7 @@ impl Group {
     async fn ensure_mover(&mut self) -> Result<()> {
         let mut wanted = Vec::new();
         for at in self.places() {
-            let next = match self.look(at).await {
+            let next = match self.look(at, Until::Full).await {
                 Ok(live) => step(&live),
                 Err(Conflict::Again) => continue,
                 Err(Conflict::Other(e)) => return Err(e),
@@ -493,10 +497,6 @@ impl Group {
 }
 
 const HINT: &str = "look at the claim, at its volume and at the events of both; give up with another restore and --restore-volumes=false, after scaling what uses it to 0";
-
-fn stopped() -> Error {
-    Error::new(Kind::Interrupted, "the restore was stopped")
-}
 
 fn begun_again() -> Error {
     Error::other("somebody deleted the claim under which it was filled")

@@ -83,6 +83,8 @@ pub(in super::super) struct Live {
     pub(in super::super) strangers: usize,
     /// This run's mover has it mounted, or may have.
     pub(in super::super) has_mover: bool,
+    /// Claims are being made: this run has made nothing yet that may use them.
+    pub(in super::super) is_beginning: bool,
     /// This run has filled the volume of the staging claim that stands, and seen that it is whole.
     pub(in super::super) is_filled: bool,
 }
@@ -94,7 +96,7 @@ pub(in super::super) enum Action {
     Stage,
     /// Make the real claim, which names this volume.
     Hold { volume: String },
-    /// Delete the real claim, which was never bound and never will be, unless a pod that was started uses it.
+    /// Delete the real claim, which was never bound and never will be, unless a pod names it.
     Drop { uid: String },
     /// Bring the data into the staging claim's volume, and look that it is whole.
     Fill,
@@ -218,9 +220,15 @@ fn of_held(real: &Real, live: &Live) -> Step {
     if real.is_going {
         return refuse("it is being deleted");
     }
-    let begin_again = Step::Do(Action::Drop {
-        uid: real.uid.clone(),
-    });
+    // What makes pods with a claim of that name makes an empty one, too, as soon as there is none.
+    let begin_again = match live.is_beginning {
+        true => Step::Do(Action::Drop {
+            uid: real.uid.clone(),
+        }),
+        false => refuse(format!(
+            "its volume is gone before it was full, and it is not made anew while what may use it is there: {SCALE}"
+        )),
+    };
     if real.volume.is_empty() {
         return match real.was_bound {
             true => refuse("it was bound to a volume that it does not name"),
@@ -313,6 +321,10 @@ fn full(real: &Real, volume: &Volume, of: &str, live: &Live) -> Step {
         }),
     }
 }
+
+/// How a claim is begun again.
+pub(in super::super) const SCALE: &str =
+    "scale its workload to 0 first, then the same restore again";
 
 /// The policy of a volume that stays when its claim goes.
 pub(in super::super) const RETAIN: &str = "Retain";

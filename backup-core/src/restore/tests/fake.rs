@@ -59,10 +59,10 @@ pub(super) struct State {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Fake(pub(super) Arc<Mutex<State>>);
+pub(in crate::restore) struct Fake(pub(super) Arc<Mutex<State>>);
 
 impl Fake {
-    pub(super) fn cluster(&self) -> Cluster {
+    pub(in crate::restore) fn cluster(&self) -> Cluster {
         let state = self.0.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let state = state.clone();
@@ -113,7 +113,7 @@ impl Fake {
         )
     }
 
-    pub(super) fn put(&self, path: &str, object: Value) {
+    pub(in crate::restore) fn put(&self, path: &str, object: Value) {
         self.0
             .lock()
             .unwrap()
@@ -121,7 +121,7 @@ impl Fake {
             .insert(path.to_owned(), object);
     }
 
-    pub(super) fn get(&self, path: &str) -> Value {
+    pub(in crate::restore) fn get(&self, path: &str) -> Value {
         self.0
             .lock()
             .unwrap()
@@ -232,10 +232,12 @@ impl State {
                 let is = |key: &str| {
                     hit[key].as_str() == Some(found["metadata"][key].as_str().unwrap_or(""))
                 };
-                if !is("uid") || !is("resourceVersion") {
+                // What is deleted by its uid alone is none of the objects that are made anew.
+                let is_whole = !hit["resourceVersion"].is_null();
+                if !is("uid") || is_whole && !is("resourceVersion") {
                     return refusal(409, "Conflict");
                 }
-                assert_eq!(options["propagationPolicy"], "Orphan");
+                assert_eq!(is_whole, options["propagationPolicy"] == "Orphan");
                 if verb == "DELETE" && self.hangs {
                     let found = &mut self.objects.get_mut(path).unwrap()["metadata"];
                     found["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();

@@ -40,6 +40,11 @@ fn row(claim: &str, uid: &str, more: &Value) -> Value {
 }
 
 async fn saved() -> Saved {
+    saved_with(&Value::Null).await
+}
+
+/// The first row with that besides.
+async fn saved_with(more: &Value) -> Saved {
     let saved = Saved::new(&[
         claim(1, "data"),
         claim(2, "swapped"),
@@ -48,7 +53,7 @@ async fn saved() -> Saved {
             "persistentvolumes",
             11,
             "pv-data",
-            json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}),
+            json!({"spec": {"persistentVolumeReclaimPolicy": "Retain", "claimRef": {"namespace": "n", "name": "data", "uid": uid(1)}}}),
         ),
         pod(21, "p", "data"),
         pod(22, "q", "plain"),
@@ -58,7 +63,7 @@ async fn saved() -> Saved {
     let rows = json!({
         "format": "kubectl-backup/volumes/1", "needs": [], "cluster": "c-uid", "backupUid": "b-uid", "run": "r",
         "volumes": [
-            row("data", &uid(1), &Value::Null),
+            row("data", &uid(1), more),
             row("swapped", &uid(9), &Value::Null),
             {"namespace": "n", "claim": "plain", "claimUid": uid(3), "volume": "pv-plain", "result": "notAsked", "why": "nobody asks"},
         ],
@@ -147,4 +152,28 @@ async fn who_wants_no_data_gets_claims_that_are_empty() {
             .get("/api/v1/persistentvolumes/pv-data")
             .is_null()
     );
+}
+
+#[tokio::test]
+async fn the_disk_of_a_claim_whose_list_can_not_be_read_or_whose_copy_failed_is_left_alone() {
+    let volume = "/api/v1/persistentvolumes/pv-data";
+    let saved = saved().await;
+    let keys = BackupKeys::new(&"b".parse().unwrap());
+    let store = &saved.location.store;
+    store.put(&keys.volumes(), "no list".into()).await.unwrap();
+    let info = json!([{"pvcName": "swapped", "pvcNamespace": "n", "pvName": "pv-swapped", "backupMethod": "PodVolumeBackup", "result": "succeeded", "snapshotHandle": "s"}]);
+    saved.side(&keys.volume_info(), info).await;
+    saved
+        .restore(|o| o.restore_volumes = Some(false))
+        .await
+        .unwrap();
+    assert!(saved.target.get(volume).is_null());
+    let failed = json!({"result": "failed", "why": "no node", "data": []});
+    for wanted in [Some(false), None] {
+        let saved = saved_with(&failed).await;
+        let report = saved.restore(|o| o.restore_volumes = wanted).await.unwrap();
+        assert!(saved.target.get(volume).is_null(), "{report:?}");
+        let claim = "/api/v1/namespaces/n/persistentvolumeclaims/data";
+        assert!(!saved.target.get(claim).is_null(), "{report:?}");
+    }
 }

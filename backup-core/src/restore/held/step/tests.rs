@@ -52,6 +52,7 @@ fn live(real: Option<Real>, staging: Option<Staging>, volume: Option<Volume>) ->
         real,
         staging,
         volume,
+        is_beginning: true,
         ..Live::default()
     }
 }
@@ -220,6 +221,24 @@ fn a_claim_that_was_never_bound_and_whose_volume_is_gone_is_begun_again() {
 }
 
 #[test]
+fn a_claim_is_not_begun_again_where_what_uses_it_may_be_there() {
+    let unnamed = Real {
+        volume: String::new(),
+        ..real()
+    };
+    for mut now in [
+        live(Some(real()), None, None),
+        live(Some(real()), Some(staging()), None),
+        live(Some(real()), None, Some(volume())),
+        live(Some(unnamed), Some(staging()), Some(volume())),
+    ] {
+        does(&now, drop_it());
+        now.is_beginning = false;
+        refuses(&now, "scale its workload to 0 first");
+    }
+}
+
+#[test]
 fn what_is_somebody_elses_is_left_alone() {
     let foreign = Real {
         is_ours: false,
@@ -348,6 +367,8 @@ struct World {
     class: &'static str,
     mover: bool,
     strangers: usize,
+    /// Claims are being made; afterwards pods use them.
+    is_beginning: bool,
     /// One of them was killed while it filled, and may write on.
     writes: bool,
     /// The next filling is cut.
@@ -379,6 +400,7 @@ impl World {
             class,
             mover: false,
             strangers: 0,
+            is_beginning: true,
             writes: false,
             is_cut: false,
             made: 0,
@@ -421,6 +443,7 @@ impl World {
             volume,
             strangers: self.strangers,
             has_mover: self.mover,
+            is_beginning: self.is_beginning,
             is_filled: self.filled.is_some()
                 && self.filled.as_ref() == self.staging.as_ref().map(|one| &one.uid),
         }
@@ -534,6 +557,7 @@ impl World {
             Action::Drop { uid } => {
                 if let Some(real) = self.real.as_mut().filter(|real| real.uid == *uid) {
                     assert!(!real.was_bound, "a claim that was bound is deleted");
+                    assert!(self.is_beginning, "a claim that pods use is deleted");
                     real.is_going = true;
                 }
             }
@@ -623,6 +647,7 @@ impl World {
     /// The run is killed: what it knew is gone, and its mover is nobody's.
     fn crash(&mut self) {
         self.filled = None;
+        self.is_beginning = true;
         self.strangers += usize::from(std::mem::take(&mut self.mover));
         self.trace.push("killed".into());
     }
@@ -635,6 +660,8 @@ impl World {
     ) -> Option<Step> {
         let seen = self.look();
         let next = step(&seen);
+        let begins_again = matches!(next, Step::Do(Action::Drop { .. }));
+        self.is_beginning &= seen.real.is_none() || begins_again;
         self.trace.push(format!("{next:?}"));
         between(self, chance);
         self.check();
