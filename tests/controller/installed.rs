@@ -458,6 +458,9 @@ fn rights(installed: &Installed) {
         assert!(!installed.may(account, denied), "{denied:?}");
     }
     let told = installed.install(&["--no-restores"]).stdout;
+    // What comes next is the new controller's work, and in its log.
+    let rollout = ["-n", NAMESPACE, "rollout", "status", "--timeout=120s"];
+    node.kubectl(&[&rollout[..], &["deployment/kubectl-backup"]].concat());
     let role = "clusterrole/kubectl-backup:kubectl-backup configured";
     assert!(told.contains(role), "{told}");
     for denied in ["create", "patch", "delete"] {
