@@ -104,7 +104,7 @@ impl<S: Source> Waves<'_, S> {
                     };
                     // What stands keeps its own data, and is in nobody's way.
                     match self.stands(&ticket).await {
-                        Ok(true) => Ok(Looked::Standing(object)),
+                        Ok(true) => Ok(Looked::Standing(Box::new(object))),
                         Ok(false) => Err(Error::new(Kind::Corrupt, why)),
                         Err(e) => Err(e),
                     }
@@ -118,7 +118,7 @@ impl<S: Source> Waves<'_, S> {
                         stands: false,
                     });
                 }
-                Ok(Looked::Standing(object)) => standing.push((ticket, object)),
+                Ok(Looked::Standing(object)) => standing.push((ticket, *object)),
                 Err(e)
                     if matches!(
                         e.kind(),
@@ -300,7 +300,7 @@ impl<S: Source> Waves<'_, S> {
         let until = Instant::now() + GOING;
         loop {
             match held::before(&self.applier.cluster, &aim).await? {
-                Before::Standing => return Ok(Looked::Standing(object.clone())),
+                Before::Standing => return Ok(Looked::Standing(Box::new(object.clone()))),
                 Before::Ours => break,
                 Before::Going if Instant::now() >= until => {
                     return Err(Error::new(
@@ -346,5 +346,5 @@ impl<S: Source> Waves<'_, S> {
 enum Looked {
     Item(Box<Item>),
     /// It stands, and is not this restore's.
-    Standing(Object),
+    Standing(Box<Object>),
 }
