@@ -159,6 +159,21 @@ pub enum What {
     },
 }
 
+impl What {
+    /// What digests are made of: a letter for its type, where a link leads, which device it is.
+    pub(crate) fn parts(&self) -> (u8, &[u8], u64) {
+        match self {
+            Self::Folder => (b'd', b"", 0),
+            Self::File => (b'f', b"", 0),
+            Self::Link { target } => (b'l', target, 0),
+            Self::Fifo => (b'p', b"", 0),
+            Self::Socket => (b's', b"", 0),
+            Self::Block { device } => (b'b', b"", *device),
+            Self::Character { device } => (b'c', b"", *device),
+        }
+    }
+}
+
 /// A moment to the nanosecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(pub i64, pub u32);
@@ -265,15 +280,7 @@ impl Entry {
             into.update(bytes);
         };
         field(self.path.as_bytes());
-        let (kind, target, device): (u8, &[u8], u64) = match &self.what {
-            What::Folder => (b'd', b"", 0),
-            What::File => (b'f', b"", 0),
-            What::Link { target } => (b'l', target, 0),
-            What::Fifo => (b'p', b"", 0),
-            What::Socket => (b's', b"", 0),
-            What::Block { device } => (b'b', b"", *device),
-            What::Character { device } => (b'c', b"", *device),
-        };
+        let (kind, target, device) = self.what.parts();
         field(&[kind]);
         field(target);
         let size = if self.is_file() { self.size } else { 0 };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::error::{Error, Result};
 use crate::location::Sha256;
-use crate::volume::entry::{Entry, What};
+use crate::volume::entry::Entry;
 
 /// So many are named.
 const NAMED: usize = 10;
@@ -43,15 +43,7 @@ fn print(entry: &Entry, first: u64) -> Prints {
         content.update(bytes);
     };
     field(entry.path.as_bytes());
-    let (kind, target, device): (u8, &[u8], u64) = match &entry.what {
-        What::Folder => (b'd', b"", 0),
-        What::File => (b'f', b"", 0),
-        What::Link { target } => (b'l', target, 0),
-        What::Fifo => (b'p', b"", 0),
-        What::Socket => (b's', b"", 0),
-        What::Block { device } => (b'b', b"", *device),
-        What::Character { device } => (b'c', b"", *device),
-    };
+    let (kind, target, device) = entry.what.parts();
     field(&[kind]);
     field(target);
     field(&device.to_be_bytes());
@@ -166,7 +158,7 @@ fn other(what: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::entry::{Attribute, EntryPath, Moment};
+    use crate::volume::entry::{Attribute, EntryPath, Moment, What};
 
     fn entry(path: &str, what: What, size: u64) -> Entry {
         Entry {
