@@ -1,7 +1,7 @@
 # Every target does its own set-up: tools are built once, from the modules pinned under tests/tools, into a cache outside of the checkout.
 .DEFAULT_GOAL := build
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: build dist demo demo-etcd test check mutants bench soak soak-controller
+.PHONY: build dist demo demo-etcd demo-volumes test check mutants bench soak soak-controller
 # Where the archives of `make dist` will be fetched from.
 URL := file://$(TARGET)/dist
 
@@ -28,6 +28,11 @@ demo: build
 demo-etcd: build
 	tests/tools/build >/dev/null
 	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup ETCD_LAUNCHER_BIN=$(TARGET)/release/etcd-launcher cargo run --locked -q -p tests --bin demo-etcd
+
+## demo-volumes: on a real node (needs root), a PostgreSQL under steady writers is backed up between hooks that stop it, destroyed, restored and checked
+demo-volumes: build
+	tests/tools/build >/dev/null
+	KUBECTL_BACKUP_BIN=$(TARGET)/release/kubectl-backup cargo run --locked -q -p tests --bin demo-volumes
 
 ## test: everything, against real parts; what the machine lacks is skipped loudly and counted
 test:

@@ -14,6 +14,7 @@ mod killed;
 mod kkp;
 mod locations;
 mod outage;
+mod repositories;
 mod restores;
 mod schedules;
 mod sealed;

@@ -2,9 +2,20 @@
 
 mod around;
 mod controller;
+mod damaged;
+mod elsewhere;
+mod ephemeral;
+mod expired;
+mod given_up;
+mod killed;
+mod opened;
+mod outages;
+mod quiet;
 mod refused;
 mod restored;
 mod stopped;
+mod straight;
+mod velero;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,32 +24,55 @@ use std::time::Duration;
 
 use harness::node::{Image, Node, NodeOptions};
 use harness::process::{Folder, Output};
+use harness::repositories::{Bucket, Repositories};
 use harness::run::{Backup, kubectl_backup};
 use harness::store::Minio;
-use harness::{tools, wait_for};
+use harness::wait_for;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::controller::installed::{IMAGE, image};
+use crate::encryption::fixture;
+use crate::readme::commands;
 
 const BUCKET: &str = "backups";
 const PATIENT: Duration = Duration::from_secs(120);
 
-/// A node with volumes, and a bucket that it does not reach: nothing but the program that makes the backup has to.
+/// A node with volumes, and a bucket that it does not reach: nothing but the program that makes the backup has to. At its end restic finds no fault in what stands in the bucket.
 struct World {
     node: Node,
     minio: Minio,
     home: Folder,
+    repositories: Repositories,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.repositories.all_are_whole(self.bucket());
+    }
 }
 
 impl World {
     fn start() -> Self {
-        let node = Node::start(NodeOptions::default().services(true));
-        node.import_image(&image());
-        node.import_image(&Image::new("localhost/busybox:1").busybox());
+        let node = node();
         let minio = Minio::start_on(&node.host_address());
+        Self::with(node, minio)
+    }
+
+    fn with(node: Node, minio: Minio) -> Self {
         minio.bucket(BUCKET);
         let home = Folder::new("home");
-        Self { node, minio, home }
+        let repositories = Repositories::opened_by(fixture("first.key"));
+        Self {
+            node,
+            minio,
+            home,
+            repositories,
+        }
+    }
+
+    fn bucket(&self) -> Bucket<'_> {
+        Bucket::Minio(&self.minio, BUCKET)
     }
 
     fn namespace(&self, name: &str) {
@@ -99,21 +133,42 @@ impl World {
 
     /// Pods of ours, in all namespaces.
     fn movers(&self) -> Vec<String> {
-        let words = [
-            "get",
-            "pods",
-            "-A",
-            "-l",
-            "app.kubernetes.io/component=mover",
-            "-o",
-            "name",
-        ];
-        self.node
-            .kubectl(&words)
-            .stdout
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        self.movers_in("-A")
+    }
+
+    /// Pods of ours in one namespace.
+    fn movers_of(&self, namespace: &str) -> Vec<String> {
+        self.movers_in(&format!("--namespace={namespace}"))
+    }
+
+    fn movers_in(&self, place: &str) -> Vec<String> {
+        let ours = "app.kubernetes.io/component=mover";
+        let words = ["get", "pods", place, "-l", ours, "-o", "name"];
+        let listed = self.node.kubectl(&words).stdout;
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// Ends movers whose runs are dead, as their own clock would do. Says how many they were.
+    fn end_movers(&self) -> usize {
+        let count = self.signal_all("mover\0hold\0", Signal::TERM);
+        if count > 0 {
+            let over = "--for=jsonpath={.status.phase}=Succeeded";
+            let all = ["pods", "-A", "-l", "app.kubernetes.io/component=mover"];
+            let words = [&["wait", over, "--timeout=60s"], &all[..]].concat();
+            self.node.kubectl(&words);
+        }
+        count
+    }
+
+    /// Sends a signal to each process in the node whose command line has these words, each with its end.
+    fn signal_all(&self, words: &str, signal: Signal) -> usize {
+        let is_one = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(words)
+        };
+        let all = self.node.pids().into_iter().filter(is_one);
+        let send = |pid| kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+        all.map(send).count()
     }
 
     /// What the backup says of each claim, by its name.
@@ -146,59 +201,53 @@ impl World {
         self.node.path(path.unwrap())
     }
 
-    /// restic, with the password that the bucket has, or another one.
-    fn restic(&self, row: &Value, password: Option<&str>, words: &[&str]) -> Output {
+    /// The repository of a claim, and a file with the password that the bucket has for it.
+    fn repository(&self, row: &Value) -> (String, PathBuf) {
         let cluster = self
             .node
             .kubectl(&["get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"])
             .stdout;
         let text = |key: &str| row[key].as_str().unwrap();
-        let place = format!(
-            "restic/{cluster}/{}/{}",
+        let repository = format!(
+            "p/restic/{cluster}/{}/{}",
             text("namespace"),
             text("claimUid")
         );
-        let password = match password {
-            Some(password) => password.to_owned(),
-            None => String::from_utf8(self.minio.get(BUCKET, &format!("p/{place}.key")).to_vec())
-                .unwrap(),
-        };
-        let password = self.home.write("password", password);
-        let repository = format!("s3:{}/{BUCKET}/p/{place}", self.minio.endpoint());
-        let mut command = Command::new(tools::path("restic"));
-        command
-            .env_clear()
-            .env("HOME", self.home.path())
-            .env("AWS_ACCESS_KEY_ID", self.minio.access_key())
-            .env("AWS_SECRET_ACCESS_KEY", self.minio.secret_key())
-            .args(["-r", &repository, "--no-cache", "--no-lock", "-p"])
-            .arg(password);
-        Output::of(command.args(words))
+        let password = self.minio.get(BUCKET, &format!("{repository}.key"));
+        (repository, self.home.write("password", password))
+    }
+
+    fn restic(&self, row: &Value, words: &[&str]) -> Output {
+        let (repository, password) = self.repository(row);
+        self.bucket().restic(&repository, &password, words)
     }
 
     /// restic finds no fault, and brings back what an independent lister finds in the volume.
     #[track_caller]
     fn is_in(&self, row: &Value, folder: &Path) {
-        self.is_in_with(row, folder, None);
+        let snapshot = row["data"][0]["snapshot"].as_str();
+        let snapshot = snapshot.unwrap_or_else(|| panic!("{row:#}"));
+        let (repository, password) = self.repository(row);
+        let target = self.home.join(format!("back-{snapshot}"));
+        self.repositories
+            .comes_back(self.bucket(), (&repository, &password), snapshot, &target);
+        assert_eq!(listed(folder), listed(&target.join("data")));
     }
 
-    #[track_caller]
-    fn is_in_with(&self, row: &Value, folder: &Path, password: Option<&str>) {
-        let datum = &row["data"][0];
-        let snapshot = datum["snapshot"]
-            .as_str()
-            .unwrap_or_else(|| panic!("{row:#}"));
-        let said = self
-            .restic(row, password, &["check", "--read-data"])
-            .ok()
-            .stdout;
-        assert!(said.contains("no errors were found"), "{said}");
-        let target = self.home.join(format!("back-{snapshot}"));
-        let target = target.to_str().unwrap();
-        self.restic(row, password, &["restore", snapshot, "--target", target])
-            .ok();
-        let back = Path::new(target).join("data");
-        assert_eq!(listed(folder), listed(&back));
+    /// How many objects of this kind the repositories of a namespace have.
+    fn stored(&self, namespace: &str, kind: &str) -> usize {
+        let keys = self.minio.list(BUCKET, "p/restic/");
+        let (namespace, kind) = (format!("/{namespace}/"), format!("/{kind}/"));
+        keys.iter()
+            .filter(|key| key.contains(&namespace) && key.contains(&kind))
+            .count()
+    }
+
+    /// Waits until there are more packs than before.
+    fn until_it_copies(&self, namespace: &str, before: usize) {
+        wait_for("a copy that is under way", PATIENT, || {
+            (self.stored(namespace, "data") > before).then_some(())
+        });
     }
 
     /// Nothing of a run that ended stays: no pod, and no claim of one at work in the bucket.
@@ -211,6 +260,14 @@ impl World {
         let claims: Vec<_> = keys.iter().filter(|key| key.contains("claim-")).collect();
         assert!(claims.is_empty(), "{claims:?}");
     }
+}
+
+/// A node with volumes, which has the images that these stories start.
+fn node() -> Node {
+    let node = Node::start(NodeOptions::default().services(true));
+    node.import_image(&image());
+    node.import_image(&Image::new("localhost/busybox:1").busybox());
+    node
 }
 
 /// What `find`, `stat` and `sha256sum` say of a folder.
@@ -308,7 +365,8 @@ fn the_files_of_a_volume_in_use_are_in_its_backup_and_restic_brings_them_back() 
     world.is_in(&first, &folder);
     world.nothing_is_at_work();
     assert_eq!(world.marker("first")["status"]["phase"], "Completed");
-    world.call(&["verify", "first"]).ok();
+    as_in_the_readme(&world);
+    damaged::all(&world);
 
     // What is unchanged is not read again, and is in the next snapshot.
     world.shell("shop", "db", "echo more > /data/a/new");
@@ -320,7 +378,10 @@ fn the_files_of_a_volume_in_use_are_in_its_backup_and_restic_brings_them_back() 
     assert!(before["added"].as_u64().unwrap() > 9 << 20, "{before:#}");
     world.is_in(&second, &folder);
 
+    expired::all(&world);
+    straight::both_ways(&world, &folder);
     in_a_folder(&world, &folder);
+    around::ways_to_ask(&world);
     around::hooks(&world);
     around::not_in_use(&world);
     refused::volumes(&world);
@@ -328,6 +389,31 @@ fn the_files_of_a_volume_in_use_are_in_its_backup_and_restic_brings_them_back() 
     refused::rights(&world);
     stopped::all(&world);
     controller::sealed(&world);
+    expired::elsewhere(&world);
+}
+
+/// What the README says of volumes is typed as it stands there.
+fn as_in_the_readme(world: &World) {
+    let mut all = commands("kubectl backup ");
+    all.retain(|words| words.iter().any(|word| word == "shop-files"));
+    let verbs: Vec<&str> = all.iter().map(|words| &*words[0]).collect();
+    assert_eq!(verbs, ["create", "describe", "verify", "contents"]);
+    for words in &all {
+        let words: Vec<&str> = words
+            .iter()
+            .map(|word| match word.as_str() {
+                "registry.example.com/kubectl-backup:0.1.0" => IMAGE,
+                word => word,
+            })
+            .collect();
+        let said = world.call(&words).ok().stdout;
+        if words[0] == "contents" {
+            assert!(said.contains("a/b/file"), "{said}");
+        }
+    }
+    let row = world.row("shop-files", "data");
+    assert_eq!(row["result"], "saved", "{row:#}");
+    world.call(&["delete", "shop-files", "--yes"]).ok();
 }
 
 /// Whoever makes the backup archives: a location that is a folder needs nothing else.
@@ -345,22 +431,18 @@ fn in_a_folder(world: &World, files: &Path) {
     let snapshot = row["data"][0]["snapshot"]
         .as_str()
         .unwrap_or_else(|| panic!("{all:#}"));
-    let place = bucket.join(format!(
+    let repository = format!(
         "restic/{}/shop/{}",
         all["cluster"].as_str().unwrap(),
         row["claimUid"].as_str().unwrap()
-    ));
+    );
+    let password = bucket.join(format!("{repository}.key"));
     let target = world.home.join("from-folder");
-    let mut command = Command::new(tools::path("restic"));
-    command
-        .env_clear()
-        .env("HOME", world.home.path())
-        .arg("-r")
-        .arg(&place)
-        .args(["--no-cache", "--no-lock", "-p"])
-        .arg(place.with_extension("key"))
-        .args(["restore", snapshot, "--target"])
-        .arg(&target);
-    Output::of(&mut command).ok();
+    let stored = Bucket::Folder(&bucket);
+    let place = (repository.as_str(), password.as_path());
+    world
+        .repositories
+        .comes_back(stored, place, snapshot, &target);
+    world.repositories.all_are_whole(stored);
     assert_eq!(listed(files), listed(&target.join("data")));
 }

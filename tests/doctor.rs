@@ -87,6 +87,27 @@ fn doctor_tells_what_a_backup_would_miss_and_what_would_keep_it_from_succeeding(
     let (verdict, detail) = result(&refused, "location: access");
     assert_eq!(verdict, "failed");
     assert!(detail.contains("read-only"), "{detail}");
+    // Where files of volumes are copied by whom may be asked.
+    let files = Folder::new("files");
+    let copies = [
+        &["location", "create", "files", "--provider", "local"][..],
+        &["--bucket", files.path().to_str().unwrap()],
+        &["--default-volumes-to-fs-backup"],
+    ];
+    run(&copies.concat()).ok();
+    let asks = ["doctor", "--location", "files", "-o", "json"];
+    let told = run(&asks).ok().json();
+    let (verdict, detail) = result(&told, "mover image");
+    assert_eq!(verdict, "ok");
+    assert!(detail.contains("kubectl-backup:"), "{detail}");
+    assert_eq!(result(&told, "mover rights").0, "ok");
+    let blind = run(&asks).kubeconfig(&user).ok().json();
+    let (verdict, detail) = result(&blind, "mover rights");
+    assert_eq!(verdict, "warning");
+    assert!(
+        detail.contains("create pods/exec") && !detail.contains("ephemeral"),
+        "{detail}"
+    );
     let unwritable = on(cluster, "file:///proc/none", &["doctor", "-o", "json"])
         .code(1)
         .json();

@@ -2,8 +2,10 @@
 
 mod cleanup;
 mod comparison;
+mod csi;
 mod etcd;
 mod faults;
 mod node;
 mod parts;
+mod repositories;
 mod witness;

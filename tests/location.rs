@@ -219,6 +219,15 @@ fn a_remembered_location_is_changed_and_forgotten_and_its_backups_stay() {
     assert_eq!(shown["items"][0]["spec"]["accessMode"], "ReadOnly");
     assert_ne!(shown["items"][0]["spec"]["default"], true);
     assert_eq!(shown["items"][1]["spec"]["default"], true);
+    let volumes = ["--default-volumes-to-fs-backup", "--mover-credentials=sts"];
+    run(&[&["location", "set", "one"], &volumes[..]].concat()).ok();
+    let wide = run(&["location", "get", "-o", "wide"]).ok().stdout;
+    let last = |name: &str| -> Vec<&str> {
+        let line = wide.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().rev().take(3).collect()
+    };
+    assert_eq!(last("one"), ["sts", "true", "none"], "{wide}");
+    assert_eq!(last("two"), ["none", "false", "none"], "{wide}");
 
     // What is only tried is refused where it would be, and changes nothing.
     let before = run(&["location", "get", "-o", "yaml"]).ok().stdout;

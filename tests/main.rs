@@ -23,5 +23,6 @@ mod place;
 mod readme;
 mod restore;
 mod secrets;
+mod snapshots;
 mod terminal;
 mod volumes;

@@ -87,7 +87,7 @@ data: {greeting: hello}
     fs::copy(keys.join("first.pub"), home.join("team.pub")).unwrap();
     fs::copy(keys.join("first.key"), home.join("my.key")).unwrap();
     let mut all = commands("kubectl backup ");
-    // Those of a hosted cluster, of schedules and of an installed controller have tests of their own.
+    // Those of a hosted cluster, of schedules, of an installed controller and of a volume's files have tests of their own.
     let elsewhere = [
         "etcd",
         "schedule",
@@ -96,7 +96,12 @@ data: {greeting: hello}
         "status",
         "uninstall",
     ];
-    all.retain(|words| !elsewhere.contains(&words[0].as_str()) && !is_handed_over(words));
+    let of_files = "--volume".to_owned();
+    all.retain(|words| {
+        !elsewhere.contains(&words[0].as_str())
+            && !is_handed_over(words)
+            && !words.contains(&of_files)
+    });
     assert!(all.len() > 20, "{}", all.len());
     // The location is set up before the part of the README that shows how: its author has one.
     let (setup, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|words| words[0] == "location");
@@ -460,14 +465,18 @@ fn every_command_about_a_node_in_the_readme_works() {
     assert_eq!((restores, rollbacks), (2, 1));
 }
 
-#[test]
-fn the_demo_ends_with_nothing_missing_and_nothing_different() {
-    let run = harness::run::program(env!("CARGO_BIN_EXE_demo"), &[] as &[&str])
+/// Runs a demo to its end. `launcher` is a static one, where it needs any.
+#[track_caller]
+fn shows_that_nothing_is_missing(demo: &str, launcher: Option<&Path>) {
+    let mut run = harness::run::program(demo, &[] as &[&str])
         .env("KUBECTL_BACKUP_BIN", tools::plugin())
         .env("KUBECTL_BACKUP_TOOLS", tools::folder())
         .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", std::env::var_os("HOME").unwrap())
-        .ok();
+        .env("HOME", std::env::var_os("HOME").unwrap());
+    if let Some(launcher) = launcher {
+        run = run.env("ETCD_LAUNCHER_BIN", launcher);
+    }
+    let run = run.spawn().wait(Duration::from_secs(1800)).ok();
     assert!(
         run.stdout.contains("0 missing, 0 different"),
         "{}",
@@ -476,24 +485,28 @@ fn the_demo_ends_with_nothing_missing_and_nothing_different() {
 }
 
 #[test]
+fn the_demo_ends_with_nothing_missing_and_nothing_different() {
+    shows_that_nothing_is_missing(env!("CARGO_BIN_EXE_demo"), None);
+}
+
+#[test]
 fn the_demo_of_etcd_ends_with_nothing_missing_and_nothing_different() {
     if let Err(reason) = harness::node::Node::available() {
         harness::skip!("{reason}");
     }
-    let run = harness::run::program(env!("CARGO_BIN_EXE_demo-etcd"), &[] as &[&str])
-        .env("KUBECTL_BACKUP_BIN", tools::plugin())
-        .env("ETCD_LAUNCHER_BIN", tools::static_launcher())
-        .env("KUBECTL_BACKUP_TOOLS", tools::folder())
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("HOME", std::env::var_os("HOME").unwrap())
-        .spawn()
-        .wait(Duration::from_secs(1800))
-        .ok();
-    assert!(
-        run.stdout.contains("0 missing, 0 different"),
-        "{}",
-        run.stdout
-    );
+    let launcher = tools::static_launcher();
+    shows_that_nothing_is_missing(env!("CARGO_BIN_EXE_demo-etcd"), Some(launcher.as_ref()));
+}
+
+#[test]
+fn the_demo_of_volumes_ends_with_nothing_missing_and_nothing_different() {
+    if let Err(reason) = harness::node::Node::available() {
+        harness::skip!("{reason}");
+    }
+    if !Path::new("/usr/lib/postgresql/15/bin/postgres").exists() {
+        harness::skip!("this machine has no PostgreSQL 15");
+    }
+    shows_that_nothing_is_missing(env!("CARGO_BIN_EXE_demo-volumes"), None);
 }
 
 #[test]

@@ -2,34 +2,44 @@
 
 mod damage;
 mod keys;
+mod listings;
 mod live;
+mod pruned;
 mod races;
 mod received;
 mod round_trip;
+mod space;
+mod straight;
 mod velero;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use harness::process::{Folder, Output};
+use harness::repositories::{Bucket, Repositories};
 use harness::run::{Backup, kubectl_backup};
 use harness::store::Minio;
-use harness::tools;
 use serde_json::Value;
+
+use crate::encryption::fixture;
 
 /// The volume that these stories are about.
 const VOLUME: &str = "cluster/shop/0b5e";
 
-/// Repositories that restic checked, in this run of the tests.
-static CHECKED: AtomicUsize = AtomicUsize::new(0);
-
-/// A folder as a location, with a home of its own.
+/// A folder as a location, with a home of its own; or a bucket. At its end restic finds no fault in what stands there.
 struct Place {
     home: Folder,
     location: String,
-    minio: Option<&'static Minio>,
+    minio: Option<(&'static Minio, &'static str)>,
+    repositories: Repositories,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let folder = self.home.join("bucket");
+        self.repositories.all_are_whole(self.bucket(&folder));
+    }
 }
 
 impl Place {
@@ -41,16 +51,26 @@ impl Place {
             location: format!("file://{}", bucket.display()),
             home,
             minio: None,
+            repositories: Repositories::opened_by(fixture("first.key")),
         }
     }
 
-    fn minio(bucket: &str) -> Self {
+    fn minio(bucket: &'static str) -> Self {
         let minio = Minio::shared();
         minio.bucket(bucket);
         Self {
             home: Folder::new("volumes"),
             location: format!("s3://{bucket}/p?endpoint={}", minio.endpoint()),
-            minio: Some(minio),
+            minio: Some((minio, bucket)),
+            repositories: Repositories::default(),
+        }
+    }
+
+    /// Where its repositories are; in this folder, if in any.
+    fn bucket<'a>(&self, folder: &'a Path) -> Bucket<'a> {
+        match self.minio {
+            None => Bucket::Folder(folder),
+            Some((minio, bucket)) => Bucket::Minio(minio, bucket),
         }
     }
 
@@ -59,7 +79,7 @@ impl Place {
             .home(self.home.path())
             .location(&self.location);
         match self.minio {
-            Some(minio) => call.credentials_of(minio),
+            Some((minio, _)) => call.credentials_of(minio),
             None => call,
         }
     }
@@ -92,60 +112,52 @@ impl Place {
         files(&self.path("0b5e/snapshots"))
     }
 
+    /// The key of the repository with this number.
+    fn repository(&self, number: u64) -> String {
+        let prefix = if self.minio.is_some() { "p/" } else { "" };
+        let number = match number {
+            1 => String::new(),
+            number => format!(".{number}"),
+        };
+        format!("{prefix}restic/{VOLUME}{number}")
+    }
+
     /// restic, on the repository with this number.
     fn restic(&self, number: u64, password: &Path, arguments: &[&str]) -> Output {
-        let name = match number {
-            1 => "0b5e".to_owned(),
-            number => format!("0b5e.{number}"),
-        };
-        let mut command = Command::new(tools::path("restic"));
-        command.env_clear().env("HOME", self.home.path());
-        let repository = match self.minio {
-            None => text(&self.path(&name)).to_owned(),
-            Some(minio) => {
-                let url = self.location.strip_prefix("s3://").unwrap();
-                let bucket = url.split('?').next().unwrap();
-                command
-                    .env("AWS_ACCESS_KEY_ID", minio.access_key())
-                    .env("AWS_SECRET_ACCESS_KEY", minio.secret_key());
-                format!(
-                    "s3:{}/{bucket}/restic/cluster/shop/{name}",
-                    minio.endpoint()
-                )
-            }
-        };
-        command.args(["-r", &repository, "--no-cache", "--no-lock", "-p"]);
-        Output::of(command.arg(password).args(arguments))
+        let folder = self.home.join("bucket");
+        let bucket = self.bucket(&folder);
+        bucket.restic(&self.repository(number), password, arguments)
     }
 
     /// restic reads every byte of the repository, and brings this snapshot back; what it brings is in `data` below the target.
     fn checked_by_restic(&self, saved: &Value, password: &Path, target: &Path) {
+        let folder = self.home.join("bucket");
         let number = saved["repository"].as_u64().unwrap();
-        let said = self
-            .restic(number, password, &["check", "--read-data"])
-            .ok();
-        assert!(
-            said.stdout.contains("no errors were found"),
-            "{}",
-            said.stdout
+        self.repositories.comes_back(
+            self.bucket(&folder),
+            (&self.repository(number), password),
+            saved["snapshot"].as_str().unwrap(),
+            target,
         );
-        let snapshot = saved["snapshot"].as_str().unwrap();
-        self.restic(
-            number,
-            password,
-            &["restore", snapshot, "--target", text(target)],
-        )
-        .ok();
-        let count = CHECKED.fetch_add(1, Ordering::SeqCst) + 1;
-        #[expect(clippy::print_stdout, reason = "with --nocapture it says how many")]
-        {
-            println!("restic checked and restored {count} repositories");
-        }
     }
 
     fn key(&self) -> PathBuf {
         self.path("0b5e.key")
     }
+}
+
+/// So many bytes that nothing makes smaller, others for each seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 fn text(path: &Path) -> &str {

@@ -370,6 +370,30 @@ pub async fn copies_elsewhere(store: &Store, name: &Name) -> Result<Option<Strin
     })
 }
 
+/// The snapshots of volumes that a backup of ours has in their storage, in a sentence: a copy of it names them, and they go with the original. Nothing where it has none.
+///
+/// # Errors
+/// As [`copies_elsewhere`].
+pub async fn snapshots_elsewhere(store: &Store, name: &Name) -> Result<Option<String>> {
+    let Some(copies) = records::copies::copies(store, name).await? else {
+        return Ok(None);
+    };
+    let many = copies
+        .rows
+        .iter()
+        .filter(|row| row.snapshot().is_some())
+        .count();
+    let cluster = copies.cluster.unwrap_or_default();
+    let what = match many {
+        0 => return Ok(None),
+        1 => "1 snapshot of a volume is".to_owned(),
+        many => format!("{many} snapshots of volumes are"),
+    };
+    Ok(Some(format!(
+        "{what} in the storage of cluster {cluster}, and goes when the original is deleted: the copy can not bring it back then"
+    )))
+}
+
 /// What a Velero backup's deletion would leave elsewhere (volume snapshots, pod volume backups, CSI), a sentence each.
 ///
 /// # Errors
@@ -382,7 +406,10 @@ pub async fn leaks(store: &Store, name: &Name) -> Result<Vec<String>> {
     // Ours are told in their own way, and of one that failed there is nothing.
     let held = |volume: &&Volume| {
         let is_held = matches!(volume.data(), Data::Saved | Data::Failed);
-        is_held && volume.copy.is_none() && !volume.backup_method.is_empty()
+        is_held
+            && volume.copy.is_none()
+            && volume.snapshot.is_none()
+            && !volume.backup_method.is_empty()
     };
     let mut sorts: [Vec<String>; 5] = Default::default();
     for volume in list.iter().filter(held) {

@@ -233,6 +233,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// A strategic merge patch: what a list of an object's own kind gets is added to it by name.
+    pub fn strategic_patch(path: &'a str, body: Bytes) -> Self {
+        Self {
+            content_type: "application/strategic-merge-patch+json",
+            ..Self::merge_patch(path, body)
+        }
+    }
+
     /// A JSON merge patch.
     pub fn merge_patch(path: &'a str, body: Bytes) -> Self {
         Self {

@@ -25,7 +25,9 @@ use crate::location::vault::LARGEST_MANIFEST;
 use crate::location::{Location, Sha256, Store, guard, sha256};
 use crate::name::Name;
 use crate::progress::Progress;
+use crate::records::snapshots::{StorageSnapshot, owned};
 use crate::signature;
+use crate::snapshot::known;
 
 /// Files on their way at a time. Each of them holds at most three parts of 8 MiB.
 const AT_A_TIME: usize = 3;
@@ -82,6 +84,8 @@ struct Plan {
     warnings: Vec<String>,
     /// Whether files of volumes lie in repositories.
     has_copies: bool,
+    /// Snapshots in their storage: the original's.
+    cuts: Vec<StorageSnapshot>,
 }
 
 impl Plan {
@@ -148,6 +152,11 @@ pub async fn copy(
         plan.warnings.push(not_in_the_copy(&stays));
         plan.has_copies = true;
     }
+    if let Some(stay) = catalog::snapshots_elsewhere(&source.store, &options.name).await? {
+        plan.warnings.push(stay);
+        plan.has_copies = true;
+    }
+    plan.cuts = cuts(&source.store, &options.name).await?;
     carry_out(source, target, options, plan, cancel, progress).await
 }
 
@@ -208,7 +217,16 @@ async fn sealed(
             "snapshots of volumes that it has stay in their repositories",
         ));
     }
+    plan.cuts = cuts(&source.store.vault(None), &options.name).await?;
     carry_out(&from, &to, options, plan, cancel, progress).await
+}
+
+/// The snapshots in their storage that a backup names; where that is not understood, nobody does of its copy either.
+async fn cuts(store: &Store, name: &Name) -> Result<Vec<StorageSnapshot>> {
+    match owned(store, name).await {
+        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => Ok(Vec::new()),
+        owned => Ok(owned?.cuts),
+    }
 }
 
 /// Who opens the copy, where those are others than who opens what is made in the target.
@@ -282,7 +300,12 @@ async fn carry_out(
         over: watch::channel(false).0,
         progress,
     };
-    if let Err(e) = work.files().await {
+    let written = async {
+        work.files().await?;
+        // Whoever removes the copy knows that they stay.
+        known::copied(&target.store, &options.name, &work.plan.cuts).await
+    };
+    if let Err(e) = written.await {
         claim.withdraw().await;
         return Err(e);
     }
@@ -378,6 +401,7 @@ async fn ours(store: &Store, keys: &BackupKeys, entry: Entry, found: Folder) -> 
         seals,
         apart: apart.is_some(),
         has_copies: false,
+        cuts: Vec::new(),
         warnings,
     })
 }
@@ -445,6 +469,7 @@ fn foreign(entry: Entry, found: Folder, left: &[String]) -> Plan {
         apart: false,
         warnings: Vec::new(),
         has_copies: false,
+        cuts: Vec::new(),
     }
 }
 

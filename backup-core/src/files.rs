@@ -44,6 +44,10 @@ pub async fn find(
     let row = row.ok_or_else(|| none("it does not know this claim".to_owned()))?;
     let saved = match &row.outcome {
         Outcome::Saved(saved) => saved,
+        Outcome::Snapshot(_) => {
+            let why = "its data is a snapshot in its storage, of which a restore makes a volume";
+            return Err(none(why.to_owned()));
+        }
         Outcome::Failed(why)
         | Outcome::LeftOut(why)
         | Outcome::NotAsked(why)
@@ -58,13 +62,13 @@ pub async fn find(
 }
 
 impl Files {
-    /// Hands them to a target, or one of them.
+    /// Hands them to a target: all with their content, as to a restore, or this part.
     ///
     /// # Errors
     /// `NotFound`, `Unauthorized`, `Corrupt`; and the target's.
     pub async fn show<T: Target + Send + 'static>(
         &self,
-        part: Part,
+        part: Option<Part>,
         identities: &Identities,
         target: T,
     ) -> Result<T> {
@@ -80,8 +84,14 @@ impl Files {
             snapshot,
             ..
         } = &self.copy;
-        self.volume
-            .show(*repository, snapshot, &ring, part, target)
-            .await
+        let volume = &self.volume;
+        match part {
+            Some(part) => {
+                volume
+                    .show(*repository, snapshot, &ring, part, target)
+                    .await
+            }
+            None => volume.restore(*repository, snapshot, &ring, target).await,
+        }
     }
 }

@@ -34,6 +34,7 @@ pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod signature;
+pub mod snapshot;
 pub mod stopwatch;
 pub mod volume;
 

@@ -11,8 +11,10 @@ mod client;
 mod failure;
 mod gcp;
 pub mod guard;
+mod impatient;
 pub mod kept;
 pub mod kkp;
+pub(crate) mod lend;
 pub(crate) mod local;
 pub mod object;
 pub mod store;
@@ -34,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::signature::{self, Signatures, VERIFY_KEYS};
 
 pub use aws::{credentials_file, policies};
+pub use lend::Lending;
 pub use store::Store;
 pub use upload::{Sha256, hex, sha256};
 
@@ -237,7 +240,7 @@ pub struct Credentials {
 }
 
 /// A role of AWS that others may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {
     /// `arn:aws:iam::123456789012:role/backup`
     pub arn: String,

@@ -21,12 +21,20 @@ pub enum Stand {
     Ended(String),
 }
 
+/// What a pod's status says of this container, an ephemeral one or not.
+pub fn status_of<'p>(pod: &'p Value, container: &str) -> &'p Value {
+    let lists = ["containerStatuses", "ephemeralContainerStatuses"];
+    let all = lists
+        .iter()
+        .filter_map(|list| pod["status"][*list].as_array());
+    let status = all.flatten().find(|one| one["name"] == container);
+    status.unwrap_or(&Value::Null)
+}
+
 /// What a pod's status says of it and of this container.
 pub fn stand(pod: &Value, container: &str) -> Stand {
     let status = &pod["status"];
-    let all = status["containerStatuses"].as_array();
-    let state = all.and_then(|all| all.iter().find(|one| one["name"] == container));
-    let state = state.map_or(&Value::Null, |one| &one["state"]);
+    let state = &status_of(pod, container)["state"];
     if !state["running"].is_null() {
         return Stand::Runs;
     }

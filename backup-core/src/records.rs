@@ -3,6 +3,7 @@
 
 mod bounded;
 pub mod copies;
+pub mod snapshots;
 mod volumes;
 
 use std::collections::BTreeMap;

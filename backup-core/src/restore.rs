@@ -3,6 +3,7 @@
 mod apply;
 mod bodies;
 pub mod diff;
+mod disks;
 mod finish;
 mod gather;
 mod held;
@@ -22,6 +23,7 @@ mod report;
 mod rewrite;
 pub mod rewriting;
 mod run;
+mod snapped;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -46,7 +48,7 @@ use crate::name::Name;
 use crate::progress::Progress;
 
 use finish::finish;
-pub use held::{Left, VolumeOptions, left};
+pub use held::{Cleared, Left, VolumeOptions, left};
 use journal::{Earlier, Header};
 pub use naming::{decide_name, spec};
 use naming::{fresh_name, options_hash, other_options, places};
@@ -108,6 +110,8 @@ pub struct RestoreOptions {
     pub existing: ExistingPolicy,
     /// Keep all node ports.
     pub preserve_node_ports: bool,
+    /// Make volumes whose data is not in the backup on disks of another cluster, which has to be gone; `false`: their claims are provisioned anew. Where nothing is said the claims wait.
+    pub adopt_volumes: Option<bool>,
     /// What is changed on the way.
     pub rewriting: Rewriting,
     /// What the target's own ConfigMaps say besides. It counts when a restore begins; one that goes on keeps what it began with.
@@ -294,12 +298,14 @@ pub async fn restore(
     }
     let served = serves(cluster, progress).await?;
     let source = source(location, options, &served, progress).await?;
-    let header = Header {
+    let mut header = Header {
         format: journal::FORMAT.to_owned(),
         backup: options.backup.to_string(),
         options_hash: hash,
         started: earlier.as_ref().map_or(options.now, |e| e.started),
         spec: spec(options),
+        backup_uid: None,
+        cluster: cluster.identity().await?,
     };
     let run = Run {
         cluster,
@@ -326,6 +332,7 @@ pub async fn restore(
     };
     journal.flush(true).await;
     ended.result?;
+    header.backup_uid = Some(ended.backup_uid);
     warnings.extend(
         journal
             .trouble

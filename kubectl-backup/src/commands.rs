@@ -5,6 +5,7 @@ pub(crate) mod contents;
 pub(crate) mod controller;
 pub(crate) mod copy;
 pub(crate) mod create;
+mod csi;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod diff;

@@ -554,6 +554,22 @@ impl Context {
         self.stop.asked.get().is_some_and(|asked| *asked.borrow())
     }
 
+    /// What a command ends with that was asked to stop, whatever it had done by then.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub(crate) fn was_not_stopped(&self) -> Result<()> {
+        match self.is_stopped() {
+            true => Err(Error::new(
+                Kind::Interrupted,
+                "this was stopped: what was not come to is as it was",
+            )
+            .hint("run it again to go on")
+            .into()),
+            false => Ok(()),
+        }
+    }
+
     /// In a test, the wish comes from there.
     #[cfg(test)]
     pub(crate) fn stopped_by(&self, asked: watch::Receiver<bool>) {
@@ -602,7 +618,12 @@ impl Context {
 
     /// A cluster as listings show it: the context it was last seen with, else its uid.
     pub(crate) fn label(&self, uid: &str) -> String {
-        self.seen().remove(uid).unwrap_or_else(|| uid.to_owned())
+        self.known_as(uid).unwrap_or_else(|| uid.to_owned())
+    }
+
+    /// The context that a cluster was last seen with on this machine.
+    pub(crate) fn known_as(&self, uid: &str) -> Option<String> {
+        self.seen().remove(uid)
     }
 
     fn seen(&self) -> BTreeMap<String, String> {

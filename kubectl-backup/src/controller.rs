@@ -18,6 +18,7 @@ mod leader;
 mod locations;
 mod metrics;
 mod objects;
+mod repositories;
 mod requests;
 mod restores;
 mod schedules;
@@ -192,6 +193,8 @@ fn turn(desk: &Arc<Desk>) {
     expiry::turn(desk);
     schedules::turn(desk);
     backups::turn(desk);
+    // Backups that are due come first.
+    repositories::turn(desk);
     copies::turn(desk);
     deletions::turn(desk);
     restores::turn(desk);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use backup_core::backup::COPY_ALL;
+use backup_core::backup::{COPY_ALL, EPHEMERAL_MOVERS, MOVES_SNAPSHOTS, SNAPSHOT_TIMEOUT};
 use backup_core::error::quoted;
 use backup_core::filter::{Filter, Selector};
 use backup_core::name::Name;
@@ -271,27 +271,49 @@ impl FilterArgs {
 }
 
 /// What is done with volumes, in Velero's words.
-#[derive(Clone, Copy, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Volumes")]
 pub(crate) struct VolumeArgs {
     /// Copy the files of all claims, but for those that pods leave out by annotation; =false: of those alone that pods or resource policies ask for [default: as the location says]
     #[arg(long, alias = "default-volumes-to-restic", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     default_volumes_to_fs_backup: Option<bool>,
-    /// Ask for snapshots of volumes, which are not made yet; =false says that data that nobody asked for need not be told of
+    /// Make a snapshot of every volume whose files are not copied, and fail where one can not have any; =false: of none but those that resource policies name, and nothing is told of data that is not saved [default: of those that can have one]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     snapshot_volumes: Option<bool>,
+    /// Not built yet: every volume that would get a snapshot is told as failed
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    snapshot_move_data: Option<bool>,
+    /// How long a snapshot may take until it can be used: 10m, 1h30m [default: 10m]
+    #[arg(long, value_name = "DURATION")]
+    csi_snapshot_timeout: Option<String>,
+    /// Copy a volume that one pod alone may have (ReadWriteOncePod) by an ephemeral container of the pod that uses it, which can never be removed from that pod again; the same of a single pod by its annotation kubectl-backup/ephemeral-movers [default: such a volume is not copied while it is in use]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ephemeral_movers: Option<bool>,
 }
 
 impl VolumeArgs {
     /// Whether snapshots are asked for.
-    pub(crate) fn snapshots(self) -> Option<bool> {
+    pub(crate) fn snapshots(&self) -> Option<bool> {
         self.snapshot_volumes
     }
 
+    /// Puts what a Backup's annotations say.
+    pub(crate) fn annotate(&self, annotations: &mut BTreeMap<String, String>) {
+        if let Some(allowed) = self.ephemeral_movers {
+            annotations.insert(EPHEMERAL_MOVERS.to_owned(), allowed.to_string());
+        }
+    }
+
     /// Puts what a Backup's spec says beside it.
-    pub(crate) fn put(self, rest: &mut serde_json::Map<String, serde_json::Value>) {
+    pub(crate) fn put(&self, rest: &mut serde_json::Map<String, serde_json::Value>) {
         if let Some(all) = self.default_volumes_to_fs_backup {
             rest.insert(COPY_ALL.to_owned(), all.into());
+        }
+        if let Some(moved) = self.snapshot_move_data {
+            rest.insert(MOVES_SNAPSHOTS.to_owned(), moved.into());
+        }
+        if let Some(timeout) = &self.csi_snapshot_timeout {
+            rest.insert(SNAPSHOT_TIMEOUT.to_owned(), timeout.as_str().into());
         }
     }
 }

@@ -211,6 +211,10 @@ pub(crate) fn rights(wanted: &Wanted) -> Vec<Piece> {
             .push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]}));
         everywhere
             .push(json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}));
+        // Where one pod alone may have a volume, and it is asked for; who may exec could as much before.
+        everywhere.push(
+            json!({"apiGroups": [""], "resources": ["pods/ephemeralcontainers"], "verbs": ["patch"]}),
+        );
     }
     let here = [
         json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}),
@@ -376,7 +380,7 @@ mod tests {
             .filter(|verb| rules.contains(verb))
             .collect::<Vec<_>>()
         };
-        assert_eq!(writes(false), ["create", "delete"]);
+        assert_eq!(writes(false), ["create", "patch", "delete"]);
         let pieces = rights(&wanted(false));
         let wide = pieces
             .iter()

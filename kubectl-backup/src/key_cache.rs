@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::Error;
 use backup_core::crypt::{ExposeSecret as _, SecretString};
-use backup_core::volume::key::{KeptInMemory, KeptKey, KeyCache};
+use backup_core::volume::key::{Kept, KeptInMemory, KeptKey, KeyCache};
 
 /// Keys in a folder, or until the process ends.
 pub(crate) enum Keys {
@@ -29,9 +29,9 @@ fn path(folder: &Path, digest: &str) -> PathBuf {
 }
 
 impl KeyCache for Keys {
-    fn get(&self, digest: &str) -> backup_core::Result<Option<SecretString>> {
+    fn get(&self, volume: &str, digest: &str) -> backup_core::Result<Option<Kept>> {
         let folder = match self {
-            Self::Memory(memory) => return memory.get(digest),
+            Self::Memory(memory) => return memory.get(volume, digest),
             Self::Folder(folder) => folder,
         };
         let path = path(folder, digest);
@@ -48,12 +48,12 @@ impl KeyCache for Keys {
         fs::File::open(&path)
             .and_then(|file| file.take(KeptKey::LONGEST + 1).read_to_end(&mut bytes))
             .map_err(failed)?;
-        Ok(KeptKey::read(digest, &bytes))
+        Ok(KeptKey::read(volume, digest, &bytes))
     }
 
-    fn put(&self, digest: &str, password: &SecretString) -> backup_core::Result<()> {
+    fn put(&self, volume: &str, digest: &str, password: &SecretString) -> backup_core::Result<()> {
         let folder = match self {
-            Self::Memory(memory) => return memory.put(digest, password),
+            Self::Memory(memory) => return memory.put(volume, digest, password),
             Self::Folder(folder) => folder,
         };
         let failed = |e: std::io::Error| {
@@ -69,7 +69,8 @@ impl KeyCache for Keys {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&part).map_err(failed)?;
-        file.write_all(KeptKey::write(digest, password).expose_secret().as_bytes())
+        let kept = KeptKey::write(volume, digest, password);
+        file.write_all(kept.expose_secret().as_bytes())
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&part, path(folder, digest)))
             .and_then(|()| fs::File::open(folder)?.sync_all())

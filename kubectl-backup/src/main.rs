@@ -8,6 +8,7 @@ mod context;
 mod controller;
 mod copies;
 mod encryption;
+mod expiry;
 mod flags;
 mod in_cluster;
 mod install;

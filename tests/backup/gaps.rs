@@ -130,6 +130,11 @@ spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}
             .contains("nobody asked"),
         "{info}"
     );
+    // What is not built is refused by its name in Velero.
+    let run = place.run(&["create", "m", "-n", &namespace, "--snapshot-move-data"]);
+    let told = run.code(3).stderr;
+    let why = "not moved to the location yet (snapshotMoveData)";
+    assert!(told.contains(&named) && told.contains(why), "{told}");
 }
 
 #[test]

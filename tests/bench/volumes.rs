@@ -1,4 +1,4 @@
-//! Files of volumes: the mover beside restic, on the same files, into MinIO.
+//! Files of volumes: the mover beside restic, on the same files, into MinIO and into a folder.
 
 use std::fs;
 use std::path::Path;
@@ -42,17 +42,23 @@ fn prose(seed: usize, length: usize) -> Vec<u8> {
 
 /// 985 MB in 3,001 files, two thirds of it random.
 fn usual(folder: &Path) {
+    part(folder, 0);
+}
+
+/// The same with other content for each seed.
+fn part(folder: &Path, seed: u64) {
+    let seed = seed * 1_000_000_000;
     for number in 0..3000 {
         let path = folder.join(format!("{}/{number}", number % 30));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let bytes = if number % 2 == 0 {
-            noise(number, 224_000)
+            noise(seed + number, 224_000)
         } else {
-            prose(number as usize, 223_000)
+            prose((seed + number) as usize, 223_000)
         };
         fs::write(path, bytes).unwrap();
     }
-    fs::write(folder.join("large"), noise(99_999, 315_000_000)).unwrap();
+    fs::write(folder.join("large"), noise(seed + 99_999, 315_000_000)).unwrap();
 }
 
 /// 31 of them are other ones now.
@@ -72,33 +78,67 @@ fn tiny(folder: &Path) {
     }
 }
 
+/// A repository of the mover and one of restic, side by side.
 struct Two<'a> {
     minio: &'a Minio,
     home: Folder,
     source: std::path::PathBuf,
-    name: String,
+    location: String,
+    repository: String,
 }
 
-impl Two<'_> {
+impl<'a> Two<'a> {
+    fn in_minio(minio: &'a Minio, name: &str, files: &Folder) -> Self {
+        let endpoint = minio.endpoint();
+        let location = format!("s3://{BUCKET}/{name}?endpoint={endpoint}");
+        let repository = format!("s3:{endpoint}/{BUCKET}/{name}-restic");
+        Self::new(
+            minio,
+            files,
+            Folder::new("bench-volumes"),
+            location,
+            repository,
+        )
+    }
+
+    fn in_folder(minio: &'a Minio, files: &Folder) -> Self {
+        let home = Folder::new("bench-volumes");
+        let location = format!("file://{}", home.join("ours").display());
+        let repository = home.join("restic").display().to_string();
+        Self::new(minio, files, home, location, repository)
+    }
+
+    fn new(
+        minio: &'a Minio,
+        files: &Folder,
+        home: Folder,
+        location: String,
+        repository: String,
+    ) -> Self {
+        let two = Self {
+            minio,
+            source: files.join("source"),
+            home,
+            location,
+            repository,
+        };
+        two.restic(&["init"]).ok();
+        two
+    }
+
     fn mover(&self, arguments: &[&str]) -> Backup {
-        let location = format!(
-            "s3://{BUCKET}/{}?endpoint={}",
-            self.name,
-            self.minio.endpoint()
-        );
         kubectl_backup(&[&["mover"], arguments].concat())
             .home(self.home.path())
             .credentials_of(self.minio)
-            .location(&location)
+            .location(&self.location)
     }
 
     fn restic(&self, arguments: &[&str]) -> Backup {
-        let repository = format!("s3:{}/{BUCKET}/{}-restic", self.minio.endpoint(), self.name);
         program(tools::path("restic").to_str().unwrap(), arguments)
             .home(self.home.path())
             .env("AWS_ACCESS_KEY_ID", self.minio.access_key())
             .env("AWS_SECRET_ACCESS_KEY", self.minio.secret_key())
-            .env("RESTIC_REPOSITORY", repository)
+            .env("RESTIC_REPOSITORY", &self.repository)
             .env("RESTIC_PASSWORD", PASSWORD)
     }
 
@@ -106,14 +146,14 @@ impl Two<'_> {
         self.source.to_str().unwrap()
     }
 
-    /// One backup by each.
+    /// One backup by each, of files that were written a moment ago.
     fn backup(&self) -> ([Duration; 2], u64, String) {
         let ours = ["backup", self.source(), "c/n/u", "--backup", "b"];
         let (ours, memory, said) = measured(self.mover(&ours), peak_of);
         let (theirs, their_memory, _) = measured(self.restic(&["backup", self.source()]), peak_of);
         say(&format!(
             "{}: {} MiB, restic {} MiB",
-            self.name,
+            self.location,
             memory >> 20,
             their_memory >> 20
         ));
@@ -140,17 +180,6 @@ impl Two<'_> {
     }
 }
 
-fn two<'a>(minio: &'a Minio, name: String, home: &Folder) -> Two<'a> {
-    let two = Two {
-        minio,
-        source: home.join("source"),
-        home: Folder::new("bench-volumes"),
-        name,
-    };
-    two.restic(&["init"]).ok();
-    two
-}
-
 fn row(table: &mut Table, work: &str, all: &[[Duration; 2]], budget: Budget) {
     say(&format!("{work}: {all:?}"));
     let [ours, theirs] = [0, 1].map(|who| median(all.iter().map(|both| both[who]).collect()));
@@ -159,15 +188,21 @@ fn row(table: &mut Table, work: &str, all: &[[Duration; 2]], budget: Budget) {
     table.row(work, ours, &peer, ratio, budget);
 }
 
-/// First, unchanged, 1 % changed, restored; then 100,000 tiny files.
+/// First, unchanged, 1 % changed, restored; then unchanged in a folder, 100,000 tiny files, and ten times as much for the memory it takes.
 pub(super) fn beside_restic(minio: &'static Minio, table: &mut Table) {
-    let files = Folder::new("bench-files");
-    fs::create_dir(files.join("source")).unwrap();
-    usual(&files.join("source"));
+    let most = changing(minio, table);
+    in_a_folder(minio, table);
+    many_tiny(minio, table);
+    ten_times(minio, table, most);
+}
+
+/// The most memory that a backup took, in bytes.
+fn changing(minio: &'static Minio, table: &mut Table) -> u64 {
+    let files = files_by(usual);
     let mut times: [Vec<[Duration; 2]>; 4] = Default::default();
     let (mut peak, mut restored) = (0, 0);
     for round in 0..RUNS {
-        let two = two(minio, format!("volumes-{round}"), &files);
+        let two = Two::in_minio(minio, &format!("volumes-{round}"), &files);
         let mut snapshot = String::new();
         for (step, times) in times.iter_mut().take(3).enumerate() {
             if step == 2 {
@@ -193,13 +228,32 @@ pub(super) fn beside_restic(minio: &'static Minio, table: &mut Table) {
     }
     let peer = format!("restoring: {}", mebibytes(restored));
     table.memory("peak memory of the mover, 985 MB", peak, &peer, 220 << 20);
+    peak
+}
 
-    let files = Folder::new("bench-tiny");
-    fs::create_dir(files.join("source")).unwrap();
-    tiny(&files.join("source"));
+fn in_a_folder(minio: &'static Minio, table: &mut Table) {
+    let files = files_by(usual);
+    let mut times: [Vec<[Duration; 2]>; 2] = Default::default();
+    for _ in 0..RUNS {
+        let two = Two::in_folder(minio, &files);
+        for times in &mut times {
+            times.push(two.backup().0);
+        }
+    }
+    row(table, "the same, to a folder: first", &times[0], Shown);
+    row(
+        table,
+        "the same, to a folder: unchanged",
+        &times[1],
+        AtMost(0.5),
+    );
+}
+
+fn many_tiny(minio: &'static Minio, table: &mut Table) {
+    let files = files_by(tiny);
     let mut times: [Vec<[Duration; 2]>; 2] = Default::default();
     for round in 0..RUNS.min(3) {
-        let two = two(minio, format!("tiny-{round}"), &files);
+        let two = Two::in_minio(minio, &format!("tiny-{round}"), &files);
         for times in &mut times {
             times.push(two.backup().0);
         }
@@ -211,4 +265,32 @@ pub(super) fn beside_restic(minio: &'static Minio, table: &mut Table) {
         AtMost(7.0),
     );
     row(table, "the same, unchanged", &times[1], Shown);
+}
+
+/// Memory may not grow with the volume.
+fn ten_times(minio: &'static Minio, table: &mut Table, most: u64) {
+    let files =
+        files_by(|folder| (0..10).for_each(|seed| part(&folder.join(seed.to_string()), seed)));
+    let two = Two::in_minio(minio, "ten-times", &files);
+    let (time, memory, _) = two.backup();
+    row(
+        table,
+        "9.85 GB in 30,010 files: first, once",
+        &[time],
+        Shown,
+    );
+    let peer = format!("985 MB: {}", mebibytes(most));
+    table.memory(
+        "peak memory of the mover, 9.85 GB",
+        memory,
+        &peer,
+        most * 12 / 10,
+    );
+}
+
+fn files_by(write: impl FnOnce(&Path)) -> Folder {
+    let files = Folder::new("bench-files");
+    fs::create_dir(files.join("source")).unwrap();
+    write(&files.join("source"));
+    files
 }

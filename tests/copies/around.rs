@@ -1,6 +1,8 @@
 //! What happens around a copy: hooks before it and after it, and claims that nobody uses, or several pods.
 
-use super::{World, claim, pod};
+use jiff::Timestamp;
+
+use super::{IMAGE, World, claim, pod};
 
 /// Hooks are around the copies of all of their group's volumes; each claim is copied once.
 pub(super) fn hooks(world: &World) {
@@ -15,7 +17,7 @@ pub(super) fn hooks(world: &World) {
     let post = serde_json::json!([
         "sh",
         "-c",
-        "echo post >> /shared/log; echo post > /own-a/state"
+        "date -u +%Y-%m-%dT%H:%M:%SZ > /own-a/after; echo post >> /shared/log; echo post > /own-a/state"
     ])
     .to_string();
     let hooks = [
@@ -35,7 +37,12 @@ pub(super) fn hooks(world: &World) {
             + &pod("quiet", "b", &["shared"], &others)),
     );
     world.wait("quiet", &["a", "b"]);
-    let run = world.create("quiet", "quiet").ok();
+    // One after the other, and each takes longer than a hook.
+    world.shell("quiet", "a", "for at in /shared /own-a; do dd if=/dev/urandom of=$at/large bs=1M count=40 2>/dev/null; done");
+    let one_by_one = ["--parallel-volumes", "1"];
+    let run = world.create("quiet", "quiet").args(&one_by_one).ok();
+    let after = world.shell("quiet", "a", "cat /own-a/after");
+    let after: Timestamp = after.trim().parse().unwrap();
     for name in ["shared", "own-a"] {
         let row = world.row("quiet", name);
         assert_eq!(
@@ -43,13 +50,10 @@ pub(super) fn hooks(world: &World) {
             (&"saved".into(), &"done".into()),
             "{row:#}"
         );
+        let ended: Timestamp = row["data"][0]["ended"].as_str().unwrap().parse().unwrap();
+        assert!(ended.as_second() <= after.as_second(), "{after}: {row:#}");
         let snapshot = row["data"][0]["snapshot"].as_str().unwrap();
-        let read = |path: &str| {
-            world
-                .restic(&row, None, &["dump", snapshot, path])
-                .ok()
-                .stdout
-        };
+        let read = |path: &str| world.restic(&row, &["dump", snapshot, path]).ok().stdout;
         match name {
             "own-a" => assert_eq!(read("/data/state"), "pre\n"),
             _ => {
@@ -67,6 +71,35 @@ pub(super) fn hooks(world: &World) {
     let marker = world.marker("quiet");
     assert_eq!(marker["status"]["hookStatus"]["hooksAttempted"], 4);
     assert_eq!(marker["status"]["hookStatus"]["hooksFailed"], 0);
+    world.nothing_is_at_work();
+}
+
+/// Files are copied for whoever asks for them: a pod by its annotation, a resource policy, the location.
+pub(super) fn ways_to_ask(world: &World) {
+    let copied = |backup: &str, more: &[&str]| {
+        world
+            .call(&["create", backup, "-n", "shop", "--mover-image", IMAGE])
+            .args(more)
+            .ok();
+        let row = world.row(backup, "data");
+        (
+            row["result"].clone(),
+            row["data"][0]["snapshot"].is_string(),
+        )
+    };
+    let saved = ("saved".into(), true);
+    assert_ne!(copied("unasked", &[]), saved);
+    let annotate = |word: &str| {
+        let words = ["-n", "shop", "annotate", "pod", "db", word];
+        world.node.kubectl(&words);
+    };
+    annotate("backup.velero.io/backup-volumes=data");
+    assert_eq!(copied("asked-by-pod", &[]), saved);
+    annotate("backup.velero.io/backup-volumes-");
+    let policies = "version: v1\nvolumePolicies:\n- {conditions: {storageClass: [local-path]}, action: {type: fs-backup}}\n";
+    let policies = world.home.write("policies.yaml", policies);
+    let policies = ["--resource-policies-file", policies.to_str().unwrap()];
+    assert_eq!(copied("asked-by-policy", &policies), saved);
     world.nothing_is_at_work();
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harness::run::kubectl_backup;
 use harness::wait_for;
@@ -12,14 +12,13 @@ use super::{BUCKET, IMAGE, PATIENT, World, listed};
 
 const NAMESPACE: &str = "kubectl-backup";
 
-fn fixture(name: &str) -> String {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/encryption");
-    folder.join(name).display().to_string()
+pub(super) fn fixture(name: &str) -> String {
+    super::fixture(name).display().to_string()
 }
 
 impl World {
     /// The claim as its repositories are named.
-    fn volume(&self, namespace: &str, claim: &str) -> String {
+    pub(super) fn volume(&self, namespace: &str, claim: &str) -> String {
         let uid = |what: &[&str]| {
             let words = [what, &["-o", "jsonpath={.metadata.uid}"]].concat();
             self.node.kubectl(&words).stdout
@@ -30,7 +29,7 @@ impl World {
     }
 
     /// The snapshots of a claim below this prefix, as the holder of the identity sees them.
-    fn snapshots(&self, prefix: &str, volume: &str) -> Vec<Value> {
+    pub(super) fn snapshots(&self, prefix: &str, volume: &str) -> Vec<Value> {
         let run = self.opened(prefix, &["mover", "snapshots", volume]);
         let lines = run.lines();
         lines
@@ -94,56 +93,74 @@ pub(super) fn sealed(world: &World) {
     installed(world);
 }
 
-/// The controller copies with no more rights than it is given without restores, into a location with recipients as well.
-fn installed(world: &World) {
+/// A controller for the bucket below this prefix, which is the name of its location, too.
+pub(super) fn install(world: &World, prefix: &str, of_location: &[&str], of_install: &[&str]) {
     let config = format!(
         "s3Url={},region={}",
         world.minio.endpoint(),
         world.minio.region()
     );
     let credentials = world.minio.credentials_file().display().to_string();
-    let bucket = format!("--bucket={BUCKET}");
-    let place = [
-        "location",
-        "create",
-        "offsite",
-        "--provider=aws",
-        &bucket,
-        "--prefix=offsite",
-    ];
-    kubectl_backup(&place)
+    let (bucket, below) = (format!("--bucket={BUCKET}"), format!("--prefix={prefix}"));
+    kubectl_backup(&["location", "create", prefix, "--provider=aws"])
         .home(world.home.path())
-        .args(&["--config", &config, "--credentials-file", &credentials])
-        .args(&["--recipients-file", &fixture("first.pub")])
+        .args(&[&bucket, &below, "--config", &config])
+        .args(&["--credentials-file", &credentials])
+        .args(of_location)
         .ok();
     world
-        .at(
-            &["install", "--image", IMAGE, "--no-restores", "--wait"],
-            "offsite",
-        )
+        .at(&["install", "--image", IMAGE, "--wait"], prefix)
         .args(&["--credentials-file", &credentials])
+        .args(of_install)
         .ok();
+}
+
+/// Until a backup or a restore of the controller has ended; completed.
+#[track_caller]
+fn is_completed(world: &World, kind: &str, name: &str) {
+    let ended = wait_for("the end of what the controller does", PATIENT, || {
+        let object = world.get(NAMESPACE, &format!("{kind}.velero.io/{name}"));
+        let phase = object["status"]["phase"].as_str().unwrap_or_default();
+        matches!(
+            phase,
+            "Completed" | "PartiallyFailed" | "Failed" | "FailedValidation"
+        )
+        .then_some(object)
+    });
+    let log = ["-n", NAMESPACE, "logs", "deployment/kubectl-backup"];
+    let phase = &ended["status"]["phase"];
+    assert_eq!(
+        phase,
+        "Completed",
+        "{ended:#}\n{}",
+        world.node.kubectl(&log).stdout
+    );
+}
+
+/// The controller brings the data of a backup of the plugin's back, as a Restore asks for it, into this namespace.
+pub(super) fn restores(world: &World, backup: &str, into: &str) {
+    install(world, "p", &[], &[]);
+    wait_for("the backup in the cluster", PATIENT, || {
+        let name = format!("backups.velero.io/{backup}");
+        let found = world.node.try_kubectl(&["-n", NAMESPACE, "get", &name]);
+        (found.code == 0).then_some(())
+    });
+    world.node.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: Restore, metadata: {{name: {into}, namespace: {NAMESPACE}}}, spec: {{backupName: {backup}, namespaceMapping: {{shop: {into}}}}}}}"
+    ));
+    is_completed(world, "restores", into);
+}
+
+/// The controller copies with no more rights than it is given without restores, into a location with recipients as well.
+fn installed(world: &World) {
+    let recipients = fixture("first.pub");
+    let of_location = ["--recipients-file", recipients.as_str()];
+    install(world, "offsite", &of_location, &["--no-restores"]);
     for name in ["own-1", "own-2"] {
         world.node.apply(&format!(
             "{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: {name}, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [shop], defaultVolumesToFsBackup: true}}}}"
         ));
-        let ended = wait_for("the end of a backup", PATIENT, || {
-            let backup = world.get(NAMESPACE, &format!("backups.velero.io/{name}"));
-            let phase = backup["status"]["phase"].as_str().unwrap_or_default();
-            matches!(
-                phase,
-                "Completed" | "PartiallyFailed" | "Failed" | "FailedValidation"
-            )
-            .then_some(backup)
-        });
-        let log = ["-n", NAMESPACE, "logs", "deployment/kubectl-backup"];
-        let phase = &ended["status"]["phase"];
-        assert_eq!(
-            phase,
-            "Completed",
-            "{ended:#}\n{}",
-            world.node.kubectl(&log).stdout
-        );
+        is_completed(world, "backups", name);
     }
     world.are_sealed("offsite", ["own-1", "own-2"]);
     let keys = world.get(NAMESPACE, "secret/kubectl-backup-volume-keys");
@@ -153,5 +170,10 @@ fn installed(world: &World) {
         keys["metadata"]["labels"]["velero.io/exclude-from-backup"],
         "true"
     );
+    // By hand, where nobody names an image, with the one that its movers have.
+    world
+        .call(&["create", "by-hand", "-n", "shop"])
+        .arg("--default-volumes-to-fs-backup")
+        .ok();
     world.nothing_is_at_work();
 }

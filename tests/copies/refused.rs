@@ -83,6 +83,21 @@ pub(super) fn movers_that_do_not_come(world: &World) {
     world.call(&["verify", "absent"]).ok();
     world.nothing_is_at_work();
 
+    let others = "localhost/busybox:1";
+    let words = ["create", "others", "-n", "shop"];
+    let run = world
+        .call(&words)
+        .args(&["--default-volumes-to-fs-backup", "--mover-image", others])
+        .code(3);
+    let lacks = format!("{others} does not have this program");
+    failed(world, &run, "others", "data", &[&lacks, "--mover-image"]);
+    assert!(
+        !run.stderr.contains("--mover-timeout gives it longer"),
+        "{}",
+        run.stderr
+    );
+    world.nothing_is_at_work();
+
     let label = "pod-security.kubernetes.io/enforce";
     let labelled = |value: &str| {
         let value = format!("{label}{value}");

@@ -10,7 +10,7 @@ use harness::run::{Backup, Signal};
 use harness::wait_for;
 use serde_json::Value;
 
-use super::{IMAGE, PATIENT, World};
+use super::{IMAGE, PATIENT, World, controller, given_up, killed, opened};
 
 /// A set whose pod has a volume of its own, and writes to no other.
 fn set(namespace: &str) -> String {
@@ -41,17 +41,17 @@ spec:
     )
 }
 
-const CLAIM: &str = "data-db-0";
+pub(super) const CLAIM: &str = "data-db-0";
 
 /// What an independent lister says of a folder: names, kinds, modes, owners, times, sizes, links, content and attributes.
-fn seen(folder: &Path) -> String {
+pub(super) fn seen(folder: &Path) -> String {
     let script = "cd \"$1\" && find . -type f -links +1 -printf '%i %P\\n' | sort | cut -d' ' -f2- && getfattr -R -h -P -d -m - -e hex . 2>/dev/null | grep -v security.selinux";
     let mut command = Command::new("bash");
     command.args(["-c", script, "seen"]).arg(folder);
     super::listed(folder) + &Output::of(&mut command).stdout
 }
 
-fn restore(world: &World, name: &str, backup: &str, more: &[&str]) -> Backup {
+pub(super) fn restore(world: &World, name: &str, backup: &str, more: &[&str]) -> Backup {
     world
         .call(&["restore", "create", name, "--from-backup", backup])
         .args(&["--mover-image", IMAGE])
@@ -69,7 +69,7 @@ fn volume_of(world: &World, namespace: &str, claim: &str) -> Value {
 
 /// The claim is bound to a volume with this content, and nothing of how it came there is left.
 #[track_caller]
-fn is_whole(world: &World, namespace: &str, wanted: &str) {
+pub(super) fn is_whole(world: &World, namespace: &str, wanted: &str) {
     world.wait(namespace, &["db-0"]);
     assert_eq!(world.shell(namespace, "db-0", "cat /tmp/seen"), "text\n");
     assert_eq!(seen(&world.folder(namespace, CLAIM)), wanted);
@@ -81,10 +81,10 @@ fn is_whole(world: &World, namespace: &str, wanted: &str) {
         claims(world, namespace),
         [format!("persistentvolumeclaim/{CLAIM}")]
     );
-    assert_eq!(world.movers(), Vec::<String>::new());
+    assert_eq!(world.movers_of(namespace), Vec::<String>::new());
 }
 
-fn claims(world: &World, namespace: &str) -> Vec<String> {
+pub(super) fn claims(world: &World, namespace: &str) -> Vec<String> {
     let all = world
         .node
         .kubectl(&["-n", namespace, "get", "pvc", "-o", "name"])
@@ -92,14 +92,34 @@ fn claims(world: &World, namespace: &str) -> Vec<String> {
     all.lines().map(str::to_owned).collect()
 }
 
-fn delete_namespace(world: &World, namespace: &str) {
-    world.node.kubectl(&[
-        "delete",
-        "namespace",
-        namespace,
-        "--wait=true",
-        "--timeout=120s",
-    ]);
+/// Deletes a namespace of which nothing more is wanted; nobody waits for its end.
+pub(super) fn delete_namespace(world: &World, namespace: &str) {
+    world
+        .node
+        .kubectl(&["delete", "namespace", namespace, "--wait=false"]);
+}
+
+/// A namespace with a set whose volume has files of every sort, one of them of so many megabytes; what is seen of them.
+pub(super) fn filled(world: &World, namespace: &str, megabytes: u32) -> String {
+    world.namespace(namespace);
+    world.node.apply(&set(namespace));
+    wait_for("the pod of the set", PATIENT, || {
+        let pod = ["-n", namespace, "get", "pod/db-0"];
+        (world.node.try_kubectl(&pod).code == 0).then_some(())
+    });
+    world.wait(namespace, &["db-0"]);
+    let script = format!(
+        "cd /data; mkdir -p a/b; echo text > a/b/file; dd if=/dev/urandom of=large bs=1M count={megabytes} 2>/dev/null; ln large a/again; ln -s ../no where; \
+         chown 77:78 a/b/file; chmod 4711 a/b/file; mkfifo pipe; : > empty; chown 5:6 a; chmod 700 a; truncate -s 3M sparse; touch -d '2001-02-03 04:05:06' empty"
+    );
+    world.shell(namespace, "db-0", &script);
+    let source = world.folder(namespace, CLAIM);
+    let mut command = Command::new("setfattr");
+    command
+        .args(["-n", "user.word", "-v", "kept"])
+        .arg(source.join("empty"));
+    Output::of(&mut command).ok();
+    seen(&source)
 }
 
 #[test]
@@ -108,34 +128,12 @@ fn the_data_of_volumes_comes_back_with_their_claims_or_no_claim_is_bound() {
         harness::skip!("{reason}");
     }
     let world = World::start();
-    world.namespace("shop");
-    world.node.apply(&set("shop"));
-    wait_for("the pod of the set", PATIENT, || {
-        (world
-            .node
-            .try_kubectl(&["-n", "shop", "get", "pod/db-0"])
-            .code
-            == 0)
-            .then_some(())
-    });
-    world.wait("shop", &["db-0"]);
-    world.shell(
-        "shop",
-        "db-0",
-        "cd /data; mkdir -p a/b; echo text > a/b/file; dd if=/dev/urandom of=large bs=1M count=120 2>/dev/null; ln large a/again; ln -s ../no where; \
-         chown 77:78 a/b/file; chmod 4711 a/b/file; mkfifo pipe; : > empty; chown 5:6 a; chmod 700 a; truncate -s 3M sparse; touch -d '2001-02-03 04:05:06' empty",
-    );
-    let source = world.folder("shop", CLAIM);
-    let mut command = Command::new("setfattr");
-    command
-        .args(["-n", "user.word", "-v", "kept"])
-        .arg(source.join("empty"));
-    Output::of(&mut command).ok();
-    let wanted = seen(&source);
+    let wanted = filled(&world, "shop", 120);
     world.create("first", "shop").ok();
 
     beside(&world, &wanted);
     shown(&world);
+    opened::with_an_identity(&world, &wanted);
     gone(&world, &wanted);
     standing(&world);
     killed(&world, &wanted);
@@ -143,6 +141,9 @@ fn the_data_of_volumes_comes_back_with_their_claims_or_no_claim_is_bound() {
     mover_killed(&world, &wanted);
     not_made(&world, &wanted);
     no_space(&world);
+    given_up::all(&world);
+    killed::after_each_write(&world);
+    by_controller(&world, &wanted);
 }
 
 /// Into another namespace, beside the living source: that is not touched.
@@ -213,7 +214,14 @@ fn shown(world: &World) {
 /// The namespace is gone, and its volume with it.
 fn gone(world: &World, wanted: &str) {
     let source = world.folder("shop", CLAIM);
-    delete_namespace(world, "shop");
+    let words = [
+        "delete",
+        "namespace",
+        "shop",
+        "--wait=true",
+        "--timeout=120s",
+    ];
+    world.node.kubectl(&words);
     wait_for("the end of the volume", PATIENT, || {
         (!source.exists()).then_some(())
     });
@@ -234,7 +242,13 @@ fn standing(world: &World) {
 }
 
 /// Ends a run as soon as something is to be seen.
-fn killed_when(world: &World, name: &str, namespace: &str, what: &str, is: &dyn Fn() -> bool) {
+pub(super) fn killed_when(
+    world: &World,
+    name: &str,
+    namespace: &str,
+    what: &str,
+    is: &dyn Fn() -> bool,
+) {
     let mapping = format!("shop:{namespace}");
     let running = restore(world, name, "first", &["--namespace-mappings", &mapping]).spawn();
     let until = std::time::Instant::now() + Duration::from_secs(120);
@@ -341,6 +355,12 @@ fn until_it_fills(world: &World, namespace: &str) {
     });
 }
 
+/// A Restore in the cluster does the same, by the controller.
+fn by_controller(world: &World, wanted: &str) {
+    controller::restores(world, "first", "asked");
+    is_whole(world, "asked", wanted);
+}
+
 /// Asked to stop, it takes its mover along, binds nothing, and goes on.
 fn stopped(world: &World, wanted: &str) {
     let mapping = ["--namespace-mappings", "shop:stopped"];
@@ -349,6 +369,9 @@ fn stopped(world: &World, wanted: &str) {
     running.signal(Signal::INT);
     let run = running.wait(PATIENT);
     assert_eq!(run.code, 130, "{}", run.stderr);
+    // That its mover went is no failure of its data.
+    assert!(!run.stderr.contains("stays Pending"), "{}", run.stderr);
+    assert!(!run.stderr.contains("broke off"), "{}", run.stderr);
     assert_eq!(world.movers(), Vec::<String>::new());
     assert_eq!(
         world.get("stopped", &format!("pvc/{CLAIM}"))["status"]["phase"],
@@ -417,7 +440,7 @@ fn not_made(world: &World, wanted: &str) {
     delete_namespace(world, "tight");
 }
 
-/// The volume is too small for what it is to hold: that is named, and it is bound to nobody.
+/// The volume stands already, with a file of somebody's, and is too small for what it is to hold: both is named, and it is bound to nobody.
 fn no_space(world: &World) {
     let folder = "/var/lib/tiny";
     world.node.run_inside(&["mkdir", "-p", folder]).ok();
@@ -448,6 +471,19 @@ spec:
         "--storage-class-mappings",
         "local-path:tiny",
     ];
+    // It has what somebody put there, and no run of this restore: nothing is written over it.
+    let mine = format!("{folder}/mine");
+    world.node.run_inside(&["touch", &mine]).ok();
+    let run = restore(world, "small", "first", &more).code(3);
+    assert!(
+        run.stderr
+            .contains("is not empty, and not this restore's: mine is in it"),
+        "{}",
+        run.stderr
+    );
+    let stands = world.node.run_inside(&["ls", folder]).ok().stdout;
+    assert_eq!(stands, "mine\n");
+    world.node.run_inside(&["rm", &mine]).ok();
     let run = restore(world, "small", "first", &more).code(3);
     assert!(
         run.stderr.contains("No space left on device"),

@@ -44,6 +44,11 @@ impl Clock {
             .env("HARNESS_CLOCK", self.folder.join("apart"))
     }
 
+    /// The same where a folder is the store: files are as old as they would be on a machine that has this clock.
+    pub fn of_folders(&self, call: Backup) -> Backup {
+        self.of(call).env("HARNESS_CLOCK_OF_FILES", "yes")
+    }
+
     /// From now on it is so far from the machine's.
     pub fn is_apart(&self, apart: SignedDuration) {
         let file = fs::OpenOptions::new()

@@ -136,7 +136,9 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, connected: impl
 
 fn serve(stream: Box<dyn Stream>, answerer: Answerer) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let service = service_fn(answerer);
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     // A connection that a rule has cut ends with an error: that is what was asked for.
     Box::pin(connection.map(drop))
 }

@@ -31,6 +31,7 @@ pub mod ports;
 pub mod proc;
 pub mod process;
 pub mod proxy;
+pub mod repositories;
 pub mod run;
 pub mod served;
 pub mod skip;

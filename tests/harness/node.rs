@@ -5,6 +5,7 @@
 //! nothing listens on this machine's own addresses. Dropping a node kills its pid 1, and everything it had goes with that.
 
 mod control_plane;
+pub mod csi;
 mod image;
 mod needs;
 mod network;
@@ -42,6 +43,7 @@ static PERMITS: Permits = Permits::new(2);
 pub struct NodeOptions {
     name: String,
     services: bool,
+    csi: bool,
 }
 
 impl Default for NodeOptions {
@@ -49,6 +51,7 @@ impl Default for NodeOptions {
         Self {
             name: "node1".to_owned(),
             services: false,
+            csi: false,
         }
     }
 }
@@ -65,10 +68,17 @@ impl NodeOptions {
         self.services = services;
         self
     }
+
+    /// Whether there is a storage driver with snapshots: see [`csi`].
+    pub fn csi(mut self, csi: bool) -> Self {
+        self.csi = csi;
+        self
+    }
 }
 
 /// A running node; dropping it ends all its processes and removes all it had.
 pub struct Node {
+    csi: Option<csi::Csi>,
     services: Vec<Process>,
     kubelet: Mutex<Option<Process>>,
     containerd: Option<Process>,
@@ -102,6 +112,7 @@ impl Node {
         control_plane::write_files(&folder, &options, &network, &group);
         let (init, init_pid) = start_init(&folder, &options);
         let mut node = Self {
+            csi: None,
             services: Vec::new(),
             kubelet: Mutex::new(None),
             containerd: None,
@@ -127,6 +138,9 @@ impl Node {
         control_plane::make_administrators(&node);
         if node.options.services {
             node.services = services::start(&node);
+        }
+        if node.options.csi {
+            node.csi = Some(csi::start(&node));
         }
         node
     }
@@ -379,6 +393,7 @@ impl Node {
         {
             said += &format!("\n--- {}\n{}", process.name(), process.log_tail());
         }
+        said += &self.csi.as_ref().map(csi::Csi::logs).unwrap_or_default();
         let containers = fs::read_dir(self.path("/var/log/containers"));
         for entry in containers.into_iter().flatten().flatten() {
             // A link to a link, and both are paths inside.

@@ -1,10 +1,11 @@
 //! A proxy that makes faults: between the plugin and an API server, or between it and an object store.
 //!
 //! It forwards what it gets unchanged, the Host header included, because signatures of S3 cover it. Bodies stream
-//! both ways. It upgrades no connection, so `exec` and the like do not pass.
+//! both ways, and so do those of connections that become others, as for `exec`: of these only the beginning is a request.
 
 mod forward;
 mod gate;
+mod writes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ use crate::pki::Identity;
 use crate::process::PidSlot;
 use forward::Upstream;
 pub use gate::Gate;
+pub use writes::{Write, Writes};
 
 /// The head of a request on its way.
 #[derive(Debug, Clone)]
@@ -208,6 +210,14 @@ impl Proxy {
 
     pub fn url(&self) -> String {
         self.server.url()
+    }
+
+    /// A kubeconfig that leads to it, by a user who says nothing of itself: it is whom the proxy is for the server behind it.
+    pub fn kubeconfig(&self) -> String {
+        let url = self.url();
+        format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: '{url}'}}}}], contexts: [{{name: c, context: {{cluster: c, user: c}}}}], users: [{{name: c, user: {{}}}}]}}"
+        )
     }
 
     /// Adds a rule behind the others.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::http_client::{Answer, Client, Endpoint, Failure};
 use crate::pki::Authority;
 use crate::ports::Port;
 use crate::process::{Folder, Process};
-use crate::tools;
+use crate::{tools, wait_for};
 
 const LOOPBACK: &str = "127.0.0.1";
 const REGION: &str = "us-east-1";
@@ -37,7 +37,7 @@ const KMS_SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A running MinIO; dropping it stops it and removes its data.
 pub struct Minio {
-    process: Option<Process>,
+    process: Mutex<Option<Process>>,
     port: Port,
     endpoint: Endpoint,
     credentials: PathBuf,
@@ -86,7 +86,7 @@ impl Minio {
             folder.write("ca.crt", authority.certificate())
         });
         let mut minio = Self {
-            process: None,
+            process: Mutex::default(),
             port: Port::lease(),
             endpoint: Endpoint::plain(""),
             credentials: folder.write("credentials", ini(ACCESS_KEY, SECRET_KEY, None)),
@@ -111,7 +111,22 @@ impl Minio {
         panic!("no MinIO: every port was taken {STARTS} times");
     }
 
-    fn try_start(&mut self, address: &str) -> Result<(), String> {
+    /// Kills it: whoever asks it is refused a connection, and what is stored stays.
+    pub fn stop(&self) {
+        if let Some(process) = self.process.lock().unwrap().take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again after a stop, at its address and with what it had.
+    pub fn start_again(&self) {
+        let (_, authority) = self.endpoint.url.split_once("://").unwrap();
+        let (address, _) = authority.rsplit_once(':').unwrap();
+        let started = self.try_start(address);
+        started.unwrap_or_else(|log| panic!("MinIO does not come back:\n{log}"));
+    }
+
+    fn try_start(&self, address: &str) -> Result<(), String> {
         let mut command = Command::new(tools::path("minio"));
         command
             .arg("server")
@@ -125,6 +140,7 @@ impl Minio {
             .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
             .env("MINIO_KMS_SECRET_KEY", format!("{KMS_KEY}:{KMS_SECRET}"))
             .env("MINIO_BROWSER", "off")
+            .env("MINIO_PROMETHEUS_AUTH_TYPE", "public")
             .env("MINIO_UPDATE", "off");
         let process = Process::start("minio", &self.folder, &command);
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -132,7 +148,7 @@ impl Minio {
             // Its own health check says yes before it can tell who somebody is.
             let answer = self.try_signed(Method::GET, "/", "s3", "", &[]);
             if answer.is_ok_and(|answer| answer.status == 200) {
-                self.process = Some(process);
+                *self.process.lock().unwrap() = Some(process);
                 return Ok(());
             }
             if process.has_ended() || Instant::now() > deadline {
@@ -179,7 +195,7 @@ impl Minio {
     }
 
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
+        self.process.lock().unwrap().as_ref().map(Process::pid)
     }
 
     /// The folder with its log and files.
@@ -266,6 +282,31 @@ impl Minio {
             .send(method, path_and_query, &signed, body.to_owned())
     }
 
+    /// How many bytes of requests it has received from the beginning, by its own count.
+    pub fn received(&self) -> u64 {
+        let count = || {
+            let told = self
+                .client()
+                .send(Method::GET, "/minio/metrics/v3/api/requests", &[], "")
+                .unwrap();
+            let line = told
+                .text()
+                .lines()
+                .find(|line| line.starts_with("minio_api_requests_traffic_received_bytes{"))
+                .unwrap_or_else(|| panic!("{}", told.text()))
+                .to_owned();
+            let number = line.rsplit(' ').next().unwrap();
+            number.parse::<f64>().unwrap() as u64
+        };
+        // It renews its counts every few seconds.
+        let mut before = count();
+        wait_for("a count that stands", Duration::from_secs(60), || {
+            thread::sleep(Duration::from_secs(3));
+            let now = count();
+            (std::mem::replace(&mut before, now) == now).then_some(now)
+        })
+    }
+
     /// Temporary keys that may do what `policy` (JSON, as Amazon's) allows, and nothing else.
     pub fn limited_user(&self, policy: &str) -> LimitedUser {
         let body = format!(
@@ -311,6 +352,52 @@ impl Minio {
             .with_client_options(options)
             .build();
         Arc::new(store.expect("an S3 client"))
+    }
+
+    /// What these keys may do at an object: `read`, `write`, `delete` it, and `list` its folder. What may be done is done.
+    pub fn allowed(
+        &self,
+        (access_key, secret_key, token): (&str, &str, &str),
+        bucket: &str,
+        key: &str,
+    ) -> Vec<&'static str> {
+        let store = AmazonS3Builder::new()
+            .with_endpoint(self.endpoint())
+            .with_region(REGION)
+            .with_bucket_name(bucket)
+            .with_access_key_id(access_key)
+            .with_secret_access_key(secret_key)
+            .with_token(token)
+            .with_client_options(ClientOptions::new().with_allow_http(true))
+            .build()
+            .expect("an S3 client");
+        let (folder, _) = key.rsplit_once('/').unwrap();
+        let (key, folder) = (Key::from(key), Key::from(folder));
+        let tried = async {
+            [
+                ("read", store.get(&key).await.map(drop)),
+                (
+                    "list",
+                    store
+                        .list(Some(&folder))
+                        .try_collect::<Vec<_>>()
+                        .await
+                        .map(drop),
+                ),
+                ("write", store.put(&key, "x".into()).await.map(drop)),
+                ("delete", store.delete(&key).await),
+            ]
+        };
+        let tried = self.runtime.block_on(tried).into_iter();
+        tried
+            .filter_map(|(verb, done)| match done {
+                Ok(()) => Some(verb),
+                Err(object_store::Error::NotFound { .. }) => Some(verb),
+                Err(object_store::Error::PermissionDenied { .. }) => None,
+                Err(error) if error.to_string().contains("AccessDenied") => None,
+                Err(error) => panic!("{verb} {key}: {error}"),
+            })
+            .collect()
     }
 
     /// Every key under a prefix (a folder; empty for the whole bucket), sorted.

@@ -39,6 +39,8 @@ pub struct Asked {
     pub signer: String,
     /// The access key that was given out; empty where it was refused.
     pub given: String,
+    /// What the keys may do at most; empty where nothing was said of it.
+    pub policy: String,
 }
 
 /// Keys that were given out.
@@ -106,6 +108,13 @@ impl Sts {
     /// Every request so far, in order.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().unwrap().clone()
+    }
+
+    /// The secret and the token of keys that were given out.
+    pub fn secrets(&self, access_key: &str) -> (String, String) {
+        let given = self.state.given.lock().unwrap();
+        let given = given.get(access_key).expect("they were given out");
+        (given.secret.clone(), given.token.clone())
     }
 
     /// The store, as Amazon's: it refuses keys that have ended.
@@ -262,6 +271,7 @@ impl State {
             session: String::new(),
             signer: String::new(),
             given: String::new(),
+            policy: String::new(),
         });
         Reply::json(format!(
             r#"{{"Code":"Success","AccessKeyId":"{id}","SecretAccessKey":"{secret}","Token":"{token}","Expiration":"{ends}"}}"#
@@ -277,6 +287,7 @@ impl State {
             session: text("RoleSessionName"),
             signer: signer(&seen.headers),
             given: String::new(),
+            policy: text("Policy"),
         };
         let refuse = |status, code: &str, message: &str| {
             self.asked.lock().unwrap().push(asked.clone());
@@ -325,7 +336,9 @@ impl State {
 
     /// New keys of the store, and when they end.
     fn keys(&self, asked: Asked) -> (String, String, String, String) {
-        let user = self.minio.limited_user(ALL);
+        // The store itself holds who has them to the policy.
+        let policy = Some(asked.policy.as_str()).filter(|policy| !policy.is_empty());
+        let user = self.minio.limited_user(policy.unwrap_or(ALL));
         let ends = Timestamp::now() + self.life;
         let given = Given {
             secret: user.secret_key.clone(),

@@ -35,6 +35,12 @@ pub fn azurite() -> Option<PathBuf> {
     path.exists().then(|| path.clone())
 }
 
+/// Debian's own restic, an older one than the pinned; nothing where its package is not installed.
+pub fn debians_restic() -> Option<PathBuf> {
+    let path = PathBuf::from("/usr/bin/restic");
+    path.exists().then_some(path)
+}
+
 /// The folder that holds them, for whoever looks them up there.
 pub fn folder() -> PathBuf {
     path("etcd").parent().unwrap().to_owned()

@@ -1,9 +1,9 @@
-//! A Velero server outside of the cluster, as the witness for what the plugin reads and writes.
+//! A Velero server outside of the cluster, as the witness for what the plugin reads and writes; its node-agent as Velero itself installs that.
 //!
 //! It works on one cluster and one folder of a bucket. Dropping it stops the server; what it has made in the cluster
 //! and in the bucket stays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::http_client::Client;
+use crate::node::{Image, Node};
 use crate::ports::Port;
 use crate::process::{Folder, Output, Process};
 use crate::store::Minio;
@@ -25,10 +26,45 @@ const STARTS: usize = 4;
 const BACKUPS: &str = "/apis/velero.io/v1/namespaces/velero/backups";
 const LOCATION: &str = "/apis/velero.io/v1/namespaces/velero/backupstoragelocations/default";
 
+/// Where a Velero works: a control plane, or a node.
+pub trait Site: Sync {
+    fn client(&self) -> Client;
+    fn kubeconfig(&self) -> &Path;
+    fn apply(&self, yaml: &str);
+}
+
+impl Site for Cluster {
+    fn client(&self) -> Client {
+        self.client()
+    }
+
+    fn kubeconfig(&self) -> &Path {
+        self.kubeconfig()
+    }
+
+    fn apply(&self, yaml: &str) {
+        self.apply(yaml);
+    }
+}
+
+impl Site for Node {
+    fn client(&self) -> Client {
+        self.client()
+    }
+
+    fn kubeconfig(&self) -> &Path {
+        self.kubeconfig()
+    }
+
+    fn apply(&self, yaml: &str) {
+        self.apply(yaml);
+    }
+}
+
 /// A running Velero.
 pub struct Velero<'a> {
     process: Option<Process>,
-    cluster: &'a Cluster,
+    cluster: &'a dyn Site,
     minio: &'a Minio,
     bucket: String,
     prefix: String,
@@ -40,7 +76,7 @@ impl<'a> Velero<'a> {
     /// Starts a server with `flags` (each as `--flag=value`; they win over the harness' own) and waits until its
     /// location is available. The bucket is made where it is missing.
     pub fn start(
-        cluster: &'a Cluster,
+        cluster: &'a dyn Site,
         minio: &'a Minio,
         bucket: &str,
         prefix: &str,
@@ -215,7 +251,8 @@ spec:
 
     #[track_caller]
     fn assert_completed(&self, path: &str, name: &str) {
-        let status = self.cluster.get_raw(&format!("{path}/{name}"))["status"].take();
+        let object = self.cluster.client().get(&format!("{path}/{name}"));
+        let status = object.unwrap().json()["status"].take();
         assert!(
             status["phase"] == "Completed"
                 && status["errors"].as_u64().is_none_or(|errors| errors == 0),
@@ -269,7 +306,7 @@ spec:
 }
 
 /// The `velero` command against whoever serves its kinds in a cluster, whatever comes of it.
-pub fn cli(cluster: &Cluster, home: &Folder, arguments: &[&str]) -> Output {
+pub fn cli(cluster: &dyn Site, home: &Folder, arguments: &[&str]) -> Output {
     let mut command = Command::new(tools::path("velero"));
     command
         .args(arguments)
@@ -291,6 +328,45 @@ pub fn definitions(home: &Folder) -> Value {
     )
     .ok()
     .json()
+}
+
+/// Runs Velero's node-agent on every node, as `velero install --use-node-agent` does, and waits until it does.
+pub fn start_node_agent(node: &Node, home: &Folder) {
+    let image = Image::new("localhost/velero:1").program(tools::path("velero"), "/velero");
+    node.import_image(&image);
+    let install = [
+        "install",
+        "--use-node-agent",
+        "--no-default-backup-location",
+        "--use-volume-snapshots=false",
+        "--no-secret",
+        "--dry-run",
+        "--output=json",
+        "--image",
+        image.name(),
+        "--kubeconfig",
+    ];
+    let mut command = Command::new(tools::path("velero"));
+    command
+        .args(install)
+        .arg(node.kubeconfig())
+        .env("HOME", home.path());
+    let all = Output::of(&mut command).ok().json();
+    let kinds = ["DaemonSet", "ServiceAccount", "ClusterRoleBinding"];
+    for object in all["items"].as_array().unwrap() {
+        if kinds.iter().any(|kind| object["kind"] == *kind) {
+            node.apply(&object.to_string());
+        }
+    }
+    let there = [
+        "-n",
+        "velero",
+        "rollout",
+        "status",
+        "daemonset/node-agent",
+        "--timeout=120s",
+    ];
+    node.kubectl(&there);
 }
 
 fn location(client: &mut Client) -> Option<Value> {

@@ -14,6 +14,7 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
     hooked.namespace("data");
     let post = "post.hook.restore";
     let (command, on_error) = (format!("{post}/command"), format!("{post}/on-error"));
+    let exec = format!("{post}/exec-timeout");
     let (ready, wait) = (
         format!("{post}/wait-for-ready"),
         format!("{post}/wait-timeout"),
@@ -25,6 +26,9 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
         format!("{init}/command"),
     );
     let restored = shell(&format!("echo restored >> /tmp/log # {SECRET}"));
+    let hangs = shell(&format!(
+        "echo began >> /tmp/log; sleep 600; echo ended >> /tmp/log # {SECRET}"
+    ));
     let fails = shell(&format!("echo restored >> /tmp/log; exit 9 # {SECRET}"));
     let never = "    readinessProbe: {periodSeconds: 1, exec: {command: [test, -e, /tmp/never]}}";
     let asks = [
@@ -57,6 +61,12 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
             ],
             never,
         ),
+        pod(
+            "data",
+            "hangs",
+            &[(&command, &hangs), (&exec, "2s"), (&on_error, "Fail")],
+            "",
+        ),
         pod("data", "plain", &[], ""),
     ];
     hooked.run_pods("data", &pods.concat());
@@ -79,6 +89,10 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
         ("fails", "exit status 9"),
         ("lenient", "exit status 9"),
         ("pending", "was not ready within 3 s"),
+        (
+            "hangs",
+            "did not end within 2 s; it may still run in the pod",
+        ),
     ] {
         let line = run
             .stderr
@@ -89,11 +103,12 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
         assert_eq!(line.starts_with("not restored"), pod != "lenient", "{line}");
     }
     assert_eq!(hooked.said("copy", "pending"), Vec::<String>::new());
+    assert_eq!(hooked.said("copy", "hangs"), ["began"]);
     let record = hooked
         .call(&["restore", "describe", "again", "-o", "json"])
         .ok()
         .json();
-    let counts = json!({"hooksAttempted": 4, "hooksFailed": 3});
+    let counts = json!({"hooksAttempted": 5, "hooksFailed": 4});
     assert_eq!(
         record["restore"]["status"]["hookStatus"], counts,
         "{record:#}"

@@ -1,20 +1,14 @@
 //! With recipients, the bucket and one identity are enough; and without them nobody reads.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use harness::process::Output;
 use harness::run::kubectl_backup;
 use harness::tools;
 
-use super::{Place, VOLUME, listed, text};
-
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/encryption")
-        .join(name)
-}
+use super::{Place, VOLUME, fixture, listed, text};
 
 /// A location with recipients, known by its name in this home.
 fn sealed() -> Place {

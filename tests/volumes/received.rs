@@ -130,4 +130,7 @@ fn a_repository_that_can_not_be_looked_at_does_not_hide_the_others() {
         assert!(said.contains("repository 1: the password"), "{said}");
         assert!(said.contains("1 of 2 repositories"), "{said}");
     }
+    place
+        .repositories
+        .damages(&place.repository(1), "its key was exchanged");
 }

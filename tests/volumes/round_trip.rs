@@ -6,22 +6,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use harness::repositories::Bucket;
+use harness::tools;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 
-use super::{Place, VOLUME, listed, text};
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        bytes.extend_from_slice(&(state >> 24).to_le_bytes()[..5]);
-    }
-    bytes.truncate(length);
-    bytes
-}
+use super::{Place, VOLUME, listed, noise, text};
 
 /// A folder with everything in it that a file system has; devices and owners as root alone.
 fn fill(folder: &Path) {
@@ -142,6 +131,30 @@ fn a_folder_with_everything_comes_back_and_restic_says_the_same() {
 }
 
 #[test]
+fn debians_own_restic_checks_and_restores_it_too() {
+    let Some(restic) = tools::debians_restic() else {
+        harness::skip!("restic of Debian is not installed: see tests/tools/build");
+    };
+    let place = Place::folder();
+    let source = place.home.join("source");
+    fs::create_dir(&source).unwrap();
+    fill(&source);
+    place.backup(&source).ok();
+    fs::write(source.join("deep/new"), noise(2, 1 << 20)).unwrap();
+    let saved = place.backup(&source).ok().json();
+    let bucket = place.home.join("bucket");
+    let number = saved["repository"].as_u64().unwrap();
+    let target = place.home.join("back");
+    Bucket::Folder(&bucket).comes_back_by(
+        &restic,
+        (&place.repository(number), &place.key()),
+        saved["snapshot"].as_str().unwrap(),
+        &target,
+    );
+    assert_eq!(listed(&target.join("data"), true), listed(&source, true));
+}
+
+#[test]
 fn one_changed_file_is_all_that_is_read_and_stored_on_minio() {
     let place = Place::minio("volumes-changed");
     let source = place.home.join("source");
@@ -162,6 +175,7 @@ fn one_changed_file_is_all_that_is_read_and_stored_on_minio() {
     let key = place
         .minio
         .unwrap()
+        .0
         .get("volumes-changed", "p/restic/cluster/shop/0b5e.key");
     let key = place.home.write("password", key);
     let target = place.home.join("restic");
@@ -178,16 +192,16 @@ fn one_changed_file_is_all_that_is_read_and_stored_on_minio() {
 }
 
 #[test]
-fn ten_thousand_tiny_files_come_back() {
+fn a_hundred_thousand_tiny_files_come_back() {
     let place = Place::folder();
     let source = place.home.join("source");
-    for folder in 0..10 {
+    for folder in 0..100 {
         let folder = source.join(format!("folder {folder}"));
         fs::create_dir_all(&folder).unwrap();
         for number in 0..1000 {
             fs::write(
                 folder.join(format!("{number}")),
-                format!("{number} ").repeat(100),
+                format!("{} ", folder.display()).repeat(number % 5) + &number.to_string(),
             )
             .unwrap();
         }
@@ -195,7 +209,7 @@ fn ten_thousand_tiny_files_come_back() {
     let saved = place.backup(&source).ok().json();
     assert_eq!(
         (&saved["files"], &saved["entries"]),
-        (&10_000.into(), &10_011.into())
+        (&100_000.into(), &100_101.into())
     );
     let again = place.backup(&source).ok().json();
     assert_eq!(again["readBytes"], 0);

@@ -1,4 +1,5 @@
-//! What the real Velero makes of a backup with copies of files: it shows them, waits for none, makes the claims anew, and looks for nothing in its own repositories.
+//! What the real Velero makes of a backup with copies of files: it shows them, waits for none, makes the claims anew, and looks for nothing in its own repositories. What it leaves
+//! of a backup that it deletes, a prune finds.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -6,10 +7,12 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use harness::cluster::Cluster;
+use harness::run::kubectl_backup;
 use harness::store::Minio;
 use harness::velero::Velero;
 use harness::wait_for;
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 use crate::place::{is_bound, on};
 
@@ -93,11 +96,12 @@ fn velero_shows_a_copy_restores_its_claim_anew_and_forgets_it_without_a_look_int
     for file in ["config", "snapshots/0123", "data/01/0123"] {
         minio.put(BUCKET, &format!("p/restic/c/shop/uid-data/{file}"), file);
     }
-    let repository = minio.contents(BUCKET, "p/restic/");
+    let repository = minio.contents(BUCKET, "p/restic/c/");
 
     let target = Cluster::start();
     let often = ["--backup-sync-period=1s"];
     let velero = Velero::start(&target, minio, BUCKET, "p", &often, None);
+    let own = owned(&target, minio);
     let objects = |kind: &str| {
         let path = format!("/apis/velero.io/v1/namespaces/velero/{kind}");
         target.get_raw(&path)["items"]
@@ -132,6 +136,14 @@ fn velero_shows_a_copy_restores_its_claim_anew_and_forgets_it_without_a_look_int
     assert!(!volumes.contains("disk"), "{volumes}");
     assert!(objects("podvolumerestores").is_empty());
 
+    // The backup that names a snapshot of this cluster's stands: nothing is to be done.
+    let prune = || {
+        let run = kubectl_backup(&["prune", "--yes"]).kubeconfig(target.kubeconfig());
+        let run = run.ok();
+        format!("{}{}", run.stdout, run.stderr)
+    };
+    let said = prune();
+    assert!(!said.contains("no backup names"), "{said}");
     velero.cli(&["backup", "delete", "ours", "--confirm"]).ok();
     wait_for("the end of the backup", PATIENT, || {
         let requests = objects("deletebackuprequests");
@@ -143,6 +155,43 @@ fn velero_shows_a_copy_restores_its_claim_anew_and_forgets_it_without_a_look_int
         (objects("backups").is_empty() && files.is_empty()).then_some(())
     });
     assert!(objects("backuprepositories").is_empty());
-    assert_eq!(minio.contents(BUCKET, "p/restic/"), repository);
+    assert_eq!(minio.contents(BUCKET, "p/restic/c/"), repository);
     assert_eq!(minio.list(BUCKET, "p/kopia"), [""; 0]);
+
+    // Velero looks for it in no repository; whoever prunes does.
+    kubectl_backup(&["create", "kept", "-n", "shop"])
+        .kubeconfig(target.kubeconfig())
+        .ok();
+    let said = prune();
+    assert!(said.contains("1 snapshot that no backup names"), "{said}");
+    let note = format!("{own}.orphans.json");
+    let noted = minio.get(BUCKET, &note);
+    let mut noted: Value = serde_json::from_slice(&noted).unwrap();
+    let seen = &mut noted["sightings"][0]["seen"];
+    let at: Timestamp = seen.as_str().unwrap().parse().unwrap();
+    *seen = (at - SignedDuration::from_hours(25)).to_string().into();
+    minio.put(BUCKET, &note, noted.to_string());
+    let said = prune();
+    assert!(said.contains("removed with its last 1 snapshot"), "{said}");
+    assert_eq!(minio.list(BUCKET, &own), [""; 0]);
+    assert_eq!(minio.contents(BUCKET, "p/restic/c/"), repository);
+}
+
+/// A snapshot in a repository of this cluster's that the backup names; where that stands. Velero's keys are where its installation has them.
+fn owned(cluster: &Cluster, minio: &Minio) -> String {
+    let keys = std::fs::read_to_string(minio.credentials_file()).unwrap();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloud-credentials", "namespace": "velero"}, "stringData": {"cloud": keys}});
+    cluster.apply(&secret.to_string());
+    let path = "/api/v1/namespaces/kube-system";
+    let uid = cluster.get_raw(path)["metadata"]["uid"].clone();
+    let uid = uid.as_str().unwrap();
+    let id = "ab".repeat(32);
+    let own = format!("p/restic/{uid}/shop/uid-data");
+    for file in ["config", &format!("snapshots/{id}"), "data/01/0123"] {
+        minio.put(BUCKET, &format!("{own}/{file}"), file.to_owned());
+    }
+    let row = json!({"method": "files", "cluster": uid, "namespace": "shop", "claimUid": "uid-data", "repository": 1, "snapshot": id});
+    let list = json!({"format": "kubectl-backup/snapshots/1", "snapshots": [row]});
+    minio.put(BUCKET, "p/backups/ours/snapshots.json", list.to_string());
+    own
 }

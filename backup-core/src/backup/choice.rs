@@ -1,15 +1,16 @@
-//! Which claims of a backup are copied, and why the others are not. The rules and their order are Velero's; docs/volumes.md has them as a table. Pure: what comes of a
+//! Which claims of a backup are copied, of which a snapshot is made, and why nothing is done with the others. The rules and their order are Velero's; docs/volumes.md has them as a table. Pure: what comes of a
 //! copy is known later.
 
 use std::collections::BTreeMap;
 
 use super::BackupOptions;
-use super::gather::Gathered;
+use super::gather::{Gathered, Offer};
 use super::page::Seen;
 use super::policies::{self, Action, Answer, Policies};
 use super::volumes::{Claim, EXCLUDES, Uses, Volume};
 use crate::layout::VolumeKeys;
-use crate::records::copies::{Outcome, Pod, Row, Saved};
+use crate::records::copies::{Outcome, Pod, Row};
+use crate::snapshot::class;
 
 /// A claim that has no volume.
 const NOT_BOUND: &str = "not bound: nothing to save";
@@ -35,10 +36,12 @@ const NOT_KNOWN: &str =
 pub(super) enum Choice {
     /// Its files are copied.
     Copy(Box<Copy>),
+    /// A snapshot is made of it in its storage.
+    Cut(Box<Cut>),
     /// It is to be left out.
     LeftOut(String),
     /// Nobody asked for it.
-    NotAsked(&'static str),
+    NotAsked(String),
     /// It is asked for, and can not be done.
     Refused(String),
     /// There is none.
@@ -54,6 +57,18 @@ pub(super) struct Copy {
     pub(super) asked: Asked,
     /// A pod of the backup that uses the claim: the one that asks, where one does.
     pub(super) pod: Option<Pod>,
+}
+
+/// A snapshot that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) driver: String,
+    /// The VolumeSnapshotClass.
+    pub(super) class: String,
+    /// The driver's name for the volume.
+    pub(super) volume: String,
+    /// Somebody asks for snapshots.
+    pub(super) is_asked: bool,
 }
 
 /// Who asks for a copy.
@@ -79,8 +94,8 @@ pub(super) struct Chosen {
 /// All claims of a backup, by namespace and name.
 pub(super) type Choices = BTreeMap<(String, String), Chosen>;
 
-/// What came of copies, by the claim's namespace and name: a copy, or why there is none.
-pub(super) type Copied = BTreeMap<(String, String), Result<Saved, String>>;
+/// What came of copies and snapshots, by the claim's namespace and name: what there is, or why there is none.
+pub(super) type Copied = BTreeMap<(String, String), Result<Outcome, String>>;
 
 /// What is asked of all volumes of a backup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,6 +104,12 @@ pub(super) struct Wanted<'a> {
     pub(super) copies: bool,
     /// Snapshots; nothing where nobody says.
     pub(super) snapshots: Option<bool>,
+    /// They are to be moved to the location.
+    pub(super) moved: bool,
+    /// By what they can be made.
+    pub(super) offer: Option<&'a Offer>,
+    /// The annotations of the backup.
+    pub(super) annotations: Option<&'a BTreeMap<String, String>>,
     /// What resource policies say.
     pub(super) policies: Option<&'a Policies>,
     /// The uid of kube-system, where it is known.
@@ -97,10 +118,13 @@ pub(super) struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// Of a backup with these options.
-    pub(super) fn of(options: &BackupOptions, gathered: &'a Gathered) -> Self {
+    pub(super) fn of(options: &'a BackupOptions, gathered: &'a Gathered) -> Self {
         Self {
             copies: options.copies_by_default(),
             snapshots: options.wants_snapshots(),
+            moved: options.moves_snapshots(),
+            offer: Some(&gathered.offer),
+            annotations: Some(&options.annotations),
             policies: gathered.policies.as_deref(),
             cluster: gathered.identity.as_deref(),
         }
@@ -133,9 +157,8 @@ fn of_claim(
     if claim.volume.is_empty() || claim.facts.phase == "Pending" {
         return Choice::Nothing(NOT_BOUND);
     }
-    let facts = volumes
-        .get(&claim.volume)
-        .and_then(|volume| volume.facts.as_deref());
+    let volume = volumes.get(&claim.volume);
+    let facts = volume.and_then(|volume| volume.facts.as_deref());
     let seen = facts.map_or(policies::Seen::Unread, policies::Seen::Facts);
     let answer = wanted.policies.map_or(Answer::Nothing, |policies| {
         policies.answer(seen, Some(&claim.facts))
@@ -144,8 +167,12 @@ fn of_claim(
         Answer::Do(Action::Skip) => return Choice::LeftOut(SKIPPED.to_owned()),
         Answer::Do(Action::Custom) => return Choice::LeftOut(CUSTOM.to_owned()),
         Answer::Do(Action::Snapshot) => {
-            let why = "a resource policy asks for a snapshot, which is not done yet";
-            return Choice::Refused(why.to_owned());
+            return cut(claim, volume, wanted, true).unwrap_or_else(|lack| {
+                Choice::Refused(format!(
+                    "a resource policy asks for a snapshot, and none can be made: {}",
+                    lack.why()
+                ))
+            });
         }
         Answer::Do(Action::FsBackup) => Asked::Policy,
         Answer::Nothing | Answer::Unknown if uses.asked => Asked::Pod,
@@ -155,21 +182,116 @@ fn of_claim(
         {
             Asked::Default
         }
-        answer => return without_a_copy(answer, uses, wanted),
+        answer => return without_a_copy(answer, claim, volume, uses, wanted),
     };
     copy(namespace, claim, uses, wanted, asked)
 }
 
 /// What is done where nobody asks for a copy.
-fn without_a_copy(answer: Answer, uses: &Uses, wanted: Wanted<'_>) -> Choice {
-    match wanted.snapshots {
-        Some(true) => Choice::Refused("a snapshot was asked for, which is not done yet".to_owned()),
-        _ if wanted.copies && uses.excluded => {
-            Choice::LeftOut(format!("left out by the annotation {EXCLUDES}"))
+fn without_a_copy(
+    answer: Answer,
+    claim: &Claim,
+    volume: Option<&Volume>,
+    uses: &Uses,
+    wanted: Wanted<'_>,
+) -> Choice {
+    let left_out = || {
+        let is_left = wanted.copies && uses.excluded;
+        is_left.then(|| Choice::LeftOut(format!("left out by the annotation {EXCLUDES}")))
+    };
+    let said = match wanted.snapshots {
+        Some(false) => {
+            return left_out().unwrap_or_else(|| Choice::NotAsked(NOT_WANTED.to_owned()));
         }
-        Some(false) => Choice::NotAsked(NOT_WANTED),
-        None if answer == Answer::Unknown => Choice::NotAsked(NOT_KNOWN),
-        None => Choice::NotAsked(NOT_ASKED),
+        said => said == Some(true),
+    };
+    match cut(claim, volume, wanted, said) {
+        // A policy may say that it is to be left out.
+        Ok(_) if !said && answer == Answer::Unknown => Choice::NotAsked(NOT_KNOWN.to_owned()),
+        Ok(cut) => cut,
+        Err(lack) if said => Choice::Refused(format!(
+            "a snapshot was asked for, and none can be made: {}",
+            lack.why()
+        )),
+        Err(lack) => left_out().unwrap_or_else(|| match lack {
+            _ if answer == Answer::Unknown => Choice::NotAsked(NOT_KNOWN.to_owned()),
+            Lack::Here(why) => {
+                Choice::NotAsked(format!("{NOT_ASKED}, and no snapshot can be made: {why}"))
+            }
+            Lack::Foreign(_) => Choice::NotAsked(NOT_ASKED.to_owned()),
+        }),
+    }
+}
+
+/// Why no snapshot can be made of a claim.
+enum Lack {
+    /// Nothing here is made for it.
+    Foreign(&'static str),
+    /// Something is missing that others have.
+    Here(String),
+}
+
+impl Lack {
+    fn why(self) -> String {
+        match self {
+            Self::Foreign(why) => why.to_owned(),
+            Self::Here(why) => why,
+        }
+    }
+}
+
+/// A snapshot of a claim.
+fn cut(
+    claim: &Claim,
+    volume: Option<&Volume>,
+    wanted: Wanted<'_>,
+    is_asked: bool,
+) -> Result<Choice, Lack> {
+    if wanted.moved {
+        return Err(Lack::Here(
+            "snapshots are not moved to the location yet (snapshotMoveData)".to_owned(),
+        ));
+    }
+    let Some(volume) = volume else {
+        return Err(Lack::Foreign("its volume could not be read"));
+    };
+    let Some(handle) = &volume.handle else {
+        return Err(Lack::Foreign("its volume is not of a CSI driver"));
+    };
+    let classes = match wanted.offer {
+        None | Some(Offer::Nothing) => {
+            return Err(Lack::Foreign(
+                "the cluster does not serve snapshot.storage.k8s.io/v1",
+            ));
+        }
+        Some(Offer::Lacks(why)) => return Err(Lack::Here(why.clone())),
+        Some(Offer::Classes(classes)) => classes,
+    };
+    if claim.facts.phase == "Lost" {
+        return Err(Lack::Here(
+            "its volume is lost: the claim's phase is Lost".to_owned(),
+        ));
+    }
+    if wanted.cluster.is_none() {
+        return Err(Lack::Here(
+            "who makes the backup may not read namespace kube-system, and nobody could tell later in which cluster it is".to_owned(),
+        ));
+    }
+    let of_backup = wanted
+        .annotations
+        .and_then(|all| all.get(&class::of_backup(&volume.driver)));
+    let named = [
+        ("the claim", claim.snapshot_class.as_str()),
+        ("the backup", of_backup.map_or("", String::as_str)),
+    ];
+    match class::choose(classes, &volume.driver, named) {
+        Ok(class) => Ok(Choice::Cut(Box::new(Cut {
+            driver: volume.driver.clone(),
+            class: class.to_owned(),
+            volume: handle.clone(),
+            is_asked,
+        }))),
+        Err(why) => Err(Lack::Here(why)),
     }
 }
 
@@ -197,16 +319,23 @@ fn copy(namespace: &str, claim: &Claim, uses: &Uses, wanted: Wanted<'_>, asked: 
 }
 
 impl Chosen {
-    /// What became of its data in the end.
-    fn outcome(&self, copied: Option<&Result<Saved, String>>) -> Outcome {
+    fn not_made(&self) -> &'static str {
         match &self.choice {
-            Choice::Copy(_) => match copied {
-                Some(Ok(saved)) => Outcome::Saved(Box::new(saved.clone())),
+            Choice::Cut(_) => NOT_CUT,
+            _ => NOT_MADE,
+        }
+    }
+
+    /// What became of its data in the end.
+    fn outcome(&self, copied: Option<&Result<Outcome, String>>) -> Outcome {
+        match &self.choice {
+            Choice::Copy(_) | Choice::Cut(_) => match copied {
+                Some(Ok(outcome)) => outcome.clone(),
                 Some(Err(why)) => Outcome::Failed(why.clone()),
-                None => Outcome::Failed(NOT_MADE.to_owned()),
+                None => Outcome::Failed(self.not_made().to_owned()),
             },
             Choice::LeftOut(why) => Outcome::LeftOut(why.clone()),
-            Choice::NotAsked(why) => Outcome::NotAsked((*why).to_owned()),
+            Choice::NotAsked(why) => Outcome::NotAsked(why.clone()),
             Choice::Refused(why) => Outcome::Failed(why.clone()),
             Choice::Nothing(why) => Outcome::Nothing((*why).to_owned()),
         }
@@ -215,6 +344,9 @@ impl Chosen {
 
 /// A copy that was asked for and of which nobody says what came of it.
 const NOT_MADE: &str = "a copy of its files was asked for, and none was made";
+
+/// The same of a snapshot.
+const NOT_CUT: &str = "a snapshot was asked for, and none was made";
 
 /// A row for every claim.
 pub(super) fn rows(

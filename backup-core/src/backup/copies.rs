@@ -1,9 +1,11 @@
-//! Copies of the files of a backup's claims: who uses them now is gathered, groups and places are planned (pure), movers read what is copied, and what came of each claim is
+//! Copies of the files of a backup's claims, and snapshots: who uses them now is gathered, groups and places are planned (pure), movers read what is copied, and what came of each claim is
 //! kept for the report. Which claims are copied is decided in [`choice`](super::choice).
 
+mod cuts;
 mod one;
 mod plan;
 mod users;
+mod way;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,24 +15,26 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::cuts::Cuts;
 use self::one::Inner;
 pub(super) use self::plan::Group;
-use self::plan::Job;
+use self::plan::{Job, Task};
 use self::users::Users;
-use super::BackupOptions;
-use super::choice::{self, Choice, Choices, Copied, Wanted};
+use super::choice::{self, Choice, Choices, Copied};
 use super::gather::Gathered;
+use super::options::{BackupOptions, SNAPSHOT_USUAL};
 use super::page::{Hooked, Seen};
 use super::report::Log;
 use crate::cluster::Cluster;
 use crate::crypt::{Identities, Recipients, SecretString};
-use crate::error::Result;
-use crate::location::Location;
+use crate::error::{Error, Result};
+use crate::location::{Location, Store};
 use crate::mover::{Mover, MoverOptions, Movers};
 use crate::progress::Progress;
-use crate::records::copies::Hooks;
+use crate::records::copies::{Hooks, Outcome};
+use crate::snapshot::cut::Wanted;
 use crate::volume::key::KeyCache;
-use crate::volume::store::Of;
+use crate::volume::store::{Of, QUIET};
 
 /// A copy tells so often how far it is.
 const TELLS: Duration = Duration::from_secs(1);
@@ -68,7 +72,9 @@ pub(super) struct Copying {
     permits: Arc<Semaphore>,
     copied: Mutex<Copied>,
     /// Claims of no pod with hooks.
-    single: Mutex<Vec<Job>>,
+    single: Mutex<Vec<Task>>,
+    /// The snapshots.
+    pub(super) cuts: Cuts,
 }
 
 /// A claim whose mover runs.
@@ -81,6 +87,8 @@ struct Ready {
 pub(super) struct GroupReady {
     permits: Vec<OwnedSemaphorePermit>,
     claims: Vec<Ready>,
+    /// Of these snapshots are made.
+    cuts: Vec<Wanted>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,7 +101,7 @@ impl Copying {
         cluster: &Cluster,
         location: &Location,
         options: &CopyOptions,
-        (backup, run): (&BackupOptions, &str),
+        (backup, run, identity): (&BackupOptions, &str, Option<&str>),
         log: &Arc<Log>,
     ) -> Self {
         let of = Of {
@@ -108,6 +116,13 @@ impl Copying {
                 users: Users::new(cluster, run),
                 cluster: cluster.clone(),
                 store: location.store.outside(),
+                mover_credentials: location
+                    .spec
+                    .metadata
+                    .annotations
+                    .get(super::MOVER_CREDENTIALS)
+                    .cloned(),
+                ephemeral: backup.allows_ephemeral().unwrap_or_default(),
                 options: options.clone(),
                 of,
                 log: Arc::clone(log),
@@ -116,12 +131,23 @@ impl Copying {
             permits: Arc::new(Semaphore::new(parallel)),
             copied: Mutex::default(),
             single: Mutex::default(),
+            cuts: Cuts::new(
+                cluster,
+                &location.store,
+                &cuts::Of {
+                    identity,
+                    backup: backup.name.as_str(),
+                    uid: options.uid.as_deref().unwrap_or(run),
+                    run,
+                    timeout: backup.snapshot_timeout().unwrap_or(SNAPSHOT_USUAL),
+                },
+            ),
         }
     }
 
     /// What is done with the claims that were seen.
     pub(super) fn choices(&self, seen: &Seen, gathered: &Gathered) -> Choices {
-        choice::choose(seen, Wanted::of(&self.backup, gathered))
+        choice::choose(seen, choice::Wanted::of(&self.backup, gathered))
     }
 
     /// Plans the copies of what was chosen: groups with these pods, and, for [`Copying::rest`], claims of none of them.
@@ -131,39 +157,81 @@ impl Copying {
         hooked: Vec<Hooked>,
         progress: &dyn Progress,
     ) -> Vec<Group> {
-        let mut jobs = Vec::new();
+        let (mut tasks, mut copies, mut cuts) = (Vec::new(), 0, 0);
         for ((namespace, claim), chosen) in choices {
-            if let Choice::Copy(copy) = &chosen.choice {
-                jobs.push(Job::new(namespace, claim, &chosen.claim, copy));
+            match &chosen.choice {
+                Choice::Copy(copy) => {
+                    copies += 1;
+                    let job = Job::new(namespace, claim, &chosen.claim, copy);
+                    tasks.push(Task::Copy(job));
+                }
+                Choice::Cut(cut) => {
+                    cuts += 1;
+                    tasks.push(Task::Cut(Wanted {
+                        namespace: namespace.clone(),
+                        claim: claim.clone(),
+                        uid: chosen.claim.uid.clone(),
+                        class: cut.class.clone(),
+                        driver: cut.driver.clone(),
+                        volume: cut.volume.clone(),
+                        is_asked: cut.is_asked,
+                    }));
+                }
+                _ => {}
             }
         }
-        if jobs.is_empty() {
+        if tasks.is_empty() {
             return plan::groups(hooked, Vec::new(), &BTreeMap::new()).0;
         }
-        let image = &self.inner.options.movers.image;
-        progress.note(&format!(
-            "the files of {} are copied, by pods of image {image}",
-            match jobs.len() {
-                1 => "1 volume".to_owned(),
-                many => format!("{many} volumes"),
-            }
-        ));
+        let volumes = |many: usize| match many {
+            1 => "1 volume".to_owned(),
+            many => format!("{many} volumes"),
+        };
+        if copies > 0 {
+            let image = &self.inner.options.movers.image;
+            let text = format!(
+                "the files of {} are copied, by pods of image {image}",
+                volumes(copies)
+            );
+            progress.note(&text);
+        }
+        if cuts > 0 {
+            progress.note(&format!(
+                "snapshots of {} are made in their storage",
+                volumes(cuts)
+            ));
+            self.cuts
+                .prepare()
+                .await
+                .iter()
+                .for_each(|text| progress.warn(text));
+        }
         let mut namespaces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for job in &jobs {
-            let claims = namespaces.entry(job.namespace.clone()).or_default();
-            claims.insert(job.claim.clone());
+        for task in &tasks {
+            let (namespace, claim) = task.claim();
+            let claims = namespaces.entry(namespace.to_owned()).or_default();
+            claims.insert(claim.to_owned());
         }
         let users = self.inner.users.gather(namespaces).await;
-        let (groups, single) = plan::groups(hooked, jobs, &users);
+        let (groups, single) = plan::groups(hooked, tasks, &users);
         *lock(&self.single) = single;
         groups
     }
 
     /// Brings up the movers of a group; those of its claims that have one. A pod that is made quiet waits for no image.
-    pub(super) async fn ready(&self, jobs: Vec<Job>, progress: &dyn Progress) -> GroupReady {
+    pub(super) async fn ready(&self, tasks: Vec<Task>, progress: &dyn Progress) -> GroupReady {
+        let (mut jobs, mut cuts) = (Vec::new(), Vec::new());
+        for task in tasks {
+            match task {
+                Task::Copy(job) => jobs.push(job),
+                Task::Cut(wanted) => cuts.push(wanted),
+            }
+        }
         let mut permits = Vec::new();
-        // Closed by nobody.
-        permits.extend(Arc::clone(&self.permits).acquire_owned().await.ok());
+        if !jobs.is_empty() {
+            // Closed by nobody.
+            permits.extend(Arc::clone(&self.permits).acquire_owned().await.ok());
+        }
         while permits.len() < jobs.len()
             && let Ok(more) = Arc::clone(&self.permits).try_acquire_owned()
         {
@@ -177,16 +245,35 @@ impl Copying {
         let mut claims = Vec::new();
         for (job, started) in futures::future::join_all(started).await {
             match started {
-                Ok(mover) => claims.push(Ready { job, mover }),
+                Ok(mover) => {
+                    if let Some(text) = self.inner.tell_of(&job, &mover) {
+                        progress.note(&text);
+                    }
+                    claims.push(Ready { job, mover });
+                }
                 Err(e) => self.keep(&job, Err(e)),
             }
         }
-        GroupReady { permits, claims }
+        GroupReady {
+            permits,
+            claims,
+            cuts,
+        }
     }
 
-    /// Copies the claims of a group. What comes of each is kept.
+    /// Makes snapshots of the claims of a group, and copies those whose files are asked for. What comes of each is kept.
     pub(super) async fn copy(&self, group: GroupReady, hooks: Hooks, progress: &dyn Progress) {
-        let GroupReady { permits, claims } = group;
+        let GroupReady {
+            permits,
+            claims,
+            cuts,
+        } = group;
+        self.cuts.cut(cuts, hooks).await;
+        // Pods that are quiet for all of these are waited for by none of them anew.
+        let store = match hooks {
+            Hooks::None => self.inner.store.clone(),
+            _ => self.inner.store.impatient(QUIET),
+        };
         let waiting = Mutex::new(VecDeque::from(claims));
         let lanes = permits.into_iter().map(|permit| async {
             loop {
@@ -194,33 +281,76 @@ impl Copying {
                 let Some(Ready { job, mover }) = next else {
                     break;
                 };
-                self.one(job, mover, hooks, progress).await;
+                self.one(job, mover, (hooks, &store), progress).await;
             }
             drop(permit);
         });
-        futures::future::join_all(lanes).await;
+        tokio::select! {
+            _ = futures::future::join_all(lanes) => {}
+            () = self.give_way(&waiting) => {}
+        }
+    }
+
+    /// Movers that wait for their turn stand in nobody's way: those that would are taken away. Does not end.
+    async fn give_way(&self, waiting: &Mutex<VecDeque<Ready>>) {
+        loop {
+            tokio::time::sleep(one::LOOKS).await;
+            let all: Vec<_> = lock(waiting)
+                .iter()
+                .filter(|ready| ready.mover.inside().is_none())
+                .map(|ready| (ready.job.clone(), ready.mover.node().to_owned()))
+                .collect();
+            for (job, node) in all {
+                let Some(why) = self.inner.wanted(&job, &node).await else {
+                    continue;
+                };
+                let mut waiting = lock(waiting);
+                let at = waiting.iter().position(|ready| ready.job.uid == job.uid);
+                // One whose turn came meanwhile is looked at there.
+                let Some(Ready { job, mover }) = at.and_then(|at| waiting.remove(at)) else {
+                    continue;
+                };
+                drop(waiting);
+                self.keep(&job, Err(Error::other(why)));
+                let inner = Arc::clone(&self.inner);
+                let removed = async move { inner.remove(mover, &job).await };
+                self.inner.movers.spawn(removed);
+            }
+        }
     }
 
     /// Copies the claims of no pod with hooks.
     pub(super) async fn rest(&self, progress: &dyn Progress) {
         let single = std::mem::take(&mut *lock(&self.single));
+        let (cuts, single) = single
+            .into_iter()
+            .partition::<Vec<_>, _>(|task| matches!(task, Task::Cut(_)));
+        let cuts = self.ready(cuts, progress).await;
+        self.copy(cuts, Hooks::None, progress).await;
         stream::iter(single)
-            .map(|job| self.alone(job, progress))
+            .map(|task| self.alone(task, progress))
             .buffer_unordered(self.inner.options.movers.parallel.max(1))
             .collect::<()>()
             .await;
     }
 
-    async fn alone(&self, job: Job, progress: &dyn Progress) {
-        let ready = self.ready(vec![job], progress).await;
+    async fn alone(&self, task: Task, progress: &dyn Progress) {
+        let ready = self.ready(vec![task], progress).await;
         self.copy(ready, Hooks::None, progress).await;
     }
 
-    async fn one(&self, job: Job, mover: Mover, hooks: Hooks, progress: &dyn Progress) {
+    async fn one(
+        &self,
+        job: Job,
+        mover: Mover,
+        (hooks, store): (Hooks, &Store),
+        progress: &dyn Progress,
+    ) {
         progress.step(&format!("copying volume {}", job.name()));
         let came = Arc::new(AtomicU64::new(0));
         let inner = Arc::clone(&self.inner);
-        let work = inner.copy(job.clone(), mover, hooks, Arc::clone(&came));
+        let to = (hooks, store.clone());
+        let work = inner.copy(job.clone(), mover, to, Arc::clone(&came));
         let copied = self.inner.movers.task(work);
         tokio::pin!(copied);
         let began = Instant::now();
@@ -239,14 +369,20 @@ impl Copying {
             }
         };
         let copied = copied.and_then(|copied| copied);
-        if let Ok((_, Some(why))) = &copied {
-            progress.warn(&format!("volume {}: {why}", job.name()));
+        if let Ok((saved, because)) = &copied {
+            let exec = saved.copy.exec_because.as_ref();
+            let exec =
+                exec.map(|why| format!("copied over exec, and not straight to the store: {why}"));
+            for why in because.iter().chain(&exec) {
+                progress.warn(&format!("volume {}: {why}", job.name()));
+            }
         }
         self.keep(&job, copied.map(|(saved, _)| saved));
     }
 
     fn keep(&self, job: &Job, copied: Result<crate::records::copies::Saved>) {
         let key = (job.namespace.clone(), job.claim.clone());
+        let copied = copied.map(|saved| Outcome::Saved(Box::new(saved)));
         let copied = copied.map_err(|e| e.sentence());
         lock(&self.copied).insert(key, copied);
     }

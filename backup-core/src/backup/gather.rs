@@ -12,6 +12,8 @@ use crate::discovery::{self, Served};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::hooks::ask::SpecHooks;
+use crate::snapshot::class::Class;
+use crate::snapshot::rights;
 
 /// Objects that carry this label with the value `true` are left out; a namespace with it is left out whole.
 pub const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
@@ -21,6 +23,18 @@ pub const EXCLUDE_LABEL: &str = "velero.io/exclude-from-backup";
 pub(super) struct Namespace {
     /// Whether [`EXCLUDE_LABEL`] is on it.
     pub(super) excluded: bool,
+}
+
+/// By what snapshots of volumes can be made in their storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// It was not asked, for nobody wants any; or the cluster has no such thing.
+    #[default]
+    Nothing,
+    /// None can be made: why.
+    Lacks(String),
+    /// By these classes.
+    Classes(Vec<Class>),
 }
 
 /// What a backup starts from.
@@ -42,6 +56,8 @@ pub(super) struct Gathered {
     pub(super) missing_namespaces: Vec<String>,
     /// Which volumes are saved how.
     pub(super) policies: Option<Arc<Policies>>,
+    /// By what snapshots of volumes can be made.
+    pub(super) offer: Offer,
     /// Which hooks the backup's spec asks for; nothing where none are run, whatever pods say.
     pub(super) hooks: Option<Arc<SpecHooks>>,
     /// `group/version` of what other servers answer, through an APIService.
@@ -117,6 +133,17 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         ))
         .hint("`kubectl get namespaces` lists them; check the context as well"));
     }
+    let offer = match options.may_snapshot() {
+        true => {
+            offer(
+                cluster,
+                &served,
+                options.single_namespace.then_some(named).flatten(),
+            )
+            .await
+        }
+        false => Offer::Nothing,
+    };
     Ok(Gathered {
         identity,
         version: version.unwrap_or_default(),
@@ -126,9 +153,37 @@ pub(super) async fn gather(cluster: &Cluster, options: &BackupOptions) -> Result
         namespaces,
         missing_namespaces,
         policies: options.policies.clone(),
+        offer,
         hooks: Some(Arc::new(hooks)),
         aggregated,
     })
+}
+
+/// By what snapshots can be made, in these namespaces or in all.
+async fn offer(cluster: &Cluster, served: &Served, namespaces: Option<Vec<String>>) -> Offer {
+    let is_it = |resource: &&Arc<discovery::ApiResource>| {
+        resource.group == "snapshot.storage.k8s.io"
+            && resource.version == "v1"
+            && resource.plural == "volumesnapshots"
+    };
+    if !served.all.iter().any(|resource| is_it(&resource)) {
+        return Offer::Nothing;
+    }
+    let path = format!("/apis/{}/volumesnapshotclasses", crate::snapshot::API);
+    let classes: Vec<Class> = match list_small(cluster, &path).await {
+        Ok(classes) => classes,
+        Err(e) => return Offer::Lacks(format!("its VolumeSnapshotClasses can not be listed: {e}")),
+    };
+    let places: Vec<Option<&str>> = match &namespaces {
+        Some(names) => names.iter().map(|name| Some(name.as_str())).collect(),
+        None => vec![None],
+    };
+    for place in places {
+        if let Some(why) = rights::missing(cluster, place).await {
+            return Offer::Lacks(why);
+        }
+    }
+    Offer::Classes(classes)
 }
 
 impl Gathered {

@@ -2,7 +2,7 @@
 //!
 //! The format is Velero's, version v1, with the checks that Velero makes: a key it does not know is refused, and the first of the
 //! `volumePolicies` whose conditions all hold decides. Its `skip` and `custom` mean that this backup need not have the data, `fs-backup` asks for a copy of the files, and
-//! `snapshot` for what is not done yet. What a volume's own object would tell and nobody may read makes the answer unknown, never `skip`.
+//! `snapshot` for one in its storage. What a volume's own object would tell and nobody may read makes the answer unknown, never `skip`.
 
 use std::collections::BTreeMap;
 

@@ -233,7 +233,7 @@ fn judge_volumes(findings: &mut Findings, options: &BackupOptions, seen: &Seen, 
         let about = About::Namespace(row.namespace.clone());
         let text = format!("the data of PersistentVolumeClaim {name} is not saved");
         match &row.outcome {
-            VolumeOutcome::Saved(_) | VolumeOutcome::Nothing(_) => {}
+            VolumeOutcome::Saved(_) | VolumeOutcome::Snapshot(_) | VolumeOutcome::Nothing(_) => {}
             VolumeOutcome::LeftOut(_) => findings.left_out.push(name),
             VolumeOutcome::Failed(why) | VolumeOutcome::NotUnderstood(why) => {
                 findings.errors.add(about, format!("{text}: {why}"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::BackupOptions;
+use super::{BackupOptions, EPHEMERAL_MOVERS};
 use crate::api::{API_VERSION, BackupSpec, Schedule};
 use crate::catalog::SCHEDULE_NAME;
 use crate::cluster::Cluster;
@@ -120,7 +120,7 @@ impl Schedule {
         let mut labels = self.labels_of_backups();
         labels.insert(SCHEDULE_NAME.to_owned(), self.metadata.name.clone());
         let mut annotations = self.annotations_of_backups();
-        annotations.retain(|key, _| !key.starts_with("kubectl-backup/"));
+        annotations.retain(|key, _| key == EPHEMERAL_MOVERS || !key.starts_with("kubectl-backup/"));
         let mut metadata = json!({
             "name": name, "namespace": self.metadata.namespace, "labels": labels, "annotations": annotations,
         });
@@ -356,15 +356,16 @@ mod tests {
     }
 
     #[test]
-    fn a_schedules_backup_has_its_labels_and_owner_and_none_of_the_controllers_annotations() {
+    fn a_schedules_backup_has_its_labels_and_owner_and_no_annotation_that_is_the_controllers_own() {
         let object = json!({"metadata": {"name": "s", "namespace": "n", "uid": "u", "labels": {"a": "b"},
-            "annotations": {"c": "d", KEEP: "3", EVERY: "2"}},
+            "annotations": {"c": "d", KEEP: "3", EVERY: "2", EPHEMERAL_MOVERS: "true"}},
             "spec": {"schedule": "@weekly", "useOwnerReferencesInBackup": true, "template": {"ttl": "1h", "newer": 1}}});
         let schedule: Schedule = serde_json::from_value(object.clone()).unwrap();
         assert_eq!(
             schedule.backup(&object, "s-1"),
             json!({"apiVersion": "velero.io/v1", "kind": "Backup",
-                "metadata": {"name": "s-1", "namespace": "n", "labels": {"a": "b", "velero.io/schedule-name": "s"}, "annotations": {"c": "d"},
+                "metadata": {"name": "s-1", "namespace": "n", "labels": {"a": "b", "velero.io/schedule-name": "s"},
+                    "annotations": {"c": "d", EPHEMERAL_MOVERS: "true"},
                     "ownerReferences": [{"apiVersion": "velero.io/v1", "kind": "Schedule", "name": "s", "uid": "u", "controller": true}]},
                 "spec": {"ttl": "1h", "newer": 1}})
         );

@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use super::options::COPY_ALL_BEFORE;
 use super::server::{Server, refuse};
 use super::*;
 use crate::api::Phase;
 use crate::archive::verify;
+use crate::filter::Filter;
 use crate::layout::BackupKeys;
 use crate::progress::Silent;
 
@@ -103,7 +106,8 @@ async fn a_backup_has_every_file_of_velero_and_ours_and_they_agree() {
         report.errors
     );
     assert_eq!(report.volumes_not_saved, ["default/data"]);
-    assert_eq!(files(&location).await.len(), 12);
+    assert_eq!(files(&location).await.len(), 13);
+    assert!(files(&location).await.contains(&keys.snapshots()));
     let sums =
         crate::catalog::Digests::parse(read(&location, &keys.digests()).await.as_bytes()).unwrap();
     for key in files(&location).await {
@@ -240,7 +244,7 @@ async fn a_backup_that_is_stopped_or_fails_leaves_nothing() {
     make(server(), &location, &options()).await.unwrap();
     let error = make(server(), &location, &options()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::AlreadyExists);
-    assert_eq!(files(&location).await.len(), 12);
+    assert_eq!(files(&location).await.len(), 13);
 }
 
 #[tokio::test]

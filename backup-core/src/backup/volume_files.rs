@@ -14,7 +14,7 @@ use super::volumes::Volume;
 use crate::api::API_VERSION;
 use crate::location::sha256;
 use crate::name::label_value;
-use crate::records::copies::{Copies, FileCopy, Outcome, Pod, Row, Saved};
+use crate::records::copies::{Copies, CsiSnapshot, FileCopy, Outcome, Pod, Row, Saved};
 
 /// One of the words that Velero's CRD takes; nothing of ours is read with it.
 const UPLOADER: &str = "kopia";
@@ -41,9 +41,21 @@ pub(super) struct VolumeInfo {
     #[serde(skip_serializing_if = "str::is_empty")]
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    csi_snapshot_info: Option<SnapshotInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pvb_info: Option<PodInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pv_info: Option<Volume>,
+}
+
+/// Its part about a snapshot. The VolumeSnapshotContent that it names does not exist any more.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SnapshotInfo {
+    snapshot_handle: String,
+    size: u64,
+    driver: String,
+    vsc_name: String,
 }
 
 /// Its part about the pod.
@@ -73,6 +85,7 @@ pub(super) fn infos(rows: &[Row], volumes: &BTreeMap<String, Volume>) -> Vec<Vol
         };
         match &row.outcome {
             Outcome::Saved(saved) => saved_info(row, saved, entry),
+            Outcome::Snapshot(snapshot) => snapshot_info(row, snapshot, entry),
             Outcome::Failed(why)
             | Outcome::LeftOut(why)
             | Outcome::NotAsked(why)
@@ -105,6 +118,23 @@ fn saved_info(row: &Row, saved: &Saved, entry: VolumeInfo) -> VolumeInfo {
             phase: "Completed",
         }),
         // At the end of a restore Velero takes for granted that such a claim names a class.
+        pv_info: entry.pv_info.filter(|_| !row.storage_class.is_empty()),
+        ..entry
+    }
+}
+
+fn snapshot_info(row: &Row, snapshot: &CsiSnapshot, entry: VolumeInfo) -> VolumeInfo {
+    VolumeInfo {
+        backup_method: "CSISnapshot",
+        start_timestamp: Some(whole(snapshot.began)),
+        completion_timestamp: Some(whole(snapshot.ended)),
+        result: "succeeded",
+        csi_snapshot_info: Some(SnapshotInfo {
+            snapshot_handle: snapshot.handle.clone(),
+            size: snapshot.size,
+            driver: snapshot.driver.clone(),
+            vsc_name: String::new(),
+        }),
         pv_info: entry.pv_info.filter(|_| !row.storage_class.is_empty()),
         ..entry
     }
@@ -212,8 +242,24 @@ mod tests {
                 added: 512,
                 changed: 0,
                 vanished: 0,
+                way: None,
+                exec_because: None,
             },
         }))
+    }
+
+    fn snapshot() -> CsiSnapshot {
+        CsiSnapshot {
+            hooks: None,
+            driver: "d.io".into(),
+            handle: "snap-1".into(),
+            size: 5,
+            class: "fast".into(),
+            run: "0123".into(),
+            began: "2026-11-30T10:00:00Z".parse().unwrap(),
+            cut: "2026-11-30T10:00:01Z".parse().unwrap(),
+            ended: "2026-11-30T10:00:02Z".parse().unwrap(),
+        }
     }
 
     fn row(claim: &str, class: &str, outcome: Outcome) -> Row {
@@ -249,6 +295,7 @@ mod tests {
                 row("c", "late", saved(None)),
                 row("d", "late", Outcome::Failed("no node".into())),
                 row("e", "late", Outcome::Nothing("not bound".into())),
+                row("f", "late", Outcome::Snapshot(Box::new(snapshot()))),
             ],
         }
     }
@@ -290,5 +337,13 @@ mod tests {
                 "skipped": true, "skippedReason": "no node", "pvInfo": {"reclaimPolicy": "Retain", "labels": {}}})
         );
         assert_eq!(infos[4]["skippedReason"], "not bound");
+        assert_eq!(
+            infos[5],
+            json!({"pvcName": "f", "pvcNamespace": "shop", "pvName": "disk", "backupMethod": "CSISnapshot", "snapshotDataMoved": false,
+                "preserveLocalSnapshot": false, "skipped": false, "startTimestamp": "2026-11-30T10:00:00Z",
+                "completionTimestamp": "2026-11-30T10:00:02Z", "result": "succeeded",
+                "csiSnapshotInfo": {"snapshotHandle": "snap-1", "size": 5, "driver": "d.io", "vscName": ""},
+                "pvInfo": {"reclaimPolicy": "Retain", "labels": {}}})
+        );
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::policies::{Action, Answer, ClaimFacts, Policies, Seen, VolumeFacts};
 use crate::records::copies::Pod as PodVolume;
+use crate::snapshot::class;
 
 /// A PersistentVolumeClaim, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +20,8 @@ pub(super) struct Claim {
     pub(super) request: String,
     /// How large it is.
     pub(super) capacity: String,
+    /// The VolumeSnapshotClass that it names; empty where it does not.
+    pub(super) snapshot_class: String,
     /// What policies ask of it.
     pub(super) facts: ClaimFacts,
 }
@@ -34,6 +37,9 @@ pub(super) struct Volume {
     /// Who made it: a CSI driver, or another provisioner.
     #[serde(skip)]
     pub(super) driver: String,
+    /// What that calls it, where it is a CSI driver.
+    #[serde(skip)]
+    pub(super) handle: Option<String>,
     /// What policies ask of it, where there are any.
     #[serde(skip)]
     pub(super) facts: Option<Box<VolumeFacts>>,
@@ -121,6 +127,7 @@ pub(super) fn claim(text: &str, policies: bool) -> Claim {
         volume: text(&spec["volumeName"]),
         request: text(&spec["resources"]["requests"]["storage"]),
         capacity: text(&status["capacity"]["storage"]),
+        snapshot_class: text(&object["metadata"]["annotations"][class::CLASS]),
         facts,
     }
 }
@@ -149,9 +156,12 @@ pub(super) fn volume(name: &str, text: &str, policies: bool) -> Option<(String, 
     #[derive(Deserialize)]
     struct Csi {
         driver: String,
+        #[serde(default, rename = "volumeHandle")]
+        handle: String,
     }
     let object: Object = serde_json::from_str(text).ok()?;
     let mut annotations = object.metadata.annotations.unwrap_or_default();
+    let handle = object.spec.csi.as_ref().map(|csi| csi.handle.clone());
     let driver = match object.spec.csi {
         Some(csi) => Some(csi.driver),
         None => annotations.remove("pv.kubernetes.io/provisioned-by"),
@@ -162,6 +172,7 @@ pub(super) fn volume(name: &str, text: &str, policies: bool) -> Option<(String, 
             reclaim_policy: object.spec.persistent_volume_reclaim_policy,
             labels: object.metadata.labels.unwrap_or_default(),
             driver: driver.unwrap_or_default(),
+            handle,
             facts: policies
                 .then(|| serde_json::from_str::<Value>(text).ok())
                 .flatten()

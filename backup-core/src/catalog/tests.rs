@@ -1,3 +1,4 @@
+mod in_storage;
 mod removal;
 mod restores;
 

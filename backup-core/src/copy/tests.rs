@@ -130,6 +130,30 @@ async fn the_files_of_volumes_do_not_come_along_and_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_copy_notes_that_snapshots_in_their_storage_are_the_originals() {
+    let keys = BackupKeys::new(&name());
+    let source = made_with("a", &[(keys.snapshots(), SNAPSHOT.into())]).await;
+    let target = Location::in_memory("b");
+    copied(&source, &target).await.unwrap();
+    assert!(!lacks(&target.store, &target.store).await);
+    // No copy of its own has noted it where it was made.
+    assert!(lacks(&source.store, &source.store).await);
+}
+
+/// What a backup names of a snapshot in its storage.
+const SNAPSHOT: &str = r#"{"format":"kubectl-backup/snapshots/1","snapshots":[{"method":"snapshot","cluster":"c","run":"r-1","driver":"d.io","handle":"snap-1"}]}"#;
+
+/// Whether nobody would know any more in this location of the snapshot that the backup names there.
+async fn lacks(store: &Store, there: &Store) -> bool {
+    let names = owned(there, &name()).await.unwrap().cuts;
+    assert_eq!(names.len(), 1);
+    let known = known::Known::read(store).await.unwrap();
+    let about = known.about(store, &name(), Some(&names)).await.unwrap();
+    assert_eq!(about.count(), 0);
+    about.lacks().is_some()
+}
+
+#[tokio::test]
 async fn what_is_damaged_is_refused_and_nothing_of_it_stays_in_the_target() {
     let keys = BackupKeys::new(&name());
     let altered = Bytes::from(vec![8; 9 << 20]);
@@ -225,18 +249,21 @@ async fn an_encrypted_backup_is_copied_as_it_stands_and_a_plain_one_not_where_al
     assert!(damaged.contains("recipients.txt is missing"), "{damaged}");
     let names = files.recipients;
     sealed.store.put(&keys.recipients(), names).await.unwrap();
+    let list = keys.snapshots();
+    sealed.store.put(&list, SNAPSHOT.into()).await.unwrap();
     let as_they_stand = |location: &Location| Location {
         store: location.store.ciphertext(),
         ..location.clone()
     };
     let wanted = all(&as_they_stand(&source)).await;
-    assert_eq!(wanted.len(), 3);
+    assert_eq!(wanted.len(), 4);
     // Whether its key is there or not.
     for source in [&source, &source.vault(), &sealed] {
         let target = Location::in_memory("b");
         copied(source, &target).await.unwrap();
         assert_eq!(all(&as_they_stand(&target)).await, wanted);
         assert_eq!(all(&target).await, []);
+        assert!(!lacks(&target.store, &target.store.vault(None)).await);
         assert!(copied(source, &target).await.unwrap().stood);
     }
     let mut target = Location::in_memory("b");

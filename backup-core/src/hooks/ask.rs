@@ -207,7 +207,7 @@ pub(super) fn timeout(text: Option<&str>, usual: Duration) -> Duration {
 }
 
 /// A duration of Go, that is not negative: `1h30m`, `1.5s`, `300ms`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -1,6 +1,7 @@
 //! Buckets of S3 and of everything that speaks its language, by the config keys of Velero's plugin. A key that would not be honoured is
 //! refused, not ignored. Who signs the requests is [`way`]'s to find out and [`session`]'s to get.
 
+mod lend;
 mod policy;
 mod profile;
 mod session;
@@ -25,6 +26,7 @@ use super::bucket::Bucket;
 use super::client;
 use super::failure;
 use super::kept::Attentive;
+use super::lend::Lender;
 use crate::api::BackupStorageLocation;
 use crate::error::{Error, Result};
 
@@ -60,6 +62,25 @@ const NEAR: Duration = Duration::from_secs(2);
 pub(crate) fn open(
     spec: &BackupStorageLocation,
     credentials: &Credentials,
+) -> Result<Arc<dyn Backend>> {
+    open_as(spec, credentials, None)
+}
+
+/// The same with keys that others gave for it, and nothing of this machine.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_lent(
+    spec: &BackupStorageLocation,
+    keys: AwsCredentialProvider,
+) -> Result<Arc<dyn Backend>> {
+    open_as(spec, &Credentials::default(), Some(keys))
+}
+
+fn open_as(
+    spec: &BackupStorageLocation,
+    credentials: &Credentials,
+    lent: Option<AwsCredentialProvider>,
 ) -> Result<Arc<dyn Backend>> {
     let config = &spec.spec.config;
     super::known_keys("aws", config, &KEYS)?;
@@ -107,7 +128,20 @@ pub(crate) fn open(
         None => format!("bucket {bucket:?} of AWS in {region}"),
     };
 
-    builder = builder.with_credentials(signer(spec, credentials, region, endpoint.is_some())?);
+    let (signs, lender) = match lent {
+        Some(keys) => (keys, Err("it was opened with lent keys".to_owned())),
+        None => {
+            let opened = lend::Opened {
+                spec,
+                credentials,
+                region,
+                endpoint: endpoint.as_ref(),
+                path_style,
+            };
+            signer(&opened)?
+        }
+    };
+    builder = builder.with_credentials(signs);
     builder = encryption(builder, config, &set, credentials.customer_key.as_deref())?;
     builder = checksum(builder, config, endpoint.is_some())?;
     if let Some(version) = set("signatureVersion").filter(|version| !["4", "v4"].contains(version))
@@ -125,6 +159,7 @@ pub(crate) fn open(
     let writes = Arc::new(build(builder.with_client_options(writing))?);
     Ok(Arc::new(Bucket {
         signer: Some(objects.clone()),
+        lender,
         objects,
         parts: writes.clone(),
         writes,
@@ -150,16 +185,21 @@ fn region_name(region: &str) -> Result<&str> {
     Ok(region)
 }
 
-/// Who signs, as [`way`] has it. What gives keys is asked without the store's own settings: by its own address, and with AWS's certificates where it
+/// Who lends keys, or why nobody does.
+type Lending = Result<Arc<dyn Lender>, String>;
+
+/// Who signs, as [`way`] has it, and who lends keys. What gives keys is asked without the store's own settings: by its own address, and with AWS's certificates where it
 /// is AWS's.
-fn signer(
-    spec: &BackupStorageLocation,
-    credentials: &Credentials,
-    region: &str,
-    own_endpoint: bool,
-) -> Result<AwsCredentialProvider> {
+fn signer(opened: &lend::Opened<'_>) -> Result<(AwsCredentialProvider, Lending)> {
+    let lend::Opened {
+        spec,
+        credentials,
+        region,
+        endpoint,
+        ..
+    } = *opened;
     client::boolean(&spec.spec.config, "enableSharedConfig")?;
-    let way = way(spec, credentials, region, own_endpoint)?;
+    let way = way(spec, credentials, region, endpoint.is_some())?;
     let connect = |url: &Url, taken: Option<&way::Taken>| {
         let mut options = client::options(spec, credentials, Some(url), client::SILENCE)?;
         match taken {
@@ -178,7 +218,8 @@ fn signer(
         let connector = ReqwestConnector::default();
         connector.connect(&options).map_err(client::unfit)
     };
-    session::provider(way, &connect)
+    let lender = lend::lender(opened, way.clone(), &connect);
+    Ok((session::provider(way, &connect)?, lender))
 }
 
 /// The keys and roles that a location of AWS uses, as a credentials file that holds nothing else; nothing where they are this machine's own.

@@ -2,6 +2,7 @@
 //! [`Store`](super::Store)'s; what one of them means for a user is said in [`Failure`].
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use super::kept::Kept;
+use super::lend::Lender;
 use super::store::{Created, Entry};
 use crate::crypt::file::Sealing;
 use crate::error::Error;
@@ -115,6 +117,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// An address by which anybody may read an object for so long; nothing where the store has no such thing.
     async fn signed(&self, _key: &str, _for: Duration) -> Result<Option<String>, Failure> {
         Ok(None)
+    }
+
+    /// Who lends credentials for a part of it; else why nobody does.
+    fn lender(&self) -> Result<Arc<dyn Lender>, String> {
+        Err("it is a folder of the machine that makes the backup".to_owned())
     }
 
     /// How what is uploaded in parts is sealed before it is cut into them; nothing where it goes as it is. [`Backend::put`] seals by itself.

@@ -20,6 +20,7 @@ use object_store::{
 use super::backend::{Backend, Failure, Reading};
 use super::failure::{self, Words};
 use super::kept::Kept;
+use super::lend::Lender;
 use super::store::{Created, Entry};
 use crate::error::{Error, Kind};
 
@@ -42,6 +43,8 @@ pub(crate) struct Bucket {
     pub tags: TagSet,
     /// Signs addresses, where the store knows such.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Lends credentials for a part of it; else why nobody does.
+    pub lender: Result<Arc<dyn Lender>, String>,
 }
 
 impl Bucket {
@@ -284,6 +287,10 @@ impl Backend for Bucket {
                 }
             }
         }
+    }
+
+    fn lender(&self) -> Result<Arc<dyn Lender>, String> {
+        self.lender.clone()
     }
 
     async fn signed(&self, key: &str, lasts: Duration) -> Result<Option<String>, Failure> {

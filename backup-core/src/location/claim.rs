@@ -52,7 +52,7 @@ use lease::{SOON, USUAL, keep_fresh};
 pub use folder::STALE;
 pub(crate) use folder::{Folder, dead_from, describe, has_marker, is_stale, may_write, read_claim};
 pub(crate) use lease::{ClaimFile, Lease, UploadId, abort};
-pub(crate) use shared::SharedClaim;
+pub(crate) use shared::{MOST_SKEW, SharedClaim};
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.
 const LOOKS: u32 = if cfg!(test) { 1 } else { 15 };
@@ -89,6 +89,8 @@ pub struct Claim {
     abandoned: Vec<Entry>,
     stop: watch::Sender<bool>,
     refresher: Option<JoinHandle<()>>,
+    /// Once it says so no other run is waited for.
+    stopped: Option<watch::Receiver<bool>>,
 }
 
 impl Claim {
@@ -158,7 +160,13 @@ impl Claim {
             abandoned,
             stop,
             refresher: Some(refresher),
+            stopped: None,
         })
+    }
+
+    /// Has it wait for no other run once this says so.
+    pub(crate) fn stopped_by(&mut self, stopped: Option<&watch::Receiver<bool>>) {
+        self.stopped = stopped.cloned();
     }
 
     /// The folder's keys.
@@ -238,7 +246,7 @@ impl Claim {
     /// comes too late and is about to notice: it is given half a minute to withdraw.
     ///
     /// # Errors
-    /// When it was lost.
+    /// When it was lost; `Interrupted`, where whoever holds it is stopped while another one stands.
     pub async fn confirm(&self) -> Result<()> {
         self.confirm_beside(&[]).await
     }
@@ -275,6 +283,19 @@ impl Claim {
             let Some(other) = now.claims.iter().find(|other| !dead.contains(other)) else {
                 return Ok(());
             };
+            if self
+                .stopped
+                .as_ref()
+                .is_some_and(|stopped| *stopped.borrow())
+            {
+                return Err(Error::new(
+                    Kind::Interrupted,
+                    format!(
+                        "this was stopped while another run claims backup {} as well",
+                        self.name
+                    ),
+                ));
+            }
             looks += 1;
             if looks >= LOOKS {
                 let who = describe(&self.lease.store, other).await;

@@ -108,6 +108,9 @@ pub(crate) fn open(
     let signs = signs && base == format!("https://storage.{GOOGLE}");
     Ok(Arc::new(Bucket {
         signer: signs.then(|| objects.clone() as Arc<dyn Signer>),
+        lender: Err(
+            "credentials of Google that are limited to a prefix are not built yet".to_owned(),
+        ),
         objects,
         parts: writes.clone(),
         writes,

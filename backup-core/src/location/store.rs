@@ -14,11 +14,13 @@ use jiff::Timestamp;
 
 use super::backend::{Backend, Failure, Reading};
 use super::kept::Kept;
+use super::lend::Lending;
 pub use super::upload::{Upload, Uploaded};
 use super::vault::{Scheme, Vault};
 use crate::archive::read::Source;
 use crate::crypt::BackupKey;
 use crate::error::{Error, Kind, Result};
+use crate::layout::VolumeKeys;
 
 /// Objects below a prefix.
 #[derive(Clone)]
@@ -56,6 +58,8 @@ pub enum Created {
 pub(crate) enum Patience {
     /// A user waits, and the location may never have worked: no new attempt after 12 s.
     Quick,
+    /// A pod is kept quiet for it, as a database that a hook froze: no new attempt after half a minute.
+    Quiet,
     /// A run has hours of work in it, and the location did work: no new attempt after 3 minutes.
     Long,
 }
@@ -64,6 +68,7 @@ impl Patience {
     fn limits(self) -> (u32, Duration) {
         match self {
             Self::Quick => (6, Duration::from_secs(12)),
+            Self::Quiet => (9, Duration::from_secs(30)),
             Self::Long => (24, Duration::from_secs(180)),
         }
     }
@@ -188,13 +193,26 @@ impl Store {
             words: &super::failure::S3,
             tags: object_store::TagSet::default(),
             signer: None,
+            lender: Err("it is this process's memory".to_owned()),
         };
         Self::new(Arc::new(bucket), "", false)
+    }
+
+    /// For tests: the same, which refuses to be written to.
+    #[cfg(test)]
+    pub(crate) fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
     }
 
     /// What it is, for messages: `bucket "b" at http://127.0.0.1:9000`.
     pub fn place(&self) -> &str {
         self.backend.place()
+    }
+
+    /// Where it is, with its prefix: what names it, as it is reached from here.
+    pub(crate) fn at(&self) -> String {
+        format!("{} {}", self.backend.place(), self.prefix)
     }
 
     pub(super) fn full(&self, key: &str) -> Result<String> {
@@ -495,6 +513,19 @@ impl Store {
         let full = self.full(key)?;
         let signed = self.backend.signed(&full, lasts).await;
         signed.map_err(|failure| failure.error)
+    }
+
+    /// Who lends credentials for everything of a volume here, of all its repositories; else why nobody does.
+    ///
+    /// # Errors
+    /// Why, for people.
+    pub(crate) fn lending(&self, keys: &VolumeKeys) -> Result<Lending, String> {
+        let first = keys.numbered(1).repository();
+        let prefix = self.full(first.trim_end_matches('/'));
+        Ok(Lending {
+            lender: self.outside().backend.lender()?,
+            prefix: prefix.map_err(|e| e.sentence())?,
+        })
     }
 
     /// Begins a large object that belongs to no backup; see [`Claim::upload`](super::claim::Claim::upload) for those that do.

@@ -28,7 +28,7 @@ const LIMIT: (u64, u64) = (2000, 512 << 20);
 /// Pieces that wait to be sent: a volume is large, and nobody asks.
 const GOING: usize = 16;
 
-/// Where a pod may run and what it asks for: a volume that is made for the first pod that uses it has to be made where this one can be.
+/// Where a pod may run and what it asks for: a volume that is made for the first pod that uses it has to be made where this one can be, also for its size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Placement {
     /// Parts of a pod's spec: `nodeSelector`, `tolerations`, and of `affinity` what nodes have to be.
@@ -98,6 +98,15 @@ impl Placement {
             memory: whole(sum("memory")),
         }
     }
+
+    /// The same without what the pod asks for: where the volume is does not depend on where there is room for it.
+    pub(crate) fn without_requests(&self) -> Self {
+        Self {
+            cpu: 0,
+            memory: 0,
+            ..self.clone()
+        }
+    }
 }
 
 /// Where the claim with this number is mounted.
@@ -162,19 +171,22 @@ impl Movers {
 }
 
 impl Mover {
-    /// Begins to fill the claim with this number: what stands there of an earlier attempt goes.
+    /// Begins to fill the claim with this number, which has to be empty; with `over_own` what stands there of an earlier attempt goes.
     ///
     /// # Errors
     /// A program that can not be started.
-    pub(crate) async fn receive(&self, number: usize) -> Result<Program> {
+    pub(crate) async fn receive(&self, number: usize, over_own: bool) -> Result<Program> {
         let path = mount(number);
-        let arguments = ["receive", "--over-own", path.as_str()];
+        let arguments: &[&str] = match over_own {
+            true => &["receive", "--over-own", path.as_str()],
+            false => &["receive", path.as_str()],
+        };
         let (going, waiting) = tokio::sync::mpsc::channel(GOING);
         let owes = Arc::new(std::sync::OnceLock::new());
         // Set once, here.
         let _ = owes.set(waits_in(&going));
         self.program_with(
-            &arguments,
+            arguments,
             Some((going, waiting)),
             owes,
             Arc::new(AtomicU64::new(0)),

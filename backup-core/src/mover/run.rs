@@ -1,5 +1,5 @@
-//! Makes movers, waits until they run, names what keeps one from it, watches those that run, and removes them: one that was begun is known here until its pod is gone,
-//! so that nothing stays whatever comes of the run.
+//! Makes movers, waits until they run, names what keeps one from it, watches those that run, and removes them: one that was begun is known here until its pod is gone, or its
+//! container in somebody's pod has ended, so that nothing stays at work whatever comes of the run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::inside::{self, Host};
 use super::spec::{self, Beside, CONTAINER, Wanted, run_of};
-use super::{MoverOptions, streams};
+use super::{MoverOptions, pull, streams};
 use crate::cluster::{ApiError, Call, Cluster};
 use crate::error::{Error, Kind, Result};
-use crate::pod::{Stand, event_of, short, stand};
+use crate::pod::{Event, Stand, event_of, short, stand, status_of};
 
 /// How often one that does not run yet is looked at.
 const OFTEN: Duration = Duration::from_millis(400);
@@ -30,6 +31,9 @@ const BEATS: Duration = Duration::from_secs(100);
 
 /// How long the end of a pod is awaited.
 const GOES: Duration = Duration::from_secs(30);
+
+/// So often a pod that changed between a look and what follows from it is looked at again.
+const LOOKS_AGAIN: u32 = 10;
 
 /// So often, once a second, it is looked why a stream broke off before nobody knows.
 const TRIES: u32 = 4;
@@ -49,15 +53,47 @@ struct Shared {
     run: String,
     /// Whether everything is to end.
     stop: watch::Sender<bool>,
-    /// The namespaces of pods that were begun and are not known to be gone, by their names.
-    standing: Mutex<BTreeMap<String, String>>,
+    /// Those that were begun and are not known to be gone, by the names that they got.
+    standing: Mutex<BTreeMap<String, Spot>>,
+}
+
+/// Where a mover is: a pod of its own, or a container in somebody's pod.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) container: String,
+    is_inside: bool,
+}
+
+impl Spot {
+    fn own(namespace: &str, pod: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            container: CONTAINER.to_owned(),
+            is_inside: false,
+        }
+    }
+
+    /// What is made for it alone.
+    fn name(&self) -> &str {
+        match self.is_inside {
+            true => &self.container,
+            false => &self.pod,
+        }
+    }
+
+    fn path(&self) -> String {
+        path_of(&self.namespace, &self.pod)
+    }
 }
 
 /// One that runs. It is removed by [`Mover::remove`], or when its run settles.
 pub(crate) struct Mover {
     shared: Arc<Shared>,
-    pub(super) namespace: String,
-    pub(super) name: String,
+    pub(super) spot: Spot,
+    /// The pod's.
     uid: String,
     node: String,
     /// Why it does not run any more, or must not.
@@ -151,6 +187,17 @@ impl Movers {
         self.task(started).await?
     }
 
+    /// Makes one in the pod that alone may have the volume, and waits until it runs.
+    ///
+    /// # Errors
+    /// Why there is none. Where a container was made all the same, it stays in the pod's object, and the error says so.
+    pub(crate) async fn start_inside(&self, namespace: &str, host: &Host) -> Result<Mover> {
+        let shared = Arc::clone(&self.shared);
+        let (namespace, host) = (namespace.to_owned(), host.clone());
+        let started = async move { shared.start_inside(namespace, &host).await };
+        self.task(started).await?
+    }
+
     /// Ends all work and removes all pods; what could not be removed comes back, a sentence each.
     pub(crate) async fn settle(&self) -> Vec<String> {
         self.shared.stop.send_replace(true);
@@ -162,13 +209,19 @@ impl Movers {
             }
         }
         let standing = lock(&self.shared.standing).clone();
-        let gone = standing.into_iter().map(|(name, namespace)| async move {
-            let removed = self.shared.remove(&namespace, &name, "").await;
-            removed.err().map(|e| {
-                format!(
-                    "pod {namespace}/{name} could not be removed, and ends by itself in ten minutes: {}",
+        let gone = standing.into_values().map(|spot| async move {
+            let removed = self.shared.remove(&spot, "").await;
+            let Spot { namespace, pod, .. } = &spot;
+            removed.err().map(|e| match spot.is_inside {
+                true => format!(
+                    "container {} of pod {namespace}/{pod} has not ended, and ends by itself in ten minutes: {}",
+                    spot.container,
                     e.sentence()
-                )
+                ),
+                false => format!(
+                    "pod {namespace}/{pod} could not be removed, and ends by itself in ten minutes: {}",
+                    e.sentence()
+                ),
             })
         });
         join_all(gone).await.into_iter().flatten().collect()
@@ -249,36 +302,105 @@ impl Shared {
             image: &self.options.image,
             beside,
         });
-        lock(&self.standing).insert(name.clone(), namespace.clone());
+        let spot = self.begin(Spot::own(&namespace, &name));
         let path = format!("/api/v1/namespaces/{namespace}/pods");
         let call = Call::post(&path, wanted.to_string().into());
         let made = match self.cluster.send(&call).await {
             Ok(body) => serde_json::from_slice::<Value>(&body).unwrap_or_default(),
             Err(e) if matches!(e.code, 400..=499) && e.code != 408 => {
                 // Nothing came to be.
-                lock(&self.standing).remove(&name);
+                self.gone(&spot);
                 return Err(refused(e));
             }
             Err(e) => {
-                let _ = self.remove(&namespace, &name, "").await;
+                let _ = self.remove(&spot, "").await;
                 return Err(refused(e));
             }
         };
         let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
-        match self.await_running(&namespace, &name, uid).await {
+        self.mover(spot, uid).await
+    }
+
+    async fn start_inside(self: Arc<Self>, namespace: String, host: &Host) -> Result<Mover> {
+        if self.is_stopped() {
+            return Err(stopped());
+        }
+        let name = inside::name(&self.run);
+        let spot = Spot {
+            namespace,
+            pod: host.pod.clone(),
+            container: name.clone(),
+            is_inside: true,
+        };
+        let spot = self.begin(spot);
+        let mut tries = 0;
+        while let Err(e) = self.add(&spot, host, &name).await? {
+            // Nodes write to their pods.
+            if e.is_conflict() && tries < LOOKS_AGAIN && !self.is_stopped() {
+                tries += 1;
+                tokio::time::sleep(OFTEN).await;
+                continue;
+            }
+            match e.code {
+                400..=499 if e.code != 408 => self.gone(&spot),
+                _ => {
+                    let _ = self.remove(&spot, &host.uid).await;
+                }
+            }
+            return Err(inside::refused(e, &host.pod));
+        }
+        let stays = format!(
+            "ephemeral container {name} stays in the object of pod {}",
+            host.pod
+        );
+        let mover = self.mover(spot, &host.uid).await;
+        mover.map_err(|e| match e.kind() {
+            Kind::Interrupted => e,
+            kind => Error::new(kind, format!("{}; {stays}", e.sentence())),
+        })
+    }
+
+    /// Adds the container to the pod as it is now; what the server refused of that comes back.
+    async fn add(&self, spot: &Spot, host: &Host, name: &str) -> Result<Result<(), ApiError>> {
+        let read = self.cluster.get_bounded(&spot.path(), LARGEST_POD).await;
+        let pod = read.map(|body| serde_json::from_slice::<Value>(&body).unwrap_or_default());
+        let looked = match pod {
+            Ok(pod) => inside::may_get(&pod, host).map(|()| pod),
+            Err(e) => Err(inside::refused(e, &host.pod)),
+        };
+        // Nothing of this name was added before.
+        let pod = looked.inspect_err(|_| self.gone(spot))?;
+        let version = pod["metadata"]["resourceVersion"].as_str();
+        let version = version.unwrap_or_default();
+        let patch = inside::patch(host, version, name, &self.options.image);
+        let path = format!("{}/ephemeralcontainers", spot.path());
+        let call = Call::strategic_patch(&path, patch.to_string().into());
+        Ok(self.cluster.send(&call).await.map(drop))
+    }
+
+    fn begin(&self, spot: Spot) -> Spot {
+        lock(&self.standing).insert(spot.name().to_owned(), spot.clone());
+        spot
+    }
+
+    fn gone(&self, spot: &Spot) {
+        lock(&self.standing).remove(spot.name());
+    }
+
+    /// One that was made, once it runs.
+    async fn mover(self: Arc<Self>, spot: Spot, uid: &str) -> Result<Mover> {
+        match self.await_running(&spot, uid).await {
             Ok(node) => {
                 let over = watch::Sender::new(None);
                 let looking = tokio::spawn(look_on(
                     self.cluster.clone(),
-                    namespace.clone(),
-                    name.clone(),
+                    spot.clone(),
                     uid.to_owned(),
                     over.clone(),
                 ));
                 Ok(Mover {
                     shared: Arc::clone(&self),
-                    namespace,
-                    name,
+                    spot,
                     uid: uid.to_owned(),
                     node,
                     over,
@@ -288,15 +410,15 @@ impl Shared {
             }
             Err(e) => {
                 // What could not be removed is tried once more when the run settles.
-                let _ = self.remove(&namespace, &name, uid).await;
+                let _ = self.remove(&spot, uid).await;
                 Err(e)
             }
         }
     }
 
     /// Waits until its container runs; the node where it does.
-    async fn await_running(&self, namespace: &str, name: &str, uid: &str) -> Result<String> {
-        let path = path_of(namespace, name);
+    async fn await_running(&self, spot: &Spot, uid: &str) -> Result<String> {
+        let path = spot.path();
         let until = Instant::now() + self.options.timeout;
         let mut told = Instant::now();
         let mut stop = self.stop.subscribe();
@@ -308,22 +430,22 @@ impl Shared {
                     if pod["metadata"]["uid"] != uid
                         || !pod["metadata"]["deletionTimestamp"].is_null()
                     {
-                        return Err(self.not_come("somebody deleted it", None));
+                        return Err(self.not_come(spot, "somebody deleted it", None));
                     }
-                    match stand(&pod, CONTAINER) {
+                    match stand(&pod, &spot.container) {
                         Stand::Runs => {
                             let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
                             return Ok(node.to_owned());
                         }
                         Stand::Waits(why) => waits = why,
                         Stand::Stuck(why) | Stand::Ended(why) => {
-                            let event = event_of(&self.cluster, namespace, name).await;
-                            return Err(self.not_come(&why, event.map(|event| event.text)));
+                            let event = self.event_of(spot).await;
+                            return Err(self.not_come(spot, &why, event.map(|event| event.text)));
                         }
                     }
                 }
                 Err(e) if e.is_not_found() => {
-                    return Err(self.not_come("somebody deleted it", None));
+                    return Err(self.not_come(spot, "somebody deleted it", None));
                 }
                 Err(e) if e.is_forbidden() => return Err(refused(e)),
                 // A server that is away comes back, or the time is over.
@@ -332,9 +454,9 @@ impl Shared {
             let over = Instant::now() >= until;
             if over || told.elapsed() >= SELDOM {
                 told = Instant::now();
-                let event = event_of(&self.cluster, namespace, name).await;
+                let event = self.event_of(spot).await;
                 if over || event.as_ref().is_some_and(|event| event.is_final) {
-                    return Err(self.not_come(&waits, event.map(|event| event.text)));
+                    return Err(self.not_come(spot, &waits, event.map(|event| event.text)));
                 }
             }
             tokio::select! {
@@ -344,41 +466,85 @@ impl Shared {
         }
     }
 
-    fn not_come(&self, why: &str, event: Option<String>) -> Error {
+    /// What was told last of its pod. What is told of somebody's is not of a mover in it.
+    async fn event_of(&self, spot: &Spot) -> Option<Event> {
+        match spot.is_inside {
+            true => None,
+            false => event_of(&self.cluster, &spot.namespace, &spot.pod).await,
+        }
+    }
+
+    fn not_come(&self, spot: &Spot, why: &str, event: Option<String>) -> Error {
         let event = event.map_or_else(String::new, |event| format!("; last event: {event}"));
-        let error = Error::other(format!(
-            "the pod beside it did not come to run: {why}{event}"
-        ));
+        let what = match spot.is_inside {
+            true => format!("the ephemeral container in pod {}", spot.pod),
+            false => "the pod beside it".to_owned(),
+        };
+        let error = Error::other(format!("{what} did not come to run: {why}{event}"));
         if why.contains("image") {
+            let inside = spot.is_inside.then_some(spot.pod.as_str());
+            return error.hint(pull::hint(&self.options, &spot.namespace, inside));
+        }
+        if lacks_program(why) {
             let image = &self.options.image;
             return error.hint(format!(
-                "--mover-image names an image of this program that the nodes can pull; {image} was asked for"
+                "{image} does not have this program: --mover-image names an image of it"
             ));
         }
         error.hint("the node, quotas, taints and the volume's driver decide that; --mover-timeout gives it longer")
     }
 
-    /// Deletes a pod and waits until it is gone. With a uid, that pod and no other of its name.
-    async fn remove(&self, namespace: &str, name: &str, uid: &str) -> Result<()> {
-        let path = path_of(namespace, name);
-        let gone = || {
-            lock(&self.standing).remove(name);
-        };
-        match delete(&self.cluster, &path, uid).await {
-            Ok(()) => {}
-            Err(e) if e.is_not_found() || e.is_conflict() => {
-                gone();
-                return Ok(());
+    /// Takes away what was made and waits until it is gone. With a uid, of that pod and no other of its name.
+    async fn remove(&self, spot: &Spot, uid: &str) -> Result<()> {
+        match spot.is_inside {
+            true => self.end_container(spot, uid).await?,
+            false => self.delete_pod(&spot.path(), uid).await?,
+        }
+        self.gone(spot);
+        Ok(())
+    }
+
+    /// Tells the program of a container in somebody's pod to end, and waits until it has.
+    async fn end_container(&self, spot: &Spot, uid: &str) -> Result<()> {
+        let path = spot.path();
+        let until = Instant::now() + GOES;
+        while Instant::now() < until {
+            match self.cluster.get_bounded(&path, LARGEST_POD).await {
+                Ok(body) => {
+                    let pod: Value = serde_json::from_slice(&body).unwrap_or_default();
+                    let is_other = !uid.is_empty() && pod["metadata"]["uid"] != uid;
+                    match stand(&pod, &spot.container) {
+                        _ if is_other => return Ok(()),
+                        Stand::Ended(_) => return Ok(()),
+                        Stand::Runs => {
+                            let end = streams::say(&self.cluster, spot, "end");
+                            let _ = tokio::time::timeout(LOOKS, end).await;
+                        }
+                        // Should it come to run, it hears of nobody.
+                        Stand::Stuck(_) | Stand::Waits(_) => return Ok(()),
+                    }
+                }
+                Err(e) if e.is_not_found() => return Ok(()),
+                Err(_) => {}
             }
+            tokio::time::sleep(OFTEN).await;
+        }
+        Err(Error::other(format!(
+            "it still runs {} s after it was told to end",
+            GOES.as_secs()
+        )))
+    }
+
+    async fn delete_pod(&self, path: &str, uid: &str) -> Result<()> {
+        match delete(&self.cluster, path, uid).await {
+            Ok(()) => {}
+            Err(e) if e.is_not_found() || e.is_conflict() => return Ok(()),
             Err(e) => return Err(e.into()),
         }
         let until = Instant::now() + GOES;
         while Instant::now() < until {
-            match self.cluster.get_bounded(&path, LARGEST_POD).await {
-                Err(e) if e.is_not_found() => {
-                    gone();
-                    return Ok(());
-                }
+            match self.cluster.get_bounded(path, LARGEST_POD).await {
+                Err(e) if e.is_not_found() => return Ok(()),
                 _ => tokio::time::sleep(OFTEN).await,
             }
         }
@@ -390,30 +556,31 @@ impl Shared {
 }
 
 /// Why a pod that ran does not run any more; nothing where it does, or nobody can tell.
-async fn why_over(cluster: &Cluster, path: &str, uid: &str) -> Option<String> {
-    let body = match cluster.get_bounded(path, LARGEST_POD).await {
+async fn why_over(cluster: &Cluster, spot: &Spot, uid: &str) -> Option<String> {
+    let body = match cluster.get_bounded(&spot.path(), LARGEST_POD).await {
         Ok(body) => body,
         Err(e) if e.is_not_found() => return Some("its pod was deleted".to_owned()),
         Err(_) => return None,
     };
     let pod: Value = serde_json::from_slice(&body).ok()?;
-    judge(&pod, uid)
+    judge(&pod, uid, &spot.container)
 }
 
-/// Why a pod is not any more what it was, as it stands now.
-fn judge(pod: &Value, uid: &str) -> Option<String> {
+/// Why a pod is not any more what it was, as it stands now with this container.
+fn judge(pod: &Value, uid: &str, container: &str) -> Option<String> {
     let meta = &pod["metadata"];
     if meta["uid"] != uid {
         return Some("its pod was deleted".to_owned());
     }
-    let restarts = pod["status"]["containerStatuses"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(|one| one["name"] == CONTAINER && one["restartCount"].as_u64() > Some(0));
-    match stand(pod, CONTAINER) {
-        Stand::Ended(why) => return Some(format!("its pod has ended: {why}")),
-        Stand::Stuck(why) => return Some(format!("its pod does not run any more: {why}")),
+    let what = if container == CONTAINER {
+        "pod"
+    } else {
+        "container"
+    };
+    let restarts = status_of(pod, container)["restartCount"].as_u64() > Some(0);
+    match stand(pod, container) {
+        Stand::Ended(why) => return Some(format!("its {what} has ended: {why}")),
+        Stand::Stuck(why) => return Some(format!("its {what} does not run any more: {why}")),
         Stand::Runs | Stand::Waits(_) => {}
     }
     if !meta["deletionTimestamp"].is_null() {
@@ -426,25 +593,24 @@ fn judge(pod: &Value, uid: &str) -> Option<String> {
     restarts.then(|| "its container ended and was started anew".to_owned())
 }
 
+/// Whether the image is somebody's that does not have this program, in the words of runc and of crun.
+fn lacks_program(why: &str) -> bool {
+    let why = why.to_ascii_lowercase();
+    why.contains(spec::PROGRAM) && why.contains("no such file")
+}
+
 /// Looks until it is over, and says now and then that somebody is there.
-async fn look_on(
-    cluster: Cluster,
-    namespace: String,
-    name: String,
-    uid: String,
-    tell: watch::Sender<Option<String>>,
-) {
-    let path = path_of(&namespace, &name);
+async fn look_on(cluster: Cluster, spot: Spot, uid: String, tell: watch::Sender<Option<String>>) {
     let mut beaten = Instant::now();
     loop {
         tokio::time::sleep(LOOKS).await;
         if beaten.elapsed() >= BEATS {
             beaten = Instant::now();
             // One that is not heard is followed by others, before the pod gives up.
-            let beat = streams::beat(&cluster, &namespace, &name);
+            let beat = streams::say(&cluster, &spot, "beat");
             let _ = tokio::time::timeout(LOOKS, beat).await;
         }
-        if let Some(why) = why_over(&cluster, &path, &uid).await {
+        if let Some(why) = why_over(&cluster, &spot, &uid).await {
             tell.send_replace(Some(why));
             return;
         }
@@ -467,6 +633,12 @@ impl Mover {
         &self.node
     }
 
+    /// The container and the pod of somebody's in which it is.
+    pub(crate) fn inside(&self) -> Option<(&str, &str)> {
+        let spot = &self.spot;
+        spot.is_inside.then_some((&spot.container, &spot.pod))
+    }
+
     pub(super) fn cluster(&self) -> &Cluster {
         &self.shared.cluster
     }
@@ -478,10 +650,10 @@ impl Mover {
     /// Asks why it is over, for it seems so.
     pub(super) fn why(&self) -> impl Future<Output = Option<String>> + Send + 'static {
         let (cluster, uid) = (self.shared.cluster.clone(), self.uid.clone());
-        let path = path_of(&self.namespace, &self.name);
+        let spot = self.spot.clone();
         async move {
             for _ in 0..TRIES {
-                if let Some(why) = why_over(&cluster, &path, &uid).await {
+                if let Some(why) = why_over(&cluster, &spot, &uid).await {
                     return Some(why);
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -504,15 +676,13 @@ impl Mover {
         lock(&self.broke).clone()
     }
 
-    /// Removes its pod and waits until it is gone: then the volume is free.
+    /// Removes its pod and waits until it is gone: then the volume is free. A container in somebody's pod is told to end, and its end awaited.
     ///
     /// # Errors
     /// The server's; the run tries again when it settles.
     pub(crate) async fn remove(self) -> Result<()> {
         self.looking.abort();
-        self.shared
-            .remove(&self.namespace, &self.name, &self.uid)
-            .await
+        self.shared.remove(&self.spot, &self.uid).await
     }
 }
 
@@ -548,21 +718,39 @@ mod tests {
     }
 
     #[test]
+    fn an_image_without_this_program_is_told_from_a_volume_that_is_not_there() {
+        for lacks in [
+            "exec: \"/kubectl-backup\": stat /kubectl-backup: no such file or directory",
+            "executable file `/kubectl-backup` not found: No such file or directory",
+        ] {
+            assert!(lacks_program(lacks), "{lacks}");
+        }
+        assert!(!lacks_program("stat /mnt/disk: no such file or directory"));
+    }
+
+    #[test]
     fn a_mover_that_is_not_what_it_was_is_named_with_the_reason() {
         let runs = json!({"phase": "Running", "containerStatuses": [{"name": "mover", "restartCount": 0, "state": {"running": {}}}]});
-        assert_eq!(judge(&pod("r", runs.clone()), "u"), None);
+        assert_eq!(judge(&pod("r", runs.clone()), "u", CONTAINER), None);
         assert_eq!(
-            judge(&pod("r", runs.clone()), "v").unwrap(),
+            judge(&pod("r", runs.clone()), "v", CONTAINER).unwrap(),
             "its pod was deleted"
         );
         let mut going = pod("r", runs.clone());
         going["metadata"]["deletionTimestamp"] = "2026-11-30T10:00:00Z".into();
-        assert_eq!(judge(&going, "u").unwrap(), "its pod is being deleted");
+        assert_eq!(
+            judge(&going, "u", CONTAINER).unwrap(),
+            "its pod is being deleted"
+        );
         let mut anew = runs;
         anew["containerStatuses"][0]["restartCount"] = 1.into();
-        assert!(judge(&pod("r", anew), "u").unwrap().contains("anew"));
+        assert!(
+            judge(&pod("r", anew), "u", CONTAINER)
+                .unwrap()
+                .contains("anew")
+        );
         let killed = json!({"phase": "Failed", "containerStatuses": [{"name": "mover", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]});
-        let said = judge(&pod("r", killed), "u").unwrap();
+        let said = judge(&pod("r", killed), "u", CONTAINER).unwrap();
         assert_eq!(
             said,
             "its pod has ended: it ended with exit code 137: OOMKilled"

@@ -64,6 +64,11 @@ impl Beside {
             }),
         })
     }
+
+    /// The labels of SELinux of the container that mounts it; null where it says none.
+    pub(super) fn container_labels(&self) -> &Value {
+        &self.container
+    }
 }
 
 /// The pod that reads a claim.

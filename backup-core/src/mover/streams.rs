@@ -1,6 +1,8 @@
 //! The programs of a mover over the streams of an exec: blocking on this side, for what reads a volume waits; ended by whoever stops the run, by the end of the pod, and where
 //! nothing comes any more.
 
+mod archive;
+
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,8 +15,8 @@ use kube::api::{Api, AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::run::{Mover, lock};
-use super::spec::{CONTAINER, MOUNT, PROGRAM};
+use super::run::{Mover, Spot, lock};
+use super::spec::{MOUNT, PROGRAM};
 use crate::cluster::{ApiError, Cluster};
 use crate::error::{Error, Result};
 use crate::pod::exit_status;
@@ -179,6 +181,8 @@ struct Pump {
     to_program: mpsc::Receiver<Bytes>,
     from_program: mpsc::Sender<Bytes>,
     activity: Activity,
+    /// Whether the end of the run cuts it off; else who speaks to it ends it.
+    is_cut: bool,
 }
 
 impl Pump {
@@ -195,6 +199,7 @@ impl Pump {
             to_program,
             from_program,
             activity,
+            is_cut: _,
         } = self;
         let is_asked_all = AtomicBool::new(stdin.is_none());
         let owed = || {
@@ -320,13 +325,14 @@ async fn attend(
         return Err("the connection to it has no streams".to_owned());
     };
     let stdin = if with_input { process.stdin() } else { None };
+    let is_cut = pump.is_cut;
     let carried = tokio::select! {
         carried = pump.carry(stdin, stdout, stderr, status, &owes) => carried,
         over = over.wait_for(Option::is_some) => {
             let over = over.ok().and_then(|over| over.clone());
             return Err(over.unwrap_or_else(|| "its pod is not looked at any more".to_owned()));
         }
-        _ = stop.wait_for(|stop| *stop) => return Err("the backup was stopped".to_owned()),
+        _ = stop.wait_for(|stop| *stop), if is_cut => return Err("the backup was stopped".to_owned()),
     };
     match carried {
         Ok(()) => Ok(()),
@@ -338,14 +344,16 @@ async fn attend(
     }
 }
 
-/// Tells the pod's first program that its run lives.
-pub(super) async fn beat(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<()> {
-    let pods: Api<core::Pod> = Api::namespaced(cluster.client().clone(), namespace);
+/// Says a word to the container's first program: that its run lives, or that it is to end.
+pub(super) async fn say(cluster: &Cluster, spot: &Spot, word: &str) -> kube::Result<()> {
+    let pods: Api<core::Pod> = Api::namespaced(cluster.client().clone(), &spot.namespace);
     let params = AttachParams::default()
-        .container(CONTAINER)
+        .container(&spot.container)
         .stdout(true)
         .stderr(false);
-    let mut process = pods.exec(name, [PROGRAM, "mover", "beat"], &params).await?;
+    let mut process = pods
+        .exec(&spot.pod, [PROGRAM, "mover", word], &params)
+        .await?;
     if let Some(status) = process.take_status() {
         status.await;
     }
@@ -400,10 +408,11 @@ impl Mover {
         came: Arc<AtomicU64>,
     ) -> Result<Program> {
         let (with_input, verb) = (going.is_some(), words.first().copied().unwrap_or_default());
+        let spot = &self.spot;
         let pods: Api<core::Pod> =
-            Api::namespaced(self.cluster().client().clone(), &self.namespace);
+            Api::namespaced(self.cluster().client().clone(), &spot.namespace);
         let params = AttachParams::default()
-            .container(CONTAINER)
+            .container(&spot.container)
             .stdin(with_input)
             .stdout(true)
             .stderr(true)
@@ -413,11 +422,11 @@ impl Mover {
         let command: Vec<&str> = [PROGRAM, "mover"].iter().chain(words).copied().collect();
         let doing = format!(
             "start `mover {verb}` in pod {}/{}",
-            self.namespace, self.name
+            spot.namespace, spot.pod
         );
         let mut stop = self.stop();
         let started = tokio::select! {
-            started = tokio::time::timeout(BEGINS, pods.exec(&self.name, command, &params)) => started,
+            started = tokio::time::timeout(BEGINS, pods.exec(&spot.pod, command, &params)) => started,
             _ = stop.wait_for(|stop| *stop) => {
                 return Err(Error::new(crate::error::Kind::Interrupted, "the backup was stopped"));
             }
@@ -450,6 +459,7 @@ impl Mover {
             to_program,
             from_program,
             activity: Activity::new(came),
+            is_cut: words.first() != Some(&archive::VERB),
         };
         if !with_input {
             // It is asked once, and owes all from the beginning.

@@ -3,12 +3,16 @@
 //! Who reads it believes nothing of it: the file is bounded, names are those that can be a part of a key, and a repository is found by the claim's uid and a number,
 //! never by a path that stands in the file. A row that says what this version does not know is refused by itself; everything else that can not be is an error of the whole.
 
+mod text;
+
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::text::is_handle;
+use self::text::{RowText, Text, few};
 use super::bounded::{self, Bounded};
 use crate::error::{Error, Result};
 use crate::layout::{BackupKeys, VolumeKeys};
@@ -78,6 +82,8 @@ pub struct Row {
 pub enum Outcome {
     /// Its files are in a repository.
     Saved(Box<Saved>),
+    /// Its storage has a snapshot of it.
+    Snapshot(Box<CsiSnapshot>),
     /// It was asked for, and is not there.
     Failed(String),
     /// It was to be left out.
@@ -101,6 +107,31 @@ pub struct Saved {
     pub node: Option<String>,
     /// The copy: of several the first that is understood.
     pub copy: FileCopy,
+}
+
+/// A snapshot of a claim's volume in its storage: it is of the cluster that `volumes.json` names, and lives only there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiSnapshot {
+    /// What the hooks of its pods did around the cut; nothing where the file says what is not known here.
+    #[serde(skip)]
+    pub hooks: Option<Hooks>,
+    /// The CSI driver.
+    pub driver: String,
+    /// By which the driver knows it.
+    pub handle: String,
+    /// What a volume made of it has to hold at least, in bytes; 0 where the driver does not say.
+    pub size: u64,
+    /// The VolumeSnapshotClass it was made by.
+    pub class: String,
+    /// The run that made it.
+    pub run: String,
+    /// When it was asked for.
+    pub began: Timestamp,
+    /// Of which moment it is.
+    pub cut: Timestamp,
+    /// When it could be used.
+    pub ended: Timestamp,
 }
 
 /// What hooks of pods did around a copy.
@@ -147,6 +178,32 @@ pub struct FileCopy {
     pub changed: u64,
     /// Files that went before they were read.
     pub vanished: u64,
+    /// How it went to the store; nothing where that is not told, or not known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<Way>,
+    /// Why it went over exec, where it was to go straight; for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_because: Option<String>,
+}
+
+/// How a copy goes to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Way {
+    /// From its mover, with credentials for this volume alone.
+    Straight,
+    /// Over the API server to whoever makes the backup.
+    Exec,
+}
+
+impl Way {
+    /// Its word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Straight => "straight",
+            Self::Exec => "exec",
+        }
+    }
 }
 
 /// A pod, and its name for a volume.
@@ -169,10 +226,18 @@ impl Row {
         format!("{}/{}", self.namespace, self.claim)
     }
 
-    /// The copy, where there is one.
+    /// The copy of its files, where there is one.
     pub fn saved(&self) -> Option<&Saved> {
         match &self.outcome {
             Outcome::Saved(saved) => Some(saved),
+            _ => None,
+        }
+    }
+
+    /// The snapshot in its storage, where there is one.
+    pub fn snapshot(&self) -> Option<&CsiSnapshot> {
+        match &self.outcome {
+            Outcome::Snapshot(snapshot) => Some(snapshot),
             _ => None,
         }
     }
@@ -276,7 +341,8 @@ fn parse(bytes: &[u8]) -> Result<Copies> {
     let mut uids = HashSet::with_capacity(text.volumes.0.len());
     for row in text.volumes.0 {
         let row = row.row()?;
-        if row.saved().is_some() && text.cluster.is_none() {
+        let has_data = row.saved().is_some() || row.snapshot().is_some();
+        if has_data && text.cluster.is_none() {
             return Err(Error::corrupt(format!(
                 "{} is said to be saved, and no cluster is named",
                 row.name()
@@ -313,7 +379,7 @@ fn lacking(needs: &[String]) -> Option<String> {
 }
 
 /// What a snapshot can be tagged with.
-fn is_tag(text: &str) -> bool {
+pub(super) fn is_tag(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     text.len() <= 64 && text.bytes().all(fits)
 }
@@ -330,298 +396,14 @@ fn part(what: &str, text: &str) -> Result<()> {
     }
 }
 
-fn is_digest(text: &str) -> bool {
+/// Whether a claim can have a repository with this number.
+pub(super) fn is_repository(number: u32) -> bool {
+    (1..=MOST_REPOSITORIES).contains(&number)
+}
+
+/// Whether this can be the id of a snapshot.
+pub(crate) fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Reads a list of a row, or of what a reader has to know.
-fn few<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
-    d: D,
-) -> std::result::Result<Vec<T>, D::Error> {
-    bounded::at_most::<MOST_OF_A_ROW, T, D>(d)
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Text {
-    format: String,
-    // Read before the rest.
-    #[serde(skip_deserializing)]
-    needs: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cluster: Option<String>,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    backup_uid: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    run: String,
-    volumes: Bounded<RowText>,
-}
-
-/// A row as it stands in the file.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RowText {
-    namespace: String,
-    claim: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    claim_uid: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    volume: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    volume_mode: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    storage_class: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    driver: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    request: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    capacity: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
-    access_modes: Vec<String>,
-    result: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
-    needs: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    why: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    hooks: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<Pod>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
-    data: Vec<DatumText>,
-}
-
-/// A copy as it stands in the file.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DatumText {
-    method: String,
-    source: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
-    needs: Vec<String>,
-    repository: Option<u32>,
-    snapshot: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base: Option<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    run: String,
-    began: Option<Timestamp>,
-    ended: Option<Timestamp>,
-    entries: u64,
-    files: u64,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    allocated: Option<u64>,
-    added: u64,
-    changed: u64,
-    vanished: u64,
-}
-
-/// The one way of copying, and of what.
-const METHOD: (&str, &str) = ("files", "live");
-
-impl DatumText {
-    fn of(copy: &FileCopy) -> Self {
-        let (method, source) = METHOD;
-        Self {
-            method: method.to_owned(),
-            source: source.to_owned(),
-            needs: Vec::new(),
-            repository: Some(copy.repository),
-            snapshot: Some(copy.snapshot.clone()),
-            base: copy.base.clone(),
-            run: copy.run.clone(),
-            began: Some(copy.began),
-            ended: Some(copy.ended),
-            entries: copy.entries,
-            files: copy.files,
-            bytes: copy.bytes,
-            allocated: copy.allocated,
-            added: copy.added,
-            changed: copy.changed,
-            vanished: copy.vanished,
-        }
-    }
-
-    /// Why it is not understood, where it is not.
-    fn unknown(&self) -> Option<String> {
-        let (method, source) = METHOD;
-        if self.method == method && self.source == source {
-            return lacking(&self.needs);
-        }
-        let shown = |text: &str| bounded::shown(text, 60);
-        Some(format!(
-            "was saved by the method {:?} of {:?}",
-            shown(&self.method),
-            shown(&self.source)
-        ))
-    }
-
-    fn copy(self) -> Result<FileCopy> {
-        let lacks = |what: &str| Error::corrupt(format!("its copy has no {what} that can be"));
-        let repository = self
-            .repository
-            .filter(|n| (1..=MOST_REPOSITORIES).contains(n));
-        let snapshot = self.snapshot.filter(|id| is_digest(id));
-        if self.base.as_ref().is_some_and(|id| !is_digest(id)) {
-            return Err(lacks("base"));
-        }
-        if !is_tag(&self.run) {
-            return Err(lacks("run"));
-        }
-        Ok(FileCopy {
-            repository: repository.ok_or_else(|| lacks("repository"))?,
-            snapshot: snapshot.ok_or_else(|| lacks("snapshot"))?,
-            base: self.base,
-            run: self.run,
-            began: self.began.ok_or_else(|| lacks("beginning"))?,
-            ended: self.ended.ok_or_else(|| lacks("end"))?,
-            entries: self.entries,
-            files: self.files,
-            bytes: self.bytes,
-            allocated: self.allocated,
-            added: self.added,
-            changed: self.changed,
-            vanished: self.vanished,
-        })
-    }
-}
-
-impl RowText {
-    fn of(row: &Row) -> Self {
-        let text = Self {
-            namespace: row.namespace.clone(),
-            claim: row.claim.clone(),
-            claim_uid: row.uid.clone(),
-            volume: row.volume.clone(),
-            volume_mode: row.volume_mode.clone(),
-            storage_class: row.storage_class.clone(),
-            driver: row.driver.clone(),
-            request: row.request.clone(),
-            capacity: row.capacity.clone(),
-            access_modes: row.access_modes.clone(),
-            ..Self::default()
-        };
-        let (result, why) = match &row.outcome {
-            Outcome::Saved(saved) => return text.saved(saved),
-            Outcome::Failed(why) => ("failed", why),
-            Outcome::LeftOut(why) => ("leftOut", why),
-            Outcome::NotAsked(why) => ("notAsked", why),
-            Outcome::Nothing(why) => ("nothing", why),
-            Outcome::NotUnderstood(why) => ("notUnderstood", why),
-        };
-        Self {
-            result: result.to_owned(),
-            why: bounded::shown(why, LONGEST),
-            ..text
-        }
-    }
-
-    fn saved(self, saved: &Saved) -> Self {
-        let hooks = match saved.hooks {
-            Some(Hooks::Done) => "done",
-            Some(Hooks::Failed) => "failed",
-            Some(Hooks::None) => "none",
-            None => "",
-        };
-        Self {
-            result: "saved".to_owned(),
-            hooks: hooks.to_owned(),
-            pod: saved.pod.clone(),
-            node: saved.node.clone(),
-            data: vec![DatumText::of(&saved.copy)],
-            ..self
-        }
-    }
-
-    fn row(mut self) -> Result<Row> {
-        part("namespace", &self.namespace)?;
-        if Name::foreign(&self.claim).is_err() {
-            let claim = bounded::shown(&self.claim, 60);
-            return Err(Error::corrupt(format!("{claim:?} is no name of a claim")));
-        }
-        let name = format!("{}/{}", self.namespace, self.claim);
-        let why = bounded::shown(&self.why, LONGEST);
-        let not_known = |why: &str| {
-            Outcome::NotUnderstood(format!(
-                "its row is newer than what is known here: it {why}"
-            ))
-        };
-        let outcome = match (lacking(&self.needs), self.result.as_str()) {
-            (Some(why), _) => not_known(&why),
-            (None, "saved") => {
-                let saved = self.take_saved().map_err(|e| e.context(&name))?;
-                match saved {
-                    Ok(saved) => Outcome::Saved(Box::new(saved)),
-                    Err(why) => not_known(&why),
-                }
-            }
-            (None, "failed") => Outcome::Failed(why),
-            (None, "leftOut") => Outcome::LeftOut(why),
-            (None, "notAsked") => Outcome::NotAsked(why),
-            (None, "nothing") => Outcome::Nothing(why),
-            (None, result) => not_known(&format!("says {:?}", bounded::shown(result, 60))),
-        };
-        let short = |text: &str| bounded::shown(text, 253);
-        // Without a copy the uid leads nowhere.
-        let uid = match outcome {
-            Outcome::Saved(_) => self.claim_uid,
-            _ => short(&self.claim_uid),
-        };
-        Ok(Row {
-            volume: short(&self.volume),
-            volume_mode: short(&self.volume_mode),
-            storage_class: short(&self.storage_class),
-            driver: short(&self.driver),
-            request: short(&self.request),
-            capacity: short(&self.capacity),
-            access_modes: self.access_modes.iter().map(|mode| short(mode)).collect(),
-            namespace: self.namespace,
-            claim: self.claim,
-            uid,
-            outcome,
-        })
-    }
-
-    /// What it says of the first copy that is understood; else why none is.
-    fn take_saved(&mut self) -> Result<std::result::Result<Saved, String>> {
-        // As of where it is, with any cluster.
-        if VolumeKeys::new("any", &self.namespace, &self.claim_uid).is_err() {
-            return Err(Error::corrupt("the claim's uid can not be a part of a key"));
-        }
-        if let Some(pod) = &self.pod {
-            let fits = |text: &str| Name::foreign(text).is_ok();
-            let has_uid = !pod.uid.is_empty();
-            let names = [&pod.namespace, &pod.name, &pod.volume];
-            if !names.iter().all(|text| fits(text)) || (has_uid && !fits(&pod.uid)) {
-                return Err(Error::corrupt("its pod can not be one"));
-            }
-        }
-        let mut first = None;
-        for datum in std::mem::take(&mut self.data) {
-            let Some(why) = datum.unknown() else {
-                return Ok(Ok(Saved {
-                    hooks: match self.hooks.as_str() {
-                        "done" => Some(Hooks::Done),
-                        "failed" => Some(Hooks::Failed),
-                        "none" => Some(Hooks::None),
-                        _ => None,
-                    },
-                    pod: self.pod.take(),
-                    node: self.node.as_ref().map(|node| bounded::shown(node, 253)),
-                    copy: datum.copy()?,
-                }));
-            };
-            first.get_or_insert(why);
-        }
-        match first {
-            Some(why) => Ok(Err(why)),
-            None => Err(Error::corrupt("it is said to be saved, and has no data")),
-        }
-    }
 }
 
 #[cfg(test)]

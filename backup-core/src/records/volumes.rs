@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::bounded::{self, Bounded};
-use super::copies::{self, Copies, FileCopy, Hooks, Outcome, Row};
+use super::copies::{self, Copies, CsiSnapshot, FileCopy, Hooks, Outcome, Row};
 use super::text_within;
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
@@ -64,6 +64,9 @@ pub struct Volume {
     /// The copy, where it is one of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copy: Option<Box<Ours>>,
+    /// The snapshot, where it is one of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Box<CsiSnapshot>>,
 }
 
 /// What is known of a copy of ours, besides.
@@ -272,6 +275,16 @@ fn of_ours(copies: &Copies, row: &Row) -> Volume {
                     node: saved.node.clone(),
                     copy: saved.copy.clone(),
                 })),
+                ..volume
+            };
+        }
+        Outcome::Snapshot(snapshot) => {
+            return Volume {
+                backup_method: "CSISnapshot".to_owned(),
+                result: "succeeded".to_owned(),
+                saved_by: snapshot.driver.clone(),
+                snapshot_handle: shown(&snapshot.handle),
+                snapshot: Some(snapshot.clone()),
                 ..volume
             };
         }
@@ -509,6 +522,7 @@ impl Info {
             snapshot_handle: shown(&how.snapshot_handle),
             saved_in: shown(&how.volume_zone),
             copy: None,
+            snapshot: None,
         }
     }
 }

@@ -6,10 +6,11 @@ mod claims;
 mod creation;
 mod fields;
 mod recreate;
+mod snapshots;
 mod status;
 mod trial;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use super::held::{Found, Unheld};
 use super::kept::Kept;
 use super::patience::patiently;
 use super::rewrite::{LABEL_BACKUP, LABEL_RESTORE, MANAGER, Rewrite, Shaped, Side};
+use super::snapped::Snapped;
 use super::target::{self, METADATA, Metadata, Seen};
 use super::volumes::Volumes;
 use super::{Action, DryRun, ExistingPolicy, merge, order, plan};
@@ -74,6 +76,8 @@ pub(super) struct Done {
     pub(super) mine: bool,
     /// What the server missed when it was tried, as `resource name`.
     pub(super) awaits: Option<String>,
+    /// Whether it is a claim that names the volume it had in the backup.
+    pub(super) names_volume: bool,
 }
 
 impl Done {
@@ -86,6 +90,7 @@ impl Done {
             uid: None,
             mine: matches!(action, Action::Created | Action::Recreated),
             awaits: None,
+            names_volume: false,
         }
     }
 
@@ -144,6 +149,10 @@ pub(super) struct Applier {
     pub(super) held: Arc<Found>,
     /// Those of them that could not be made.
     pub(super) unheld: Unheld,
+    /// Claims whose data is a snapshot.
+    pub(super) snapped: Arc<Snapped>,
+    /// Those of them that were made.
+    pub(super) sources: Mutex<Vec<snapshots::Made>>,
     /// Pods that were made and ask for hooks.
     pub(super) made: Made,
 }
@@ -246,6 +255,9 @@ impl Applier {
             None => (&self.rewrite, shaped),
         };
         rewrite.stamp(&mut wanted)?;
+        if let Some(done) = self.source(job, &mut wanted).await? {
+            return Ok(done);
+        }
         let done = match job.known {
             Known::Nowhere if self.tries() => Ok(Done::new(
                 Action::Untried,
@@ -270,13 +282,15 @@ impl Applier {
             let namespace = job.namespace.as_deref().unwrap_or_default();
             self.made.note(namespace, &job.name);
         }
-        let done = match bound.warning {
+        let warning = bound.warning.or_else(|| claims::waits(job, &wanted));
+        let mut done = match warning {
             Some(warning) if done.action == Action::Created => Done {
                 reason: warning,
                 ..done.warn()
             },
             _ => done,
         };
+        done.names_volume = claims::names_volume(job, &wanted);
         Ok(done.rewritten(&wanted))
     }
 

@@ -9,6 +9,7 @@ use super::RestoreReport;
 use super::journal::{self, Header, Journal, LARGEST};
 use super::report::{self, Record};
 use crate::api::{API_VERSION, Meta, Phase, Progress as ApiProgress, Restore, RestoreStatus};
+use crate::catalog::CLUSTER_UID;
 use crate::error::{Error, Kind, Result};
 use crate::layout::RestoreKeys;
 use crate::location::Store;
@@ -40,6 +41,14 @@ pub(super) async fn finish(
                     header.options_hash.clone(),
                 ),
                 (journal::ANNOTATION_POLICY.to_owned(), policy.to_owned()),
+                (
+                    journal::ANNOTATION_BACKUP.to_owned(),
+                    header.backup_uid.clone().unwrap_or_default(),
+                ),
+                (
+                    CLUSTER_UID.to_owned(),
+                    header.cluster.clone().unwrap_or_default(),
+                ),
             ]),
             ..Meta::default()
         },

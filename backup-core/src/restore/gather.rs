@@ -7,6 +7,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::bodies::Bodies;
+use super::disks::Disks;
 use super::order::{self, Place};
 use super::plan::{self, Wanted};
 use super::volumes::Volumes;
@@ -73,6 +74,8 @@ pub(super) struct Survey {
     pub(super) namespaces: BTreeSet<String>,
     /// Volumes that are restored as they are.
     pub(super) kept_volumes: HashSet<String>,
+    /// Those that are not made, for the sake of their disks, and that their claims go on to name, with why.
+    pub(super) awaited_volumes: BTreeMap<String, String>,
     /// Volumes whose data the backup has.
     pub(super) volumes: Arc<Volumes>,
     /// What the backup lacks of what is wanted, and what it asks for in vain; a sentence each.
@@ -83,6 +86,13 @@ impl Survey {
     /// Objects wanted.
     pub(super) fn total(&self) -> u64 {
         self.resources.iter().map(|r| r.count).sum()
+    }
+
+    /// Claims whose volumes are not made are provisioned anew.
+    pub(super) fn awaits_nothing(&mut self) {
+        for name in std::mem::take(&mut self.awaited_volumes).keys() {
+            self.kept_volumes.remove(name);
+        }
     }
 
     /// Reads the index.
@@ -152,9 +162,6 @@ impl Survey {
         if let Some(claims) = resources.get(CLAIMS) {
             for_each_body(archive, filter, claims, |body| volumes.learn(body)).await?;
         }
-        if let Some(resource) = resources.get(VOLUMES) {
-            survey.kept_volumes = kept_volumes(archive, filter, resource, &volumes).await?;
-        }
         survey.volumes = Arc::new(volumes);
         survey.resources = resources
             .into_values()
@@ -164,7 +171,41 @@ impl Survey {
         survey
             .resources
             .sort_by(|a, b| (a.place, &a.name).cmp(&(b.place, &b.name)));
+        survey.keep_volumes(archive, filter).await?;
         Ok(survey)
+    }
+
+    /// Which volumes are restored as they are, by what is known of the target's disks.
+    async fn keep_volumes<S: Source>(
+        &mut self,
+        archive: &Archive<S>,
+        filter: &Filter,
+    ) -> Result<()> {
+        let mut resources = self.resources.iter();
+        if let Some(resource) = resources.find(|resource| resource.name == VOLUMES) {
+            let (mut kept, awaited) =
+                kept_volumes(archive, filter, resource, &self.volumes).await?;
+            kept.extend(awaited.keys().cloned());
+            (self.kept_volumes, self.awaited_volumes) = (kept, awaited);
+        }
+        Ok(())
+    }
+
+    /// Learns on which disks volumes may be made again: only where a volume is to be, for nobody else needs the right to ask.
+    ///
+    /// # Errors
+    /// The server's, and the archive's.
+    pub(super) async fn look_at_disks<S: Source>(
+        &mut self,
+        archive: &Archive<S>,
+        filter: &Filter,
+        looked: impl Future<Output = Result<Disks>>,
+    ) -> Result<()> {
+        if self.kept_volumes.is_empty() {
+            return Ok(());
+        }
+        Arc::make_mut(&mut self.volumes).disks = looked.await?;
+        self.keep_volumes(archive, filter).await
     }
 
     /// Counts what is wanted of a resource.
@@ -308,19 +349,24 @@ async fn kept_volumes<S: Source>(
     filter: &Filter,
     resource: &Resource,
     volumes: &Volumes,
-) -> Result<HashSet<String>> {
-    let mut kept = HashSet::new();
+) -> Result<(HashSet<String>, BTreeMap<String, String>)> {
+    let (mut kept, mut awaited) = (HashSet::new(), BTreeMap::new());
     for_each_body(archive, filter, resource, |body| {
-        if plan::left_out(VOLUMES, body, volumes)?.is_none()
-            && let Some(name) = Specified::read(body)?.metadata.remove("name")
-            && let Some(name) = name.as_str()
-        {
-            kept.insert(name.to_owned());
+        let left_out = plan::left_out(VOLUMES, body, volumes)?;
+        let mut volume = Specified::read(body)?;
+        let Some(name) = volume.metadata.remove("name") else {
+            return Ok(());
+        };
+        let name = name.as_str().unwrap_or_default().to_owned();
+        match left_out {
+            None => drop(kept.insert(name)),
+            Some(why) if volumes.disks.keeps_back(&why) => drop(awaited.insert(name, why)),
+            Some(_) => {}
         }
         Ok(())
     })
     .await?;
-    Ok(kept)
+    Ok((kept, awaited))
 }
 
 /// The wanted rows of a frame.

@@ -2,26 +2,32 @@
 //! another name; the claim itself stands from the beginning, names that volume and waits. See docs/volumes.md for what is promised.
 //!
 //! [`choose`] and [`users`] say which claims these are and which go together, [`before`] looks everything up before anything is made, [`step`] decides what is next for one
-//! claim, [`objects`] and [`api`] are how that is written down, [`group`] does it, [`fill`] brings the data.
+//! claim, [`until`] when it is far enough, [`objects`], [`note`] and [`api`] are how that is written down, [`group`] does it, [`fill`] brings the data.
+//! [`left`] finds what a restore left that does not go on, and [`clear`] clears it.
 
 mod api;
 mod before;
 mod choose;
+mod clear;
 mod compare;
 mod fill;
 mod group;
 mod left;
+mod note;
 mod objects;
 mod step;
+mod until;
 mod users;
+mod why;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::patience::patiently;
 use crate::cluster::Cluster;
 use crate::crypt::Identities;
 use crate::error::{Error, Result};
@@ -29,11 +35,13 @@ use crate::location::Store;
 use crate::mover::{MoverOptions, Movers};
 
 pub(super) use before::{Found, find};
-pub(super) use choose::{Choice, Data, Key};
+pub(super) use choose::{Choice, Data};
+pub use clear::Cleared;
 use group::{Group, Shared};
 pub(super) use group::{Item, Word};
+pub(super) use left::{Kept, each, kept};
 pub use left::{Left, left};
-pub(super) use objects::{Aim, SNAPSHOT};
+pub(super) use objects::{Aim, OF_ONE_RESTORE};
 use step::Real;
 use users::{Filled, User, groups};
 
@@ -48,17 +56,18 @@ pub struct VolumeOptions {
 
 /// Claims that could not be made: by namespace and name in the target, and why. What uses one is not made either.
 #[derive(Debug, Default)]
-pub(super) struct Unheld(Mutex<HashMap<Key, String>>);
+pub(super) struct Unheld(Mutex<HashMap<String, BTreeMap<String, String>>>);
 
 impl Unheld {
-    fn all(&self) -> MutexGuard<'_, HashMap<Key, String>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, String>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes one.
     pub(super) fn note(&self, namespace: &str, claim: &str, why: &str) {
-        let key = (namespace.to_owned(), claim.to_owned());
-        self.all().insert(key, why.to_owned());
+        let mut all = self.all();
+        let of_namespace = all.entry(namespace.to_owned()).or_default();
+        of_namespace.insert(claim.to_owned(), why.to_owned());
     }
 
     /// Whether there are any: else nobody needs to be looked at.
@@ -70,10 +79,9 @@ impl Unheld {
     pub(super) fn keeps(&self, object: &Value) -> Option<String> {
         let user = User::read(object)?;
         let all = self.all();
-        let mut named = all
-            .iter()
-            .filter(|((namespace, claim), _)| *namespace == user.namespace && user.uses(claim));
-        let ((namespace, claim), why) = named.next()?;
+        let of_namespace = all.get(&user.namespace)?;
+        let (claim, why) = user.first_of(of_namespace)?;
+        let namespace = &user.namespace;
         Some(format!(
             "it uses claim {namespace}/{claim}, which could not be made with its data: {why}"
         ))
@@ -106,6 +114,24 @@ pub(super) async fn before(cluster: &Cluster, aim: &Aim) -> Result<Before> {
     })
 }
 
+/// How a claim stands of which the data was not restored, half a sentence.
+pub(super) async fn without_data(cluster: &Cluster, namespace: &str, claim: &str) -> String {
+    let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}");
+    let stands = patiently(|| cluster.get_bounded(&path, LARGEST_CLAIM)).await;
+    let read = stands.map(|body| serde_json::from_slice::<Value>(&body).unwrap_or_default());
+    match read {
+        Ok(claim) if claim["status"]["phase"] == "Bound" => format!(
+            "is bound to volume {}, and whether its data is there is not known",
+            claim["spec"]["volumeName"].as_str().unwrap_or_default()
+        ),
+        Err(e) if e.is_not_found() => "is gone, and its data was not restored".to_owned(),
+        _ => "stays Pending, for its data was not restored".to_owned(),
+    }
+}
+
+/// A claim is not larger.
+const LARGEST_CLAIM: usize = 4 << 20;
+
 /// All claims that are held by one run.
 pub(super) struct Holding {
     shared: Arc<Shared>,
@@ -132,6 +158,7 @@ impl Holding {
             store: store.clone(),
             identities: options.identities.clone(),
             movers: Movers::new(cluster, &options.mover, run),
+            run: run.to_owned(),
             making: Semaphore::new(at_a_time),
             filling: Semaphore::new(at_a_time),
             words: tell,

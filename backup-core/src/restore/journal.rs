@@ -5,14 +5,17 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Step;
 use super::place::Place;
-use crate::api::RestoreSpec;
+use crate::api::{Restore, RestoreSpec};
+use crate::catalog::CLUSTER_UID;
 use crate::error::{Error, Kind, Result};
 use crate::layout::RestoreKeys;
+use crate::location::Store;
 use crate::name::Name;
 
 /// What [`Header::format`] says.
@@ -21,6 +24,10 @@ pub const FORMAT: &str = "kubectl-backup.journal/1";
 pub const ANNOTATION_OPTIONS: &str = "kubectl-backup/options-hash";
 /// Annotation of the finished record with what was done with objects that existed, in our words: Velero's spec has two of them.
 pub const ANNOTATION_POLICY: &str = "kubectl-backup/existing-resource-policy";
+/// Annotation of the finished record, as [`Header::backup_uid`].
+pub const ANNOTATION_BACKUP: &str = "kubectl-backup/backup-uid";
+/// A run that wrote nothing for so many seconds, and has no mover, is over.
+const QUIET: i64 = 600;
 /// No segment that is read is larger, packed; the first is not larger as it is.
 pub(super) const LARGEST: u64 = 1 << 20;
 /// So much of a segment's text is read.
@@ -45,6 +52,12 @@ pub struct Header {
     pub started: Timestamp,
     /// What was asked for.
     pub spec: RestoreSpec,
+    /// By which snapshots of volumes name the backup; empty where the data of no volume is brought back. Nothing is an older version's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_uid: Option<String>,
+    /// The uid of the target's kube-system. Nothing is an older version's, or of who could not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 impl Header {
@@ -63,6 +76,46 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// From what a restore brings data, and whereto.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// As [`Header::backup_uid`].
+    pub backup_uid: Option<String>,
+    /// As [`Header::cluster`].
+    pub cluster: Option<String>,
+}
+
+/// What the record of a restore says, or its journal where the record does not.
+///
+/// # Errors
+/// The store's.
+pub async fn origin(store: &Store, restore: &Restore) -> Result<Origin> {
+    let says = |key: &str| restore.metadata.annotations.get(key).cloned();
+    let of_record = Origin {
+        backup_uid: says(ANNOTATION_BACKUP),
+        cluster: says(CLUSTER_UID).filter(|uid| !uid.is_empty()),
+    };
+    if of_record.backup_uid.is_some() && of_record.cluster.is_some() {
+        return Ok(of_record);
+    }
+    let name: Name = Name::foreign(&restore.metadata.name)?;
+    let segment = store
+        .find(&RestoreKeys::new(&name).journal(0), LARGEST)
+        .await;
+    let header = match segment {
+        Ok(segment) => segment.and_then(|segment| Header::read(&segment).ok()),
+        Err(e) if e.kind() == Kind::Corrupt => None,
+        Err(e) => return Err(e),
+    };
+    let Some(header) = header else {
+        return Ok(of_record);
+    };
+    Ok(Origin {
+        backup_uid: of_record.backup_uid.or(header.backup_uid),
+        cluster: of_record.cluster.or(header.cluster),
+    })
 }
 
 /// A restore that was begun earlier.
@@ -123,6 +176,50 @@ pub(super) fn taken_just_now(name: &Name) -> Error {
         format!("another restore took the name {name} just now"),
     )
     .hint("give the command again")
+}
+
+/// The line with which a run begins that goes on with an earlier one.
+#[derive(Serialize)]
+struct Resumed {
+    resumed: Timestamp,
+}
+
+/// How far a restore's last run came, as its files tell by the store's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastRun {
+    /// It ended: its record was written after it wrote to its journal.
+    pub is_finished: bool,
+    /// When it wrote to its journal last.
+    pub written: Option<Timestamp>,
+}
+
+impl LastRun {
+    /// Whether it may be at work: it did not end, and wrote not long ago.
+    pub fn may_be_at_work(&self, now: Timestamp) -> bool {
+        let age = |written: Timestamp| now.duration_since(written).as_secs();
+        !self.is_finished && self.written.is_some_and(|written| age(written) < QUIET)
+    }
+}
+
+/// How the last run of a restore ended, or did not.
+///
+/// # Errors
+/// The store's.
+pub async fn last_run(store: &Store, name: &Name) -> Result<LastRun> {
+    let keys = RestoreKeys::new(name);
+    let (mut marker, mut written) = (None, None);
+    let mut files = store.list(&keys.folder());
+    while let Some(file) = files.try_next().await? {
+        if file.key == keys.marker() {
+            marker = Some(file.modified);
+        } else if file.key.contains("/journal-") {
+            written = written.max(Some(file.modified));
+        }
+    }
+    Ok(LastRun {
+        is_finished: marker.is_some() && marker >= written,
+        written,
+    })
 }
 
 /// A line about something kept.
@@ -209,6 +306,16 @@ impl Journal {
                 .max()
                 .unwrap_or(0);
         }
+        if journal.next > 0 {
+            // Whoever looks sees that the restore is at work again, though an older record says that it ended.
+            journal.line(&Resumed {
+                resumed: Timestamp::now(),
+            })?;
+            let segment = journal.segment()?;
+            let key = journal.keys.journal(journal.next);
+            journal.place.put(&key, segment).await?;
+            journal.next += 1;
+        }
         if journal.next == 0 {
             journal.line(header)?;
             let segment = journal.segment()?;
@@ -275,7 +382,6 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Restore;
 
     fn header(hash: &str, started: &str) -> Header {
         Header {
@@ -284,7 +390,78 @@ mod tests {
             options_hash: hash.into(),
             started: started.parse().unwrap(),
             spec: RestoreSpec::default(),
+            backup_uid: Some("b-uid".into()),
+            cluster: Some("c-uid".into()),
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_goes_on_with_one_that_ended_is_seen_to_be_at_work() {
+        let store = Store::in_memory();
+        let name: Name = "r".parse().unwrap();
+        let keys = RestoreKeys::new(&name);
+        let place = Place::Store(store.clone());
+        let header = header("h", "2026-01-01T00:00:00Z");
+        let begin = async |resumed| {
+            Journal::open(place.clone(), &name, &header, resumed)
+                .await
+                .unwrap();
+            let now = Timestamp::now();
+            (last_run(&store, &name).await.unwrap(), now)
+        };
+        let (run, now) = begin(false).await;
+        assert!(!run.is_finished && run.may_be_at_work(now));
+        let later = now + Duration::from_secs(601);
+        assert!(!run.may_be_at_work(later), "it was killed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        store.put(&keys.marker(), "{}".into()).await.unwrap();
+        let run = last_run(&store, &name).await.unwrap();
+        assert!(run.is_finished && !run.may_be_at_work(now));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let (run, now) = begin(true).await;
+        assert!(!run.is_finished && run.may_be_at_work(now));
+    }
+
+    #[tokio::test]
+    async fn backup_and_cluster_of_a_restore_are_told_by_its_record_or_by_its_journal() {
+        let store = Store::in_memory();
+        let name: Name = "r".parse().unwrap();
+        let mut record = Restore::default();
+        record.metadata.name = "r".into();
+        let told = async |record: &Restore| origin(&store, record).await.unwrap();
+        let is = |backup: Option<&str>, cluster: Option<&str>| Origin {
+            backup_uid: backup.map(str::to_owned),
+            cluster: cluster.map(str::to_owned),
+        };
+        assert_eq!(told(&record).await, Origin::default());
+        let now = header("h", "2026-01-01T00:00:00Z");
+        let before = Header {
+            backup_uid: None,
+            cluster: None,
+            ..now.clone()
+        };
+        let place = Place::Store(store.clone());
+        for (header, origin) in [
+            (before, Origin::default()),
+            (now, is(Some("b-uid"), Some("c-uid"))),
+        ] {
+            let key = RestoreKeys::new(&name).journal(0);
+            store.delete(&key).await.unwrap();
+            Journal::open(place.clone(), &name, &header, false)
+                .await
+                .unwrap();
+            assert_eq!(told(&record).await, origin);
+        }
+        let annotations = &mut record.metadata.annotations;
+        annotations.insert(ANNOTATION_BACKUP.to_owned(), String::new());
+        assert_eq!(
+            told(&record).await,
+            is(Some(""), Some("c-uid")),
+            "it brought no data"
+        );
+        let annotations = &mut record.metadata.annotations;
+        annotations.insert(CLUSTER_UID.to_owned(), "d-uid".to_owned());
+        assert_eq!(told(&record).await, is(Some(""), Some("d-uid")));
     }
 
     #[tokio::test]
@@ -335,12 +512,12 @@ mod tests {
             })
             .unwrap();
         journal.flush(false).await;
-        assert_eq!(journal.next, 1, "segments are written every 2 s");
+        assert_eq!(journal.next, 2, "segments are written every 2 s");
         journal.flush(true).await;
-        assert_eq!(journal.next, 2);
+        assert_eq!(journal.next, 3);
         assert!(
             place
-                .find("restores/new/journal-000001.jsonl.zst")
+                .find("restores/new/journal-000002.jsonl.zst")
                 .await
                 .unwrap()
                 .is_some()

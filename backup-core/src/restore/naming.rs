@@ -141,6 +141,9 @@ pub fn spec(options: &RestoreOptions) -> RestoreSpec {
     if let Some(wanted) = options.restore_volumes {
         spec.rest.insert("restorePVs".into(), json!(wanted));
     }
+    if let Some(adopt) = options.adopt_volumes {
+        spec.rest.insert("adoptVolumes".into(), json!(adopt));
+    }
     if !filter.objects.is_empty() {
         spec.rest.insert("objects".into(), json!(filter.objects));
     }

@@ -275,6 +275,7 @@ pub(super) fn left_out(resource: &str, body: &[u8], volumes: &Volumes) -> Result
         "persistentvolumes" if body.spec["persistentVolumeReclaimPolicy"] == "Delete" => {
             Some("its data is not in the backup and its reclaim policy is Delete; its claim is provisioned anew".to_owned())
         }
+        "persistentvolumes" => volumes.disks.refuse(&body.metadata.name, &body.spec),
         _ => None,
     })
 }

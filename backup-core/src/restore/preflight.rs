@@ -23,7 +23,7 @@ const LONGEST: usize = 253;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lack {
-    /// `StorageClass`, `IngressClass`, `PriorityClass`, `RuntimeClass`, `API`, `Version`, `NodePort`, `Permission`
+    /// `StorageClass`, `IngressClass`, `PriorityClass`, `RuntimeClass`, `API`, `Version`, `NodePort`, `Permission`, `PersistentVolume`
     pub kind: String,
     /// Which.
     pub name: String,

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::held::SNAPSHOT;
+use super::held::OF_ONE_RESTORE;
 use super::rewriting::{Prepared, Rewriting};
 use super::versions;
 use crate::error::Result;
@@ -74,6 +74,8 @@ pub(super) struct Rewrite {
     pub(super) preserve_node_ports: bool,
     /// Volumes that are restored as they are: their claims keep naming them.
     pub(super) kept_volumes: HashSet<String>,
+    /// Those among them that are not made now: their claims wait for them.
+    pub(super) awaited_volumes: HashSet<String>,
     /// What else is to be changed.
     pub(super) rewriting: Arc<Rewriting>,
     /// What is known for that.
@@ -158,7 +160,8 @@ impl Rewrite {
             }
             metadata.remove("managedFields");
             drop_keys(metadata, "labels", &[LABEL_BACKUP, LABEL_RESTORE])?;
-            drop_keys(metadata, "annotations", &[ANNOTATION_UID, SNAPSHOT])?;
+            drop_keys(metadata, "annotations", &[ANNOTATION_UID])?;
+            drop_keys(metadata, "annotations", &OF_ONE_RESTORE)?;
             if late {
                 return Ok(());
             }

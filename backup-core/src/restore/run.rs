@@ -1,8 +1,9 @@
 //! One run over an archive: looks, asks, and restores or tells what it would do.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::apply::{Applier, Deletions};
+use super::disks::Disks;
 use super::gather::{self, Survey};
 use super::held::{self, Choice, Holding};
 use super::journal::{Earlier, Header, Journal};
@@ -13,12 +14,14 @@ use super::place::Place;
 use super::preflight::look::Look;
 use super::report::Record;
 use super::rewrite::Rewrite;
+use super::snapped::{self, Snapped};
 use super::volumes::Volumes;
 use super::waves::{State, Waves};
 use super::{Consent, DryRun, ExistingPolicy, Lack, RestoreOptions, Step, hooks, rewriting};
 use crate::api::{Backup, Phase};
 use crate::archive::read::{Archive, Source};
 use crate::archive::row::ResourceRow;
+use crate::catalog::CLUSTER_UID;
 use crate::cluster::Cluster;
 use crate::discovery::Served;
 use crate::error::{Error, Kind, Result};
@@ -59,6 +62,8 @@ pub(super) struct Ended {
     pub(super) record: Record,
     pub(super) journal: Option<Journal>,
     pub(super) lacks: Vec<Lack>,
+    /// By which snapshots name the backup; empty where no data of volumes comes back.
+    pub(super) backup_uid: String,
     pub(super) result: Result<()>,
 }
 
@@ -81,10 +86,19 @@ impl Run<'_> {
             .collect();
         let backup = &self.options.backup;
         let small = signature::small_files(self.location, backup).await?;
-        warnings.extend(unfinished_backup(&marker(&small, backup).await?));
+        let saved = saved(&marker(&small, backup).await?);
+        warnings.extend(saved.as_ref().and_then(unfinished_backup));
         let data_wanted = self.options.restore_volumes != Some(false);
         let volumes = Volumes::read(&small, backup, data_wanted).await?;
-        let survey = Survey::take(archive, filter, &served, volumes).await?;
+        let mut survey = Survey::take(archive, filter, &served, volumes).await?;
+        let annotations = saved.as_ref().map(|saved| &saved.metadata.annotations);
+        let of = annotations.and_then(|all| all.get(CLUSTER_UID));
+        let adopt = self.options.adopt_volumes == Some(true);
+        let disks = Disks::look(self.cluster, of.map(String::as_str), adopt);
+        survey.look_at_disks(archive, filter, disks).await?;
+        if self.options.adopt_volumes == Some(false) {
+            survey.awaits_nothing();
+        }
         let mappings = &self.options.namespace_mappings;
         gather::refuse_shared(archive, filter, &survey, mappings).await?;
         warnings.extend(survey.warnings.iter().cloned());
@@ -117,6 +131,7 @@ impl Run<'_> {
             mappings: self.options.namespace_mappings.clone(),
             preserve_node_ports: self.options.preserve_node_ports,
             kept_volumes: survey.kept_volumes.clone(),
+            awaited_volumes: survey.awaited_volumes.keys().cloned().collect(),
             rewriting: Arc::new(rewriting.clone()),
             prepared: Arc::new(prepared),
             hooks: Arc::new(RestoreHooks::read(&self.options.hooks)?.resolve(&served.all)),
@@ -132,11 +147,19 @@ impl Run<'_> {
         let (store, volumes) = (&self.location.store, &self.options.volumes);
         let held = held::find(archive, filter, &survey, &rewrite, store, volumes).await?;
         let held = Arc::new(held);
+        let snapped = Arc::new(self.snapped(&survey).await?);
+        for ((namespace, claim), choice) in &snapped.claims {
+            if let snapped::Choice::Refuse(why) = choice {
+                warnings.push(format!("the data of claim {namespace}/{claim} can not come back, so neither it nor what uses it is made: {why}"));
+            }
+        }
         for ((namespace, claim), choice) in &held.claims {
             if let Choice::Refuse(why) = choice {
                 warnings.push(format!("the data of claim {namespace}/{claim} can not come back, so neither it nor what uses it is made: {why}"));
             }
         }
+        let copies = survey.volumes.copies.as_ref();
+        let backup_uid = copies.map_or_else(String::new, |copies| copies.backup_uid.clone());
         let look = Look {
             cluster: self.cluster,
             archive,
@@ -153,14 +176,25 @@ impl Run<'_> {
                 }
             ),
         };
-        let found = look.run().await?;
+        let mut found = look.run().await?;
+        found
+            .lacks
+            .extend(survey.awaited_volumes.iter().map(|(name, why)| Lack {
+                kind: "PersistentVolume".to_owned(),
+                name: name.clone(),
+                reason: why.clone(),
+            }));
         warnings.extend(found.notes);
         // Nothing is written before all of that is known to be sound.
         let resumed = self.earlier.is_some();
         let (journal, cancel, dry, show) = match goal {
             Goal::Restore { header, consent } => {
                 let cancel = consent(&found.lacks)?;
-                let begun = begin(self.location, self.name, self.options, header, resumed);
+                let header = Header {
+                    backup_uid: Some(backup_uid.clone()),
+                    ..header.clone()
+                };
+                let begun = begin(self.location, self.name, self.options, &header, resumed);
                 let (journal, trouble) = begun.await?;
                 warnings.extend(trouble);
                 (Some(journal), Some(cancel), None, None)
@@ -190,6 +224,8 @@ impl Run<'_> {
             volumes: survey.volumes.clone(),
             held: held.clone(),
             unheld: held::Unheld::default(),
+            snapped,
+            sources: Mutex::default(),
             made: Made::default(),
         };
         let holding = (dry.is_none() && !held.claims.is_empty()).then(|| {
@@ -215,16 +251,23 @@ impl Run<'_> {
             holding,
             state: State::default(),
         };
-        if waves.data_wanted {
-            for unread in &survey.volumes.unread {
-                waves.record.fail(None, unread.clone())?;
+        for unread in &survey.volumes.unread {
+            match waves.data_wanted {
+                true => waves.record.fail(None, unread.clone())?,
+                false => waves.record.warn(None, unread.clone())?,
             }
+        }
+        for (name, why) in &survey.awaited_volumes {
+            waves.record.fail(None, format!("volume {name}: {why}"))?;
         }
         let mut result = waves.run().await;
         if result.is_ok() {
             result = waves.filled().await;
         }
         waves.settle_held().await?;
+        if result.is_ok() {
+            result = waves.unbound().await;
+        }
         if result.is_ok() && !waves.applier.is_dry() {
             let unfinished = self
                 .earlier
@@ -242,9 +285,41 @@ impl Run<'_> {
             record: waves.record,
             journal: waves.journal,
             lacks: found.lacks,
+            backup_uid,
             result,
         };
         Ok((ended, warnings))
+    }
+}
+
+impl Run<'_> {
+    /// Claims whose data is a snapshot.
+    async fn snapped(&self, survey: &Survey) -> Result<Snapped> {
+        let copies = survey.volumes.copies.as_ref();
+        let copies = copies.filter(|copies| copies.rows.iter().any(|row| row.snapshot().is_some()));
+        let Some(copies) = copies else {
+            return Ok(Snapped::default());
+        };
+        let cluster = self.cluster.identity().await?;
+        Ok(Snapped::of(
+            copies,
+            &survey.volumes.uids,
+            cluster.as_deref(),
+        ))
+    }
+}
+
+impl<S: Source> Waves<'_, S> {
+    /// Waits for the claims that are made of snapshots, and tells of those that are not bound.
+    async fn unbound(&mut self) -> Result<()> {
+        let unbound = self.applier.bound().await?;
+        for text in unbound.failed {
+            self.record.fail(None, text)?;
+        }
+        for text in unbound.late.into_iter().chain(unbound.left) {
+            self.record.warn(None, text)?;
+        }
+        Ok(())
     }
 }
 
@@ -277,9 +352,13 @@ async fn begin(
     }
 }
 
+/// The backup as its marker has it, where that can be read.
+fn saved(marker: &[u8]) -> Option<Backup> {
+    serde_json::from_slice(marker).ok()
+}
+
 /// What a backup's marker says of how it ended, unless that was well.
-fn unfinished_backup(marker: &[u8]) -> Option<String> {
-    let backup: Backup = serde_json::from_slice(marker).ok()?;
+fn unfinished_backup(backup: &Backup) -> Option<String> {
     (backup.status.phase != Phase::Completed).then(|| {
         format!(
             "backup {} is {}: not everything that it was to hold is in it",

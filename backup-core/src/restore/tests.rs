@@ -33,7 +33,7 @@ use crate::error::Kind;
 use crate::hooks::restored::Made;
 
 /// An API server that gives its answers in turn and remembers what it was asked.
-fn server(answers: &[(u16, &str)]) -> (Cluster, Arc<Mutex<Vec<String>>>) {
+pub(super) fn server(answers: &[(u16, &str)]) -> (Cluster, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let answers: Arc<Mutex<VecDeque<(u16, String)>>> = Arc::new(Mutex::new(
         answers
@@ -109,6 +109,8 @@ async fn apply(
         volumes: Arc::default(),
         held: Arc::default(),
         unheld: Unheld::default(),
+        snapped: Arc::default(),
+        sources: Mutex::default(),
         made: Made::default(),
     };
     let job = Job {
@@ -277,6 +279,7 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         namespace_mappings: BTreeMap::new(),
         existing: ExistingPolicy::None,
         preserve_node_ports: false,
+        adopt_volumes: None,
         rewriting: rewriting::Rewriting::default(),
         of_target: rewriting::Rewriting::default(),
         hooks: serde_json::Value::Null,
@@ -284,6 +287,7 @@ fn options(folder: &std::path::Path) -> RestoreOptions {
         volumes: VolumeOptions {
             mover: crate::mover::MoverOptions {
                 image: "mover:1".into(),
+                pulled_with: Vec::new(),
                 timeout: std::time::Duration::from_secs(1),
                 parallel: 1,
             },
@@ -311,6 +315,8 @@ async fn a_name_is_made_or_gone_on_with_and_other_options_are_refused() {
         options_hash: hash.clone(),
         started: options.now,
         spec: spec(&options),
+        backup_uid: None,
+        cluster: None,
     };
     Journal::open(place, &name, &header, false).await.unwrap();
     let (again, goes_on) = choose_name(&places, &options, &hash).await.unwrap();

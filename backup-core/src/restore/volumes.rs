@@ -1,5 +1,5 @@
-//! What a backup has of the data of volumes. What `volumes.json` tells is believed where it stands, and what is saved there comes back (see [`super::held`]); what other tools saved, or
-//! what failed, is told for every claim. Volumes whose data the backup has are never made on the disks they had (in another cluster two would write to one disk): such
+//! What a backup has of the data of volumes. What `volumes.json` tells is believed where it stands, and what is saved there comes back (see [`super::held`]); what other tools saved is
+//! told for every claim, and what failed for those that come back empty. Volumes whose data the backup has are never made on the disks they had (in another cluster two would write to one disk): such
 //! claims are provisioned anew, as Velero does it.
 
 use std::collections::{HashMap, HashSet};
@@ -11,6 +11,8 @@ use crate::location::Store;
 use crate::name::Name;
 use crate::records::copies::{Copies, Outcome};
 use crate::records::{self, Data, Volume};
+
+use super::disks::Disks;
 
 /// Namespace and name.
 type Key = (String, String);
@@ -33,10 +35,10 @@ pub(super) struct Volumes {
     saved: HashSet<Key>,
     /// Their volumes.
     saved_volumes: HashSet<String>,
-    /// What became of others, half a sentence.
+    /// Claims of which nothing was saved though it was to be, with what became of it in half a sentence.
     told: HashMap<Key, String>,
-    /// Their volumes, with the same.
-    told_volumes: HashMap<String, String>,
+    /// On which disks a volume may be made again.
+    pub(super) disks: Disks,
     /// The backup's own list can not be read: any claim's data may be in it.
     is_untold: bool,
 }
@@ -103,7 +105,7 @@ impl Volumes {
         for row in &copies.rows {
             let key = (row.namespace.clone(), row.claim.clone());
             match &row.outcome {
-                Outcome::Saved(_) | Outcome::NotUnderstood(_) => {
+                Outcome::Saved(_) | Outcome::Snapshot(_) | Outcome::NotUnderstood(_) => {
                     volumes.saved.insert(key);
                     if !row.volume.is_empty() {
                         volumes.saved_volumes.insert(row.volume.clone());
@@ -111,10 +113,6 @@ impl Volumes {
                 }
                 Outcome::Failed(why) => {
                     let told = format!("was to be saved, which failed: {why}");
-                    if !row.volume.is_empty() {
-                        let volume = row.volume.clone();
-                        volumes.told_volumes.insert(volume, told.clone());
-                    }
                     volumes.told.insert(key, told);
                 }
                 Outcome::LeftOut(_) | Outcome::NotAsked(_) => {
@@ -281,10 +279,6 @@ impl Volumes {
             "persistentvolumeclaims" if self.saved.contains(&key()) => self.copies.is_none().then(|| {
                 "its data is in the backup and is not asked for: the volume is provisioned anew and empty".to_owned()
             }),
-            "persistentvolumeclaims" if self.told.contains_key(&key()) => {
-                let what = self.told.get(&key())?;
-                Some(format!("its data {what}: the volume is provisioned anew and empty"))
-            }
             "persistentvolumeclaims" if !self.claims.is_empty() => {
                 let held = self.claims.get(&key())?;
                 (held.data() != Data::Empty).then(|| {
@@ -299,11 +293,17 @@ impl Volumes {
         }
     }
 
-    /// Whether a claim that is made comes back empty, because its data was never saved and its volume is not kept.
-    pub(super) fn is_empty(&self, namespace: &str, name: &str, kept: &HashSet<String>) -> bool {
+    /// What became of a claim's data that was to be saved, and is not; the claim is empty where it does not name the volume that it had.
+    pub(super) fn failed(&self, namespace: &str, name: &str) -> Option<&str> {
+        let told = self.told.get(&(namespace.to_owned(), name.to_owned()));
+        told.map(String::as_str)
+    }
+
+    /// Whether a claim's data was never to be saved: it is empty as well where it does not name that volume.
+    pub(super) fn is_unsaved(&self, namespace: &str, name: &str) -> bool {
         self.unsaved
             .get(&(namespace.to_owned(), name.to_owned()))
-            .is_some_and(|volume| !volume.is_empty() && !kept.contains(volume))
+            .is_some_and(|volume| !volume.is_empty())
     }
 
     /// Why a volume is not restored as it is, for where its data lives; with the claim it is promised to.
@@ -314,12 +314,6 @@ impl Volumes {
                 "its data is in the backup as a copy of its files, so it is not made on the disk it had; its claim is provisioned anew"
                     .to_owned(),
             );
-        }
-        let told = self.told_volumes.get(volume);
-        if let Some(told) = told.or_else(|| self.told.get(&claim)) {
-            return Some(format!(
-                "its data {told}; so it is not made on the disk it had, and its claim is provisioned anew"
-            ));
         }
         let held = self.volumes.get(volume).or_else(|| self.claims.get(&claim));
         let Some(held) = held else {

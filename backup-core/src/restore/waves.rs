@@ -65,8 +65,10 @@ struct Ticket {
     owner: Option<Uuid>,
     /// What of its data is in the backup and does not come back.
     lost: Option<String>,
-    /// It is a claim whose data was never saved.
-    empty: bool,
+    /// It is a claim whose data was to be saved, and is not: what became of it.
+    failed: Option<String>,
+    /// It is a claim whose data was never to be saved.
+    is_unsaved: bool,
     /// What of its data would come back, in a plan.
     comes: Option<String>,
     bytes: u64,
@@ -366,6 +368,9 @@ impl<S: Source> Waves<'_, S> {
         row: &Row,
     ) -> Ticket {
         let rewrite = &self.applier.rewrite;
+        let volumes = &self.survey.volumes;
+        let is_claim = resource.name == gather::CLAIMS;
+        let namespace = row.namespace.as_deref().unwrap_or_default();
         let name = if resource.name == order::NAMESPACES {
             rewrite.namespace(&row.name)
         } else {
@@ -383,16 +388,12 @@ impl<S: Source> Waves<'_, S> {
             owner: Uuid::parse_str(&row.uid)
                 .ok()
                 .filter(|uid| self.survey.owners.contains(uid)),
-            lost: self
-                .survey
-                .volumes
-                .lost(&resource.name, row.namespace.as_deref(), &row.name),
-            empty: resource.name == gather::CLAIMS
-                && self.survey.volumes.is_empty(
-                    row.namespace.as_deref().unwrap_or_default(),
-                    &row.name,
-                    &self.survey.kept_volumes,
-                ),
+            lost: volumes.lost(&resource.name, row.namespace.as_deref(), &row.name),
+            failed: volumes
+                .failed(namespace, &row.name)
+                .filter(|_| is_claim)
+                .map(str::to_owned),
+            is_unsaved: is_claim && volumes.is_unsaved(namespace, &row.name),
             comes: self.comes(resource, row),
             bytes: row.length,
         }

@@ -18,7 +18,7 @@ use crate::location::store::is_absent;
 /// Nobody loses a cache so often.
 const MOST: u32 = 10_000;
 
-/// How often it is looked again where another run begins the same repository, or was quicker.
+/// How often it is looked again where another run begins the same repository, was quicker, or is alone in it: a minute in all.
 const TRIES: u32 = 60;
 const BETWEEN: Duration = Duration::from_millis(700);
 
@@ -55,7 +55,7 @@ async fn has_parts(store: &Store, keys: &VolumeKeys) -> Result<bool> {
 }
 
 /// Whether anything of this repository stands.
-async fn is_taken(store: &Store, keys: &VolumeKeys) -> Result<bool> {
+pub(super) async fn is_taken(store: &Store, keys: &VolumeKeys) -> Result<bool> {
     for key in [keys.key(), keys.sealed_key(), config(keys)] {
         if is_there(store, &key).await? {
             return Ok(true);
@@ -77,8 +77,44 @@ async fn is_headless(store: &Store, keys: &VolumeKeys, host: &str) -> Result<boo
     Ok(!has_config?)
 }
 
-/// The numbers of the repositories of which anything stands: by a listing, and, whatever that says, by name up to the first that is not there.
-pub(super) async fn numbers(store: &Store, keys: &VolumeKeys) -> Result<Vec<u32>> {
+/// The numbers of the repositories of which anything stands: by a listing, one's own or somebody else's, and, whatever that says, by name up to the first that is not there.
+pub(super) async fn numbers(
+    store: &Store,
+    keys: &VolumeKeys,
+    known: Option<&[u32]>,
+) -> Result<Vec<u32>> {
+    let mut found = match known {
+        Some(known) => known.iter().copied().collect(),
+        None => listed(store, keys).await?,
+    };
+    found.retain(|number| (1..=MOST).contains(number));
+    let mut next = 1;
+    while next <= MOST {
+        if !found.contains(&next) {
+            if !is_taken(store, &keys.numbered(next)).await? {
+                break;
+            }
+            found.insert(next);
+        }
+        next += 1;
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Asks what a backup asks before it writes: for what stands, for what does not, which some stores tell to those alone who may list, and for claims.
+pub(super) async fn reach(store: &Store, keys: &VolumeKeys, known: Option<&[u32]>) -> Result<()> {
+    is_taken(store, &keys.numbered(1)).await?;
+    let numbers = numbers(store, keys, known).await?;
+    let next = numbers.last().map_or(1, |last| last + 1);
+    is_taken(store, &keys.numbered(next)).await?;
+    for number in [1, next] {
+        let claims = keys.numbered(number).claims();
+        store.list(&claims).next().await.transpose()?;
+    }
+    Ok(())
+}
+
+async fn listed(store: &Store, keys: &VolumeKeys) -> Result<BTreeSet<u32>> {
     let first = keys.numbered(1);
     let repository = first.repository();
     let repository = repository.trim_end_matches('/');
@@ -93,19 +129,9 @@ pub(super) async fn numbers(store: &Store, keys: &VolumeKeys) -> Result<Vec<u32>
             Some(number) => number.parse().ok().filter(|number| *number > 1),
             None => None,
         };
-        found.extend(number.filter(|number| *number <= MOST));
+        found.extend(number);
     }
-    let mut next = 1;
-    while next <= MOST {
-        if !found.contains(&next) {
-            if !is_taken(store, &keys.numbered(next)).await? {
-                break;
-            }
-            found.insert(next);
-        }
-        next += 1;
-    }
-    Ok(found.into_iter().collect())
+    Ok(found)
 }
 
 /// What is known of one that stands.
@@ -165,12 +191,13 @@ enum Looked {
 pub(super) async fn choose(
     store: &Store,
     keys: &VolumeKeys,
+    known: Option<&[u32]>,
     ring: &Keyring<'_>,
     host: &str,
 ) -> Result<Chosen> {
-    let mut because = None;
+    let (mut because, mut hindered) = (None, None);
     for _ in 0..TRIES {
-        match attempt(store, keys, ring, host).await {
+        match attempt(store, keys, known, ring, host).await {
             Ok(Looked::Chosen(chosen)) => {
                 return Ok(Chosen { because, ..*chosen });
             }
@@ -180,23 +207,31 @@ pub(super) async fn choose(
             }
             Ok(Looked::Again) => {}
             Err(e) if is_beginning(&e) => {}
+            Err(e) if is_pruning(&e) => hindered = Some(e),
             Err(e) => return Err(e),
         }
         // Two that withdraw from each other do not come again at the same moment.
         let apart = uuid::Uuid::new_v4().as_bytes()[0];
         tokio::time::sleep(BETWEEN + BETWEEN * u32::from(apart) / 255).await;
     }
-    Err(Error::new(
-        Kind::AlreadyExists,
-        format!(
-            "another run begins the repository {}, and does not end",
-            keys.repository()
-        ),
-    )
-    .hint("wait for it; a run that died hinders nobody an hour after its last sign of life"))
+    Err(hindered.unwrap_or_else(|| {
+        Error::new(
+            Kind::AlreadyExists,
+            format!(
+                "another run begins the repository {}, and does not end",
+                keys.repository()
+            ),
+        )
+        .hint("wait for it; a run that died hinders nobody an hour after its last sign of life")
+    }))
 }
 
-/// One who begins is done in a second; a prune may take hours.
+/// Whoever forgets snapshots is done in a second; a prune that goes through the repository may take hours.
+fn is_pruning(error: &Error) -> bool {
+    error.kind() == Kind::AlreadyExists && error.to_string().starts_with("a prune is at work in")
+}
+
+/// One who begins is done in a second.
 fn is_beginning(error: &Error) -> bool {
     error.kind() == Kind::AlreadyExists && error.to_string().starts_with("another run begins")
 }
@@ -204,10 +239,11 @@ fn is_beginning(error: &Error) -> bool {
 async fn attempt(
     store: &Store,
     keys: &VolumeKeys,
+    known: Option<&[u32]>,
     ring: &Keyring<'_>,
     host: &str,
 ) -> Result<Looked> {
-    let numbers = numbers(store, keys).await?;
+    let numbers = numbers(store, keys, known).await?;
     let mut because = None;
     let (mut next, mut left) = (numbers.last().map_or(1, |last| last + 1), None);
     for number in numbers.iter().rev() {

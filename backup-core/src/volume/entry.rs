@@ -16,6 +16,8 @@ const LONGEST_PATH: usize = 16 << 10;
 const LONGEST_TARGET: usize = 4096;
 /// Extended attributes of one entry, all together.
 const MOST_ATTRIBUTES: usize = 1 << 20;
+/// No volume has more entries: folders of a planted snapshot may hold one another so often that a walk never ends.
+pub(crate) const MOST_ENTRIES: u64 = if cfg!(test) { 50_000 } else { 200_000_000 };
 
 /// Where an entry is, below the volume's root: names with slashes between. The root itself is empty.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -305,19 +307,26 @@ impl Entry {
     }
 }
 
-/// Looks that entries come in their order, each in a folder that came before it.
+/// Looks that entries come in their order, each in a folder that came before it, and that they come to an end.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     /// The last entry's path.
     last: Option<EntryPath>,
     /// How many of its names are folders.
     open: usize,
+    count: u64,
 }
 
 impl Order {
     /// Takes the next one.
     pub(super) fn take(&mut self, entry: &Entry) -> Result<()> {
         let path = &entry.path;
+        self.count += 1;
+        if self.count > MOST_ENTRIES {
+            return Err(Error::corrupt(format!(
+                "a volume has no more than {MOST_ENTRIES} entries, and {path} is one more"
+            )));
+        }
         let Some(last) = &self.last else {
             if !path.is_root() {
                 return Err(Error::corrupt(format!(
@@ -351,21 +360,22 @@ impl Order {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn entry(path: &str, what: What) -> Entry {
+    /// An entry of whoever runs the tests.
+    pub(crate) fn entry(path: &str, what: What, size: u64) -> Entry {
         Entry {
             path: EntryPath::new(path),
             what,
-            mode: 0o644,
-            uid: 1,
-            gid: 2,
-            size: 0,
-            mtime: Moment(1, 2),
-            ctime: Moment(3, 4),
-            inode: 5,
-            device: 6,
+            mode: 0o755,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            size,
+            mtime: Moment(7, 8),
+            ctime: Moment(0, 0),
+            inode: 1,
+            device: 1,
             links: 1,
             attributes: Vec::new(),
         }
@@ -374,7 +384,7 @@ mod tests {
     fn take(all: &[(&str, What)]) -> Result<()> {
         let mut order = Order::default();
         all.iter()
-            .try_for_each(|(path, what)| order.take(&entry(path, what.clone())))
+            .try_for_each(|(path, what)| order.take(&entry(path, what.clone(), 0)))
     }
 
     #[test]
@@ -404,14 +414,31 @@ mod tests {
     }
 
     #[test]
+    fn a_walk_that_does_not_end_is_ended() {
+        let mut order = Order::default();
+        order.take(&entry("", What::Folder, 0)).unwrap();
+        let mut taken = 1;
+        let error = loop {
+            let next = entry(&format!("{taken:09}"), What::File, 0);
+            match order.take(&next) {
+                Ok(()) => taken += 1,
+                Err(e) => break e,
+            }
+            assert!(taken <= MOST_ENTRIES, "it goes on");
+        };
+        assert_eq!(taken, MOST_ENTRIES);
+        assert!(error.to_string().contains("no more than"), "{error}");
+    }
+
+    #[test]
     fn no_name_leads_out_of_a_volume() {
         for odd in ["..", "a/..", "../b", "a//b", "/a", "a/", ".", "a\0b"] {
-            entry(odd, What::File).check().unwrap_err();
+            entry(odd, What::File, 0).check().unwrap_err();
         }
-        entry("a/.b/..c", What::File).check().unwrap();
+        entry("a/.b/..c", What::File, 0).check().unwrap();
         let target = b"../../etc".to_vec();
-        entry("a", What::Link { target }).check().unwrap();
-        entry("a", What::Link { target: Vec::new() })
+        entry("a", What::Link { target }, 0).check().unwrap();
+        entry("a", What::Link { target: Vec::new() }, 0)
             .check()
             .unwrap_err();
     }
@@ -429,6 +456,7 @@ mod tests {
                 What::Link {
                     target: b"\xf0\x28".to_vec(),
                 },
+                0,
             )
         };
         let json = serde_json::to_string(&odd).unwrap();

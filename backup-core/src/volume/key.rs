@@ -16,61 +16,108 @@ use crate::location::{Store, sha256};
 const LONGEST: u64 = 1024;
 
 /// What a writer keeps of the keys that it made, so that it can add to what it began. By the SHA-256 of what stands in the bucket: what somebody exchanged there is
-/// not found here. Never needed to restore. What lies where others may cut or alter it is written as [`KeptKey`], so that what comes back is what was kept, or nothing.
+/// not found here. Bound to its volume (`CLUSTER/NAMESPACE/UID`): what was copied from beside another one is not found for this one. Never needed to restore. What lies where others
+/// may cut or alter it is written as [`KeptKey`], so that what comes back is what was kept, or nothing.
 pub trait KeyCache: Send + Sync {
-    /// The password whose sealed form has this digest; nothing where it was not kept, or not whole.
+    /// The password of this volume whose sealed form has this digest; nothing where it was not kept, or not whole.
     ///
     /// # Errors
     /// When it can not be looked for.
-    fn get(&self, digest: &str) -> Result<Option<SecretString>>;
+    fn get(&self, volume: &str, digest: &str) -> Result<Option<Kept>>;
 
     /// Keeps one.
     ///
     /// # Errors
     /// When it can not be kept: then nothing is begun with it.
-    fn put(&self, digest: &str, password: &SecretString) -> Result<()>;
+    fn put(&self, volume: &str, digest: &str, password: &SecretString) -> Result<()>;
+
+    /// Makes a fresh password and its sealed form, for these recipients; it is kept when this returns.
+    ///
+    /// # Errors
+    /// A passphrase that is not there; as [`KeyCache::put`].
+    fn make(
+        &self,
+        volume: &str,
+        recipients: &Recipients,
+        passphrase: Option<&SecretString>,
+    ) -> Result<(SecretString, Bytes)> {
+        let secret = fresh();
+        let text = secret.text();
+        let sealed = recipients.wrap(&secret, passphrase)?;
+        self.put(volume, &sha256(&sealed), &text)?;
+        Ok((text, sealed))
+    }
 }
 
-/// A key as a cache writes it: the password, a space, and a SHA-256 over the digest of its sealed form and the password. A file that was cut, altered or put in the
-/// place of another holds none.
+/// A password that was kept.
+#[derive(Clone)]
+pub struct Kept {
+    /// What rustic and restic take.
+    pub password: SecretString,
+    /// Whether it is proven to be of the volume that was asked for. What was kept before this was written down is good for one's own work with that volume, and given to nobody else.
+    pub is_bound: bool,
+}
+
+/// 256 random bits, as the secret of a fresh X25519 identity: what seals and opens those is there already.
+fn fresh() -> BackupKey {
+    BackupKey::generate()
+}
+
+/// A key as a cache writes it: the password, a space, and a SHA-256 over its volume, the digest of its sealed form and the password. A file that was cut, altered or put in the
+/// place of another holds none. Formerly the volume was not in it.
 pub struct KeptKey;
 
 impl KeptKey {
     /// No file of one is longer, in bytes.
     pub const LONGEST: u64 = LONGEST;
 
-    fn proof(digest: &str, password: &str) -> String {
+    fn proof(volume: &str, digest: &str, password: &str) -> String {
+        sha256(format!("{volume} {digest} {password}").as_bytes())
+    }
+
+    fn former_proof(digest: &str, password: &str) -> String {
         sha256(format!("{digest} {password}").as_bytes())
     }
 
-    /// What is written for a password whose sealed form has this digest.
-    pub fn write(digest: &str, password: &SecretString) -> SecretString {
+    /// What is written for a password of this volume whose sealed form has this digest.
+    pub fn write(volume: &str, digest: &str, password: &SecretString) -> SecretString {
         let text = password.expose_secret();
-        format!("{text} {}\n", Self::proof(digest, text)).into()
+        format!("{text} {}\n", Self::proof(volume, digest, text)).into()
     }
 
-    /// The password that these bytes keep, if they are whole and of the sealed form with this digest.
-    pub fn read(digest: &str, bytes: &[u8]) -> Option<SecretString> {
+    /// The password that these bytes keep, if they are whole and of this volume and the sealed form with this digest.
+    pub fn read(volume: &str, digest: &str, bytes: &[u8]) -> Option<Kept> {
         let line = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
         let (text, proof) = line.split_once(' ')?;
-        let is_whole = !text.is_empty() && proof == Self::proof(digest, text);
-        is_whole.then(|| text.to_owned().into())
+        if text.is_empty() {
+            return None;
+        }
+        let is_bound = proof == Self::proof(volume, digest, text);
+        let is_whole = is_bound || proof == Self::former_proof(digest, text);
+        is_whole.then(|| Kept {
+            password: text.to_owned().into(),
+            is_bound,
+        })
     }
 }
 
 /// A cache that ends with the process.
 #[derive(Default)]
-pub struct KeptInMemory(Mutex<BTreeMap<String, SecretString>>);
+pub struct KeptInMemory(Mutex<BTreeMap<(String, String), SecretString>>);
 
 impl KeyCache for KeptInMemory {
-    fn get(&self, digest: &str) -> Result<Option<SecretString>> {
+    fn get(&self, volume: &str, digest: &str) -> Result<Option<Kept>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(all.get(digest).cloned())
+        let kept = all.get(&(volume.to_owned(), digest.to_owned())).cloned();
+        Ok(kept.map(|password| Kept {
+            password,
+            is_bound: true,
+        }))
     }
 
-    fn put(&self, digest: &str, password: &SecretString) -> Result<()> {
+    fn put(&self, volume: &str, digest: &str, password: &SecretString) -> Result<()> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(digest.to_owned(), password.clone());
+        all.insert((volume.to_owned(), digest.to_owned()), password.clone());
         Ok(())
     }
 }
@@ -116,10 +163,8 @@ fn parsed(key: &str, bytes: &[u8]) -> Result<SecretString> {
 impl Keyring<'_> {
     /// Makes a fresh one for this repository; a sealed one is in the cache when this returns. Nothing is written to the bucket.
     pub(super) fn make(&self, keys: &VolumeKeys) -> Result<Password> {
-        // 256 random bits, as the secret of a fresh X25519 identity: what seals and opens those is there already.
-        let secret = BackupKey::generate();
-        let text = secret.text();
         if self.recipients.is_empty() {
+            let text = fresh().text();
             let bytes = format!("{}\n", text.expose_secret()).into();
             return Ok(Password {
                 text,
@@ -127,8 +172,9 @@ impl Keyring<'_> {
                 bytes,
             });
         }
-        let bytes = self.recipients.wrap(&secret, self.passphrase)?;
-        self.cache.put(&sha256(&bytes), &text)?;
+        let (text, bytes) = self
+            .cache
+            .make(&keys.volume(), self.recipients, self.passphrase)?;
         Ok(Password {
             text,
             key: keys.sealed_key(),
@@ -157,10 +203,12 @@ impl Keyring<'_> {
                 .ok()
                 .map(|text| Password { text, key, bytes }));
         }
-        let Some(text) = self.cache.get(&sha256(&bytes))? else {
-            return Ok(None);
-        };
-        Ok(Some(Password { text, key, bytes }))
+        let kept = self.cache.get(&keys.volume(), &sha256(&bytes))?;
+        Ok(kept.map(|kept| Password {
+            text: kept.password,
+            key,
+            bytes,
+        }))
     }
 
     /// The password for one who reads, whatever the location has today.
@@ -182,8 +230,8 @@ impl Keyring<'_> {
             ))
             .hint("put the key back from a copy of the bucket"));
         };
-        let text = match self.cache.get(&sha256(&bytes)) {
-            Ok(Some(text)) => text,
+        let text = match self.cache.get(&keys.volume(), &sha256(&bytes)) {
+            Ok(Some(kept)) => kept.password,
             // What is wrong with the cache is a writer's business.
             Ok(None) | Err(_) => {
                 let opened = self.identities.open(&bytes, &self.whom());

@@ -2,6 +2,7 @@
 //! nothing here decides whether a snapshot may appear, that is [`store`](super::store)'s. rustic keeps no locks and reads none: nobody is kept out by this module.
 
 mod archive;
+mod keyfile;
 mod node;
 mod objects;
 mod show;
@@ -16,16 +17,16 @@ use bytes::Bytes;
 use jiff::{Span, Timestamp};
 use rustic_core::repofile::{BlobType, MasterKey, SnapshotFile, SnapshotId, StringList};
 use rustic_core::{
-    BackupOptions, CheckOptions, Credentials, DataId, FileType, Id, IndexedFull, KeyOptions,
-    OpenStatus, ParentOptions, PruneOptions, Repository, RepositoryBackends, RepositoryOptions,
-    RusticError, TreeId,
+    BackupOptions, CheckOptions, ConfigOptions, Credentials, DataId, FileType, Id, IndexedFull,
+    KeyOptions, OpenStatus, ParentOptions, PruneOptions, Repository, RepositoryBackends,
+    RepositoryOptions, RusticError, TreeId, WriteBackend as _,
 };
 
 use super::entry::Entry;
 use super::rails::Rail;
 use super::source::{Counted, Opened, Source, Tally};
 use crate::error::{Error, Kind, Result};
-use crate::location::Sha256;
+use crate::location::{Sha256, sha256};
 use walk::{Before, Stored, Walk};
 
 pub(super) use objects::{Access, Objects};
@@ -33,6 +34,9 @@ pub use show::Part;
 
 /// Whose snapshots these are; restic groups them by it.
 const HOST: &str = "kubectl-backup";
+
+/// The bytes after which a pack of files' content is full.
+const PACK: &str = "16MiB";
 
 /// Blobs that are fetched ahead of what is written, and by how many.
 const AHEAD: u64 = 24 << 20;
@@ -108,6 +112,8 @@ pub struct Pruned {
     pub waiting_bytes: u64,
     /// Bytes that were removed.
     pub removed_bytes: u64,
+    /// From when on a prune removes what is marked, where something is.
+    pub next: Option<Timestamp>,
 }
 
 /// rustic's words, without its advice to report.
@@ -133,6 +139,15 @@ fn repository(objects: &Arc<Objects>) -> Result<Repository<()>> {
     Repository::new(&options, &backends).map_err(|e| failed(objects, "be used", &e))
 }
 
+/// A handful of packs are on their way at any time: restic's own size of them, whatever the volume's, bounds what a backup takes.
+fn configured() -> ConfigOptions {
+    let mut options = ConfigOptions::default();
+    options.set_datapack_size = PACK.parse().ok();
+    options.set_datapack_growfactor = Some(0);
+    options.set_treepack_growfactor = Some(0);
+    options
+}
+
 /// The store's own failure where there was one, else rustic's.
 fn failed(objects: &Objects, what: &str, error: &RusticError) -> Error {
     objects.failure().unwrap_or_else(|| {
@@ -143,13 +158,19 @@ fn failed(objects: &Objects, what: &str, error: &RusticError) -> Error {
 impl Open {
     /// Writes the key and the configuration of a repository that is not there.
     pub(super) fn begin(objects: Arc<Objects>, password: &str) -> Result<Self> {
-        let repository = repository(&objects)?
-            .init(
-                &Credentials::password(password),
-                &KeyOptions::default(),
-                &rustic_core::ConfigOptions::default(),
-            )
-            .map_err(|e| failed(&objects, "be begun", &e))?;
+        let repository = repository(&objects)?;
+        let master = MasterKey::new();
+        let key = keyfile::made(&master, password, HOST)?;
+        let id: Id = sha256(&key)
+            .parse()
+            .map_err(|e: Box<RusticError>| failed(&objects, "be begun", &e))?;
+        let begun = objects
+            .write_bytes(FileType::Key, &id, false, key.into())
+            .and_then(|()| {
+                let master = Credentials::Masterkey(master);
+                repository.init(&master, &KeyOptions::default(), &configured())
+            });
+        let repository = begun.map_err(|e| failed(&objects, "be begun", &e))?;
         Ok(Self {
             repository,
             objects,
@@ -194,22 +215,9 @@ impl Open {
     pub(super) fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let all = self.repository.get_all_snapshots();
         let all = all.map_err(|e| failed(&self.objects, "be listed", &e))?;
-        let mut all: Vec<_> = all
-            .into_iter()
-            .map(|snapshot| Snapshot {
-                id: snapshot.id.to_hex().as_str().to_owned(),
-                time: snapshot.time.timestamp(),
-                tags: snapshot.tags.iter().cloned().collect(),
-                is_ours: is_ours(&snapshot),
-            })
-            .collect();
+        let mut all: Vec<_> = all.into_iter().map(listed).collect();
         all.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
         Ok(all)
-    }
-
-    /// Where the snapshot with this id stands.
-    pub(super) fn snapshot_key(&self, id: &str) -> Result<String> {
-        Ok(self.objects.key(FileType::Snapshot, &parsed(id)?))
     }
 
     /// Reads the source and stores what is new. What is unchanged since `parent` is not read. No snapshot appears: it is in what this returns.
@@ -270,6 +278,11 @@ impl Open {
             opened: tally.opened(),
             unlocked,
         })
+    }
+
+    /// This one.
+    pub(super) fn snapshot(&self, id: &str) -> Result<Snapshot> {
+        self.find(id).map(listed)
     }
 
     fn find(&self, id: &str) -> Result<SnapshotFile> {
@@ -385,6 +398,7 @@ impl Open {
             marked_bytes: sum.remove + sum.repack + plan.stats.size_unref,
             waiting_bytes: plan.stats.size_to_delete.keep,
             removed_bytes: plan.stats.size_to_delete.remove,
+            next: None,
         };
         let pruned = self.repository.prune(&options, plan);
         if let Some(failure) = self.objects.failure() {
@@ -515,6 +529,15 @@ impl Open {
             }
         }
         all
+    }
+}
+
+fn listed(snapshot: SnapshotFile) -> Snapshot {
+    Snapshot {
+        id: snapshot.id.to_hex().as_str().to_owned(),
+        time: snapshot.time.timestamp(),
+        tags: snapshot.tags.iter().cloned().collect(),
+        is_ours: is_ours(&snapshot),
     }
 }
 

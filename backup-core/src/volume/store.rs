@@ -1,23 +1,31 @@
 //! The files of one volume in a location: its repositories, who may be at work in them, and when a snapshot appears. The guard rails of docs/volumes.md are laid here.
 
+mod told;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::begin::{self, Chosen};
+use super::expiry::note;
 use super::key::Keyring;
 use super::rails::Rail;
 use super::repository::{Access, Archived, Objects, Open, Part, Pruned, Snapshot, Target};
 use super::source::{Counted, Source};
 use crate::error::{Error, Kind, Result};
 use crate::layout::VolumeKeys;
-use crate::location::claim::{Purpose, SharedClaim};
+use crate::location::claim::{MOST_SKEW, Purpose, SharedClaim};
+use crate::location::store::Patience;
 use crate::location::{Store, sha256};
 
 /// What was marked is kept for so long at least.
 pub const KEEP_MARKED: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a store may say nothing while pods are kept quiet for what is written to it.
+pub(crate) const QUIET: Duration = Duration::from_secs(30);
 
 /// Which backup a snapshot is made for.
 #[derive(Clone, Debug)]
@@ -28,6 +36,17 @@ pub struct Of {
     pub uid: String,
     /// Where this runs, for the claim.
     pub host: String,
+}
+
+impl Of {
+    /// What a snapshot carries that this run made for it.
+    fn tags(&self, run: &str) -> [String; 3] {
+        [
+            format!("backup={}", self.backup),
+            format!("backup-uid={}", self.uid),
+            format!("run={run}"),
+        ]
+    }
 }
 
 /// What a backup builds upon.
@@ -68,6 +87,12 @@ pub struct VolumeStore {
     /// The plain part of a location: a repository is encrypted by itself.
     store: Store,
     keys: VolumeKeys,
+    /// Numbers of repositories that somebody else has listed, for one who may not list the folder where they are.
+    known: Option<Vec<u32>>,
+    /// What stops one who is alone.
+    stopped: Option<watch::Receiver<bool>>,
+    /// Whether a pod is kept quiet while a backup is made.
+    is_quiet: bool,
 }
 
 /// Runs what waits where waiting hinders nobody.
@@ -84,13 +109,57 @@ async fn on_a_thread<T: Send + 'static>(
     }
 }
 
+/// Ends what is done with these objects once it is stopped.
+fn end_by(
+    mut stopped: watch::Receiver<bool>,
+    all: Vec<Arc<Objects>>,
+    why: &'static str,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if stopped.wait_for(|stopped| *stopped).await.is_ok() {
+            for objects in all {
+                objects.end(Error::new(Kind::Interrupted, why));
+            }
+        }
+    })
+}
+
 impl VolumeStore {
     /// Those of this volume.
     pub fn new(store: &Store, keys: &VolumeKeys) -> Self {
         Self {
             store: store.outside(),
             keys: keys.clone(),
+            known: None,
+            stopped: None,
+            is_quiet: false,
         }
+    }
+
+    /// Once this says so, what is done alone ([`VolumeStore::prune`], [`VolumeStore::forget`]) ends with the next request, and takes its claim along.
+    pub fn until(self, stopped: Option<&watch::Receiver<bool>>) -> Self {
+        Self {
+            stopped: stopped.cloned(),
+            ..self
+        }
+    }
+
+    /// Whether it is to go on.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub(super) fn may_go_on(&self) -> Result<()> {
+        let is_stopped = |stopped: &watch::Receiver<bool>| *stopped.borrow();
+        match self.stopped.as_ref().is_some_and(is_stopped) {
+            true => Err(Error::new(Kind::Interrupted, "it was stopped")),
+            false => Ok(()),
+        }
+    }
+
+    /// The same where a pod is kept quiet while a backup is made: it waits for a store that does not answer for half a minute, and not for three.
+    #[must_use]
+    pub fn quiet(self, is_quiet: bool) -> Self {
+        Self { is_quiet, ..self }
     }
 
     fn what(keys: &VolumeKeys) -> String {
@@ -117,7 +186,7 @@ impl VolumeStore {
         ring: &Keyring<'_>,
         of: &Of,
         base: &Base,
-        mut stop: watch::Receiver<bool>,
+        stop: watch::Receiver<bool>,
     ) -> Result<Saved> {
         let began = Timestamp::now();
         let Chosen {
@@ -125,25 +194,27 @@ impl VolumeStore {
             unlocked,
             claim,
             because,
-        } = begin::choose(&self.store, &self.keys, ring, &of.host).await?;
-        let claim = Arc::new(claim);
+        } = begin::choose(
+            &self.store,
+            &self.keys,
+            self.known.as_deref(),
+            ring,
+            &of.host,
+        )
+        .await?;
+        let patience = if self.is_quiet {
+            Patience::Quiet
+        } else {
+            Patience::Long
+        };
+        let claim = Arc::new(claim.with_patience(patience));
         let access = Access::Backup(Arc::clone(&claim));
         let objects = self.objects(&keys, access.clone());
-        let tags = [
-            format!("backup={}", of.backup),
-            format!("backup-uid={}", of.uid),
-            format!("run={}", claim.run()),
-        ];
+        let tags = of.tags(claim.run());
         let wanted = base.clone();
         let back = self.objects(&keys, access);
-        let ending = [Arc::clone(&objects), Arc::clone(&back)];
-        let asked = tokio::spawn(async move {
-            if stop.wait_for(|stop| *stop).await.is_ok() {
-                for objects in ending {
-                    objects.end(Error::new(Kind::Interrupted, "the backup was stopped"));
-                }
-            }
-        });
+        let ending = vec![Arc::clone(&objects), Arc::clone(&back)];
+        let asked = end_by(stop, ending, "the backup was stopped");
         let archived = on_a_thread(move || {
             let open = Open::with(objects, &unlocked)?;
             let parent = match wanted {
@@ -283,7 +354,7 @@ impl VolumeStore {
     /// # Errors
     /// The store's.
     pub async fn repositories(&self) -> Result<Vec<u32>> {
-        begin::numbers(&self.store, &self.keys).await
+        begin::numbers(&self.store, &self.keys, self.known.as_deref()).await
     }
 
     /// The snapshots of one of them, oldest first.
@@ -309,7 +380,18 @@ impl VolumeStore {
         on_a_thread(move || open.check(read_data)).await
     }
 
-    async fn alone(&self, keys: &VolumeKeys, host: &str) -> Result<Arc<SharedClaim>> {
+    /// The keys of one of them.
+    pub(super) fn keys(&self, number: u32) -> VolumeKeys {
+        self.keys.numbered(number)
+    }
+
+    /// The plain part of the location.
+    pub(super) fn plain(&self) -> &Store {
+        &self.store
+    }
+
+    /// The claim of one who is alone in a repository. Claims of dead runs are gone then, and clocks agree.
+    pub(super) async fn alone(&self, keys: &VolumeKeys, host: &str) -> Result<Arc<SharedClaim>> {
         // Off for tests alone: as if it might stand beside backups.
         let purpose = if Rail::PruneAlone.is_off() {
             Purpose::Create
@@ -330,37 +412,11 @@ impl VolumeStore {
         Ok(Arc::new(claim))
     }
 
-    /// Removes these snapshots, alone; their files stay until a prune. One that is not there is fine.
-    ///
-    /// # Errors
-    /// `AlreadyExists` while anybody else is at work.
-    pub async fn forget(
-        &self,
-        number: u32,
-        ids: &[String],
-        ring: &Keyring<'_>,
-        host: &str,
-    ) -> Result<()> {
-        let keys = self.keys.numbered(number);
-        let open = self.reader(&keys, ring).await?;
-        let claim = self.alone(&keys, host).await?;
-        let forgotten = async {
-            for id in ids {
-                let key = open.snapshot_key(id)?;
-                claim.confirm().await?;
-                claim.remove(&key).await?;
-            }
-            Ok(())
-        }
-        .await;
-        claim.release().await;
-        forgotten
-    }
-
     /// Marks what no snapshot needs, and removes what was marked at least `keep_marked` ago ([`KEEP_MARKED`] where a user does not say more), alone.
     ///
     /// # Errors
-    /// `AlreadyExists` while anybody else is at work; where clocks or listings give no ground to remove anything; and what a look at the repository finds afterwards.
+    /// `AlreadyExists` while anybody else is at work; where clocks or listings give no ground to remove anything; what a look at the repository finds afterwards; `Interrupted`, and the
+    /// next one goes on.
     pub async fn prune(
         &self,
         number: u32,
@@ -370,8 +426,13 @@ impl VolumeStore {
     ) -> Result<Pruned> {
         let keys = self.keys.numbered(number);
         let password = ring.of_reader(&self.store, &keys).await?;
+        self.may_go_on()?;
         let claim = self.alone(&keys, host).await?;
         let objects = self.objects(&keys, Access::Prune(Arc::clone(&claim)));
+        let asked = self
+            .stopped
+            .clone()
+            .map(|stopped| end_by(stopped, vec![Arc::clone(&objects)], "the prune was stopped"));
         let pruned = on_a_thread(move || {
             let open = Open::by_password(Arc::clone(&objects), password.text())?;
             let ids = |open: &Open| -> Result<Vec<String>> {
@@ -391,6 +452,10 @@ impl VolumeStore {
             }
             let pruned = open.prune(keep_marked)?;
             let problems = open.check(false)?;
+            // What was not looked at any more is no damage.
+            if objects.has_ended() {
+                return Err(Error::new(Kind::Interrupted, "the prune was stopped"));
+            }
             if problems.is_empty() {
                 return Ok(pruned);
             }
@@ -401,8 +466,37 @@ impl VolumeStore {
             .hint("nothing is removed in the run that marks it: check the repository with restic, and the store"))
         })
         .await;
+        if let Some(asked) = asked {
+            asked.abort();
+        }
+        let noted = match pruned {
+            Ok(pruned) => Self::note(&keys, &claim, pruned, keep_marked).await,
+            Err(e) => Err(e),
+        };
         claim.release().await;
-        pruned
+        noted
+    }
+
+    /// Notes from when on the next prune makes sense; nothing, where nothing is marked.
+    async fn note(
+        keys: &VolumeKeys,
+        claim: &SharedClaim,
+        pruned: Pruned,
+        keep_marked: Duration,
+    ) -> Result<Pruned> {
+        if pruned.marked_bytes + pruned.waiting_bytes == 0 {
+            claim.remove(&keys.reclaim()).await?;
+            return Ok(pruned);
+        }
+        // What is marked bears the time of this machine.
+        let after = keep_marked + MOST_SKEW.unsigned_abs();
+        let next = Timestamp::now().saturating_add(after);
+        let next = next.unwrap_or(Timestamp::MAX);
+        claim.write(&keys.reclaim(), note::reclaim(next)?).await?;
+        Ok(Pruned {
+            next: Some(next),
+            ..pruned
+        })
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
     let cluster = context.cluster().await?.clone();
     let namespace = args.namespace.to_string();
     controller::prepare(&context.ui, &cluster, &namespace).await?;
+    let copies = args.copies.of_controller(&cluster, &namespace).await;
     let settings = Settings {
         namespace,
         concurrent_backups: args.how.concurrent_backups(),
@@ -56,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: ControllerArgs) -> Result<Exit>
         validation_frequency: args.how.validation_frequency(),
         sync_period: args.how.sync_period(),
         collection_frequency: args.how.collection_frequency(),
-        copies: args.copies,
+        copies,
         spool_dir: context.paths.spool().to_owned(),
         state_dir: context.paths.state().to_owned(),
         locations: context.location_args().clone(),

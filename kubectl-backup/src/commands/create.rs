@@ -230,7 +230,8 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
             }
         });
     }
-    options.copies = Some(Arc::new(copying(context, args, &recipients)?));
+    let copies = args.copies.of_cluster(cluster).await;
+    options.copies = Some(Arc::new(copying(context, &copies, &recipients)?));
     let is_seen = recipients.is_empty() || encrypt == Encrypt::Secrets;
     if location.shared_with_velero
         && is_seen
@@ -270,7 +271,7 @@ async fn make(context: &Context, args: &CreateArgs) -> Result<Made> {
 }
 
 /// How volumes are copied: their keys are encrypted for whom the backup is.
-fn copying(context: &Context, args: &CreateArgs, recipients: &Recipients) -> Result<CopyOptions> {
+fn copying(context: &Context, copies: &CopyArgs, recipients: &Recipients) -> Result<CopyOptions> {
     let is_sealed = !recipients.is_empty();
     let folder = context.paths.volume_keys();
     let keys = Keys {
@@ -285,7 +286,7 @@ fn copying(context: &Context, args: &CreateArgs, recipients: &Recipients) -> Res
         },
         cache: Arc::new(key_cache::Keys::new(is_sealed.then_some(folder.as_path()))),
     };
-    Ok(args.copies.options(keys, None))
+    Ok(copies.options(keys, None))
 }
 
 /// What `prune` promises of a schedule's newest backup, Velero does not: it deletes whatever is expired.
@@ -355,6 +356,8 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
     };
     let filter = filter(args)?;
     filter.validate().map_err(CommandError::usage)?;
+    let mut annotations = flags::pairs("--annotations", '=', &args.annotations)?;
+    args.volumes.annotate(&mut annotations);
     Ok(BackupOptions {
         name,
         filter,
@@ -365,7 +368,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<BackupOptions> {
             context.now,
         )?,
         labels: flags::pairs("--labels", '=', &args.labels)?,
-        annotations: flags::pairs("--annotations", '=', &args.annotations)?,
+        annotations,
         snapshot_volumes: args.volumes.snapshots(),
         policies: None,
         copies: None,

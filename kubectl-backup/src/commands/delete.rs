@@ -1,17 +1,22 @@
 //! `delete`: removes backups from their location.
 
 use backup_core::catalog::{self, Entry, Here, Maker};
-use backup_core::layout::BackupKeys;
 use backup_core::location::guard::Guard;
 use backup_core::location::kept::Kept;
 use backup_core::location::{Location, Store};
 use backup_core::name::Name;
-use backup_core::{Error, Kind};
+use backup_core::records::snapshots::Owned;
+use backup_core::snapshot::known::{About, Known};
+use backup_core::volume::expiry::Outcome;
+use backup_core::{Error, Kind, records, volume};
 use clap::Args;
+use tokio::sync::watch;
 
-use super::owed;
+use super::{csi, owed};
 use crate::context::{Context, Place};
+use crate::expiry;
 use crate::flags::{self, RemovalArgs};
+use crate::many;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 
@@ -26,8 +31,10 @@ Examples:
 /// Removes all files of the backups from their location. What a backup of Velero's holds elsewhere, such as volume
 /// snapshots, would stay behind: that is told, and needs --force. So does a backup that its bucket locks: it is hidden then,
 /// and its versions stay until the lock ends. Where no guard keeps clusters apart, as in a location that Velero uses, a
-/// backup of another cluster is deleted where the question that names that cluster is answered, or with --force. Snapshots of volumes' files stay in their
-/// repositories, which is told.
+/// backup of another cluster is deleted where the question that names that cluster is answered, or with --force. Its snapshots of volumes' files are
+/// forgotten; that needs no key. Where one can not be, the backup is deleted all the same, and the next prune tries again.
+/// Its snapshots of volumes in their storage are deleted first; where one can not be, the backup is kept, or with --force
+/// nothing is known of that snapshot from then on. So --force does with those of a backup that is gone already.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeleteArgs {
@@ -50,18 +57,32 @@ struct Going {
     other: Option<String>,
     /// What its bucket keeps of it; nothing where it does not tell.
     kept: Option<Kept>,
-    /// What of it stays in repositories of volumes.
-    stays: Option<String>,
+    /// What it has in repositories of volumes.
+    owned: Owned,
+    /// What is known of its snapshots in their storage.
+    cuts: About,
 }
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
     let location = context.location_to_write().await?;
     let mut found = Vec::new();
+    let mut lost = Vec::new();
     for name in &args.names {
         let name = flags::known_name(name)?;
         // Nothing is deleted before every name was found.
-        let entry = catalog::get(&location.store, &name).await?;
+        let entry = match catalog::get(&location.store, &name).await {
+            // Its snapshots may be known still.
+            Err(e)
+                if e.kind() == Kind::NotFound
+                    && args.force
+                    && csi::is_lost(&location, &name).await? =>
+            {
+                lost.push(name);
+                continue;
+            }
+            found => found?,
+        };
         if !args.force && catalog::is_at_work(&entry.backup) {
             return Err(Error::other(format!(
                 "backup {:?} is in phase {}: Velero is at work on it and would write parts of it anew",
@@ -81,6 +102,13 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         Guard::Open => Some(context.here(&Place::of(&location)).await?),
         Guard::Ours | Guard::Unknown | Guard::Other(_) => None,
     };
+    for name in &lost {
+        csi::disown(context, &location, name, &args.removal).await?;
+    }
+    if found.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let known = Known::read(&location.store).await?;
     let mut going = Vec::new();
     for entry in found {
         let other = here
@@ -98,13 +126,19 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
             refuse_leaks(context, &location, &args, &entry.name).await?;
         }
         let kept = kept(context, &store, &args, &entry.name).await?;
-        let stays = stays(&location.store, &entry, args.force).await?;
+        let owned = owned(context, &store, &args, &entry.name).await?;
+        let names = owned.as_ref().map(|owned| &owned.cuts[..]);
+        let cuts = known.about(&location.store, &entry.name, names).await?;
+        if let Some(lacks) = cuts.lacks().filter(|_| args.removal.is_dry()) {
+            context.ui.warn(&format!("backup/{}: {lacks}", entry.name));
+        }
         going.push(Going {
             store,
             name: entry.name,
             other,
             kept,
-            stays,
+            owned: owned.unwrap_or_default(),
+            cuts,
         });
     }
     let question = format!(
@@ -113,56 +147,119 @@ pub(crate) async fn run(context: &Context, args: DeleteArgs) -> Result<Exit> {
         locations::place(&location.spec)
     );
     let agreed = args.removal.agreed(&context.ui, &question)?;
-    let mut exit = Exit::Done;
+    let (mut exit, mut stop) = (Exit::Done, None);
     if agreed {
         exit = owed::settle(context, &location).await?;
+        stop = Some(context.cancel("what was not come to stays"));
     }
-    for Going {
-        name,
-        store,
-        kept,
-        stays,
-        ..
-    } in &going
-    {
-        if agreed {
-            catalog::delete(store, name, &context.host()).await?;
+    let mut gone = Owned::default();
+    let mut failed = Ok(());
+    for one in &going {
+        if context.is_stopped() {
+            let text = format!("backup/{} stays: this was stopped before", one.name);
+            context.ui.note(&text);
+            continue;
         }
-        let how = match kept {
+        if agreed {
+            match csi::expire(context, &location, &one.name, &one.cuts, args.force).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    exit = Exit::Incomplete;
+                    continue;
+                }
+                Err(e) => {
+                    failed = Err(e);
+                    break;
+                }
+            }
+        }
+        if agreed {
+            failed = catalog::delete(&one.store, &one.name, &context.host()).await;
+        }
+        // What went before has left its snapshots.
+        if failed.is_err() {
+            break;
+        }
+        if agreed {
+            // It is gone: what stays of this is found by whoever looks for orphans.
+            let _ = one.cuts.bury(&location.store).await;
+        }
+        gone.files.extend(one.owned.files.iter().cloned());
+        let how = match &one.kept {
             Some(kept) if kept.is_locked(context.now) => {
                 format!("hidden (the bucket keeps its versions, {kept})")
             }
             Some(kept) if kept.versions => "hidden (the bucket keeps its versions)".to_owned(),
             Some(_) | None => "deleted".to_owned(),
         };
-        let title = format!("backup/{name}");
+        let title = format!("backup/{}", one.name);
         args.removal.tell(&context.ui, &title, &how)?;
-        if let Some(stays) = stays {
-            context.ui.note(&format!("{title}: {stays}"));
+    }
+    let snapshots = snapshots(context, &location, gone, stop.as_ref()).await?;
+    failed?;
+    context.was_not_stopped()?;
+    Ok(many::worst([exit, snapshots]))
+}
+
+/// Forgets the snapshots of backups that are gone, where there is what stops it, and tells it. Their space is a prune's: it may take long, and no backup of the volume is made meanwhile.
+async fn snapshots(
+    context: &Context,
+    location: &Location,
+    mut gone: Owned,
+    stop: Option<&watch::Receiver<bool>>,
+) -> Result<Exit> {
+    let (store, host) = (&location.store, context.host());
+    let forgotten = match stop {
+        Some(_) => volume::expiry::forget(store, &mut gone, &host, stop).await,
+        None => volume::expiry::would_forget(&gone),
+    };
+    let mut exit = Exit::Done;
+    for outcome in &forgotten {
+        let (_, text) = expiry::sentence(outcome, stop.is_none());
+        if outcome.removes() {
+            context.ui.note(&text);
+            continue;
         }
+        // Whoever asked for it hears that it is not done, for whatever reason.
+        exit = Exit::Incomplete;
+        context.ui.warn(&format!(
+            "{text}; `kubectl backup prune` finds what no backup names, and forgets it a day later"
+        ));
+    }
+    if forgotten.iter().any(is_left) {
+        context.ui.note(
+            "the space is marked by the next `kubectl backup prune`, and freed by one a day later",
+        );
     }
     Ok(exit)
 }
 
-/// What of a backup stays in repositories of volumes, in words.
-async fn stays(store: &Store, entry: &Entry, force: bool) -> Result<Option<String>> {
-    if entry.encrypted {
-        // Which they are is sealed, and whoever deletes needs no key.
-        let key = BackupKeys::new(&entry.name).volumes();
-        return match store.vault(None).head(&key).await {
-            Ok(_) => Ok(Some(
-                "snapshots of volumes that it has stay in their repositories".to_owned(),
-            )),
-            Err(e) if e.kind() == Kind::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
-        };
-    }
-    match catalog::copies_elsewhere(store, &entry.name).await {
-        Err(e) if force && matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => Ok(Some(format!(
-            "which snapshots of volumes stay can not be told: {}",
-            e.sentence()
-        ))),
-        told => Ok(told?),
+/// Whether others' snapshots stay in the repository: what no one needs there any more takes its room until a prune.
+fn is_left(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Forgotten { .. })
+}
+
+/// What the backup has in repositories of volumes, and in their storage. Where that can not be told it is deleted only where that is asked for.
+async fn owned(
+    context: &Context,
+    store: &Store,
+    args: &DeleteArgs,
+    name: &Name,
+) -> Result<Option<Owned>> {
+    match records::snapshots::owned(store, name).await {
+        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
+            let e = e.context(format!(
+                "which snapshots of volumes backup {:?} has can not be told",
+                name.as_str()
+            ));
+            if !args.force {
+                let hint = "--force deletes it all the same: prune finds what no backup names, and forgets it a day later";
+                return Err(e.hint(hint).into());
+            }
+            context.ui.warn(&e.sentence());
+            Ok(None)
+        }
+        owned => Ok(Some(owned?)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `describe`: everything a location knows of one backup.
 
+mod keys;
 pub(crate) mod sections;
 
 use std::collections::BTreeMap;
@@ -76,6 +77,9 @@ struct Known {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<ResourceRow>,
     volumes: Vec<Volume>,
+    /// How the key of each repository is kept that copies are in, where details are asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    volume_keys: BTreeMap<String, keys::Key>,
     /// What would tell more of volumes and can not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     volumes_unread: Vec<String>,
@@ -171,7 +175,12 @@ async fn gather(context: &Context, place: &Place, entry: &Entry, details: bool) 
         BTreeMap::new()
     };
     let volumes = records::volumes(store, &entry.name).await?;
+    let volume_keys = match details {
+        true => keys::of(store, &volumes.list).await,
+        false => BTreeMap::new(),
+    };
     Ok(Known {
+        volume_keys,
         results: records::results(store, &keys.results()).await?,
         resources,
         volumes: volumes.list,
@@ -204,6 +213,7 @@ async fn in_the_clear(context: &Context, place: &Place, entry: &Entry) -> Result
         results: Results::default(),
         resources: Vec::new(),
         volumes: Vec::new(),
+        volume_keys: BTreeMap::new(),
         volumes_unread: Vec::new(),
         claims: records::claims(&place.location.store, &entry.name).await?,
         resource_list: BTreeMap::new(),
@@ -241,7 +251,8 @@ fn text(
     if known.resources.is_empty() {
         sections::kinds(&mut text, &known.resource_list);
     }
-    sections::volumes(&mut text, &known.volumes, &known.volumes_unread, details);
+    let keys = details.then_some(&known.volume_keys);
+    sections::volumes(&mut text, &known.volumes, &known.volumes_unread, keys);
     sections::hooks(&mut text, &entry.backup.status.rest);
     for claim in &known.claims {
         text.gap();

@@ -1,6 +1,7 @@
 //! `doctor`: whether a backup would succeed from here, and what it would miss. Looks only, but for what `location check` writes and removes.
 
 mod bundle;
+mod movers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -207,12 +208,13 @@ async fn of_cluster(context: &Context) -> Vec<Check> {
         Err(e) => failed("rights", e.error()),
     });
     checks.extend(volumes(cluster).await);
+    checks.extend(movers::look(context, cluster).await);
     checks
 }
 
 /// Whether this user may list every kind.
 async fn rights(cluster: &Cluster, kinds: Vec<Arc<ApiResource>>) -> Result<Check> {
-    if may_list(cluster, "*", "*").await? {
+    if may(cluster, "list", ("*", "*"), "").await? {
         return Ok(found(
             "rights",
             Verdict::Ok,
@@ -220,7 +222,7 @@ async fn rights(cluster: &Cluster, kinds: Vec<Arc<ApiResource>>) -> Result<Check
         ));
     }
     let asked = stream::iter(kinds).map(|kind| async move {
-        let may = may_list(cluster, &kind.group, &kind.plural).await?;
+        let may = may(cluster, "list", (&kind.group, &kind.plural), "").await?;
         Ok::<_, CommandError>((!may).then(|| kind.group_resource()))
     });
     let mut answers = asked.buffered(AT_A_TIME);
@@ -248,11 +250,17 @@ async fn rights(cluster: &Cluster, kinds: Vec<Arc<ApiResource>>) -> Result<Check
     })
 }
 
-async fn may_list(cluster: &Cluster, group: &str, resource: &str) -> Result<bool> {
+/// Whether this user may do this to a resource of this group, in all namespaces.
+async fn may(
+    cluster: &Cluster,
+    verb: &str,
+    (group, resource): (&str, &str),
+    subresource: &str,
+) -> Result<bool> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {"verb": "list", "group": group, "resource": resource}},
+        "spec": {"resourceAttributes": {"verb": verb, "group": group, "resource": resource, "subresource": subresource}},
     });
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
     let call = Call::post(path, review.to_string().into());

@@ -2,6 +2,7 @@
 
 mod hold;
 mod stored;
+mod straight;
 
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use backup_core::layout::VolumeKeys;
 use backup_core::volume::entry::EntryPath;
 use backup_core::volume::folder;
 use backup_core::volume::source::Trouble;
+use backup_core::volume::straight::pod;
 use backup_core::volume::wire;
 use clap::{Args, Subcommand};
 
@@ -19,8 +21,8 @@ use backup_cli::error::{Exit, Result};
 
 /// Copy the files of a volume
 ///
-/// Runs in the pod that has the volume, or anywhere with a folder. `list`, `send` and `receive` speak over their standard streams and know no location; the others go straight to
-/// the location that --location names.
+/// Runs in the pod that has the volume, or anywhere with a folder. `list`, `send`, `receive` and `archive` speak over their standard streams; the others go to the location that
+/// --location names.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct MoverArgs {
     #[command(subcommand)]
@@ -33,12 +35,16 @@ enum MoverCommand {
     Hold,
     /// Tell who waits that somebody is there
     Beat,
+    /// Tell who waits to end
+    End,
     /// List a folder on standard output
     List(FolderArgs),
     /// Send the files that standard input asks for
     Send(FolderArgs),
     /// Bring back into an empty folder what standard input brings
     Receive(ReceiveArgs),
+    /// Archive a folder to the store that standard input names, with the credentials that come there
+    Archive(FolderArgs),
     /// Copy a folder into the repository of a volume
     Backup(stored::BackupArgs),
     /// Bring one snapshot back into an empty folder
@@ -90,10 +96,15 @@ impl std::str::FromStr for VolumeName {
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: MoverArgs) -> Result<Exit> {
+    hold::be_expendable();
     match args.command {
         MoverCommand::Hold => hold::run().await,
         MoverCommand::Beat => {
             hold::beat();
+            Ok(Exit::Done)
+        }
+        MoverCommand::End => {
+            hold::end();
             Ok(Exit::Done)
         }
         MoverCommand::List(args) => {
@@ -126,6 +137,11 @@ pub(crate) async fn run(context: &Context, args: MoverArgs) -> Result<Exit> {
                 .map_err(|e| Error::other("the result can not be written").because(e))?;
             context.ui.line(&line)?;
             Ok(tell(context, &ended))
+        }
+        MoverCommand::Archive(args) => {
+            hold::beat();
+            pod::archive(&args.folder, io::stdin(), io::stdout()).await?;
+            Ok(Exit::Done)
         }
         MoverCommand::Backup(args) => stored::backup(context, args).await,
         MoverCommand::Restore(args) => stored::restore(context, args).await,

@@ -3,15 +3,24 @@
 use backup_core::catalog::{self, Keep, PruneOptions, Pruned};
 use backup_core::location::Location;
 use backup_core::name::Name;
+use backup_core::snapshot::heirs::Heirs;
+use backup_core::volume;
+use backup_core::volume::expiry::{Look, Outcome};
 use clap::Args;
+use tokio::sync::watch;
 
-use super::owed;
+use super::{csi, owed};
 use crate::context::Context;
+use crate::copies::Keys;
+use crate::expiry::{self, Told};
 use crate::flags::RemovalArgs;
 use crate::many::{self, Many, ManyArgs};
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations;
 use backup_cli::output::counted;
+
+/// What stops it; without it, it is only told.
+type Stop = watch::Receiver<bool>;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,8 +33,9 @@ Examples:
 ///
 /// A backup goes when it is expired by this machine's clock and by the store's; where these differ by over 5 minutes nothing
 /// goes. With --keep, of each schedule the newest good backups stay and older ones go, expired or not. The newest good backup
-/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. Snapshots of volumes' files stay in
-/// their repositories, which is told. Where no
+/// of a schedule always stays; one whose archive is lost does not count. Backups that other tools made are never touched. Snapshots of volumes' files go
+/// with their backup; those that no backup names are noted, and forgotten by a prune a day later; what no snapshot needs is marked, and freed by a prune a day after that, where --identity
+/// or this machine can open the repository. Where no
 /// guard tells whose a location is, as in one that Velero uses, other clusters' backups stay too; there Velero itself removes every backup that is expired: make those that have to
 /// stay with --ttl never.
 #[derive(Clone, Debug, Args)]
@@ -47,13 +57,38 @@ pub(crate) struct PruneArgs {
 struct Would {
     location: Location,
     all: Vec<Pruned>,
+    /// In repositories of volumes.
+    volumes: Looked,
+}
+
+/// What a look through repositories came to.
+struct Looked {
+    all: Vec<Outcome>,
+    /// Done, but where it could not go on.
+    exit: Exit,
 }
 
 impl Would {
     /// How many would go.
     fn goes(&self) -> usize {
-        let stays = |one: &&Pruned| matches!(one, Pruned::Kept(..) | Pruned::Failed(..));
-        self.all.iter().filter(|one| !stays(one)).count()
+        let goes = |one: &&Pruned| match one {
+            Pruned::Kept(..) | Pruned::Failed(..) => false,
+            Pruned::Snapshots(outcome) => outcome.removes(),
+            _ => true,
+        };
+        let volumes = self.volumes.all.iter().filter(|one| one.removes());
+        self.all.iter().filter(goes).count() + volumes.count()
+    }
+
+    /// Tells all of it, before it is done or instead.
+    fn tell(&self, context: &Context, removal: &RemovalArgs) -> Result<()> {
+        for one in &self.all {
+            told(context, removal, one, "would be pruned")?;
+        }
+        for outcome in &self.volumes.all {
+            tell_volume(context, removal, outcome, true)?;
+        }
+        Ok(())
     }
 
     /// `3 items from s3://backups/prod`
@@ -103,27 +138,79 @@ async fn look(context: &Context, args: &PruneArgs) -> Result<Would> {
     context
         .guard(&location, "prune", args.removal.asks_nothing())
         .await?;
-    let all = attempt(context, args, &location, true).await?;
-    let would = Would { location, all };
+    let all = attempt(context, args, &location, None).await?;
+    let volumes = volumes(context, args, &location, None).await;
+    let would = Would {
+        location,
+        all,
+        volumes,
+    };
     if would.goes() > 0 && !args.removal.yes && !args.removal.is_dry() && !args.removal.names_only()
     {
-        for one in &would.all {
-            told(context, &args.removal, one, "would be pruned")?;
-        }
+        would.tell(context, &args.removal)?;
     }
     Ok(would)
+}
+
+/// The same, where what ends it keeps no backup from being pruned: it is told, and the whole is incomplete.
+async fn volumes(
+    context: &Context,
+    args: &PruneArgs,
+    location: &Location,
+    stop: Option<&Stop>,
+) -> Looked {
+    match look_through(context, args, location, stop).await {
+        Ok(all) => Looked {
+            exit: expiry::exit(&all),
+            all,
+        },
+        Err(e) => {
+            let e = e
+                .into_error()
+                .context("repositories of volumes are not looked through");
+            context.ui.warn(&e.sentence());
+            Looked {
+                all: Vec::new(),
+                exit: Exit::Incomplete,
+            }
+        }
+    }
+}
+
+/// What is to be done in repositories of volumes, whichever backups they are of; nothing where one schedule alone is meant.
+async fn look_through(
+    context: &Context,
+    args: &PruneArgs,
+    location: &Location,
+    stop: Option<&Stop>,
+) -> Result<Vec<Outcome>> {
+    if args.schedule.is_some() {
+        return Ok(Vec::new());
+    }
+    let keys = Keys::of_reader(context, location)?;
+    let look = Look {
+        now: context.now,
+        host: &context.host(),
+        dry_run: stop.is_none(),
+        cluster: context.identity().await?,
+        keyring: &keys.ring(),
+        stopped: stop,
+        came_to: None,
+    };
+    Ok(volume::expiry::look(location, &look).await?)
 }
 
 async fn attempt(
     context: &Context,
     args: &PruneArgs,
     location: &Location,
-    dry_run: bool,
+    stop: Option<&Stop>,
 ) -> Result<Vec<Pruned>> {
+    let reached = csi::reached(context).await;
     let options = PruneOptions {
         now: context.now,
         host: &context.host(),
-        dry_run,
+        dry_run: stop.is_none(),
         keep: args
             .keep
             .map_or(Keep::Unexpired, |keep| Keep::Each(keep as usize)),
@@ -131,59 +218,117 @@ async fn attempt(
         cluster: context.identity().await?,
         own_only: false,
         longer: None,
-        stopped: None,
+        stopped: stop,
         going: None,
         wanted: None,
+        heirs: Some(Heirs {
+            cluster: reached.as_ref().ok().copied(),
+            stop,
+        }),
+        leaves: None,
     };
     Ok(catalog::prune(location, &options).await?)
 }
 
 /// Does it where that is asked, and tells what became of all.
 async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exit> {
-    let Would { location, all } = would;
+    let Would { location, all, .. } = would;
     let owed = match args.removal.is_dry() {
         true => Exit::Done,
         false => owed::settle(context, location).await?,
     };
-    if args.removal.is_dry() || would.goes() == 0 {
-        for one in all {
-            told(context, &args.removal, one, "would be pruned")?;
-        }
+    let nothing = || {
+        let place = locations::place(&location.spec);
+        let text = format!("nothing to prune in {place}");
+        context.ui.note(&text);
+    };
+    if args.removal.is_dry() {
+        would.tell(context, &args.removal)?;
         if would.goes() == 0 {
-            context.ui.note(&format!(
-                "nothing to prune in {}",
-                locations::place(&location.spec)
-            ));
+            nothing();
         }
-        return Ok(many::worst([owed, exit(all)]));
+        let csi = csi::orphans(context, location, args.removal.is_dry()).await?;
+        return Ok(many::worst([owed, exit(all), would.volumes.exit, csi]));
     }
+    let stop = &context.cancel("what was not come to stays");
+    // What is only looked at, or left alone, is not looked at twice.
     let kept = keeps_versions(location, all).await;
-    let stays = stays(location, all).await;
-    let done = attempt(context, args, location, false).await?;
-    for one in &done {
+    let again;
+    let done = match all.iter().any(|one| !is_left(one)) {
+        true => {
+            again = attempt(context, args, location, Some(stop)).await?;
+            &again
+        }
+        false => all,
+    };
+    for one in done {
         told(context, &args.removal, one, "pruned")?;
     }
-    for stays in stays {
-        context.ui.note(&stays);
+    for name in all
+        .iter()
+        .filter_map(going)
+        .filter(|_| context.is_stopped())
+    {
+        if !done.iter().any(|one| going(one) == Some(name)) {
+            let why = "this was stopped before".to_owned();
+            tell(context, &Pruned::Kept(name.clone(), why), "pruned")?;
+        }
+    }
+    context.was_not_stopped()?;
+    if would.goes() == 0 {
+        nothing();
     }
     if kept {
         context.ui.note("the bucket keeps versions: what was pruned is hidden, and takes its room until a lifecycle rule removes old versions");
     }
-    Ok(many::worst([owed, exit(&done)]))
+    // Whatever went: what was noted before, and space.
+    let volumes = volumes(context, args, location, Some(stop)).await;
+    for outcome in &volumes.all {
+        tell_volume(context, &args.removal, outcome, false)?;
+    }
+    context.was_not_stopped()?;
+    let csi = csi::orphans(context, location, false).await?;
+    Ok(many::worst([owed, exit(done), volumes.exit, csi]))
 }
 
-/// What of backups that go stays in repositories of volumes, a sentence each. What can not be told keeps nothing from going.
-async fn stays(location: &Location, would: &[Pruned]) -> Vec<String> {
-    let mut told = Vec::new();
-    for one in would {
-        let (Pruned::Expired(name) | Pruned::Beyond(name)) = one else {
-            continue;
-        };
-        if let Ok(Some(stays)) = catalog::copies_elsewhere(&location.store, name).await {
-            told.push(format!("backup/{name}: {stays}"));
+/// The backup of which something goes, or would, or can not.
+fn going(one: &Pruned) -> Option<&Name> {
+    match one {
+        Pruned::Expired(name)
+        | Pruned::Beyond(name)
+        | Pruned::Stale(name)
+        | Pruned::StaleClaim(name)
+        | Pruned::Kept(name, _)
+        | Pruned::Failed(name, _) => Some(name),
+        Pruned::Snapshots(_) | Pruned::InStorage(..) => None,
+    }
+}
+
+/// Whether nothing is to be done about it.
+fn is_left(one: &Pruned) -> bool {
+    matches!(one, Pruned::Kept(..) | Pruned::Failed(..))
+}
+
+/// What became of a repository of a volume.
+fn tell_volume(
+    context: &Context,
+    removal: &RemovalArgs,
+    outcome: &Outcome,
+    dry_run: bool,
+) -> Result<()> {
+    let (how, text) = expiry::sentence(outcome, dry_run);
+    match how {
+        Told::Done if removal.names_only() => Ok(()),
+        Told::Done => context.line(&text),
+        Told::Note => {
+            context.ui.note(&text);
+            Ok(())
+        }
+        Told::Trouble => {
+            context.ui.say(&text);
+            Ok(())
         }
     }
-    told
 }
 
 /// Whether what is pruned is hidden only; what holds of one backup of a bucket holds of all.
@@ -200,11 +345,14 @@ async fn keeps_versions(location: &Location, would: &[Pruned]) -> bool {
 
 /// What was kept for a reason is no failure; what could not be removed is: who runs this every night hears of it by the exit code alone.
 pub(super) fn exit(done: &[Pruned]) -> Exit {
+    let outcomes = done.iter().filter_map(|one| match one {
+        Pruned::Snapshots(outcome) => Some(outcome),
+        _ => None,
+    });
     if done.iter().any(|one| matches!(one, Pruned::Failed(..))) {
-        Exit::Incomplete
-    } else {
-        Exit::Done
+        return Exit::Incomplete;
     }
+    expiry::exit(outcomes)
 }
 
 /// What became of one, or its name alone.
@@ -215,7 +363,8 @@ fn told(context: &Context, removal: &RemovalArgs, one: &Pruned, verb: &str) -> R
         {
             context.line(&format!("backup/{name}"))
         }
-        Pruned::StaleClaim(_) if removal.names_only() => Ok(()),
+        Pruned::StaleClaim(_) | Pruned::InStorage(..) if removal.names_only() => Ok(()),
+        Pruned::Snapshots(outcome) => tell_volume(context, removal, outcome, verb != "pruned"),
         _ => tell(context, one, verb),
     }
 }
@@ -223,7 +372,7 @@ fn told(context: &Context, removal: &RemovalArgs, one: &Pruned, verb: &str) -> R
 fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
     let text = sentence(one, verb);
     match one {
-        Pruned::Kept(..) => {
+        Pruned::Kept(..) | Pruned::InStorage(..) => {
             context.ui.note(&text);
             Ok(())
         }
@@ -246,5 +395,10 @@ pub(super) fn sentence(one: &Pruned, verb: &str) -> String {
         }
         Pruned::Kept(name, why) => format!("backup/{name} kept: {why}"),
         Pruned::Failed(name, why) => format!("backup/{name} not pruned: {why}"),
+        Pruned::Snapshots(outcome) => expiry::sentence(outcome, verb != "pruned").1,
+        Pruned::InStorage(name, many) => {
+            let many = counted(*many as u64, "snapshot");
+            format!("backup/{name}: {many} deleted")
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `verify`: reads a backup back and checks it.
 
+mod volumes;
+
 use backup_core::apart::{self, Apart};
 use backup_core::archive::index::Index;
 use backup_core::archive::read::Source;
@@ -8,13 +10,9 @@ use backup_core::catalog::Entry;
 use backup_core::crypt::{BackupKey, LARGEST_KEY_FILE, check_key_file};
 use backup_core::layout::BackupKeys;
 use backup_core::location::Store;
-use backup_core::name::Name;
 use backup_core::progress::Progress;
-use backup_core::records::copies;
-use backup_core::volume::stands;
 use backup_core::{Error, Kind, catalog, signature};
 use clap::Args;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -25,22 +23,23 @@ use backup_cli::output::{self, Document, Format, counted};
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup verify nightly
+  kubectl backup verify nightly --read-data
   kubectl backup verify nightly -o json
   kubectl backup verify nightly --location s3://backups/prod";
-
-/// Snapshots of volumes that are looked at at a time.
-const AT_A_TIME: usize = 8;
 
 /// Read a backup back and check every byte of it
 ///
 /// Checks the digests of all files, every member of the archive, that every object decodes, and that counts and lists agree. Of copies of volumes' files: that
-/// their repositories are there, and their snapshots are what was written; the files are not read.
+/// their repositories are there, and their snapshots are what was written; with --read-data every file is read, as a restore reads it.
 /// Of another tool's backup the archive is checked alone. Where the location asks for signatures, that is checked first. Exit code 1 where anything is wrong.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct VerifyArgs {
     /// Name of the backup
     name: String,
+    /// Read the files of volumes, too; from a location with recipients with --identity
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    read_data: Option<bool>,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -58,8 +57,11 @@ struct Verified {
     objects: u64,
     /// Of all bodies, uncompressed.
     bytes: u64,
-    /// Copies of volumes' files whose snapshots were looked at; what they hold was not read.
+    /// Copies of volumes' files whose snapshots were looked at.
     volumes: u64,
+    /// Bytes of their files that were read; absent where that was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume_bytes: Option<u64>,
     /// Whether the Secrets, where they are encrypted apart, were opened and looked at; else their files are what was written, and no more is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     secrets_opened: Option<bool>,
@@ -119,12 +121,17 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
             looked => looked?,
         }
     }
-    let mut volumes = 0;
+    let (mut volumes, mut volume_bytes) = (0, None);
     if ours {
         bar.step("looking at copies of volumes");
-        let (looked, found) = self::volumes(store, &entry.name).await?;
+        let (looked, found) = volumes::look(store, &entry.name).await?;
         volumes = looked;
         problems.extend(found);
+        if args.read_data == Some(true) {
+            let (read, found) = volumes::read(context, &place.location, &entry.name, &bar).await?;
+            volume_bytes = Some(read);
+            problems.extend(found);
+        }
     }
     bar.step("reading the archive");
     let archive = store.source(keys.archive());
@@ -159,6 +166,7 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         objects,
         bytes,
         volumes,
+        volume_bytes,
         secrets_opened: opened,
         problems,
         signed_by: signed.map(|signed| signed.by.to_string()),
@@ -180,35 +188,6 @@ pub(crate) async fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         counted(verified.problems.len() as u64, "problem")
     ));
     Ok(Exit::Failed)
-}
-
-/// How many copies of volumes' files the backup names, and what is wrong with them, as far as it can be seen without their keys.
-async fn volumes(store: &Store, name: &Name) -> Result<(u64, Vec<String>)> {
-    let copies = match copies::copies(store, name).await {
-        Ok(Some(copies)) => copies,
-        Ok(None) => return Ok((0, Vec::new())),
-        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => {
-            return Ok((0, vec![e.sentence()]));
-        }
-        Err(e) => return Err(e.into()),
-    };
-    let mut places = Vec::new();
-    for row in &copies.rows {
-        if let Some(saved) = row.saved() {
-            places.push((row.name(), copies.place(row)?, saved.copy.snapshot.as_str()));
-        }
-    }
-    let count = places.len() as u64;
-    let found: Vec<Vec<String>> = stream::iter(places)
-        .map(|(name, keys, snapshot)| async move {
-            let found = stands::problems(store, &keys, snapshot).await?;
-            let of_claim = |problem| format!("volume {name}: {problem}");
-            Ok::<_, Error>(found.into_iter().map(of_claim).collect())
-        })
-        .buffered(AT_A_TIME)
-        .try_collect()
-        .await?;
-    Ok((count, found.into_iter().flatten().collect()))
 }
 
 /// What can be said of the files of Secrets that stand apart without opening them: that they are there, and that the key's is such a file.
@@ -291,9 +270,16 @@ fn tell(context: &Context, verified: &Verified) -> Result<()> {
     };
     let signed = verified.signed_by.as_ref();
     let signed = signed.map_or_else(String::new, |key| format!(", signed by {key}"));
-    let volumes = match verified.volumes {
-        0 => String::new(),
-        n => format!(", {} of volumes", counted(n, "snapshot")),
+    let volumes = match (verified.volumes, verified.volume_bytes) {
+        (0, _) => String::new(),
+        (n, None) => format!(", {} of volumes", counted(n, "snapshot")),
+        (n, Some(bytes)) => {
+            let read = output::size(bytes);
+            format!(
+                ", {} of volumes with {read} of files",
+                counted(n, "snapshot")
+            )
+        }
     };
     context.ui.line(&format!(
         "backup/{} verified: {}, {}{volumes}{how}{signed}",

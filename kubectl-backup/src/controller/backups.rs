@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use backup_core::api::{Backup, EXPIRES};
-use backup_core::backup::BackupOptions;
+use backup_core::backup::{BackupOptions, EPHEMERAL_MOVERS};
 use backup_core::catalog::SCHEDULE_NAME;
 use backup_core::error::Result;
 use backup_core::filter::{Filter, one_selector};
@@ -21,6 +21,7 @@ use super::desk::{Desk, Work};
 use super::known::Known;
 use super::locations::{self, Place};
 use super::objects::{annotation, bounded, decode, label, name, phase, time, uid};
+use super::repositories;
 pub(crate) use backup_core::name::label_value;
 pub(crate) use making::stands;
 
@@ -110,23 +111,26 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         false if may_tell => TOLD,
         _ => 0,
     };
-    let steps = plan(
-        &all,
-        &places,
-        free,
-        told,
-        &is_free,
-        &mut desk.asked(),
-        desk.now(),
-    );
+    let now = desk.now();
+    let planned = |held: &BTreeSet<String>| {
+        let is_free = |object: &Value| is_free(object) && !held.contains(uid(object));
+        let asked = &mut desk.asked();
+        plan(&all, &places, free, told, &is_free, asked, now)
+    };
+    // Before any of its pods is made quiet.
+    let may_begin = |object: &Value, place: &str| repositories::give_way(desk, place, name(object));
+    let steps = where_all_may_begin(planned, may_begin);
     if steps.iter().any(|(_, step)| matches!(step, Step::Queue(_))) {
         *queue_told = Some(Instant::now());
     }
     for (object, step) in steps {
         match step {
-            Step::Make(location) => desk.begin(&object, Work::Backup, |desk, object, stopped| {
-                making::make(desk, object, location, stopped)
-            }),
+            Step::Make(location) => {
+                let place = location.clone();
+                desk.begin_in(&object, Work::Backup, &place, |desk, object, stopped| {
+                    making::make(desk, object, location, stopped)
+                });
+            }
             Step::Refuse(why) => {
                 desk.begin(&object, Work::Small, |desk, object, _| {
                     refuse(desk, object, why)
@@ -151,6 +155,26 @@ pub(crate) fn is_new(object: &Value) -> bool {
 /// Whether a controller of ours makes it, dead or alive; without its annotation, another server is at work on it.
 pub(crate) fn is_at_work(object: &Value) -> bool {
     phase(object) == "InProgress" && run_of(object).is_some()
+}
+
+/// A plan of which each that is to be made may begin: whoever waits until something in its location has stopped takes the place of no other.
+fn where_all_may_begin(
+    planned: impl Fn(&BTreeSet<String>) -> Vec<(Arc<Value>, Step)>,
+    may_begin: impl Fn(&Value, &str) -> bool,
+) -> Vec<(Arc<Value>, Step)> {
+    let mut held = BTreeSet::new();
+    loop {
+        let steps = planned(&held);
+        let waits = steps.iter().filter_map(|(object, step)| match step {
+            Step::Make(place) if !may_begin(object, place) => Some(uid(object).to_owned()),
+            _ => None,
+        });
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() {
+            return steps;
+        }
+        held.extend(waits);
+    }
 }
 
 /// What is to be done with each, where something is: those that are asked for are taken in the order of their creation.
@@ -333,7 +357,9 @@ fn options(desk: &Desk, backup: &Backup, name: Name) -> BackupOptions {
     // What would say of the backup what only its maker can.
     annotations.retain(|key, _| {
         key != "kubectl.kubernetes.io/last-applied-configuration"
-            && (OWN.contains(&key.as_str()) || !key.starts_with("kubectl-backup/"))
+            && (key == EPHEMERAL_MOVERS
+                || OWN.contains(&key.as_str())
+                || !key.starts_with("kubectl-backup/"))
     });
     let attempt = format!("{}.{}", desk.run, meta.uid.as_deref().unwrap_or_default());
     annotations.insert(RUN.to_owned(), attempt);
@@ -482,6 +508,25 @@ mod tests {
             plan(&[Arc::new(queued)], &places, 0, 9, &is_free, at(99)),
             []
         );
+    }
+
+    #[test]
+    fn a_backup_that_waits_until_its_location_is_quiet_takes_the_place_of_no_other() {
+        let places = [
+            place("main", true, false, Some(true)),
+            place("other", false, false, Some(true)),
+        ];
+        let of = |name: &str, created: i64, location: &str| {
+            backup(name, created, "New", json!({"storageLocation": location}))
+        };
+        let all = [of("a", 1, "main"), of("b", 2, "main"), of("c", 3, "other")];
+        let planned = |held: &BTreeSet<String>| {
+            let is_free = |object: &Value| !held.contains(uid(object));
+            plan(&all, &places, 1, 0, &is_free, at(99))
+        };
+        let steps = where_all_may_begin(planned, |_, place| place != "main");
+        assert_eq!(told(&steps), [("c", Step::Make("other".to_owned()))]);
+        assert_eq!(where_all_may_begin(planned, |_, _| false), []);
     }
 
     #[test]

@@ -2,18 +2,21 @@
 //! backup that the object stands for: one that failed because the name was taken takes nothing with it but itself.
 //!
 //! What speaks against it is a refusal, and ends the request. Where nothing does, the Backup becomes Deleting, and its files go under claims that bear its
-//! uid; from then on whatever fails is shown at the request and tried again, by whichever controller, until nothing is left. Only while the marker stands
-//! is there a way back: a refusal gives the Backup the marker's phase. A Backup that is Deleting and that no request asks for any more is treated alike.
+//! uid; from then on whatever fails is shown at the request and tried again, by whichever controller, until nothing is left. Only while the marker stands, and
+//! none of its snapshots in their storage went, is there a way back: a refusal gives the Backup the marker's phase. A Backup that is Deleting and that no request asks for any more is treated alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backup_core::Kind;
+use backup_cli::output::counted;
 use backup_core::catalog::{self, Entry};
 use backup_core::error::{Error, Result};
 use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
 use backup_core::name::Name;
+use backup_core::snapshot::heirs::{self, Heirs};
+use backup_core::snapshot::known::{About, Known};
+use backup_core::{Kind, records};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -21,19 +24,25 @@ use tokio::sync::watch;
 use super::backups::label_value;
 use super::desk::{Desk, Work};
 use super::objects::{Written, annotation, bounded, label, name, phase, time, uid};
-use super::{locations, sealed, sync};
+use super::{locations, repositories, sealed, sync};
 
 /// A request that was refused is kept so long, as Velero does.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Backups that are deleted at a time.
+/// Backups that are deleted at a time, beside those whose snapshots are waited for: a driver may take hours.
 const AT_A_TIME: usize = 4;
+
+/// The same with those.
+const WITH_WAITING: usize = 16;
 
 const BACKUP_NAME: &str = "velero.io/backup-name";
 const BACKUP_UID: &str = "velero.io/backup-uid";
 
 /// The annotation of a request that is at work: the location of the files.
 const PLACE: &str = "kubectl-backup/location";
+
+/// The annotation of a Backup whose snapshots in their storage were to go: written before the first of them does.
+const CUTS_GO: &str = "kubectl-backup/snapshots-go";
 
 /// The phase of a Backup that has to go.
 pub(super) const DELETING: &str = "Deleting";
@@ -61,9 +70,9 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     let now = desk.now();
     let all = desk.deletions.all();
     let backups = desk.backups.all();
-    let mut room = AT_A_TIME.saturating_sub(desk.count(Work::Deletion));
-    for step in plan(&all, &backups, now) {
-        let (Step::Answer(object) | Step::Forget(object) | Step::Resume(object)) = step;
+    let mut room = room(&desk.deleting());
+    for step in plan(&all, &backups, now, |object| desk.failed_at(object)) {
+        let object = step.object();
         if !desk.is_free(object) {
             continue;
         }
@@ -100,6 +109,14 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     }
 }
 
+/// How many more may begin.
+fn room(deleting: &BTreeMap<String, bool>) -> usize {
+    let waiting = deleting.values().filter(|waits| **waits).count();
+    let at_work = deleting.len() - waiting;
+    let room = AT_A_TIME.saturating_sub(at_work);
+    room.min(WITH_WAITING.saturating_sub(deleting.len()))
+}
+
 /// The one attempt at a backup, by whichever request; until it is dropped.
 struct Alone {
     desk: Arc<Desk>,
@@ -109,7 +126,11 @@ struct Alone {
 impl Alone {
     fn on(desk: &Arc<Desk>, backup: &str) -> Option<Self> {
         let mut deleting = desk.deleting();
-        deleting.insert(backup.to_owned()).then(|| Self {
+        if deleting.contains_key(backup) {
+            return None;
+        }
+        deleting.insert(backup.to_owned(), false);
+        Some(Self {
             desk: Arc::clone(desk),
             backup: backup.to_owned(),
         })
@@ -119,6 +140,32 @@ impl Alone {
 impl Drop for Alone {
     fn drop(&mut self) {
         self.desk.deleting().remove(&self.backup);
+    }
+}
+
+/// The snapshots of a backup are waited for, until this is dropped.
+struct Waits<'a> {
+    desk: &'a Desk,
+    backup: &'a Name,
+}
+
+impl<'a> Waits<'a> {
+    fn on(desk: &'a Desk, backup: &'a Name) -> Self {
+        let waits = Self { desk, backup };
+        waits.note(true);
+        waits
+    }
+
+    fn note(&self, is_so: bool) {
+        if let Some(waits) = self.desk.deleting().get_mut(self.backup.as_str()) {
+            *waits = is_so;
+        }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.note(false);
     }
 }
 
@@ -133,11 +180,19 @@ enum Step<'o> {
     Resume(&'o Arc<Value>),
 }
 
-/// Of several requests for one backup the oldest is answered first: then the others find it gone.
-fn plan<'o>(
+impl<'o> Step<'o> {
+    fn object(self) -> &'o Arc<Value> {
+        let (Self::Answer(object) | Self::Forget(object) | Self::Resume(object)) = self;
+        object
+    }
+}
+
+/// Of several requests for one backup the oldest is answered first: then the others find it gone. What failed goes behind what was not tried yet, what failed last behind all others.
+fn plan<'o, T: Ord>(
     requests: &'o [Arc<Value>],
     backups: &'o [Arc<Value>],
     now: Timestamp,
+    failed: impl Fn(&Value) -> Option<T>,
 ) -> Vec<Step<'o>> {
     let mut steps = Vec::new();
     let mut open = Vec::new();
@@ -159,6 +214,7 @@ fn plan<'o>(
         .iter()
         .filter(|backup| phase(backup) == DELETING && !asked.contains(name(backup)));
     steps.extend(left.map(Step::Resume));
+    steps.sort_by_key(|step| failed(step.object()));
     steps
 }
 
@@ -254,7 +310,7 @@ async fn delete(
         }
         Some(entry) => {
             if let Err(not) = may_go(desk, &location, &title).await {
-                return Err(back(desk, &backup, entry, begun, not).await);
+                return Err(back(desk, &location, &backup, entry, begun, not).await);
             }
             begin(desk, request, &backup).await?;
             // With the marker gone, this alone tells whoever goes on where its files are.
@@ -268,7 +324,7 @@ async fn delete(
                 return Err(Error::other("the Backup changed just now").into());
             }
             if let Err(not) = not_restored(desk, &location, &title).await {
-                return Err(back(desk, &backup, entry, true, not).await);
+                return Err(back(desk, &location, &backup, entry, true, not).await);
             }
         }
         None if begun => {}
@@ -329,8 +385,25 @@ fn owner(uid: &str) -> String {
 }
 
 /// Gives a backup that stays its phase back, where it was taken.
-async fn back(desk: &Desk, backup: &Value, entry: &Entry, begun: bool, not: Not) -> Not {
-    if begun && let Not::Refused(_) = not {
+async fn back(
+    desk: &Desk,
+    location: &Location,
+    backup: &Value,
+    entry: &Entry,
+    begun: bool,
+    not: Not,
+) -> Not {
+    if begun && let Not::Refused(why) = &not {
+        match is_half_gone(location, backup, entry).await {
+            Ok(false) => {}
+            // It is no backup any more that others could be counted with.
+            Ok(true) => {
+                return Not::Failed(Error::other(format!(
+                    "{why}; some of its snapshots are deleted already, so that it does not become a backup again"
+                )));
+            }
+            Err(e) => return Not::Failed(e),
+        }
         let patch = json!({"status": {"phase": entry.backup.status.phase}});
         if let Err(e) = desk.backups.patch(backup, patch).await {
             return Not::Failed(e);
@@ -339,7 +412,26 @@ async fn back(desk: &Desk, backup: &Value, entry: &Entry, begun: bool, not: Not)
     not
 }
 
-/// Goes on with a Backup that is Deleting without a request: it stays if its marker stands, and else goes.
+/// Whether snapshots of it in their storage went, or may have: then there is no way back.
+async fn is_half_gone(location: &Location, backup: &Value, entry: &Entry) -> Result<bool> {
+    let cuts = about(location, &entry.name).await?;
+    // Where it can not be read any more what was written down of them, they were to go.
+    let is_unread = annotation(backup, CUTS_GO).is_some() && cuts.lacks().is_some();
+    Ok(is_unread || cuts.is_torn(entry.backup.status.start_timestamp))
+}
+
+/// What is known of the snapshots of a backup in their storage.
+async fn about(location: &Location, backup: &Name) -> Result<About> {
+    let store = &location.store;
+    let owned = match records::snapshots::owned(store, backup).await {
+        Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Invalid) => None,
+        owned => Some(owned?),
+    };
+    let names = owned.as_ref().map(|owned| &owned.cuts[..]);
+    Known::read(store).await?.about(store, backup, names).await
+}
+
+/// Goes on with a Backup that is Deleting without a request: it stays if its marker stands and none of its snapshots went, and else goes.
 async fn resume(desk: Arc<Desk>, backup: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
     let location = match usable(&desk, place_of(&backup)).await {
         Ok(location) => location,
@@ -350,6 +442,9 @@ async fn resume(desk: Arc<Desk>, backup: Arc<Value>, stopped: watch::Receiver<bo
     let (location, entry) = sealed::find(location, &backup, &title).await?;
     match entry {
         Some(entry) if sync::is_same(&backup, &entry.backup) => {
+            if is_half_gone(&location, &backup, &entry).await? {
+                return finish(&desk, &backup, Some(&location), &stopped).await;
+            }
             let patch = json!({"status": {"phase": entry.backup.status.phase}});
             desk.backups.decide(&backup, patch).await.map(drop)
         }
@@ -434,6 +529,20 @@ async fn may_go(desk: &Desk, location: &Location, title: &Name) -> Result<(), No
             leaks.join("; ")
         )));
     }
+    let cuts = about(location, title).await?;
+    if let Some(lacks) = cuts.lacks() {
+        return Err(refused(format!(
+            "{lacks} (`kubectl backup delete {title} --force` deletes it without them)"
+        )));
+    }
+    if let Some(why) = cuts.elsewhere(heirs(desk, None).await?).stays() {
+        return Err(refused(why));
+    }
+    if let Some(why) = cuts.forbidden(heirs(desk, None).await?).await {
+        return Err(refused(format!(
+            "its snapshots can not be deleted by this controller: {why} (`kubectl backup delete {title}` by one who may)"
+        )));
+    }
     let kept = catalog::kept(&location.store, title).await?;
     if kept.is_locked(desk.now()) {
         return Err(refused(format!(
@@ -471,7 +580,37 @@ async fn finish(
     still_ours(stopped)?;
     if let Some(location) = location {
         let (store, name) = (&location.store, Name::foreign(title)?);
+        // What can not be read, or went with an attempt before, is found as an orphan.
+        let owned = records::snapshots::owned(store, &name).await;
+        let cuts = about(location, &name).await?;
+        // Without a marker they were seen to before.
+        if let Some(lacks) = cuts.lacks()
+            && catalog::find(store, &name).await?.is_some()
+        {
+            return Err(Error::other(lacks).hint(format!(
+                "`kubectl backup delete {name} --force` deletes it without them"
+            )));
+        }
+        if cuts.count() > 0 && annotation(backup, CUTS_GO).is_none() {
+            let goes = json!({"metadata": {"annotations": {CUTS_GO: "true"}}});
+            desk.backups.patch(backup, goes).await?;
+        }
+        in_storage(desk, location, &cuts, &name, stopped).await?;
+        // That may have taken an hour.
+        if catalog::find(store, &name).await?.is_some()
+            && let Err(not) = not_restored(desk, location, &name).await
+        {
+            return Err(match not {
+                Not::Refused(why) => Error::other(why),
+                Not::Failed(e) => e,
+            });
+        }
         catalog::delete_again(store, &name, &desk.host, &owner(uid(backup))).await?;
+        // It is gone: what stays of this is found by whoever looks for orphans.
+        let _ = cuts.bury(store).await;
+        if let Some(object) = desk.locations.get(place_of(backup)) {
+            repositories::owe(desk, &object, owned.unwrap_or_default(), false);
+        }
     }
     for restore in restores_of(desk, title) {
         still_ours(stopped)?;
@@ -488,6 +627,41 @@ async fn finish(
         None => format!("the object of backup {title} is removed; it had nothing in a bucket"),
     });
     Ok(())
+}
+
+/// Removes the snapshots of a backup in their storage. Those of another cluster are left to it, for there is no way back any more.
+async fn in_storage(
+    desk: &Desk,
+    location: &Location,
+    cuts: &About,
+    backup: &Name,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
+    let _waits = Waits::on(desk, backup);
+    let heirs = heirs(desk, Some(stopped)).await?;
+    let outcome = cuts.expire(&location.store, heirs).await?;
+    still_ours(stopped)?;
+    match (&outcome, outcome.stays()) {
+        (heirs::Outcome::Kept { .. }, Some(why)) => Err(Error::other(why)),
+        (_, Some(why)) => {
+            desk.ui.warn(&bounded(&format!("backup {backup}: {why}")));
+            Ok(())
+        }
+        (heirs::Outcome::Gone(many), None) => {
+            let many = counted(*many as u64, "snapshot");
+            desk.ui.note(&format!("{many} of backup {backup}: deleted"));
+            Ok(())
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+async fn heirs<'a>(desk: &'a Desk, stop: Option<&'a watch::Receiver<bool>>) -> Result<Heirs<'a>> {
+    let identity = desk.identity().await?;
+    Ok(Heirs {
+        cluster: identity.map(|uid| (&desk.cluster, uid)),
+        stop,
+    })
 }
 
 /// Removes the record of a restore, where it is one of this backup.
@@ -536,10 +710,45 @@ mod tests {
             Step::Answer(&requests[2]),
             Step::Resume(&backups[1]),
         ];
-        assert_eq!(plan(&requests, &backups, now), steps);
+        let none = |_: &Value| None::<u8>;
+        assert_eq!(plan(&requests, &backups, now, none), steps);
         let later = now + SignedDuration::from_secs(1);
         steps.insert(0, Step::Forget(&requests[3]));
-        assert_eq!(plan(&requests, &backups, later), steps);
-        assert_eq!(plan(&[], &[], later), []);
+        assert_eq!(plan(&requests, &backups, later, none), steps);
+        assert_eq!(plan(&[], &[], later, none), []);
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_behind_what_was_not_tried_yet() {
+        let names: Vec<_> = ('a'..='e').map(String::from).collect();
+        let requests: Vec<_> = names
+            .iter()
+            .map(|name| request(name, name, "New", "01:00:00"))
+            .collect();
+        let gone = json!({"metadata": {"name": "f"}, "status": {"phase": DELETING}});
+        let failed = |object: &Value| match name(object) {
+            "a" => Some(9),
+            "b" => Some(3),
+            "c" => Some(5),
+            _ => None,
+        };
+        let backups = [Arc::new(gone)];
+        let steps = plan(&requests, &backups, Timestamp::UNIX_EPOCH, failed);
+        let order: Vec<_> = steps.iter().map(|step| name(step.object())).collect();
+        assert_eq!(order, ["d", "e", "f", "b", "c", "a"]);
+    }
+
+    #[test]
+    fn backups_whose_snapshots_are_waited_for_keep_others_from_being_deleted_only_where_they_are_many()
+     {
+        let deleting = |at_work: usize, waiting: usize| {
+            let all = (0..at_work + waiting).map(|number| (number.to_string(), number >= at_work));
+            room(&all.collect())
+        };
+        assert_eq!(deleting(0, 0), AT_A_TIME);
+        assert_eq!(deleting(1, 4), AT_A_TIME - 1);
+        assert_eq!(deleting(AT_A_TIME, 0), 0);
+        assert_eq!(deleting(1, WITH_WAITING - 2), 1);
+        assert_eq!(deleting(0, WITH_WAITING), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What every kind works with: the API server, the copies of all objects, who is at work on which of them, and the clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,6 +22,7 @@ use super::known::Known;
 use super::launchers::Launchers;
 use super::locations::Checked;
 use super::objects::{Objects, name, uid};
+use super::repositories::Owed;
 use super::sync::Synced;
 use super::{backups, schedules};
 use crate::copies::CopyArgs;
@@ -74,6 +75,8 @@ pub(crate) enum Work {
     Location,
     /// Expired backups of a location are removed: beside all other work on it, for it may take hours.
     Expiry,
+    /// What is owed in a location's repositories of volumes is done: beside all other work on it but backups.
+    Repositories,
     /// A backup is deleted.
     Deletion,
     /// A backup is copied to another location: beside all other work on it, for a copy that fails is tried for ever.
@@ -85,6 +88,7 @@ impl Work {
     fn key(self, uid: &str) -> String {
         match self {
             Self::Expiry => format!("{uid}{BESIDE}expiry"),
+            Self::Repositories => format!("{uid}{BESIDE}repositories"),
             Self::Copy => format!("{uid}{BESIDE}copy"),
             _ => uid.to_owned(),
         }
@@ -103,6 +107,8 @@ struct Doing {
     work: Work,
     /// The object as it was: another one may have its name by now.
     object: Arc<Value>,
+    /// The location in which it is done, where that matters.
+    place: Option<String>,
     stop: watch::Sender<bool>,
 }
 
@@ -127,10 +133,12 @@ pub(crate) struct Desk {
     pub(crate) questions: Objects,
     /// What is known of the locations' last syncs, by uid.
     pub(crate) synced: Mutex<BTreeMap<String, Synced>>,
-    /// Names of the backups that are being deleted.
-    deleting: Mutex<BTreeSet<String>>,
+    /// Names of the backups that are being deleted, and whether their snapshots are waited for.
+    deleting: Mutex<BTreeMap<String, bool>>,
     /// What is known of the removal of expired backups, by the location's uid.
     pub(crate) collected: Mutex<BTreeMap<String, Collected>>,
+    /// What is to be done in repositories of volumes, by the location's uid.
+    pub(crate) owed: Mutex<BTreeMap<String, Owed>>,
     /// What is known of etcd-launchers.
     pub(crate) launchers: Arc<tokio::sync::Mutex<Launchers>>,
     identity: OnceCell<Option<String>>,
@@ -173,6 +181,7 @@ impl Desk {
             synced: Mutex::default(),
             deleting: Mutex::default(),
             collected: Mutex::default(),
+            owed: Mutex::default(),
             launchers: Arc::default(),
             identity: OnceCell::new(),
             knows_no_queue: AtomicBool::new(false),
@@ -249,6 +258,13 @@ impl Desk {
         busy.values().filter(|doing| doing.work == work).count()
     }
 
+    /// Whether such work is done in a location.
+    pub(crate) fn is_at_work_in(&self, work: Work, place: &str) -> bool {
+        let busy = self.busy();
+        let mut with = busy.values().filter(|doing| doing.work == work);
+        with.any(|doing| doing.place.as_deref() == Some(place))
+    }
+
     /// The uids of objects with such work.
     pub(crate) fn all_with(&self, work: Work) -> Vec<String> {
         let busy = self.busy();
@@ -320,12 +336,40 @@ impl Desk {
         F: FnOnce(Arc<Self>, Arc<Value>, watch::Receiver<bool>) -> Fut,
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
+        self.begin_at(object, work, None, task);
+    }
+
+    /// The same, in a location.
+    pub(crate) fn begin_in<F, Fut>(
+        self: &Arc<Self>,
+        object: &Arc<Value>,
+        work: Work,
+        place: &str,
+        task: F,
+    ) where
+        F: FnOnce(Arc<Self>, Arc<Value>, watch::Receiver<bool>) -> Fut,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.begin_at(object, work, Some(place.to_owned()), task);
+    }
+
+    fn begin_at<F, Fut>(
+        self: &Arc<Self>,
+        object: &Arc<Value>,
+        work: Work,
+        place: Option<String>,
+        task: F,
+    ) where
+        F: FnOnce(Arc<Self>, Arc<Value>, watch::Receiver<bool>) -> Fut,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
         let key = work.key(uid(object));
         let (stop, stopped) = watch::channel(false);
         let name = name(object).to_owned();
         let doing = Doing {
             work,
             object: Arc::clone(object),
+            place,
             stop,
         };
         if self.busy().insert(key.clone(), doing).is_some() {
@@ -349,6 +393,7 @@ impl Desk {
                 | Work::Restore
                 | Work::Location
                 | Work::Expiry
+                | Work::Repositories
                 | Work::Deletion
                 | Work::Copy => future.await,
             };
@@ -377,12 +422,19 @@ impl Desk {
         of(&self.checked).retain(|uid, _| is_there(uid));
         of(&self.synced).retain(|uid, _| is_there(uid));
         of(&self.collected).retain(|uid, _| is_there(uid));
+        of(&self.owed).retain(|uid, _| is_there(uid));
         self.terms().retain(&is_there);
         self.asked().retain(&is_there);
     }
 
-    /// Names of the backups that are being deleted.
-    pub(crate) fn deleting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    /// When work on an object failed last, where what came after has not succeeded.
+    pub(crate) fn failed_at(&self, object: &Value) -> Option<Instant> {
+        let (until, pause) = *self.failures().get(uid(object))?;
+        until.checked_sub(pause)
+    }
+
+    /// Names of the backups that are being deleted, and whether their snapshots are waited for.
+    pub(crate) fn deleting(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
         self.deleting
             .lock()
             .expect("nobody panics while holding it")
@@ -465,7 +517,7 @@ mod tests {
         for work in keys {
             assert_eq!(work.key("u-1"), "u-1");
         }
-        for work in [Work::Expiry, Work::Copy] {
+        for work in [Work::Expiry, Work::Repositories, Work::Copy] {
             let beside = work.key("u-1");
             assert_ne!(beside, "u-1");
             assert_eq!((of_key(&beside), of_key("u-1")), ("u-1", "u-1"));

@@ -1,5 +1,6 @@
 //! What is expired goes: backups of the locations that are this cluster's, by the library's `prune`, and the objects that stand for them. The newest good
-//! backup of a schedule stays. What can not go is said on its object, and tried again the next time.
+//! backup of a schedule stays. What can not go is said on its object, and tried again the next time. Snapshots of volumes in
+//! their storage go before their backup. What is to be done in repositories of volumes is noted for `repositories`, with each look.
 //!
 //! A bucket is looked through where the objects say that something goes, or the sync saw a folder without a marker for an hour; and whatever anybody says,
 //! once by each process and once a day: what dead runs left is named by no object.
@@ -8,22 +9,29 @@
 //! gone once. Where the location leads elsewhere by its end, its objects stand for what was not looked at, and stay.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use backup_cli::output::counted;
 use backup_core::backup::KEEP;
 use backup_core::catalog::{self, Going, Keep, Longer, PruneOptions, Pruned, Wanted};
 use backup_core::error::Result;
+use backup_core::location::Location;
 use backup_core::location::guard::{self, Guard};
 use backup_core::name::Name;
+use backup_core::records::snapshots::Owned;
+use backup_core::snapshot::heirs::{self, Heirs, Orphans};
+use backup_core::volume::expiry::Outcome;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::deletions::{DELETING, reader};
 use super::desk::{Desk, Work};
+use super::locations::Place;
 use super::objects::{annotation, bounded, label, name, phase, time, uid};
 use super::schedules::SCHEDULE;
-use super::{locations, sync};
+use super::{locations, repositories, sync};
+use crate::expiry::{self, Told};
 
 /// The annotation of a Backup that should go and stays: why.
 const KEPT: &str = "kubectl-backup/kept";
@@ -67,14 +75,18 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
         !may_go_on(before, now.map(|now| &**now))
     });
     for object in all {
-        let is_usable = places.iter().any(|place| {
-            place.name == name(&object) && place.is_available == Some(true) && !place.is_read_only
-        });
         let is_due = collected(desk, &object).is_due(every, now);
-        if is_usable && is_due && desk.is_free_for(&object, Work::Expiry) {
+        if is_usable(&places, &object) && is_due && desk.is_free_for(&object, Work::Expiry) {
             desk.begin(&object, Work::Expiry, collect);
         }
     }
+}
+
+/// Whether something may be removed in a location.
+pub(super) fn is_usable(places: &[Place], object: &Value) -> bool {
+    places.iter().any(|place| {
+        place.name == name(object) && place.is_available == Some(true) && !place.is_read_only
+    })
 }
 
 fn collected(desk: &Desk, location: &Value) -> Collected {
@@ -100,7 +112,8 @@ async fn collect(
         let location = locations::open_named(&desk, &place).await?;
         let identity = desk.identity().await?.map(str::to_owned);
         // Who is not known, or has not written here yet, removes nothing.
-        if guard::read(&location, identity.as_deref()).await? == Guard::Ours {
+        let guard = guard::read(&location, identity.as_deref()).await?;
+        if guard == Guard::Ours {
             let longer = |backup: &Name| until(&desk, &place, backup);
             let going = |backup: &Name| {
                 let object = desk.backups.get(backup.as_str());
@@ -109,6 +122,7 @@ async fn collect(
                 })
             };
             let wanted = |backup: &Name| restore_of(&desk, &place, backup);
+            let left = Mutex::new(Owned::default());
             let options = PruneOptions {
                 now,
                 host: &desk.host,
@@ -121,13 +135,32 @@ async fn collect(
                 stopped: Some(&stopped),
                 going: Some(Going(&going)),
                 wanted: Some(Wanted(&wanted)),
+                heirs: Some(Heirs {
+                    cluster: identity.as_deref().map(|uid| (&desk.cluster, uid)),
+                    stop: Some(&stopped),
+                }),
+                leaves: Some(&left),
             };
             let done = catalog::prune(&location, &options).await?;
+            let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+            repositories::owe(&desk, &object, left, !*stopped.borrow());
             if !is_same_place(&object, desk.locations.get(&place).as_deref()) {
                 // It is looked through as what it is now.
                 return Ok(());
             }
             note(&desk, &place, now, done).await?;
+        }
+        // What is written down of snapshots says of which cluster they are. Where Velero uses the location, it leaves those of the backups that it removes.
+        if let Some(uid) = identity.as_deref()
+            && matches!(guard, Guard::Ours | Guard::Open)
+        {
+            told(
+                &desk,
+                &place,
+                snapshots(&desk, &location, uid, &stopped).await,
+            );
+        }
+        if guard == Guard::Ours {
             if *stopped.borrow() {
                 return Ok(());
             }
@@ -140,6 +173,54 @@ async fn collect(
         .expect("nobody panics while holding it")
         .insert(uid(&object).to_owned(), collected);
     Ok(())
+}
+
+/// What goes wrong with volumes keeps no backup from expiring: it is looked at again with the next look.
+pub(super) fn told(desk: &Desk, place: &str, done: Result<()>) {
+    if let Err(e) = done {
+        let text = format!(
+            "location {place}: copies and snapshots of volumes: {}",
+            e.sentence()
+        );
+        desk.ui.warn(&bounded(&text));
+    }
+}
+
+/// Removes snapshots of volumes whose backups are gone; what can not be is told.
+async fn snapshots(
+    desk: &Desk,
+    location: &Location,
+    uid: &str,
+    stopped: &watch::Receiver<bool>,
+) -> Result<()> {
+    let heirs = Heirs {
+        cluster: Some((&desk.cluster, uid)),
+        stop: Some(stopped),
+    };
+    let Orphans { told, unread } = heirs::orphans(&location.store, heirs, None, false).await?;
+    for why in unread {
+        desk.ui.warn(&bounded(&format!(
+            "{why}: whether snapshots of volumes that no backup names are in it is not known (remove it when they are seen to)"
+        )));
+    }
+    for (backup, outcome) in told {
+        if let heirs::Outcome::Kept { why, .. } = outcome {
+            let why = why.join("; ");
+            let why = bounded(&why);
+            desk.ui.warn(&format!(
+                "backup {backup} is gone, and its snapshots are not: {why}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What became of snapshots of volumes, in the log.
+pub(crate) fn tell(desk: &Desk, outcome: &Outcome) {
+    match expiry::sentence(outcome, false) {
+        (Told::Done | Told::Note, text) => desk.ui.note(&text),
+        (Told::Trouble, text) => desk.ui.warn(&text),
+    }
 }
 
 fn of_location(desk: &Desk, place: &str) -> Vec<Arc<Value>> {
@@ -195,7 +276,7 @@ fn keeping(desk: &Desk, place: &str) -> BTreeMap<String, usize> {
 }
 
 /// Whether a location leads where it led: nothing, where it is gone.
-fn is_same_place(before: &Value, now: Option<&Value>) -> bool {
+pub(super) fn is_same_place(before: &Value, now: Option<&Value>) -> bool {
     let Some(now) = now.filter(|now| uid(now) == uid(before)) else {
         return false;
     };
@@ -206,7 +287,7 @@ fn is_same_place(before: &Value, now: Option<&Value>) -> bool {
 }
 
 /// Whether a look that began with a location as it was is still what it asks for.
-fn may_go_on(before: &Value, now: Option<&Value>) -> bool {
+pub(super) fn may_go_on(before: &Value, now: Option<&Value>) -> bool {
     is_same_place(before, now) && now.is_some_and(|now| now["spec"]["accessMode"] != "ReadOnly")
 }
 
@@ -226,6 +307,11 @@ async fn note(desk: &Desk, place: &str, began: Timestamp, done: Vec<Pruned>) -> 
             Pruned::Stale(backup) | Pruned::StaleClaim(backup) => desk.ui.note(&format!(
                 "what a dead run left of backup {backup} is removed from location {place}"
             )),
+            Pruned::Snapshots(outcome) => tell(desk, &outcome),
+            Pruned::InStorage(backup, many) => {
+                let many = counted(many as u64, "snapshot");
+                desk.ui.note(&format!("{many} of backup {backup}: deleted"));
+            }
             Pruned::Kept(backup, why) | Pruned::Failed(backup, why) => {
                 let why = bounded(&why);
                 if let Some(object) = object(desk, backup.as_str(), place)

@@ -5,7 +5,7 @@ use backup_core::Error;
 use backup_core::backup::EXCLUDE_LABEL;
 use backup_core::cluster::{ApiError, Call, Cluster};
 use backup_core::crypt::{ExposeSecret as _, SecretString};
-use backup_core::volume::key::{KeptKey, KeyCache};
+use backup_core::volume::key::{Kept, KeptKey, KeyCache};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ impl SecretKeys {
         format!("{}/{VOLUME_KEYS}", self.secrets())
     }
 
-    async fn read(&self, digest: &str) -> Result<Option<SecretString>, ApiError> {
+    async fn read(&self, volume: &str, digest: &str) -> Result<Option<Kept>, ApiError> {
         let body = match self.cluster.get_bounded(&self.path(), LARGEST).await {
             Ok(body) => body,
             Err(e) if e.is_not_found() => return Ok(None),
@@ -47,11 +47,16 @@ impl SecretKeys {
         let secret: Value = serde_json::from_slice(&body).unwrap_or_default();
         let entry = secret["data"][digest].as_str().unwrap_or_default();
         let bytes = STANDARD.decode(entry).unwrap_or_default();
-        Ok(KeptKey::read(digest, &bytes))
+        Ok(KeptKey::read(volume, digest, &bytes))
     }
 
-    async fn write(&self, digest: &str, password: &SecretString) -> Result<(), ApiError> {
-        let entry = STANDARD.encode(KeptKey::write(digest, password).expose_secret());
+    async fn write(
+        &self,
+        volume: &str,
+        digest: &str,
+        password: &SecretString,
+    ) -> Result<(), ApiError> {
+        let entry = STANDARD.encode(KeptKey::write(volume, digest, password).expose_secret());
         // That entry alone: other copies write theirs. In no backup: the location of one may encrypt nothing.
         let patch =
             json!({"metadata": {"labels": {EXCLUDE_LABEL: "true"}}, "data": {digest: entry}});
@@ -96,11 +101,11 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 impl KeyCache for SecretKeys {
-    fn get(&self, digest: &str) -> backup_core::Result<Option<SecretString>> {
-        wait(self.read(digest)).map_err(|e| self.failed(e))
+    fn get(&self, volume: &str, digest: &str) -> backup_core::Result<Option<Kept>> {
+        wait(self.read(volume, digest)).map_err(|e| self.failed(e))
     }
 
-    fn put(&self, digest: &str, password: &SecretString) -> backup_core::Result<()> {
-        wait(self.write(digest, password)).map_err(|e| self.failed(e))
+    fn put(&self, volume: &str, digest: &str, password: &SecretString) -> backup_core::Result<()> {
+        wait(self.write(volume, digest, password)).map_err(|e| self.failed(e))
     }
 }

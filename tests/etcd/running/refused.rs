@@ -50,8 +50,12 @@ fn members_of_another_cluster_than_the_one_that_stands_say_so_and_are_not_waited
     let place = Place::of(1);
     let stands =
         |id: &Value| json!({"metadata": {"annotations": {"etcd-launcher/cluster-id": id}}});
-    let set = place.stateful_set();
-    let before = &set["metadata"]["annotations"]["etcd-launcher/cluster-id"];
+    // A first start writes it once its etcd serves.
+    let before = place.relaunch_until("a cluster to stand", LONG, || {
+        let set = place.stateful_set();
+        let id = &set["metadata"]["annotations"]["etcd-launcher/cluster-id"];
+        id.is_string().then(|| id.clone())
+    });
     patch_set(&place, &stands(&json!("abc")));
     place.apply_restore("another", SNAPSHOT);
     let told = message(&place.wait_for_phase("another", "Failed")).to_owned();
@@ -59,7 +63,7 @@ fn members_of_another_cluster_than_the_one_that_stands_say_so_and_are_not_waited
         told.contains("etcd-0: cluster abc stands") && told.contains("take the annotation"),
         "{told}"
     );
-    patch_set(&place, &stands(before));
+    patch_set(&place, &stands(&before));
     place.assert_put_back();
     assert!(!place.is_restored());
 }

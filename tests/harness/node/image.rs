@@ -71,6 +71,20 @@ impl Image {
         self
     }
 
+    /// A folder of this machine with all of its files, at the same place.
+    pub fn tree(mut self, folder: impl AsRef<Path>) -> Self {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            if kind.is_dir() {
+                self = self.tree(path);
+            } else if kind.is_file() {
+                let to = path.display().to_string();
+                self.files.push((Content::Of(path), to, 0o644));
+            }
+        }
+        self
+    }
+
     pub fn text(mut self, to: &str, text: &str) -> Self {
         let content = Content::Is(text.as_bytes().to_vec());
         self.files.push((content, to.to_owned(), 0o644));

@@ -1,7 +1,7 @@
 //! The upstream side of the proxy: one connection for each of the client's, as if the proxy were not there.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -30,6 +30,9 @@ impl Upstream {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Failure> {
+        if request.headers().contains_key(header::UPGRADE) {
+            return self.switch(request).await;
+        }
         let mut connection = self.connection.lock().await;
         let is_usable = match connection.as_mut() {
             Some(sender) => sender.ready().await.is_ok(),
@@ -43,6 +46,26 @@ impl Upstream {
         }
         let sender = connection.as_mut().ok_or("no connection")?;
         let answer = sender.send_request(request).await?;
+        Ok(answer.map(|body| body.map_err(Failure::from).boxed_unsync()))
+    }
+
+    /// Sends on a request after which the connection speaks something else, where the server agrees: its bytes pass both ways then, over a connection of their own.
+    async fn switch(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+        let client = hyper::upgrade::on(&mut request);
+        let stream = self.connector.connect().await?;
+        let (mut sender, task) = http1::handshake(TokioIo::new(stream)).await?;
+        let task = task.with_upgrades();
+        tokio::spawn(async move { drop(task.await) });
+        let mut answer = sender.send_request(request).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let server = hyper::upgrade::on(&mut answer);
+            tokio::spawn(async move {
+                if let Ok((client, server)) = futures::future::try_join(client, server).await {
+                    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                    drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+                }
+            });
+        }
         Ok(answer.map(|body| body.map_err(Failure::from).boxed_unsync()))
     }
 

@@ -2,13 +2,16 @@ use serde_json::json;
 
 use super::super::volumes::{self, Pod as SeenPod};
 use super::*;
-use crate::records::copies::FileCopy;
+use crate::records::copies::{FileCopy, Saved};
 
 /// What was seen of namespace `a`: claims and pods as the server has them.
 #[derive(Default)]
 struct Cluster {
     seen: Seen,
     policies: Option<Policies>,
+    offer: Offer,
+    annotations: BTreeMap<String, String>,
+    moved: bool,
 }
 
 fn key(claim: &str) -> (String, String) {
@@ -70,6 +73,9 @@ impl Cluster {
             Wanted {
                 copies,
                 snapshots,
+                moved: self.moved,
+                offer: Some(&self.offer),
+                annotations: Some(&self.annotations),
                 policies: self.policies.as_ref(),
                 cluster: Some("c-1"),
             },
@@ -91,6 +97,7 @@ fn word(choice: &Choice) -> String {
             let by = copy.pod.as_ref().map_or("-", |pod| pod.name.as_str());
             format!("{:?} {by}", copy.asked).to_lowercase()
         }
+        Choice::Cut(cut) => format!("cut by {}", cut.class),
         Choice::LeftOut(why) => format!("left out: {why}"),
         Choice::NotAsked(why) => format!("not asked: {why}"),
         Choice::Refused(why) => format!("refused: {why}"),
@@ -119,7 +126,7 @@ fn without_being_asked_nothing_is_copied_and_without_a_volume_there_is_nothing()
         (Some(false), format!("bound not asked: {NOT_WANTED}")),
         (
             Some(true),
-            "bound refused: a snapshot was asked for, which is not done yet".to_owned(),
+            "bound refused: a snapshot was asked for, and none can be made: its volume could not be read".to_owned(),
         ),
     ] {
         let words = cluster.words(false, snapshots);
@@ -224,7 +231,7 @@ fn a_resource_policy_comes_before_pods_and_before_what_is_wanted_of_all() {
             cluster.words(copies, snapshots),
             [
                 format!("class left out: {SKIPPED}"),
-                "driver refused: a resource policy asks for a snapshot, which is not done yet"
+                "driver refused: a resource policy asks for a snapshot, and none can be made: the cluster does not serve snapshot.storage.k8s.io/v1"
                     .to_owned(),
                 "gold policy p".to_owned(),
                 format!("large left out: {CUSTOM}"),
@@ -275,6 +282,119 @@ fn what_can_not_be_copied_is_refused_by_name_where_it_is_asked_for() {
     let choices = choose(&cluster.seen, nameless);
     let why = word(&choices[&key("data")].choice);
     assert!(why.contains("kube-system"), "{why}");
+}
+
+fn class(name: &str, driver: &str) -> class::Class {
+    json!({"metadata": {"name": name}, "driver": driver}).into()
+}
+
+/// Claims of a CSI volume, of one whose driver has no class, and of another kind of volume.
+fn with_snapshots(policies: &str) -> Cluster {
+    let csi = |driver: &str| json!({"csi": {"driver": driver}, "capacity": {"storage": "1Gi"}});
+    Cluster {
+        offer: Offer::Classes(vec![class("fast", "d.io"), class("late", "e.io")]),
+        ..match policies {
+            "" => Cluster::default(),
+            some => Cluster::with(some),
+        }
+    }
+    .claim("csi", json!({}))
+    .volume("csi", csi("d.io"))
+    .claim("none", json!({}))
+    .volume("none", csi("f.io"))
+    .claim("other", json!({}))
+    .volume("other", json!({"hostPath": {"path": "/a"}}))
+}
+
+#[test]
+fn where_nobody_asks_for_files_a_snapshot_is_made_of_what_can_have_one_and_nothing_else_fails() {
+    let none = "there is no VolumeSnapshotClass of driver f.io";
+    assert_eq!(
+        with_snapshots("").words(false, None),
+        [
+            "csi cut by fast".to_owned(),
+            format!("none not asked: {NOT_ASKED}, and no snapshot can be made: {none}"),
+            format!("other not asked: {NOT_ASKED}"),
+        ]
+    );
+    let refused = "refused: a snapshot was asked for, and none can be made:";
+    assert_eq!(
+        with_snapshots("").words(false, Some(true)),
+        [
+            "csi cut by fast".to_owned(),
+            format!("none {refused} {none}"),
+            format!("other {refused} its volume is not of a CSI driver"),
+        ]
+    );
+    let words = with_snapshots("").words(false, Some(false));
+    assert!(
+        words.iter().all(|word| word.contains(NOT_WANTED)),
+        "{words:?}"
+    );
+    // Files come first.
+    let words = with_snapshots("").words(true, None);
+    assert!(
+        words.iter().all(|word| word.contains("default -")),
+        "{words:?}"
+    );
+    // What is left out of copies is not left out of snapshots, as with Velero.
+    let excluded = with_snapshots("").pod("p", "Running", excludes("csi,other"), &["csi", "other"]);
+    let words = excluded.words(true, None);
+    assert_eq!(words[0], "csi cut by fast");
+    assert!(words[2].starts_with("other left out"), "{words:?}");
+}
+
+#[test]
+fn where_a_right_or_the_api_is_missing_only_what_is_asked_for_fails() {
+    let mut cluster = with_snapshots("");
+    cluster.offer = Offer::Lacks("this user may not".to_owned());
+    let word = |snapshots| cluster.words(false, snapshots).remove(0);
+    assert_eq!(
+        word(None),
+        format!("csi not asked: {NOT_ASKED}, and no snapshot can be made: this user may not")
+    );
+    assert!(word(Some(true)).starts_with("csi refused"));
+    cluster.offer = Offer::Nothing;
+    let word = |snapshots| cluster.words(false, snapshots).remove(0);
+    assert_eq!(word(None), format!("csi not asked: {NOT_ASKED}"));
+    assert!(word(Some(true)).contains("does not serve"));
+    let mut cluster = with_snapshots("");
+    cluster.moved = true;
+    assert!(cluster.words(false, Some(true))[0].contains("snapshotMoveData"));
+}
+
+#[test]
+fn a_policy_asks_for_a_snapshot_whatever_is_wanted_of_all_and_a_wrong_class_fails_what_is_asked_for()
+ {
+    let policy = "- {conditions: {csi: {driver: d.io}}, action: {type: snapshot}}";
+    for snapshots in [None, Some(false), Some(true)] {
+        assert_eq!(
+            with_snapshots(policy).words(true, snapshots)[0],
+            "csi cut by fast"
+        );
+    }
+    let wrong = with_snapshots("").claim(
+        "csi",
+        json!({"/metadata/annotations": {class::CLASS: "late"}}),
+    );
+    let is_named = |cluster: &Cluster, part: &str| {
+        let unasked = cluster.words(false, None).remove(0);
+        let asked = cluster.words(false, Some(true)).remove(0);
+        assert!(
+            unasked.starts_with("csi not asked") && unasked.contains(part),
+            "{unasked}"
+        );
+        assert!(
+            asked.starts_with("csi refused") && asked.contains(part),
+            "{asked}"
+        );
+    };
+    is_named(&wrong, "which is of driver e.io and not of d.io");
+    let mut named = with_snapshots("");
+    named
+        .annotations
+        .insert(class::of_backup("d.io"), "gone".to_owned());
+    is_named(&named, "the backup names");
 }
 
 #[test]
@@ -343,12 +463,14 @@ fn every_claim_has_a_row_and_a_copy_that_nobody_made_failed() {
             added: 0,
             changed: 0,
             vanished: 0,
+            way: None,
+            exec_because: None,
         },
     };
     let copied = [
-        (key("a"), Ok(saved.clone())),
+        (key("a"), Ok(Outcome::Saved(Box::new(saved.clone())))),
         (key("b"), Err("the node is gone".to_owned())),
-        (key("d"), Ok(saved.clone())),
+        (key("d"), Ok(Outcome::Saved(Box::new(saved.clone())))),
     ];
     let rows = rows(
         &cluster.choose(true, None),

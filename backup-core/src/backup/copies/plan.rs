@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::super::choice;
 use super::super::page::Hooked;
 use super::super::volumes::Claim;
+use super::super::{EPHEMERAL_MOVERS, choice};
 use super::users::User;
 use crate::layout::VolumeKeys;
-use crate::mover::Beside;
+use crate::mover::{Beside, Host};
 use crate::records::copies::Pod;
+use crate::snapshot::cut::Wanted;
 
 /// A claim that is copied.
 #[derive(Clone, Debug)]
@@ -55,6 +56,25 @@ impl Job {
     }
 }
 
+/// What is done with a claim's data.
+#[derive(Clone, Debug)]
+pub(in crate::backup) enum Task {
+    /// Its files are copied.
+    Copy(Job),
+    /// A snapshot is made.
+    Cut(Wanted),
+}
+
+impl Task {
+    /// Of which claim: namespace and name.
+    pub(super) fn claim(&self) -> (&str, &str) {
+        match self {
+            Self::Copy(job) => (&job.namespace, &job.claim),
+            Self::Cut(wanted) => (&wanted.namespace, &wanted.claim),
+        }
+    }
+}
+
 /// Who uses claims, by namespace; or why nobody knows.
 pub(super) type UsersOf = BTreeMap<String, Result<Vec<User>, String>>;
 
@@ -62,7 +82,7 @@ pub(super) type UsersOf = BTreeMap<String, Result<Vec<User>, String>>;
 #[derive(Debug, Default)]
 pub(in crate::backup) struct Group {
     pub(in crate::backup) pods: Vec<Hooked>,
-    pub(in crate::backup) claims: Vec<Job>,
+    pub(in crate::backup) claims: Vec<Task>,
 }
 
 impl Group {
@@ -79,26 +99,27 @@ impl Group {
 /// for a copy.
 pub(super) fn groups(
     hooked: Vec<Hooked>,
-    jobs: Vec<Job>,
+    tasks: Vec<Task>,
     users: &UsersOf,
-) -> (Vec<Group>, Vec<Job>) {
+) -> (Vec<Group>, Vec<Task>) {
     let mut groups: Vec<Group> = hooked.into_iter().map(Group::of).collect();
     let mut single = Vec::new();
-    for job in jobs {
-        let all = users.get(&job.namespace).and_then(|all| all.as_ref().ok());
+    for task in tasks {
+        let (namespace, claim) = task.claim();
+        let all = users.get(namespace).and_then(|all| all.as_ref().ok());
         let uses = |pod: &Hooked| {
-            pod.asked.namespace == job.namespace
+            pod.asked.namespace == namespace
                 && all
                     .into_iter()
                     .flatten()
-                    .any(|user| user.claim == job.claim && user.uid == pod.asked.uid)
+                    .any(|user| user.claim == claim && user.uid == pod.asked.uid)
         };
         let (its, others): (Vec<_>, Vec<_>) = groups
             .into_iter()
             .partition(|group| group.pods.iter().any(&uses));
         groups = others;
         if its.is_empty() {
-            single.push(job);
+            single.push(task);
             continue;
         }
         let mut union = Group::default();
@@ -106,39 +127,49 @@ pub(super) fn groups(
             union.pods.extend(group.pods);
             union.claims.extend(group.claims);
         }
-        union.claims.push(job);
+        union.claims.push(task);
         groups.push(union);
     }
     groups.sort_by_key(|group| !group.claims.is_empty());
     (groups, single)
 }
 
-/// Where the mover of a claim runs: beside a pod, or wherever the scheduler likes.
+/// Where the mover of a claim runs.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Place {
+    /// Wherever the scheduler likes.
+    Anywhere,
+    /// Beside a pod.
+    Beside(Beside),
+    /// In the pod that alone may have the volume.
+    Inside(Host),
+}
+
+/// Chooses it. `ephemeral` says whether pods that do not say it themselves may get a container for it.
 ///
 /// # Errors
 /// Why it may run nowhere, a sentence.
 pub(super) fn place(
     job: &Job,
     users: &Result<Vec<User>, String>,
-) -> Result<Option<Beside>, String> {
+    ephemeral: bool,
+) -> Result<Place, String> {
     let users = users.as_ref().map_err(Clone::clone)?;
     let its: Vec<&User> = users
         .iter()
         .filter(|user| user.claim == job.claim)
         .collect();
     if job.is_of_one_pod()
-        && let Some(user) = its.first()
+        && let Some(first) = its.first()
     {
-        return Err(format!(
-            "it is ReadWriteOncePod and pod {} uses it, so that no other pod may",
-            user.pod
-        ));
+        let user = its.iter().find(|user| user.runs).unwrap_or(first);
+        return inside(user, ephemeral).map(Place::Inside);
     }
     let mut on_nodes = its
         .iter()
         .filter_map(|user| user.beside.as_ref().map(|beside| (user, beside)));
     let Some((first, beside)) = on_nodes.next() else {
-        return Ok(None);
+        return Ok(Place::Anywhere);
     };
     if !job.is_shared()
         && let Some((other, _)) = on_nodes.find(|(_, other)| other.node != beside.node)
@@ -148,10 +179,54 @@ pub(super) fn place(
             first.pod, other.pod
         ));
     }
-    Ok(Some(beside.clone()))
+    Ok(Place::Beside(beside.clone()))
 }
 
-/// Why the copy of a claim on this node has to give way, where it has: a pod wants the volume on another one.
+/// The pod that alone may have a volume, where it may get a container that copies it.
+fn inside(user: &User, ephemeral: bool) -> Result<Host, String> {
+    let pod = &user.pod;
+    let uses = format!("it is ReadWriteOncePod and pod {pod} uses it, so that no other pod may");
+    if user.is_mover {
+        return Err(uses);
+    }
+    match (user.ephemeral.as_deref(), ephemeral) {
+        (Some("true"), _) | (None, true) => {}
+        (Some("false"), _) => {
+            return Err(format!(
+                "{uses}; an ephemeral container of that pod could copy it, and the pod's annotation {EPHEMERAL_MOVERS} says that it gets none"
+            ));
+        }
+        (None, false) => {
+            return Err(format!(
+                "{uses}; an ephemeral container of that pod can copy it where that is asked for (--ephemeral-movers, or the pod's annotation {EPHEMERAL_MOVERS}: \"true\"), and stays in the pod's object as long as there is the pod"
+            ));
+        }
+        (Some(odd), _) => {
+            return Err(format!(
+                "{uses}; the pod's annotation {EPHEMERAL_MOVERS} says {odd:?}, which is neither \"true\" nor \"false\", so that it gets no ephemeral container"
+            ));
+        }
+    }
+    // It is spoken to over a name in the network that it is in.
+    if user.is_in_nodes_network {
+        return Err(format!(
+            "{uses}; the pod is in its node's network (hostNetwork), in which every process of the node could end an ephemeral container's copy, so that it gets none"
+        ));
+    }
+    match &user.beside {
+        Some(beside) if user.runs => Ok(Host {
+            pod: pod.clone(),
+            uid: user.uid.clone(),
+            volume: user.volume.clone(),
+            beside: beside.clone(),
+        }),
+        _ => Err(format!(
+            "{uses}, and the pod does not run: only in one that runs an ephemeral container can copy it"
+        )),
+    }
+}
+
+/// Why the copy of a claim on this node has to give way, where it has: a pod wants the volume on another one, or alone.
 pub(super) fn gives_way(job: &Job, node: &str, users: &[User]) -> Option<String> {
     if job.is_shared() {
         return None;
@@ -159,6 +234,15 @@ pub(super) fn gives_way(job: &Job, node: &str, users: &[User]) -> Option<String>
     let mut its = users
         .iter()
         .filter(|user| user.claim == job.claim && !user.is_mover);
+    if job.is_of_one_pod() {
+        // Nobody used it when its mover was made, and nobody can run while that does.
+        return its.next().map(|user| {
+            format!(
+                "pod {} wants it alone (ReadWriteOncePod), and a copy does not stand in the way of that",
+                user.pod
+            )
+        });
+    }
     let other = its.find_map(|user| {
         let beside = user.beside.as_ref()?;
         (beside.node != node).then_some((user, beside))
@@ -199,6 +283,10 @@ mod tests {
             claim: claim.to_owned(),
             is_mover: false,
             beside: Beside::of(&object, "v"),
+            volume: "v".to_owned(),
+            runs: node.is_some(),
+            is_in_nodes_network: false,
+            ephemeral: None,
         }
     }
 
@@ -221,7 +309,8 @@ mod tests {
     #[test]
     fn pods_that_share_claims_are_one_group_and_other_claims_are_single() {
         let pods = ["a", "b", "c", "d"].map(hooked).into();
-        let jobs = ["one", "two", "three", "alone"].map(|claim| job(claim, "ReadWriteOnce"));
+        let jobs =
+            ["one", "two", "three", "alone"].map(|claim| Task::Copy(job(claim, "ReadWriteOnce")));
         let all = users(vec![
             user("a", "one", Some("n")),
             user("b", "one", Some("n")),
@@ -242,7 +331,7 @@ mod tests {
                 pods.sort_unstable();
                 (
                     pods,
-                    group.claims.iter().map(|job| job.claim.as_str()).collect(),
+                    group.claims.iter().map(|task| task.claim().1).collect(),
                 )
             })
             .collect();
@@ -253,7 +342,7 @@ mod tests {
         );
         assert!(told.contains(&(vec!["c"], vec!["three"])), "{told:?}");
         assert_eq!(told[0], (vec!["d"], vec![]));
-        let single: Vec<_> = single.iter().map(|job| job.claim.as_str()).collect();
+        let single: Vec<_> = single.iter().map(|task| task.claim().1).collect();
         assert_eq!(single, ["alone"]);
     }
 
@@ -261,7 +350,7 @@ mod tests {
     fn a_pod_of_another_uid_is_another_one() {
         let mut other = user("a", "one", Some("n"));
         other.uid = "uid-of-before".to_owned();
-        let jobs = vec![job("one", "ReadWriteOnce")];
+        let jobs = vec![Task::Copy(job("one", "ReadWriteOnce"))];
         let (groups, single) = groups(vec![hooked("a")], jobs, &users(vec![other]));
         assert!(groups[0].claims.is_empty());
         assert_eq!(single.len(), 1);
@@ -270,7 +359,11 @@ mod tests {
     #[test]
     fn a_mover_goes_where_the_claim_is_and_nowhere_where_it_may_not_be() {
         let where_ = |mode: &str, users: Vec<User>| {
-            place(&job("one", mode), &Ok(users)).map(|beside| beside.map(|beside| beside.node))
+            place(&job("one", mode), &Ok(users), false).map(|place| match place {
+                Place::Beside(beside) => Some(beside.node),
+                Place::Anywhere => None,
+                Place::Inside(_) => panic!("nobody asked for that"),
+            })
         };
         let on = |node: &str| user("p", "one", Some(node));
         assert_eq!(
@@ -305,12 +398,63 @@ mod tests {
         let unknown = place(
             &job("one", "ReadWriteOnce"),
             &Err("who uses it is not known".to_owned()),
+            false,
         );
         assert!(unknown.is_err());
     }
 
     #[test]
-    fn a_copy_gives_way_to_a_pod_on_another_node() {
+    fn a_volume_of_one_pod_is_copied_in_it_only_where_that_is_asked_for_and_it_runs() {
+        let of = |ephemeral: bool, users: Vec<User>| {
+            place(&job("one", "ReadWriteOncePod"), &Ok(users), ephemeral)
+        };
+        let says = |says: Option<&str>| User {
+            ephemeral: says.map(str::to_owned),
+            ..user("p", "one", Some("n1"))
+        };
+        let refused = of(false, vec![says(None)]).unwrap_err();
+        for hint in ["pod p uses it", "--ephemeral-movers", EPHEMERAL_MOVERS] {
+            assert!(refused.contains(hint), "{refused}");
+        }
+        let refused = of(true, vec![says(Some("false"))]).unwrap_err();
+        assert!(refused.contains("says that it gets none"), "{refused}");
+        let refused = of(true, vec![says(Some("True"))]).unwrap_err();
+        assert!(refused.contains("says \"True\""), "{refused}");
+        let everybodys = User {
+            is_in_nodes_network: true,
+            ..says(Some("true"))
+        };
+        let refused = of(true, vec![everybodys]).unwrap_err();
+        assert!(refused.contains("hostNetwork"), "{refused}");
+        let waits = user("before", "one", None);
+        for (ephemeral, users) in [
+            (true, vec![says(None)]),
+            (false, vec![says(Some("true"))]),
+            (true, vec![waits.clone(), says(None)]),
+        ] {
+            let Ok(Place::Inside(host)) = of(ephemeral, users) else {
+                panic!("it is copied in the pod that runs");
+            };
+            assert_eq!((host.pod.as_str(), host.uid.as_str()), ("p", "uid-p"));
+            assert_eq!(host.volume, "v");
+        }
+        assert!(of(true, vec![waits]).unwrap_err().contains("does not run"));
+        let mover = User {
+            is_mover: true,
+            ..says(None)
+        };
+        assert!(of(true, vec![mover]).is_err());
+        assert_eq!(of(true, vec![]), Ok(Place::Anywhere));
+        let shared = place(
+            &job("one", "ReadWriteOnce"),
+            &Ok(vec![says(Some("true"))]),
+            true,
+        );
+        assert!(matches!(shared, Ok(Place::Beside(_))));
+    }
+
+    #[test]
+    fn a_copy_gives_way_to_a_pod_on_another_node_and_to_one_that_wants_it_alone() {
         let of = |mode: &str, users: &[User]| gives_way(&job("one", mode), "n1", users);
         assert_eq!(of("ReadWriteOnce", &[user("p", "one", Some("n1"))]), None);
         let away = [user("p", "one", Some("n1")), user("q", "one", Some("n2"))];
@@ -320,6 +464,11 @@ mod tests {
                 .contains("pod q wants it on node n2")
         );
         assert_eq!(of("ReadWriteMany", &away), None);
+        let waits = user("p", "one", None);
+        let why = of("ReadWriteOncePod", std::slice::from_ref(&waits)).unwrap();
+        assert!(why.contains("pod p wants it alone"), "{why}");
+        assert_eq!(of("ReadWriteOncePod", &[user("p", "two", None)]), None);
+        assert_eq!(of("ReadWriteOnce", &[waits]), None);
         let mut mover = user("m", "one", Some("n2"));
         mover.is_mover = true;
         assert_eq!(of("ReadWriteOnce", &[mover]), None);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
+use super::super::EPHEMERAL_MOVERS;
 use super::plan::UsersOf;
 use crate::cluster::{ApiError, Cluster, page};
 use crate::mover::{Beside, is_left, run_of};
@@ -33,6 +34,14 @@ pub(super) struct User {
     pub(super) is_mover: bool,
     /// What stands beside it; nothing where it is on no node yet.
     pub(super) beside: Option<Beside>,
+    /// Its name for the volume.
+    pub(super) volume: String,
+    /// Whether it runs, and is to go on with that.
+    pub(super) runs: bool,
+    /// It is in its node's network.
+    pub(super) is_in_nodes_network: bool,
+    /// What it says of ephemeral containers for its copies, as it says it.
+    pub(super) ephemeral: Option<String>,
 }
 
 /// Asks who uses claims.
@@ -73,6 +82,9 @@ impl Listed {
             return;
         }
         let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let runs =
+            pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+        let ephemeral = pod["metadata"]["annotations"][EPHEMERAL_MOVERS].as_str();
         for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
             let name = volume["name"].as_str().unwrap_or_default();
             let claim = match volume["persistentVolumeClaim"]["claimName"].as_str() {
@@ -89,6 +101,10 @@ impl Listed {
                 claim,
                 is_mover: run_of(pod).is_some(),
                 beside: Beside::of(pod, name),
+                volume: name.to_owned(),
+                runs,
+                is_in_nodes_network: pod["spec"]["hostNetwork"] == true,
+                ephemeral: ephemeral.map(str::to_owned),
             });
         }
     }

@@ -6,8 +6,9 @@ use crate::layout::RestoreKeys;
 use crate::location::claim::{Claim, Purpose};
 use crate::location::trial::{Fate, Trial};
 use crate::location::{Location, guard};
+use crate::volume::expiry;
 
-fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
+pub(super) fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
     PruneOptions {
         now,
         host: "here",
@@ -20,10 +21,12 @@ fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
         stopped: None,
         going: None,
         wanted: None,
+        heirs: None,
+        leaves: None,
     }
 }
 
-async fn left(store: &Store, text: &str) -> Vec<String> {
+pub(super) async fn left(store: &Store, text: &str) -> Vec<String> {
     let folder = BackupKeys::new(&name(text)).folder();
     let found = store.entries(&folder, 100).await.unwrap();
     found
@@ -54,6 +57,36 @@ async fn delete_removes_everything_and_only_that() {
     let error = delete(&store, &name("busy"), "here").await.unwrap_err();
     assert!(error.to_string().contains("not complete"), "{error}");
     claim.release().await;
+}
+
+#[tokio::test]
+async fn what_an_expired_backup_has_in_repositories_goes_with_it_and_what_another_names_stays() {
+    let location = Location::in_memory("x");
+    let store = &location.store;
+    let (now, ids) = (Timestamp::now(), ["a".repeat(64), "b".repeat(64)]);
+    for (text, ends, id) in [("old", -1, &ids[0]), ("newer", 1, &ids[1])] {
+        write(store, text, Some(now + SignedDuration::from_hours(ends))).await;
+        let list = format!(
+            r#"{{"format":"kubectl-backup/snapshots/1","snapshots":[{{"method":"files","cluster":"c","namespace":"n","claimUid":"u","repository":1,"snapshot":"{id}"}}]}}"#
+        );
+        let key = format!("backups/{text}/snapshots.json");
+        store.put(&key, list.into()).await.unwrap();
+        let snapshot = format!("restic/c/n/u/snapshots/{id}");
+        store.put(&snapshot, "1".into()).await.unwrap();
+    }
+    let went = [
+        Pruned::Expired(name("old")),
+        Pruned::Snapshots(expiry::Outcome::Forgotten {
+            repository: "restic/c/n/u".to_owned(),
+            snapshots: 1,
+        }),
+    ];
+    assert_eq!(prune(&location, &at(now, true)).await.unwrap(), went);
+    let stands = async || store.entries("restic/c/n/u/snapshots/", 9).await.unwrap();
+    assert_eq!(stands().await.len(), 2);
+    assert_eq!(prune(&location, &at(now, false)).await.unwrap(), went);
+    let left: Vec<_> = stands().await.into_iter().map(|one| one.key).collect();
+    assert_eq!(left, [format!("restic/c/n/u/snapshots/{}", ids[1])]);
 }
 
 #[tokio::test]
@@ -136,7 +169,17 @@ async fn prune_removes_what_is_expired_by_both_clocks_and_ours_alone() {
     ] {
         store.put(&key, text.to_owned().into()).await.unwrap();
     }
-    let would = prune(&location, &at(now, true)).await.unwrap();
+    // Who only asks writes nothing.
+    let reads = Location {
+        store: Trial::of(store)
+            .judged(|verb, _| match verb {
+                "put" | "delete" => Fate::Refused,
+                _ => Fate::Happens,
+            })
+            .store(),
+        ..location.clone()
+    };
+    let would = prune(&reads, &at(now, true)).await.unwrap();
     assert_eq!(would, [Pruned::Expired(name("expired"))]);
     assert_eq!(left(store, "expired").await.len(), 5);
     // Expired by one clock only.
@@ -215,7 +258,13 @@ async fn prune_keeps_an_expired_backup_that_a_restore_has_begun_to_read() {
 }
 
 /// A marker of a schedule's backup, so many days old.
-fn of_schedule(name: &str, schedule: &str, phase: &str, now: Timestamp, days: i64) -> String {
+pub(super) fn of_schedule(
+    name: &str,
+    schedule: &str,
+    phase: &str,
+    now: Timestamp,
+    days: i64,
+) -> String {
     let started = now - SignedDuration::from_hours(24 * days);
     format!(
         r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}","labels":{{"{SCHEDULE_NAME}":"{schedule}"}},"annotations":{{"kubectl-backup/version":"0.1.0"}}}},"status":{{"phase":"{phase}","startTimestamp":"{started}","expiration":"{}"}}}}"#,
@@ -405,7 +454,7 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
         store.put(&key, marker.into()).await.unwrap();
     }
     let lost = |text: &str| {
-        let why = "its archive, its index or its key is not there, so that it does not count";
+        let why = "its archive, its index, its key or a snapshot of it is not there, so that it does not count";
         Pruned::Kept(name(text), why.to_owned())
     };
     let keys = |text: &str| BackupKeys::new(&name(text));
@@ -431,18 +480,19 @@ async fn a_backup_whose_files_are_lost_costs_no_whole_one_its_place() {
         plain: store.clone(),
         vault: store.vault(None),
     };
-    let rows = crate::catalog::prune::rows(&stores, &[id("n2"), id("n4"), id("n1")])
+    let rows = crate::catalog::prune::fates::rows(&stores, &[id("n2"), id("n4"), id("n1")])
         .await
         .unwrap();
-    let (fates, _) = crate::catalog::prune::fates(&stores, &rows, Keep::Unexpired, None, later)
-        .await
-        .unwrap();
+    let looked = async || {
+        let (known, keep) = (Default::default(), Keep::Unexpired);
+        let fates = crate::catalog::prune::fates::fates(&stores, &rows, &known, keep, None, later);
+        fates.await.unwrap().0
+    };
+    let fates = looked().await;
     assert_eq!(fates.get(&id("n4")), Some(&keep::Fate::Expired));
     assert_eq!(fates.get(&id("n2")), None);
     store.delete(&keys("n2").archive()).await.unwrap();
-    let (fates, _) = crate::catalog::prune::fates(&stores, &rows, Keep::Unexpired, None, later)
-        .await
-        .unwrap();
+    let fates = looked().await;
     assert_eq!(fates.get(&id("n4")), Some(&keep::Fate::Last));
 }
 
@@ -473,7 +523,7 @@ async fn an_encrypted_backup_whose_key_is_lost_costs_no_whole_one_its_place() {
         }
     }
     let lost = |text: &str| {
-        let why = "its archive, its index or its key is not there, so that it does not count";
+        let why = "its archive, its index, its key or a snapshot of it is not there, so that it does not count";
         Pruned::Kept(name(text), why.to_owned())
     };
     let keep = PruneOptions {

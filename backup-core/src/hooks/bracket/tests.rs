@@ -4,12 +4,25 @@ use serde_json::json;
 
 use super::*;
 use crate::backup::server::{Server, refuse};
+use crate::layout::HOOKS;
 use crate::location::Store;
+use crate::location::trial::{Fate, Trial};
 
 const POD: &str = "/api/v1/namespaces/n/pods/p";
 
 /// What becomes of a pod with these hooks on a server that answers every exec with this status; the execs that it saw, by their command.
 async fn around(
+    pre: &[(&str, OnError)],
+    post: &[&str],
+    code: u16,
+    is_gone: Option<Arc<AtomicBool>>,
+) -> (Tally, Vec<String>, usize) {
+    around_in(Store::in_memory(), pre, post, code, is_gone).await
+}
+
+/// The same where notes go to this store.
+async fn around_in(
+    store: Store,
     pre: &[(&str, OnError)],
     post: &[&str],
     code: u16,
@@ -33,7 +46,7 @@ async fn around(
     });
     let (cluster, server) = server.start();
     let notes = Notes {
-        store: Store::in_memory(),
+        store: store.clone(),
         cluster: None,
         backup: "b".to_owned(),
         run: "r".to_owned(),
@@ -41,7 +54,6 @@ async fn around(
         names: true,
         process: super::super::Process::default(),
     };
-    let store = notes.store.clone();
     let hook = |command: &str, on_error| Hook {
         origin: "a".to_owned(),
         container: "c".to_owned(),
@@ -77,7 +89,7 @@ async fn around(
     bracket.opened().await;
     bracket.close().await;
     let tally = brackets.settle().await;
-    let left = store.entries(crate::layout::HOOKS, 10).await.unwrap();
+    let left = store.entries(HOOKS, 10).await.unwrap();
     let log = server.log.lock().unwrap();
     let execs = log.iter().filter(|asked| asked.path.ends_with("/exec"));
     let words = execs.filter_map(|asked| asked.get("command").map(str::to_owned));
@@ -130,4 +142,34 @@ async fn a_pod_that_goes_is_owed_nothing_any_more() {
         "{:?}",
         tally.told
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_it_can_not_be_noted_what_will_be_owed_no_hook_runs_and_one_error_says_so() {
+    for fate in [Fate::Happens, Fate::Refused] {
+        let notes = move |verb: &str, key: &str| match verb {
+            "put" if key.starts_with(HOOKS) => fate,
+            _ => Fate::Happens,
+        };
+        let store = Trial::of(&Store::in_memory()).judged(notes).store();
+        let pre = [("freeze", OnError::Fail)];
+        let (tally, words, left) = around_in(store, &pre, &["thaw"], 403, None).await;
+        assert_eq!(left, 0);
+        if fate == Fate::Happens {
+            assert_eq!(words[0], "freeze");
+            continue;
+        }
+        assert_eq!(words, [""; 0]);
+        let [told] = &tally.told[..] else {
+            panic!("{:?}", tally.told);
+        };
+        assert!(told.is_error && told.namespace == "n", "{told:?}");
+        for part in [
+            "pod n/p: its hooks are not run",
+            "could not be noted",
+            HOOKS,
+        ] {
+            assert!(told.text.contains(part), "{told:?}");
+        }
+    }
 }

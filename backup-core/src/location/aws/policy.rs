@@ -101,32 +101,102 @@ fn allowed(
         "Effect": "Allow", "Action": actions, "Resource": format!("{bucket}/{below}"),
     });
     let mut statements = vec![list, objects];
-    if let Some(key) = set("kmsKeyId") {
-        let region = super::region_name(set("region").unwrap_or(super::USUAL_REGION))?;
-        let of = |what: &str| {
-            let account = account.unwrap_or("*");
-            format!("arn:{partition}:kms:{region}:{account}:{what}")
-        };
-        let (resource, condition) = match key {
-            arn if arn.starts_with("arn:") => (arn.to_owned(), Map::new()),
-            alias if alias.starts_with("alias/") => {
-                let named = json!({"kms:RequestAlias": alias});
-                (
-                    of("key/*"),
-                    Map::from_iter([("StringEquals".to_owned(), named)]),
-                )
-            }
-            id => (of(&format!("key/{id}")), Map::new()),
-        };
-        let mut statement = json!({
-            "Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"], "Resource": resource,
-        });
-        if !condition.is_empty() {
-            statement["Condition"] = condition.into();
-        }
-        statements.push(statement);
-    }
+    statements.extend(kms(spec, partition, account)?);
     Ok(statements)
+}
+
+/// What a key of the store's own encryption is used for, where the location has one.
+fn kms(
+    spec: &BackupStorageLocation,
+    partition: &str,
+    account: Option<&str>,
+) -> Result<Option<Value>> {
+    let set = |key: &str| client::set(&spec.spec.config, key);
+    let Some(key) = set("kmsKeyId") else {
+        return Ok(None);
+    };
+    let region = super::region_name(set("region").unwrap_or(super::USUAL_REGION))?;
+    let of = |what: &str| {
+        let account = account.unwrap_or("*");
+        format!("arn:{partition}:kms:{region}:{account}:{what}")
+    };
+    let (resource, condition) = match key {
+        arn if arn.starts_with("arn:") => (arn.to_owned(), Map::new()),
+        alias if alias.starts_with("alias/") => {
+            let named = json!({"kms:RequestAlias": alias});
+            (
+                of("key/*"),
+                Map::from_iter([("StringEquals".to_owned(), named)]),
+            )
+        }
+        id => (of(&format!("key/{id}")), Map::new()),
+    };
+    let mut statement = json!({
+        "Effect": "Allow", "Action": ["kms:GenerateDataKey", "kms:Decrypt"], "Resource": resource,
+    });
+    if !condition.is_empty() {
+        statement["Condition"] = condition.into();
+    }
+    Ok(Some(statement))
+}
+
+/// AWS takes no longer policy of a session, in characters.
+const LONGEST: usize = 2048;
+
+/// What keys may do that are lent for all repositories of one volume: those that begin with this (`prefix/restic/CLUSTER/NAMESPACE/UID`, with no slash at its end). They are
+/// read and written; removed are claims, and a snapshot that must not be. The role is the one that is narrowed; empty, where there is none.
+///
+/// # Errors
+/// `Invalid`: a text that AWS would not take.
+pub(super) fn lent(spec: &BackupStorageLocation, role: &str, prefix: &str) -> Result<String> {
+    let parts: Vec<&str> = role.split(':').collect();
+    let partition = parts.get(1).copied().unwrap_or("aws");
+    let account = parts.get(4).copied().filter(|account| is_account(account));
+    let bucket = client::bucket_name(&spec.spec.object_storage.bucket)?;
+    let bucket = format!("arn:{partition}:s3:::{bucket}");
+    let of = |ends: &[&str]| -> Vec<String> {
+        let prefix = literal(prefix);
+        ends.iter().map(|end| format!("{prefix}{end}")).collect()
+    };
+    let objects = |ends: &[&str]| -> Vec<String> {
+        let keys = of(ends).into_iter();
+        keys.map(|key| format!("{bucket}/{key}")).collect()
+    };
+    let set = |key: &str| client::set(&spec.spec.config, key);
+    let mut listed = of(&["/*", ".*"]);
+    if set("s3Url").is_none()
+        && let Some((folder, _)) = prefix.rsplit_once('/')
+    {
+        // AWS tells that a key is absent to those only who may list its folder. That shows names, and no content.
+        listed.push(format!("{}/", literal(folder)));
+    }
+    let mut actions = vec!["s3:GetObject", "s3:PutObject"];
+    actions.extend(set("tagging").map(|_| "s3:PutObjectTagging"));
+    let mut statements = vec![
+        json!({
+            "Effect": "Allow", "Action": "s3:ListBucket", "Resource": bucket,
+            "Condition": {"StringLike": {"s3:prefix": listed}},
+        }),
+        json!({"Effect": "Allow", "Action": actions, "Resource": objects(&["/*", ".*"])}),
+        json!({
+            "Effect": "Allow", "Action": "s3:DeleteObject",
+            "Resource": objects(&[".claims/*", ".*.claims/*", "/snapshots/*", ".*/snapshots/*"]),
+        }),
+    ];
+    statements.extend(kms(spec, partition, account)?);
+    if role.is_empty() {
+        // MinIO before RELEASE.2025-10-15 asks, where keys make keys of their own account, only what is denied (CVE-2025-62506): <https://github.com/minio/minio/security/advisories/GHSA-jjjj-jwhf-8rgr>.
+        statements.push(json!({"Effect": "Deny", "Action": ["admin:*"]}));
+    }
+    let text = json!({"Version": VERSION, "Statement": statements}).to_string();
+    if text.len() > LONGEST {
+        return Err(Error::invalid(format!(
+            "the policy of keys for one volume has {} characters, and AWS takes {LONGEST}",
+            text.len()
+        ))
+        .hint("a shorter objectStorage.prefix makes it shorter"));
+    }
+    Ok(text)
 }
 
 /// A text that stands for itself: policies know `*`, `?` and `$`.
@@ -238,5 +308,52 @@ mod tests {
         );
         let arn = statements("", &[("kmsKeyId", "arn:aws:kms:x:1:key/2")]);
         assert_eq!(arn[2]["Resource"], "arn:aws:kms:x:1:key/2");
+    }
+
+    #[test]
+    fn lent_keys_reach_the_repositories_of_one_volume_and_nothing_else() {
+        let url = ("s3Url", "http://x");
+        let text = lent(&location("p", &[url]), "", "p/restic/c/shop/u").unwrap();
+        let of = "arn:aws:s3:::b/p/restic/c/shop/u";
+        assert_eq!(
+            serde_json::from_str::<Value>(&text).unwrap(),
+            json!({"Version": "2012-10-17", "Statement": [
+                {
+                    "Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::b",
+                    "Condition": {"StringLike": {"s3:prefix": ["p/restic/c/shop/u/*", "p/restic/c/shop/u.*"]}},
+                },
+                {
+                    "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
+                    "Resource": [format!("{of}/*"), format!("{of}.*")],
+                },
+                {
+                    "Effect": "Allow", "Action": "s3:DeleteObject",
+                    "Resource": [
+                        format!("{of}.claims/*"), format!("{of}.*.claims/*"), format!("{of}/snapshots/*"), format!("{of}.*/snapshots/*"),
+                    ],
+                },
+                {"Effect": "Deny", "Action": ["admin:*"]},
+            ]})
+        );
+        // Where absence is told to those only who list the folder, its names are seen; what a prefix has of wildcards stands for itself.
+        let statements = |config: &[(&str, &str)], prefix: &str| -> Value {
+            let text = lent(&location("p", config), ARN, prefix).unwrap();
+            let all: Value = serde_json::from_str(&text).unwrap();
+            all["Statement"].clone()
+        };
+        let aws = statements(&[("tagging", "a=b"), ("kmsKeyId", "1-2")], "p*/r/u");
+        let listed = json!(["p${*}/r/u/*", "p${*}/r/u.*", "p${*}/r/"]);
+        assert_eq!(aws[0]["Condition"]["StringLike"]["s3:prefix"], listed);
+        // IAM knows no such action.
+        assert!(!aws.to_string().contains("admin:"));
+        assert_eq!(aws[1]["Resource"][0], "arn:aws-cn:s3:::b/p${*}/r/u/*");
+        assert!(aws[1]["Action"].to_string().contains("PutObjectTagging"));
+        assert!(
+            aws[3]["Resource"]
+                .to_string()
+                .contains(":123456789012:key/1-2")
+        );
+        let said = lent(&location("p", &[url]), "", &"p".repeat(400)).unwrap_err();
+        assert!(said.sentence().contains("shorter"), "{}", said.sentence());
     }
 }

@@ -127,7 +127,7 @@ struct Session {
     held: Mutex<Option<Held>>,
 }
 
-enum Source {
+pub(super) enum Source {
     Role {
         base: AwsCredentialProvider,
         client: HttpClient,
@@ -159,12 +159,12 @@ impl fmt::Debug for Session {
 
 /// Keys, and until when they are good.
 #[derive(Clone)]
-struct Held {
-    keys: Arc<AwsCredential>,
+pub(super) struct Held {
+    pub(super) keys: Arc<AwsCredential>,
     got: Timestamp,
     /// When they were asked for last; later than `got` where that failed.
     asked: Timestamp,
-    ends: Option<Timestamp>,
+    pub(super) ends: Option<Timestamp>,
 }
 
 impl Held {
@@ -273,26 +273,13 @@ impl Source {
                 base,
                 client,
                 taken,
-            } => {
-                let base = base.get_credential().await.map_err(inner)?;
-                let id = taken.role.external_id.as_deref();
-                let mut request = taken.request("AssumeRole", id.map(|id| ("ExternalId", id)))?;
-                AwsAuthorizer::new(&base, "sts", &taken.region)
-                    .try_authorize(&mut request, None)
-                    .map_err(|e| taken.odd(&chain(&e)))?;
-                taken.ask(client, request).await
-            }
+            } => Self::role(base, client, taken).await,
             Self::Token {
                 client,
                 file,
                 setting,
                 taken,
-            } => {
-                let token = text_of(file, setting).await?;
-                let token = Some(("WebIdentityToken", token.as_str()));
-                let request = taken.request("AssumeRoleWithWebIdentity", token)?;
-                taken.ask(client, request).await
-            }
+            } => Self::token(client, file, setting, taken).await,
             Self::Container {
                 client,
                 url,
@@ -318,6 +305,36 @@ impl Source {
             }
             Self::Machine { client, url } => machine(client, url).await,
         }
+    }
+}
+
+impl Source {
+    /// Takes a role with these keys.
+    pub(super) async fn role(
+        base: &AwsCredentialProvider,
+        client: &HttpClient,
+        taken: &Taken,
+    ) -> std::result::Result<Held, NoKeys> {
+        let base = base.get_credential().await.map_err(inner)?;
+        let id = taken.role.external_id.as_deref();
+        let mut request = taken.request("AssumeRole", id.map(|id| ("ExternalId", id)))?;
+        AwsAuthorizer::new(&base, "sts", &taken.region)
+            .try_authorize(&mut request, None)
+            .map_err(|e| taken.odd(&chain(&e)))?;
+        taken.ask(client, request).await
+    }
+
+    /// The same with the token in a file.
+    pub(super) async fn token(
+        client: &HttpClient,
+        file: &str,
+        setting: &str,
+        taken: &Taken,
+    ) -> std::result::Result<Held, NoKeys> {
+        let token = text_of(file, setting).await?;
+        let token = Some(("WebIdentityToken", token.as_str()));
+        let request = taken.request("AssumeRoleWithWebIdentity", token)?;
+        taken.ask(client, request).await
     }
 }
 
@@ -378,13 +395,20 @@ impl Taken {
         action: &str,
         besides: Option<(&str, &str)>,
     ) -> std::result::Result<HttpRequest, NoKeys> {
+        let role = [
+            ("RoleArn", self.role.arn.as_str()),
+            ("RoleSessionName", self.name.as_str()),
+        ];
+        // A store that gives keys of its own knows no roles.
+        let role = role.into_iter().filter(|_| !self.role.arn.is_empty());
+        let policy = self.policy.as_deref().map(|policy| ("Policy", policy));
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("Action", action)
             .append_pair("Version", "2011-06-15")
-            .append_pair("RoleArn", &self.role.arn)
-            .append_pair("RoleSessionName", &self.name)
+            .extend_pairs(role)
             .append_pair("DurationSeconds", &self.seconds.to_string())
             .extend_pairs(besides)
+            .extend_pairs(policy)
             .finish();
         Request::builder()
             .method(Method::POST)
@@ -497,13 +521,13 @@ impl Taken {
             ),
         };
         let busy = code.starts_with("Throttl") || code == "IDPCommunicationError";
-        let arn = &role.arn;
+        let what = match role.arn.as_str() {
+            "" => "keys that end".to_owned(),
+            arn => format!("the role {arn}"),
+        };
         NoKeys {
             kind,
-            why: format!(
-                "{} did not give the role {arn}: it answered {said}",
-                self.who()
-            ),
+            why: format!("{} did not give {what}: it answered {said}", self.who()),
             hint: Some(hint),
             transient: busy || is_busy(status),
         }
@@ -672,4 +696,4 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -37,7 +37,7 @@ const MOST_ROLES: usize = 5;
 
 const USUAL_SECONDS: u32 = 3600;
 
-const USUAL_NAME: &str = "kubectl-backup";
+pub(super) const USUAL_NAME: &str = "kubectl-backup";
 
 const SETTINGS: &str =
     "the file looks like:\n[default]\naws_access_key_id = ...\naws_secret_access_key = ...";
@@ -148,6 +148,8 @@ pub(super) struct Taken {
     pub(super) region: String,
     /// What names the role, for messages.
     pub(super) setting: String,
+    /// What the keys may do at most, as IAM writes it; where nothing is said, what the role may.
+    pub(super) policy: Option<String>,
 }
 
 /// What is known of a location.
@@ -560,6 +562,7 @@ impl Plan<'_> {
             of_aws,
             region,
             setting: setting.to_owned(),
+            policy: None,
         })
     }
 }

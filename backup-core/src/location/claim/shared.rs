@@ -22,13 +22,14 @@ use crate::stopwatch::awake_or_asleep;
 const MOST_CLAIMS: usize = 10_000;
 
 /// The clocks of a store and of this machine may differ by so much where something is removed by its age.
-const MOST_SKEW: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const MOST_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// A claim on a folder of claims, kept fresh by a task of its own.
 pub(crate) struct SharedClaim {
     folder: String,
     what: String,
     purpose: Purpose,
+    patience: Patience,
     lease: Arc<Lease>,
     /// Claims that were dead when this one was taken.
     dead: Vec<Entry>,
@@ -127,6 +128,7 @@ impl SharedClaim {
             folder: folder.to_owned(),
             what: what.to_owned(),
             purpose,
+            patience: Patience::Long,
             lease,
             dead,
             taken_at,
@@ -136,10 +138,23 @@ impl SharedClaim {
         })
     }
 
+    /// The same, whose writes wait so long for the store.
+    pub(crate) fn with_patience(self, patience: Patience) -> Self {
+        // Taken apart it would have no end.
+        let mut claim = self;
+        claim.patience = patience;
+        claim
+    }
+
     /// The run's id.
     pub(crate) fn run(&self) -> &str {
         let file = &self.lease.key[self.folder.len()..];
         BackupKeys::claim_run(file).unwrap_or_default()
+    }
+
+    /// The store's clock when it was taken.
+    pub(crate) fn taken_at(&self) -> Timestamp {
+        self.taken_at
     }
 
     /// Errors where this machine's clock and the store's differ by so much that ages mean nothing.
@@ -215,7 +230,7 @@ impl SharedClaim {
     pub(crate) async fn write(&self, key: &str, bytes: Bytes) -> Result<()> {
         let fence = || self.alive();
         let store = &self.lease.store;
-        let sent = store.put_fenced(key, bytes, false, Patience::Long, Some(&fence));
+        let sent = store.put_fenced(key, bytes, false, self.patience, Some(&fence));
         sent.await.map(|_| ()).map_err(|failure| {
             self.in_doubt.fetch_or(failure.in_doubt, Ordering::SeqCst);
             failure.error

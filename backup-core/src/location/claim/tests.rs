@@ -338,6 +338,25 @@ async fn a_run_that_slept_too_long_writes_nothing_more_and_removes_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_is_stopped_waits_for_no_other_run() {
+    let store = Store::in_memory();
+    let mut claim = take(&store).await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    claim.stopped_by(Some(&stopped));
+    let other = keys().claim("other");
+    store.put(&other, "{}".into()).await.unwrap();
+    let refused = claim.confirm().await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::AlreadyExists, "{refused}");
+    stop.send_replace(true);
+    let refused = claim.confirm().await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Interrupted, "{refused}");
+    // Alone it ends what it began.
+    store.delete(&other).await.unwrap();
+    claim.confirm().await.unwrap();
+    claim.withdraw().await;
+}
+
+#[tokio::test]
 async fn a_claim_that_somebody_removed_is_lost() {
     let store = Store::in_memory();
     let claim = take(&store).await.unwrap();

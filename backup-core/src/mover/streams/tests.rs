@@ -42,6 +42,7 @@ fn sides() -> Sides {
             to_program,
             from_program,
             activity: Activity::new(Arc::default()),
+            is_cut: true,
         },
     }
 }

@@ -46,6 +46,8 @@ fn saved() -> Saved {
             added: 5,
             changed: 2,
             vanished: 1,
+            way: Some(Way::Straight),
+            exec_because: None,
         },
     }
 }
@@ -285,4 +287,49 @@ fn what_nobody_would_read_again_is_not_written() {
     let mut nowhere = all();
     nowhere.cluster = None;
     assert_eq!(nowhere.write().unwrap_err().kind(), Kind::Invalid);
+}
+
+fn csi() -> CsiSnapshot {
+    CsiSnapshot {
+        hooks: Some(Hooks::Done),
+        driver: "d.example.com".into(),
+        handle: "snap-0/1 \u{e4}".into(),
+        size: 1 << 30,
+        class: "fast".into(),
+        run: "0123".into(),
+        began: "2026-11-30T10:00:00Z".parse().unwrap(),
+        cut: "2026-11-30T10:00:01Z".parse().unwrap(),
+        ended: "2026-11-30T10:00:09Z".parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_snapshot_is_written_and_read_and_has_nothing_of_a_copy() {
+    let made = copies(vec![row("data", Outcome::Snapshot(Box::new(csi())))]);
+    let bytes = made.write().unwrap();
+    assert_eq!(parse(&bytes).unwrap(), made);
+    let object: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(
+        object["volumes"][0]["data"],
+        json!([{"method": "snapshot", "source": "csi", "driver": "d.example.com", "handle": "snap-0/1 \u{e4}", "size": 1 << 30, "class": "fast",
+            "run": "0123", "began": "2026-11-30T10:00:00Z", "cut": "2026-11-30T10:00:01Z", "ended": "2026-11-30T10:00:09Z"}])
+    );
+    assert!(made.place(&made.rows[0]).is_err());
+    for (key, value) in [
+        ("driver", json!("../d")),
+        ("handle", json!("")),
+        ("handle", json!("a\nb")),
+        ("handle", json!("x".repeat(3000))),
+        ("class", json!("a/b")),
+        ("run", json!("a/b")),
+        ("cut", Value::Null),
+    ] {
+        let mut odd = object.clone();
+        odd["volumes"][0]["data"][0][key] = value;
+        let e = parse(odd.to_string().as_bytes()).unwrap_err();
+        assert!(e.sentence().contains(key), "{key}: {}", e.sentence());
+    }
+    let mut nowhere = object;
+    nowhere.as_object_mut().unwrap().remove("cluster");
+    assert!(parse(nowhere.to_string().as_bytes()).is_err());
 }

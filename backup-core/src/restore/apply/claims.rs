@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::gather::CLAIMS;
+use super::super::rewrite::Shaped;
 use super::{Applier, Job, MANAGER, Rewrite, Stop, patiently, target};
 use crate::cluster::{ApiError, Call};
 use crate::discovery::ApiResource;
@@ -25,7 +27,7 @@ impl Applier {
     /// A claim keeps naming its volume only where the target has it, free or promised to this claim: volumes come before claims, so one that
     /// is restored stands by now. Else the claim would wait for ever. (A plan, and who may not read volumes, goes by what is restored.)
     pub(super) async fn binding(&self, job: &Job) -> Result<Binding, Stop> {
-        if job.resource.name != "persistentvolumeclaims" {
+        if job.resource.name != CLAIMS {
             return Ok(Binding::default());
         }
         let body: Value = serde_json::from_slice(&job.object.body)
@@ -38,6 +40,10 @@ impl Applier {
             .held
             .choice(row.namespace.as_deref(), &row.name)
             .is_some()
+            || self
+                .snapped
+                .choice(row.namespace.as_deref(), &row.name)
+                .is_some()
         {
             // Its data comes into another one.
             let mut rewrite = self.rewrite.clone();
@@ -58,7 +64,7 @@ impl Applier {
                 }
                 Promise::Other => false,
             },
-            Ok(None) if !self.is_dry() => false,
+            Ok(None) if !self.is_dry() => self.rewrite.awaited_volumes.contains(name),
             Ok(None) => return Ok(Binding::default()),
             Err(e) if e.is_forbidden() => return Ok(Binding::default()),
             Err(e) => return Err(e.into()),
@@ -117,6 +123,37 @@ impl Applier {
              do it with: kubectl patch pv {name} --type=merge -p '{FREED}'"
         )))
     }
+}
+
+fn read(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+/// Whether a claim still names the volume that it had.
+pub(super) fn names_volume(job: &Job, wanted: &Shaped<'_>) -> bool {
+    job.resource.name == CLAIMS && {
+        let named = read(&wanted.object.to_vec());
+        named["spec"]["volumeName"].is_string()
+    }
+}
+
+/// Of a claim that named a volume and names none any more: that no class makes it one.
+pub(super) fn waits(job: &Job, wanted: &Shaped<'_>) -> Option<String> {
+    if job.resource.name != CLAIMS {
+        return None;
+    }
+    let named = &read(&job.object.body)["spec"]["volumeName"];
+    let made = read(&wanted.object.to_vec());
+    let spec = &made["spec"];
+    let is_left = named.is_string()
+        && spec["volumeName"].is_null()
+        && spec["dataSource"].is_null()
+        && spec["dataSourceRef"].is_null();
+    (is_left && spec["storageClassName"] == "").then(|| {
+        "it names no class, and the volume that it named is not made: it stays Pending until somebody makes a volume for it; a resource modifier \
+         (--resource-modifier-configmap) can give it a class that makes one"
+            .to_owned()
+    })
 }
 
 /// What a volume of the target says of a claim.

@@ -1,5 +1,8 @@
 //! What is asked of the cluster for one held claim, and what is changed there. Every change goes by the uid or the revision that was seen before.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,10 +11,13 @@ use tokio::time::Instant;
 
 use super::super::patience::patiently;
 use super::super::rewrite::MANAGER;
-use super::objects::{self, Aim};
+use super::left::each;
+use super::objects::{self, Aim, FILLING, annotation};
 use super::step::{Action, Live, Real, SCALE, Staging, Volume};
+use super::users::User;
 use crate::cluster::{ApiError, Call, Cluster, page};
 use crate::error::{Error, Kind, Result};
+use crate::mover::run_of;
 
 /// No such object is larger.
 const LARGEST: usize = 4 << 20;
@@ -40,6 +46,16 @@ impl From<ApiError> for Conflict {
     }
 }
 
+impl Conflict {
+    /// What the server refused, below what was to be done.
+    pub(super) fn of(e: ApiError, doing: impl Into<String>) -> Self {
+        match Self::from(e) {
+            Self::Other(e) => Self::Other(e.context(doing)),
+            again => again,
+        }
+    }
+}
+
 impl From<Error> for Conflict {
     fn from(e: Error) -> Self {
         Self::Other(e)
@@ -52,11 +68,34 @@ pub(super) struct Asking<'a> {
     pub(super) aim: &'a Aim,
 }
 
+/// Whether a run filled the volume under the staging claim that stands, and no other one began with it since.
+fn is_filled(filled: Option<&str>, staging: Option<&Staging>, volume: Option<&Value>) -> bool {
+    let (Some(filled), Some(staging), Some(volume)) = (filled, staging, volume) else {
+        return false;
+    };
+    objects::is_begun(volume, &staging.uid) && annotation(volume, FILLING) == filled
+}
+
+/// The volume of a staging claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Staged {
+    pub(super) name: String,
+    pub(super) version: String,
+    /// A run of this restore began to fill it: what stands there is its own.
+    pub(super) is_begun: bool,
+    /// The claim's uid.
+    uid: String,
+}
+
 /// A pod that has a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mounting {
     pub(super) name: String,
     pub(super) uid: String,
+    /// It is a mover, of whatever run.
+    pub(super) is_mover: bool,
+    /// It has ended, or is being deleted.
+    pub(super) is_over: bool,
 }
 
 /// The pod, where it has this claim of its namespace. One that has ended has it too: the claim does not go while the pod's object is there.
@@ -76,6 +115,12 @@ fn mounting(pod: &Value, claim: &str) -> Option<Mounting> {
             .as_str()
             .unwrap_or_default()
             .to_owned(),
+        is_mover: run_of(pod).is_some(),
+        is_over: !pod["metadata"]["deletionTimestamp"].is_null()
+            || matches!(
+                pod["status"]["phase"].as_str(),
+                Some("Succeeded" | "Failed")
+            ),
     })
 }
 
@@ -105,6 +150,80 @@ fn absent(answer: Result<bytes::Bytes, ApiError>) -> Result<Option<Value>, ApiEr
     }
 }
 
+/// Deletes what is as these preconditions say; what is gone already is fine.
+pub(super) async fn delete(
+    cluster: &Cluster,
+    path: &str,
+    preconditions: Value,
+) -> Result<(), ApiError> {
+    let options = json!({ "preconditions": preconditions }).to_string();
+    let call = Call::delete(path, options.into());
+    match patiently(|| cluster.send(&call)).await {
+        Ok(_) => Ok(()),
+        Err(e) if e.is_not_found() => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Changes a volume of the revision that the patch names.
+pub(super) async fn patch_volume(
+    cluster: &Cluster,
+    name: &str,
+    patch: &Value,
+) -> Result<(), ApiError> {
+    let path = format!("/api/v1/persistentvolumes/{name}?fieldManager={MANAGER}");
+    let call = Call::merge_patch(&path, patch.to_string().into());
+    patiently(|| cluster.send(&call)).await.map(drop)
+}
+
+/// Pods of a namespace that have this claim, those that have ended among them.
+pub(super) async fn pods_with(
+    cluster: &Cluster,
+    namespace: &str,
+    claim: &str,
+) -> Result<Vec<Mounting>, ApiError> {
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+    let mut found = Vec::new();
+    let mut token = String::new();
+    loop {
+        let path = page(&pods, PODS, &token);
+        let body = patiently(|| cluster.get_bounded(&path, LARGEST_PAGE)).await?;
+        let list: Value = serde_json::from_slice(&body).map_err(|e| ApiError {
+            message: format!("the server's answer is no list of pods: {e}"),
+            ..ApiError::default()
+        })?;
+        let pods = list["items"].as_array().into_iter().flatten();
+        found.extend(pods.filter_map(|pod| mounting(pod, claim)));
+        match list["metadata"]["continue"].as_str() {
+            Some(next) if !next.is_empty() && next != token => next.clone_into(&mut token),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// Who would wait for a claim, or make an empty one of its name as soon as there is none, in words: a pod that has it, or a set of pods that has it as template.
+pub(super) async fn user_of(
+    cluster: &Cluster,
+    namespace: &str,
+    claim: &str,
+) -> Result<Option<String>> {
+    let pods = pods_with(cluster, namespace, claim).await?;
+    if let Some(pod) = pods.first() {
+        return Ok(Some(format!("pod {}", pod.name)));
+    }
+    let mut found = None;
+    let sets = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets");
+    each(cluster, &sets, None, |set| {
+        let makes = User::read(set).is_some_and(|user| user.makes(claim));
+        if makes && set["spec"]["replicas"] != 0 {
+            let name = set["metadata"]["name"].as_str().unwrap_or_default();
+            found = Some(format!("StatefulSet {name}"));
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
 impl Asking<'_> {
     fn claims(&self) -> String {
         format!(
@@ -130,28 +249,30 @@ impl Asking<'_> {
             .await
     }
 
-    /// Pods that have this claim, those that have ended among them.
-    pub(super) async fn mounting(&self, claim: &str) -> Result<Vec<Mounting>, ApiError> {
-        let mut found = Vec::new();
-        let mut token = String::new();
-        loop {
-            let path = page(&self.pods(), PODS, &token);
-            let body = patiently(|| self.cluster.get_bounded(&path, LARGEST_PAGE)).await?;
-            let list: Value = serde_json::from_slice(&body).map_err(|e| ApiError {
-                message: format!("the server's answer is no list of pods: {e}"),
-                ..ApiError::default()
-            })?;
-            let pods = list["items"].as_array().into_iter().flatten();
-            found.extend(pods.filter_map(|pod| mounting(pod, claim)));
-            match list["metadata"]["continue"].as_str() {
-                Some(next) if !next.is_empty() && next != token => next.clone_into(&mut token),
-                _ => return Ok(found),
+    /// Whether the volume of this claim is made only for the first pod that has it. So it is taken where the claim's class can not be read: no more than room is asked for then.
+    pub(super) async fn waits_for_pod(&self, claim: &str) -> Result<bool, ApiError> {
+        let claim = self.claim(claim).await?.unwrap_or_default();
+        let Some(class) = claim["spec"]["storageClassName"].as_str() else {
+            return Ok(true);
+        };
+        let path = format!("/apis/storage.k8s.io/v1/storageclasses/{class}");
+        match self.find(&path).await {
+            Ok(class) => {
+                let mode = class.as_ref().map(|class| &class["volumeBindingMode"]);
+                Ok(mode.is_none_or(|mode| mode == "WaitForFirstConsumer"))
             }
+            Err(e) if e.is_forbidden() => Ok(true),
+            Err(e) => Err(e),
         }
     }
 
+    /// Pods that have this claim of its namespace, those that have ended among them.
+    pub(super) async fn mounting(&self, claim: &str) -> Result<Vec<Mounting>, ApiError> {
+        pods_with(self.cluster, &self.aim.namespace, claim).await
+    }
+
     /// What stands. The real claim is read last: what is said of it holds after what is said of its volume. `mover` is the uid of this run's pod that has
-    /// the staging claim, `filled` the uid of the staging claim whose volume this run filled.
+    /// the staging claim, `filled` what stands on the volume that this run filled.
     pub(super) async fn look(
         &self,
         mover: Option<&str>,
@@ -182,16 +303,58 @@ impl Asking<'_> {
         if real.as_ref().map(|real| &real.uid) != before.as_ref().map(|real| &real.uid) {
             return Err(Conflict::Again);
         }
+        let is_filled = is_filled(filled, staging.as_ref(), volume.as_ref());
         Ok(Live {
             volume: volume.map(|volume| Volume::read(&volume, self.aim, real.as_ref())),
+            kept: None,
             is_beginning: false,
-            is_filled: filled.is_some()
-                && filled == staging.as_ref().map(|staging| staging.uid.as_str()),
+            is_filled,
             has_mover: mover.is_some() && staging.is_some(),
             real,
             staging,
             strangers,
         })
+    }
+
+    /// The volume of the staging claim, before it is filled.
+    pub(super) async fn staged(&self) -> Result<Staged, Conflict> {
+        let staging = self.claim(&self.aim.staging()).await?;
+        let staging = staging.unwrap_or_default();
+        let uid = staging["metadata"]["uid"].as_str().unwrap_or_default();
+        let name = staging["spec"]["volumeName"].as_str().unwrap_or_default();
+        let volume = match name {
+            "" => None,
+            name => self.volume(name).await?,
+        };
+        let volume = volume.unwrap_or_default();
+        if uid.is_empty() || volume["spec"]["claimRef"]["uid"] != uid {
+            return Err(Conflict::Again);
+        }
+        let version = volume["metadata"]["resourceVersion"].as_str();
+        Ok(Staged {
+            name: name.to_owned(),
+            version: version.unwrap_or_default().to_owned(),
+            is_begun: objects::is_begun(&volume, uid),
+            uid: uid.to_owned(),
+        })
+    }
+
+    /// Writes on the volume, if it is as it was seen, that this run fills it; so it is another revision for who filled it before. What stands on it now.
+    pub(super) async fn begin(&self, staged: &Staged, run: &str) -> Result<String, Conflict> {
+        let filling = objects::filling(&staged.uid, run);
+        let patch = objects::begin(&staged.version, &filling);
+        let doing = "it could not be written there that a run fills it";
+        self.patch_volume(&staged.name, &patch, doing).await?;
+        let written = self.volume(&staged.name).await?.unwrap_or_default();
+        if annotation(&written, FILLING) != filling {
+            return Err(Error::other(format!(
+                "that volume {} is being filled was written on it and does not stand there",
+                staged.name
+            ))
+            .hint("another run of this restore is at work, or an admission rule of the cluster changes volumes")
+            .into());
+        }
+        Ok(filling)
     }
 
     /// Makes a claim; what stands of that name already is left to the next look.
@@ -211,19 +374,26 @@ impl Asking<'_> {
         let Some(live) = self.volume(volume).await? else {
             return Ok(());
         };
-        let Some(made) = self.create(&objects::real(self.aim, claim, &live)).await? else {
+        let created = self.create(&objects::real(self.aim, claim, &live)).await;
+        let refused = |e| {
+            Conflict::of(
+                e,
+                format!("it could not be made so that it names volume {volume}"),
+            )
+        };
+        let Some(made) = created.map_err(refused)? else {
             return Ok(());
         };
-        if made["spec"]["volumeName"] == volume {
+        let real = Real::read(&made, self.aim);
+        if real.is_ours && real.volume == volume {
             return Ok(());
         }
         // An admission rule changed it: what is bound to it now would be empty.
-        let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
-        self.delete_claim(&self.aim.claim, uid).await?;
-        Err(Error::other(
-            "the cluster made it without the volume that it named, so it was deleted again",
-        )
-        .hint("an admission rule of the cluster changes claims: it has to leave spec.volumeName alone")
+        self.delete_claim(&self.aim.claim, &real.uid).await?;
+        Err(Error::other(format!(
+            "the cluster made it without the name of volume {volume}, or without what tells that it is this restore's, so it was deleted again"
+        ))
+        .hint("an admission rule of the cluster changes claims: it has to leave spec.volumeName, labels and annotations alone")
         .into())
     }
 
@@ -232,21 +402,12 @@ impl Asking<'_> {
     }
 
     async fn delete(&self, path: &str, uid: &str) -> Result<(), ApiError> {
-        let options = json!({"preconditions": {"uid": uid}}).to_string();
-        let options = bytes::Bytes::from(options);
-        let call = Call::delete(path, options);
-        match patiently(|| self.cluster.send(&call)).await {
-            Ok(_) => Ok(()),
-            Err(e) if e.is_not_found() => Ok(()),
-            Err(e) => Err(e),
-        }
+        delete(self.cluster, path, json!({"uid": uid})).await
     }
 
-    async fn patch_volume(&self, name: &str, patch: &Value) -> Result<(), ApiError> {
-        let path = format!("/api/v1/persistentvolumes/{name}?fieldManager={MANAGER}");
-        let body = bytes::Bytes::from(patch.to_string());
-        let call = Call::merge_patch(&path, body);
-        patiently(|| self.cluster.send(&call)).await.map(drop)
+    async fn patch_volume(&self, name: &str, patch: &Value, doing: &str) -> Result<(), Conflict> {
+        let patched = patch_volume(self.cluster, name, patch).await;
+        patched.map_err(|e| Conflict::of(e, format!("volume {name}: {doing}")))
     }
 
     /// Does what only changes objects. `mover` is the uid of this run's pod that has the staging claim.
@@ -268,7 +429,8 @@ impl Asking<'_> {
                 note,
             } => {
                 let patch = objects::retain(aim, version, real, note.as_deref());
-                self.patch_volume(volume, &patch).await?;
+                let doing = "it is full and could not be kept (policy Retain)";
+                self.patch_volume(volume, &patch, doing).await?;
             }
             Action::Bind {
                 volume,
@@ -276,7 +438,8 @@ impl Asking<'_> {
                 real,
             } => {
                 let patch = objects::bind(aim, version, real);
-                self.patch_volume(volume, &patch).await?;
+                let doing = "it holds the data and could not be given to the claim (spec.claimRef)";
+                self.patch_volume(volume, &patch, doing).await?;
             }
             Action::PutBack {
                 volume,
@@ -284,7 +447,8 @@ impl Asking<'_> {
                 former,
             } => {
                 let patch = objects::put_back(version, former.as_deref());
-                self.patch_volume(volume, &patch).await?;
+                let doing = "the claim has its data, and it could not get its former policy back";
+                self.patch_volume(volume, &patch, doing).await?;
             }
             Action::Stage | Action::Hold { .. } | Action::Fill | Action::Leave => {}
         }
@@ -294,11 +458,10 @@ impl Asking<'_> {
     /// Deletes the real claim, which was never bound. Not while any pod names it, though it waits for a node: whoever made the pod would make an empty claim
     /// of that name at once.
     async fn drop_real(&self, uid: &str, stop: &watch::Receiver<bool>) -> Result<(), Conflict> {
-        let users = self.mounting(&self.aim.claim).await?;
-        if let Some(pod) = users.first() {
+        let aim = self.aim;
+        if let Some(user) = user_of(self.cluster, &aim.namespace, &aim.claim).await? {
             return Err(Error::other(format!(
-                "its volume is gone, and it can not be made anew while pod {} names it: {SCALE}",
-                pod.name
+                "its volume is gone, and it can not be made anew while {user} names it: {SCALE}"
             ))
             .into());
         }
@@ -354,114 +517,5 @@ impl Asking<'_> {
             }
             tokio::time::sleep(PAUSE).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::super::tests::fake::Fake;
-    use super::*;
-
-    const CLAIM: &str = "/api/v1/namespaces/n/persistentvolumeclaims/data";
-
-    fn aim() -> Aim {
-        Aim {
-            restore: "again".into(),
-            label: "again".into(),
-            backup_uid: "b-uid".into(),
-            snapshot: "5".repeat(64),
-            namespace: "n".into(),
-            claim: "data".into(),
-        }
-    }
-
-    /// A cluster with a claim that was never bound, and these pods: name, claim and phase.
-    fn with(pods: &[(&str, &str, &str)]) -> Fake {
-        let fake = Fake::default();
-        let claim = json!({"metadata": {"name": "data", "uid": "real"}});
-        fake.put(CLAIM, claim);
-        for (name, claim, phase) in pods {
-            let pod = json!({
-                "metadata": {"name": name, "uid": format!("{name}-uid")},
-                "spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]},
-                "status": {"phase": phase},
-            });
-            fake.put(&format!("/api/v1/namespaces/n/pods/{name}"), pod);
-        }
-        fake
-    }
-
-    async fn act(fake: &Fake, action: &Action, stop: bool) -> Result<(), Conflict> {
-        let (_keep, stop) = watch::channel(stop);
-        let (cluster, aim) = (fake.cluster(), aim());
-        let asking = Asking {
-            cluster: &cluster,
-            aim: &aim,
-        };
-        asking.act(action, Some("own-uid"), &stop).await
-    }
-
-    fn sentence(done: Result<(), Conflict>) -> String {
-        match done {
-            Err(Conflict::Other(e)) => e.sentence(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_claim_that_a_waiting_pod_names_is_not_deleted_to_be_made_anew() {
-        let drop_it = Action::Drop { uid: "real".into() };
-        let fake = with(&[("web-0", "data", "Pending")]);
-        let why = sentence(act(&fake, &drop_it, false).await);
-        assert!(why.contains("pod web-0 names it"), "{why}");
-        assert!(why.contains(SCALE), "{why}");
-        assert!(!fake.get(CLAIM).is_null());
-        let fake = with(&[("other", "log", "Pending")]);
-        act(&fake, &drop_it, false).await.unwrap();
-        assert!(fake.get(CLAIM).is_null());
-    }
-
-    #[tokio::test]
-    async fn who_has_the_staging_claim_goes_though_it_has_ended_and_the_own_mover_stays() {
-        let staging = aim().staging();
-        let pods = [
-            ("own", staging.as_str(), "Running"),
-            ("dead", &staging, "Failed"),
-            ("ended", &staging, "Succeeded"),
-            ("web", "data", "Running"),
-        ];
-        let fake = with(&pods);
-        let why = sentence(act(&fake, &Action::Evict, true).await);
-        assert!(why.contains("stopped"), "{why}");
-        act(&fake, &Action::Evict, false).await.unwrap();
-        for (name, stays) in [
-            ("own", true),
-            ("dead", false),
-            ("ended", false),
-            ("web", true),
-        ] {
-            let pod = fake.get(&format!("/api/v1/namespaces/n/pods/{name}"));
-            assert_eq!(!pod.is_null(), stays, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_pod_has_the_claims_that_it_names_and_those_that_are_made_for_it_though_it_has_ended() {
-        let pod = |phase: &str| {
-            json!({
-                "metadata": {"name": "p", "uid": "u"},
-                "spec": {"nodeName": "n", "volumes": [
-                    {"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
-                    {"name": "b", "ephemeral": {}},
-                ]},
-                "status": {"phase": phase},
-            })
-        };
-        let has = |claim: &str| mounting(&pod("Pending"), claim);
-        let found = has("data").unwrap();
-        assert_eq!((found.name.as_str(), found.uid.as_str()), ("p", "u"));
-        assert!(has("p-b").is_some() && has("p-a").is_none() && has("other").is_none());
-        assert!(mounting(&pod("Succeeded"), "data").is_some());
-        assert!(mounting(&json!({"metadata": {"name": "p"}}), "data").is_none());
     }
 }

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
 use super::choose::{Choice, Data, Key, choose};
-use super::users::User;
+use super::users::{Claims, User};
 use super::{Item, VolumeOptions};
 use crate::archive::read::{Archive, Source};
 use crate::crypt::Recipients;
@@ -54,11 +54,13 @@ impl Found {
 
     /// Jobs that may not take as long as their data takes to come, of these claims.
     pub(in super::super) fn hurried(&self, items: &[Item]) -> Vec<String> {
+        let named = items.iter();
+        let named = named.map(|item| (item.aim.namespace.as_str(), item.aim.claim.as_str()));
+        let claims = Claims::new(named);
         let hurried = self.users.iter().filter_map(|user| {
             let seconds = user.deadline?;
-            let item = items.iter().find(|item| {
-                item.aim.namespace == user.namespace && user.uses(&item.aim.claim)
-            })?;
+            let (place, _) = claims.of(user).into_iter().next()?;
+            let item = items.get(place)?;
             Some(format!(
                 "{} ends {seconds} s after it begins (activeDeadlineSeconds), and its claim {} is bound only when its data is there",
                 user.name, item.aim.claim
@@ -101,16 +103,11 @@ pub(in super::super) async fn find<S: Source>(
     if claims.is_empty() {
         return Ok(Found::default());
     }
-    let mut by_namespace: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (namespace, name) in claims.keys() {
-        let namespace = rewrite.namespace(namespace);
-        by_namespace.entry(namespace).or_default().push(name);
-    }
+    let named = claims.keys();
+    let named = named.map(|(namespace, name)| (rewrite.namespace(namespace), name.as_str()));
+    let by_name = Claims::new(named);
     // Of others nothing is kept.
-    let uses = |user: &User| {
-        let names = by_namespace.get(user.namespace.as_str());
-        names.is_some_and(|names| names.iter().any(|name| user.uses(name)))
-    };
+    let uses = |user: &User| !by_name.of(user).is_empty();
     let users = users(archive, filter, survey, rewrite, uses).await?;
     Ok(Found { claims, users })
 }

@@ -46,7 +46,9 @@ pub(in super::super) fn choose(
         let choice = match &row.outcome {
             Outcome::Saved(saved) => hold(copies, row, &saved.copy, uid),
             Outcome::NotUnderstood(why) => Choice::Refuse(why.clone()),
-            Outcome::Failed(_)
+            // Another way: see restore/snapped.rs.
+            Outcome::Snapshot(_)
+            | Outcome::Failed(_)
             | Outcome::LeftOut(_)
             | Outcome::NotAsked(_)
             | Outcome::Nothing(_) => continue,

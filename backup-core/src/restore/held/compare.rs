@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::location::Sha256;
 use crate::volume::entry::Entry;
 
+/// So many entries are remembered at most, at 16 bytes each, and some more for those with several names.
+const MOST: u64 = 50_000_000;
+
 /// So many are named.
 const NAMED: usize = 10;
 
@@ -16,10 +19,12 @@ const LABEL: &str = "security.selinux";
 type Prints = (u64, u64);
 
 /// What was sent, in its order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Sent {
     prints: Vec<Prints>,
     names: Names,
+    /// No more is sent: each is kept in memory.
+    most: u64,
 }
 
 /// The first place of each file that has several names, by its number on its device.
@@ -75,11 +80,31 @@ fn short(digest: Sha256) -> u64 {
 }
 
 impl Sent {
+    /// Nothing yet, of a snapshot that has so many entries by what its backup says.
+    pub(in super::super) fn of(entries: u64) -> Self {
+        Self {
+            prints: Vec::new(),
+            names: Names::default(),
+            most: entries.min(MOST),
+        }
+    }
+
     /// Notes the next entry that is sent.
-    pub(in super::super) fn note(&mut self, entry: &Entry) {
-        let place = self.prints.len() as u64;
+    ///
+    /// # Errors
+    /// The snapshot has more than its backup says, or than is restored.
+    pub(in super::super) fn note(&mut self, entry: &Entry) -> Result<()> {
+        let place = self.count();
+        if place >= self.most {
+            return Err(Error::corrupt(format!(
+                "the snapshot has more entries than the {} that it may have: {} is one more",
+                self.most, entry.path
+            ))
+            .hint(format!("the backup says how many there are, and no more than {MOST} are restored into a claim; restic restores any")));
+        }
         let first = self.names.first(entry, place);
         self.prints.push(print(entry, first));
+        Ok(())
     }
 
     /// How many there were.
@@ -158,24 +183,8 @@ fn other(what: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::entry::{Attribute, EntryPath, Moment, What};
-
-    fn entry(path: &str, what: What, size: u64) -> Entry {
-        Entry {
-            path: EntryPath::new(path),
-            what,
-            mode: 0o644,
-            uid: 1,
-            gid: 2,
-            size,
-            mtime: Moment(3, 4),
-            ctime: Moment(5, 6),
-            inode: 7,
-            device: 8,
-            links: 1,
-            attributes: Vec::new(),
-        }
-    }
+    use crate::volume::entry::tests::entry;
+    use crate::volume::entry::{Attribute, Moment, What};
 
     fn tree() -> Vec<Entry> {
         let link = What::Link {
@@ -195,8 +204,8 @@ mod tests {
     }
 
     fn compare(stands: &[Entry]) -> Result<(u64, Vec<String>)> {
-        let mut sent = Sent::default();
-        tree().iter().for_each(|entry| sent.note(entry));
+        let mut sent = Sent::of(5);
+        tree().iter().try_for_each(|entry| sent.note(entry))?;
         let mut standing = Standing::new(&sent);
         for entry in stands {
             standing.take(entry)?;
@@ -215,6 +224,22 @@ mod tests {
             });
         }
         assert_eq!(compare(&stands).unwrap(), (0, Vec::new()));
+    }
+
+    #[test]
+    fn a_snapshot_of_more_entries_than_its_backup_says_is_refused_before_they_fill_the_memory() {
+        let mut sent = Sent::of(4);
+        let all = tree();
+        all[..4]
+            .iter()
+            .try_for_each(|entry| sent.note(entry))
+            .unwrap();
+        let error = sent.note(&all[4]).unwrap_err();
+        assert!(
+            error.to_string().contains("more entries than the 4"),
+            "{error}"
+        );
+        assert_eq!(Sent::of(u64::MAX).most, MOST);
     }
 
     #[test]
@@ -248,7 +273,7 @@ mod tests {
     fn owners_and_the_like_that_differ_are_named() {
         type Change = fn(&mut Entry);
         let changes: [Change; 4] = [
-            |entry| entry.uid = 0,
+            |entry| entry.uid += 1,
             |entry| entry.mode = 0o600,
             |entry| entry.mtime = Moment(3, 0),
             |entry| {

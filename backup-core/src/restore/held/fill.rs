@@ -9,7 +9,7 @@ use super::choose::Data;
 use super::compare::{Sent, Standing};
 use super::group::{Shared, Word};
 use crate::crypt::Recipients;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::mover::Mover;
 use crate::volume::entry::Entry;
 use crate::volume::key::{KeptInMemory, Keyring};
@@ -44,7 +44,7 @@ impl<W> Watched<W> {
 
 impl<W: std::io::Write> Target for Watched<W> {
     fn entry(&mut self, entry: &Entry) -> Result<()> {
-        self.sent.note(entry);
+        self.sent.note(entry)?;
         self.to.entry(entry)
     }
 
@@ -70,15 +70,42 @@ pub(super) struct Came {
     said: Ended,
 }
 
-/// Sends the snapshot; the mover says that all of it came.
+/// Whether the volume is empty; an error names what stands there, which is somebody's.
+pub(super) async fn is_empty(mover: &Mover, number: usize) -> Result<()> {
+    let program = mover.list(number).await?;
+    let mut output = program.output;
+    let listed = on_a_thread(move || {
+        wire::listed(&mut output, &mut |entry| match entry.path.is_root() {
+            true => Ok(()),
+            false => Err(not_empty(entry)),
+        })
+    });
+    let (listed, ended) = futures::join!(listed, program.ended);
+    listed?;
+    let ended = ended.unwrap_or_else(|_| Err("nobody attended to it".to_owned()));
+    ended.map_err(|why| Error::other(format!("`mover list` failed: {why}")))
+}
+
+fn not_empty(entry: &Entry) -> Error {
+    Error::new(
+        Kind::AlreadyExists,
+        format!(
+            "the volume that its claim was given is not empty, and not this restore's: {} is in it",
+            entry.path
+        ),
+    )
+    .hint("nothing was written to it; its class hands out volumes that stand: empty that volume, or name a class that makes new ones (--storage-class-mappings)")
+}
+
+/// Sends the snapshot; the mover says that all of it came. With `over_own` what an earlier run of this restore left in the volume goes first.
 pub(super) async fn send(
     shared: &Shared,
     mover: &Mover,
-    number: usize,
+    (number, over_own): (usize, bool),
     data: &Data,
     words: mpsc::UnboundedSender<Word>,
 ) -> Result<Came> {
-    let program = mover.receive(number).await?;
+    let program = mover.receive(number, over_own).await?;
     let (cache, recipients) = (KeptInMemory::default(), Recipients::default());
     let ring = Keyring {
         recipients: &recipients,
@@ -88,7 +115,7 @@ pub(super) async fn send(
     };
     let target = Watched {
         to: Sending::new(program.input),
-        sent: Sent::default(),
+        sent: Sent::of(data.copy.entries),
         words,
         untold: 0,
     };

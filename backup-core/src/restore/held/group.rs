@@ -1,5 +1,9 @@
 //! The claims that one mover fills, from their beginning to their end: what [`step`](super::step) says is done, one thing after the other, and looked at again.
 
+mod mover;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +15,12 @@ use super::api::{Asking, Conflict, GOES, PAUSE, stopped};
 use super::choose::Data;
 use super::fill;
 use super::objects::{self, Aim, Size};
-use super::step::{Action, Awaited, HeldFor, Live, Step, step};
+use super::step::{Action, Awaited, Live, Step, step};
+use super::until::Until;
+use super::why::{begun_again, hint, kept_policy, too_long};
 use crate::cluster::Cluster;
 use crate::crypt::Identities;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::location::Store;
 use crate::mover::{Mover, Movers, Placement};
 
@@ -28,6 +34,8 @@ pub(in super::super) struct Item {
     pub(in super::super) data: Data,
     /// The claim as it would be created.
     pub(in super::super) body: Value,
+    /// Volumes that an earlier run filled and kept for claims of this name: the claim's uid, and the volume.
+    pub(in super::super) kept: Vec<(String, String)>,
 }
 
 impl Item {
@@ -55,6 +63,8 @@ pub(in super::super) struct Shared {
     pub(in super::super) store: Store,
     pub(in super::super) identities: Identities,
     pub(in super::super) movers: Movers,
+    /// The id of this run.
+    pub(in super::super) run: String,
     /// Groups whose volumes are made, at a time.
     pub(in super::super) making: Semaphore,
     /// Groups whose volumes are filled, at a time.
@@ -62,46 +72,11 @@ pub(in super::super) struct Shared {
     pub(in super::super) words: mpsc::UnboundedSender<Word>,
 }
 
-/// How far a claim is brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Until {
-    /// It stands and names its volume.
-    Held,
-    /// Its volume is full, and that is written down.
-    Full,
-    /// It is bound.
-    Bound,
-}
-
-impl Until {
-    /// Whether a claim of which this stands is as far.
-    fn is_reached(self, live: &Live, next: &Step) -> bool {
-        let is_written = |live: &Live| {
-            let volume = live.volume.as_ref();
-            volume.is_some_and(|volume| matches!(volume.held_for, Some(HeldFor::Ours(_))))
-        };
-        match (self, next) {
-            (_, Step::Done) => true,
-            (Self::Bound, _) => false,
-            (
-                _,
-                Step::Do(Action::Bind { .. } | Action::PutBack { .. }) | Step::Wait(Awaited::Bound),
-            ) => true,
-            (
-                _,
-                Step::Do(Action::Leave | Action::Unstage { .. }) | Step::Wait(Awaited::Unstaged),
-            ) => live.real.is_some() && is_written(live),
-            (Self::Held, Step::Do(Action::Fill | Action::Retain { .. })) => true,
-            _ => false,
-        }
-    }
-}
-
 struct At {
     item: Item,
     /// In the list of all.
     place: usize,
-    /// The uid of the staging claim whose volume this run filled.
+    /// What stands on the volume that this run filled.
     filled: Option<String>,
     /// What is to be said although it is bound.
     said: Option<String>,
@@ -214,7 +189,7 @@ impl Group {
         if waiting.is_empty() {
             return;
         }
-        if let Err(e) = self.ensure_mover().await {
+        if let Err(e) = self.ensure_mover().await.map_err(|e| self.or_stopped(e)) {
             for at in waiting {
                 let again = Error::new(e.kind(), e.sentence());
                 self.stands(at, Err(again));
@@ -268,15 +243,32 @@ impl Group {
         let live = asking
             .look(mover.map(Mover::uid), one.filled.as_deref())
             .await?;
+        let real = live.real.as_ref().map_or("", |real| real.uid.as_str());
+        let mut kept = one.item.kept.iter();
+        let kept = kept.find(|(uid, _)| uid != real);
         Ok(Live {
+            kept: kept.map(|(_, volume)| volume.clone()),
             has_mover: mover.is_some(),
             is_beginning: until == Until::Held,
             ..live
         })
     }
 
+    /// Whatever fails once the restore was told to end fails by that: its movers go, and streams to them break.
+    fn or_stopped(&self, e: Error) -> Error {
+        match *self.shared.movers.stop().borrow() && e.kind() != Kind::Interrupted {
+            true => stopped().because(e),
+            false => e,
+        }
+    }
+
     /// Brings one claim as far as that.
     async fn drive(&mut self, at: usize, until: Until) -> Result<Came> {
+        let came = self.bring(at, until).await;
+        came.map_err(|e| self.or_stopped(e))
+    }
+
+    async fn bring(&mut self, at: usize, until: Until) -> Result<Came> {
         let stop = self.shared.movers.stop();
         let mut waited: Option<(Awaited, Instant)> = None;
         for _ in 0..MOST {
@@ -297,7 +289,7 @@ impl Group {
             }
             match next {
                 Step::Done => return Ok(Came::There),
-                Step::Refuse(why) => return Err(Error::other(why).hint(HINT)),
+                Step::Refuse(why) => return Err(self.refused(at, why)),
                 Step::Wait(Awaited::Provisioned) if !live.has_mover => return Ok(Came::WantsPod),
                 Step::Wait(awaited) => {
                     let since = match waited {
@@ -321,10 +313,15 @@ impl Group {
                 }
             }
         }
-        Err(Error::other(format!(
+        let why = format!(
             "somebody changes it again and again: after {MOST} steps it is not where it should be"
-        ))
-        .hint(HINT))
+        );
+        Err(self.refused(at, why))
+    }
+
+    fn refused(&self, at: usize, why: String) -> Error {
+        let restore = self.all.get(at).map(|one| one.item.aim.restore.as_str());
+        Error::other(why).hint(hint(restore.unwrap_or_default()))
     }
 
     /// Looks now and then, until something else is next.
@@ -370,7 +367,9 @@ impl Group {
                     allocated: one.item.data.copy.allocated.unwrap_or_default(),
                 };
                 let claim = objects::staging(&one.item.aim, &one.item.body, &size);
-                asking.create(&claim).await?;
+                let doing = "the claim under which its volume would be filled could not be made";
+                let made = asking.create(&claim).await;
+                made.map_err(|e| Conflict::of(e, doing))?;
             }
             Action::Hold { volume } => asking.hold(&one.item.body, volume).await?,
             Action::Fill => self.fill_one(at).await?,
@@ -382,73 +381,21 @@ impl Group {
                     one.filled = None;
                 }
             }
+            Action::PutBack {
+                volume,
+                former: None,
+                ..
+            } => {
+                asking.act(action, mover, &stop).await?;
+                let kept = kept_policy(volume);
+                if let Some(one) = self.all.get_mut(at) {
+                    let said = one.said.take().map(|said| format!("{said}; "));
+                    one.said = Some(said.unwrap_or_default() + &kept);
+                }
+            }
             _ => asking.act(action, mover, &stop).await?,
         }
         Ok(())
-    }
-
-    /// A mover that has the staging claims mounted which are still to be filled.
-    async fn ensure_mover(&mut self) -> Result<()> {
-        let mut wanted = Vec::new();
-        for at in self.places() {
-            let next = match self.look(at, Until::Full).await {
-                Ok(live) => step(&live),
-                Err(Conflict::Again) => continue,
-                Err(Conflict::Other(e)) => return Err(e),
-            };
-            let is_wanted = matches!(
-                next,
-                Step::Wait(Awaited::Provisioned)
-                    | Step::Do(Action::Hold { .. } | Action::Fill | Action::Retain { .. })
-            );
-            if is_wanted {
-                wanted.push(at);
-            }
-        }
-        if let Some(mover) = &self.mover
-            && mover.is_there()
-            && wanted
-                .iter()
-                .all(|at| self.all.get(*at).is_some_and(|one| one.mounted.is_some()))
-        {
-            return Ok(());
-        }
-        self.leave().await?;
-        let Some(namespace) = self.all.first().map(|one| one.item.aim.namespace.clone()) else {
-            return Ok(());
-        };
-        let claims: Vec<String> = wanted
-            .iter()
-            .filter_map(|at| Some(self.all.get(*at)?.item.aim.staging()))
-            .collect();
-        let mover = self
-            .shared
-            .movers
-            .start_for(&namespace, &claims, &self.placement)
-            .await?;
-        self.mover = Some(mover);
-        for (number, at) in wanted.into_iter().enumerate() {
-            if let Some(one) = self.all.get_mut(at) {
-                one.mounted = Some(number);
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the mover, and waits until it is gone.
-    async fn leave(&mut self) -> Result<()> {
-        for one in &mut self.all {
-            one.mounted = None;
-        }
-        match self.mover.take() {
-            Some(mover) => mover.remove().await,
-            None => Ok(()),
-        }
-    }
-
-    /// The same; what could not be removed is tried again when all of it settles, and seen by the next look.
-    async fn leave_to_settle(&mut self) {
-        let _ = self.leave().await;
     }
 
     async fn fill_one(&mut self, at: usize) -> Result<(), Conflict> {
@@ -468,20 +415,20 @@ impl Group {
             cluster: &self.shared.cluster,
             aim: &one.item.aim,
         };
-        let Some(staging) = asking.claim(&one.item.aim.staging()).await? else {
-            return Err(Conflict::Again);
-        };
-        let uid = staging["metadata"]["uid"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let volume = asking.staged().await?;
+        if !volume.is_begun {
+            // Never over what somebody else has put there.
+            fill::is_empty(mover, number).await?;
+        }
+        let filling = asking.begin(&volume, &self.shared.run).await?;
         self.tell(Word::Step(format!(
             "restoring the data of claim {} ({} files)",
             one.item.path(),
             one.item.data.copy.files
         )));
         let words = self.shared.words.clone();
-        let sent = fill::send(&self.shared, mover, number, &one.item.data, words).await?;
+        let how = (number, volume.is_begun);
+        let sent = fill::send(&self.shared, mover, how, &one.item.data, words).await?;
         // Nobody else is to have it while it is looked at.
         let others = asking.mounting(&one.item.aim.staging()).await?;
         if others.iter().any(|pod| pod.uid != mover.uid()) {
@@ -489,29 +436,11 @@ impl Group {
         }
         let said = fill::look(mover, number, sent).await?;
         if let Some(one) = self.all.get_mut(at) {
-            one.filled = Some(uid);
+            one.filled = Some(filling);
             one.said = said;
         }
         Ok(())
     }
-}
-
-const HINT: &str = "look at the claim, at its volume and at the events of both; give up with another restore and --restore-volumes=false, after scaling what uses it to 0";
-
-fn begun_again() -> Error {
-    Error::other("somebody deleted the claim under which it was filled")
-        .hint("the same command begins it again")
-}
-
-fn too_long(awaited: Awaited) -> Error {
-    let seconds = GOES.as_secs();
-    let what = match awaited {
-        Awaited::Provisioned => "no volume was made for it",
-        Awaited::Unstaged => "the claim under which it was filled is still there",
-        Awaited::Removed => "a volume that is being deleted is still there",
-        Awaited::Bound => "it is not bound to its volume, which is full",
-    };
-    Error::other(format!("after {seconds} s {what}")).hint("the same command goes on with it")
 }
 
 /// Between two looks of whoever waits for a group.

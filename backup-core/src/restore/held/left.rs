@@ -1,139 +1,341 @@
-//! What a restore that did not come to its end left of the claims that it held: for who deletes its record.
+//! What a restore that did not come to its end left of the claims that it held: for who deletes its record. Of this restore is what has its name and its backup's uid;
+//! where only the name is known, it may be another one's of that name, and is named and left alone.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 
 use super::super::patience::patiently;
-use super::super::rewrite::MANAGER;
-use super::objects::{self, HELD_FOR, POLICY, RESTORE, STAGING_OF};
-use crate::cluster::{ApiError, Call, Cluster, page};
-use crate::error::Result;
-use crate::name::Name;
+use super::super::rewrite::LABEL_RESTORE;
+use super::api::pods_with;
+use super::note::Note;
+use super::objects::{
+    Aim, BACKUP, HELD_FOR, MADE_FOR, RESTORE, SNAPSHOT, STAGING_OF, annotation, former, is_going,
+    text, was_bound,
+};
+use crate::cluster::{Cluster, page};
+use crate::error::{Error, Kind, Result};
+use crate::name::{Name, label_value};
 
 /// Objects of a page, and its size at most.
 const ITEMS: usize = 500;
 const LARGEST: usize = 64 << 20;
 
-/// A claim under which a volume was filled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Staging {
-    namespace: String,
-    name: String,
-    uid: String,
+/// A claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Claim {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) version: String,
+    /// The claim that it is about: itself, or the one whose volume is filled under it.
+    pub(super) of: String,
 }
 
-/// A volume that is full and bound to nobody yet.
+impl Claim {
+    fn read(claim: &Value, of: &str) -> Self {
+        let meta = |key: &str| text(claim, &["metadata", key]).to_owned();
+        Self {
+            namespace: meta("namespace"),
+            name: meta("name"),
+            uid: meta("uid"),
+            version: meta("resourceVersion"),
+            of: of.to_owned(),
+        }
+    }
+
+    /// `shop/data`
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.namespace, self.of)
+    }
+
+    /// Where the server has it.
+    pub(super) fn at(&self) -> String {
+        format!(
+            "/api/v1/namespaces/{}/persistentvolumeclaims/{}",
+            self.namespace, self.name
+        )
+    }
+}
+
+/// A volume that is full, and for which claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Full {
-    name: String,
-    version: String,
-    former: Option<String>,
+pub(super) struct Full {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) former: Option<String>,
+    pub(super) note: Note,
+    owner: Owner,
+    is_bound: bool,
+}
+
+/// Whose a full volume is by its reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    /// That of the claim under which it was filled, or nobody's.
+    Staging,
+    /// The real claim that it was filled for.
+    Real,
+    /// Another claim, which somebody gave it to.
+    Other(String),
+}
+
+impl Full {
+    fn read(volume: &Value, note: Note) -> Self {
+        let of = |key: &str| text(volume, &["spec", "claimRef", key]);
+        let is_here = of("namespace") == note.namespace;
+        let owner = match of("name") {
+            "" => Owner::Staging,
+            name if is_here && name == note.staging() => Owner::Staging,
+            name if is_here && name == note.claim && of("uid") == note.uid => Owner::Real,
+            name => Owner::Other(format!("{}/{name}", of("namespace"))),
+        };
+        Self {
+            name: text(volume, &["metadata", "name"]).to_owned(),
+            version: text(volume, &["metadata", "resourceVersion"]).to_owned(),
+            former: former(volume),
+            owner,
+            is_bound: volume["status"]["phase"] == "Bound",
+            note,
+        }
+    }
 }
 
 /// What is left of a restore's claims in a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    staging: Vec<Staging>,
-    full: Vec<Full>,
-    /// The claims whose volumes were being filled: `shop/data`.
-    pub filling: Vec<String>,
-    /// Volumes that hold the data of a claim that is not bound to them yet.
-    pub volumes: Vec<String>,
+    /// Claims under which volumes were filled.
+    pub(super) staging: Vec<Claim>,
+    /// Full volumes that no claim has yet.
+    pub(super) full: Vec<Full>,
+    /// Volumes that are bound to the real claim already, and only keep what was written on them.
+    pub(super) given: Vec<Full>,
+    /// Volumes that somebody gave to another claim, and that claim.
+    pub(super) taken: Vec<(Full, String)>,
+    /// Claims that were made for such volumes and never bound.
+    pub(super) held: Vec<Claim>,
+    /// What has the restore's name and may be another one's, a sentence each.
+    untold: Vec<String>,
+    /// A mover that fills one of its volumes now, or will.
+    at_work: Option<String>,
 }
 
-/// Looks for it.
+/// Whose something is.
+enum Whose {
+    This,
+    /// It, or the record, does not tell of which backup it is.
+    Untold,
+    Others,
+}
+
+fn whose(uid: &str, wanted: Option<&str>) -> Whose {
+    match wanted {
+        Some(wanted) if uid == wanted && !uid.is_empty() => Whose::This,
+        Some(_) if !uid.is_empty() => Whose::Others,
+        _ => Whose::Untold,
+    }
+}
+
+/// Looks for it. `backup_uid` is what the restore's record says of its backup, where it says it.
 ///
 /// # Errors
 /// The server's.
-pub async fn left(cluster: &Cluster, restore: &Name) -> Result<Left> {
+pub async fn left(cluster: &Cluster, restore: &Name, backup_uid: Option<&str>) -> Result<Left> {
     let mut left = Left::default();
+    let label = label_value(restore.as_str());
+    let selector = format!("{}%3D{label}", LABEL_RESTORE.replace('/', "%2F"));
     let claims = "/api/v1/persistentvolumeclaims";
-    let ours = "app.kubernetes.io/name%3Dkubectl-backup%2Capp.kubernetes.io/component%3Dmover";
-    each(cluster, claims, Some(ours), |claim| {
-        if claim["metadata"]["annotations"][RESTORE] == restore.as_str() {
-            let text = |key: &str| {
-                claim["metadata"][key]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            let of = claim["metadata"]["annotations"][STAGING_OF].as_str();
-            let of = of.unwrap_or_default();
-            left.filling.push(format!("{}/{of}", text("namespace")));
-            left.staging.push(Staging {
-                namespace: text("namespace"),
-                name: text("name"),
-                uid: text("uid"),
-            });
+    each(cluster, claims, Some(&selector), |claim| {
+        if claim["metadata"]["labels"][LABEL_RESTORE] == label {
+            left.note_claim(claim, restore, backup_uid);
         }
     })
     .await?;
-    let prefix = format!("{restore}/");
     each(cluster, "/api/v1/persistentvolumes", None, |volume| {
-        let annotations = &volume["metadata"]["annotations"];
-        let held = annotations[HELD_FOR].as_str();
-        if held.is_some_and(|held| held.starts_with(&prefix)) {
-            let text = |key: &str| {
-                volume["metadata"][key]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            let former = annotations[POLICY].as_str();
-            let former = former.filter(|policy| matches!(*policy, "Retain" | "Delete" | "Recycle"));
-            left.volumes.push(text("name"));
-            left.full.push(Full {
-                name: text("name"),
-                version: text("resourceVersion"),
-                former: former.map(str::to_owned),
-            });
-        }
+        left.note_volume(volume, restore, backup_uid);
     })
     .await?;
+    for claim in &left.staging {
+        let pods = pods_with(cluster, &claim.namespace, &claim.name).await?;
+        let mut movers = pods.iter().filter(|pod| pod.is_mover && !pod.is_over);
+        if let Some(mover) = movers.next() {
+            left.at_work = Some(format!("{}/{}", claim.namespace, mover.name));
+        }
+    }
+    left.settle(cluster).await?;
     Ok(left)
 }
 
-impl Left {
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.staging.is_empty() && self.full.is_empty()
-    }
+/// Full volumes of a restore, and for which claims they are kept.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Kept(Vec<(Note, String)>);
 
-    /// Gives volumes their policies back, and then deletes the claims under which they were filled: what becomes of a volume is what its class says.
-    ///
-    /// # Errors
-    /// The server's.
-    pub async fn clear(&self, cluster: &Cluster) -> Result<()> {
-        for full in &self.full {
-            let path = format!(
-                "/api/v1/persistentvolumes/{}?fieldManager={MANAGER}",
-                full.name
-            );
-            let patch = objects::put_back(&full.version, full.former.as_deref()).to_string();
-            let call = Call::merge_patch(&path, patch.into());
-            gone_is_fine(patiently(|| cluster.send(&call)).await.map(drop))?;
+/// Those that an earlier run of this restore left. Who may not list volumes knows of none.
+///
+/// # Errors
+/// The server's.
+pub(in super::super) async fn kept(cluster: &Cluster, restore: &str) -> Result<Kept> {
+    let mut kept = Kept::default();
+    let listed = each(cluster, "/api/v1/persistentvolumes", None, |volume| {
+        let note = Note::read(annotation(volume, HELD_FOR));
+        if let Some(note) = note.filter(|note| note.restore == restore) {
+            let name = text(volume, &["metadata", "name"]);
+            kept.0.push((note, name.to_owned()));
         }
-        for claim in &self.staging {
-            let path = format!(
-                "/api/v1/namespaces/{}/persistentvolumeclaims/{}",
-                claim.namespace, claim.name
-            );
-            let options = json!({"preconditions": {"uid": claim.uid}}).to_string();
-            let call = Call::delete(&path, options.into());
-            gone_is_fine(patiently(|| cluster.send(&call)).await.map(drop))?;
-        }
-        Ok(())
+    });
+    match listed.await {
+        Err(e) if e.kind() == Kind::Forbidden => Ok(Kept::default()),
+        listed => listed.map(|()| kept),
     }
 }
 
-fn gone_is_fine(done: Result<(), ApiError>) -> Result<(), ApiError> {
-    match done {
-        Err(e) if e.is_not_found() => Ok(()),
-        done => done,
+impl Kept {
+    /// Those for a claim of this aim: the claim's uid, and the volume.
+    pub(in super::super) fn of(&self, aim: &Aim) -> Vec<(String, String)> {
+        let all = self.0.iter();
+        let ours = all.filter(|(note, _)| *note == aim.note(&note.uid));
+        ours.map(|(note, volume)| (note.uid.clone(), volume.clone()))
+            .collect()
     }
+}
+
+impl Left {
+    fn note_claim(&mut self, claim: &Value, restore: &Name, backup_uid: Option<&str>) {
+        let of = annotation(claim, STAGING_OF);
+        let is_staging = !of.is_empty();
+        let is_real =
+            !annotation(claim, SNAPSHOT).is_empty() && !annotation(claim, MADE_FOR).is_empty();
+        let is_meant = match is_staging {
+            true => annotation(claim, RESTORE) == restore.as_str(),
+            false => is_real && !was_bound(claim) && !is_going(claim),
+        };
+        if !is_meant {
+            return;
+        }
+        let name = text(claim, &["metadata", "name"]);
+        let read = Claim::read(claim, if is_staging { of } else { name });
+        match whose(annotation(claim, BACKUP), backup_uid) {
+            Whose::This if is_staging => self.staging.push(read),
+            Whose::This => self.held.push(read),
+            Whose::Others => {}
+            Whose::Untold => {
+                let path = format!("claim {}/{name}", read.namespace);
+                self.untold.push(untold(&path, restore));
+            }
+        }
+    }
+
+    fn note_volume(&mut self, volume: &Value, restore: &Name, backup_uid: Option<&str>) {
+        let held = annotation(volume, HELD_FOR);
+        if !Note::is_named(held, restore.as_str()) {
+            return;
+        }
+        let note = Note::read(held);
+        let uid = note.as_ref().map_or("", |note| note.backup_uid.as_str());
+        match (whose(uid, backup_uid), note) {
+            (Whose::This, Some(note)) => self.full.push(Full::read(volume, note)),
+            (Whose::Others, _) => {}
+            _ => {
+                let path = format!("volume {}", text(volume, &["metadata", "name"]));
+                self.untold.push(untold(&path, restore));
+            }
+        }
+    }
+
+    /// A volume is handed over where it and the claim of that uid are bound to each other; then that claim is no left one. With less than that its data goes with the claim.
+    async fn settle(&mut self, cluster: &Cluster) -> Result<()> {
+        for full in std::mem::take(&mut self.full) {
+            let note = &full.note;
+            let path = format!(
+                "/api/v1/namespaces/{}/persistentvolumeclaims/{}",
+                note.namespace, note.claim
+            );
+            if let Owner::Other(claim) = &full.owner {
+                let claim = claim.clone();
+                self.taken.push((full, claim));
+                continue;
+            }
+            let is_given = full.owner == Owner::Real
+                && full.is_bound
+                && match patiently(|| cluster.get_bounded(&path, LARGEST)).await {
+                    Ok(body) => {
+                        let claim = read(&body, "claim")?;
+                        claim["metadata"]["uid"] == note.uid
+                            && claim["spec"]["volumeName"] == full.name
+                            && claim["status"]["phase"] == "Bound"
+                            && !is_going(&claim)
+                    }
+                    Err(e) if e.is_not_found() => false,
+                    Err(e) => return Err(e.into()),
+                };
+            match is_given {
+                true => self.given.push(full),
+                false => self.full.push(full),
+            }
+        }
+        let given: BTreeSet<&String> = self.given.iter().map(|full| &full.note.uid).collect();
+        self.held.retain(|claim| !given.contains(&claim.uid));
+        Ok(())
+    }
+
+    /// Whether there is nothing that can be cleared.
+    pub fn is_empty(&self) -> bool {
+        self.goes().is_empty()
+    }
+
+    /// A mover of it that has not ended, by namespace and name: a run may be at work, and nothing is cleared under it.
+    pub fn at_work(&self) -> Option<&str> {
+        self.at_work.as_deref()
+    }
+
+    /// A volume that is full and that no claim is bound to, in words: its data is given up with it.
+    pub fn gives_up(&self) -> Option<String> {
+        let full = self.full.first()?;
+        let (name, note) = (&full.name, &full.note);
+        Some(match full.owner {
+            Owner::Real => format!(
+                "volume {name} is promised to claim {}/{}, and they are not bound to each other",
+                note.namespace, note.claim
+            ),
+            _ => format!("volume {name} is full, and no claim has it"),
+        })
+    }
+
+    /// What is cleared, a few words each.
+    pub fn goes(&self) -> Vec<String> {
+        let staging = self.staging.iter();
+        let staging = staging.map(|claim| format!("what was being filled for {}", claim.path()));
+        let full = self.full.iter();
+        let full = full.map(|full| format!("the data in volume {}", full.name));
+        let held = self.held.iter();
+        let held = held.map(|claim| format!("claim {}, which was never bound", claim.path()));
+        let given = self.given.iter();
+        let given = given.map(|full| format!("the former policy of volume {}", full.name));
+        let taken = self.taken.iter();
+        let taken = taken.map(|(full, _)| format!("what is noted on volume {}", full.name));
+        let rest = given.chain(taken);
+        staging.chain(full).chain(held).chain(rest).collect()
+    }
+
+    /// What has the restore's name, and of which it is not known whether it is this one's; a sentence each.
+    pub fn untold(&self) -> &[String] {
+        &self.untold
+    }
+}
+
+fn untold(what: &str, restore: &Name) -> String {
+    format!(
+        "{what} is of a restore named {restore}, and whether it is this one is not told by it and the record: it stays, look at it and delete it by hand"
+    )
+}
+
+fn read(body: &[u8], what: &str) -> Result<Value> {
+    serde_json::from_slice(body)
+        .map_err(|e| Error::corrupt(format!("the server's answer is no {what}")).because(e))
 }
 
 /// Shows every object of a list.
-async fn each(
+pub(in super::super) async fn each(
     cluster: &Cluster,
     path: &str,
     selector: Option<&str>,
@@ -147,12 +349,10 @@ async fn each(
             path.push_str(selector);
         }
         let body = patiently(|| cluster.get_bounded(&path, LARGEST)).await?;
-        let list: Value = serde_json::from_slice(&body).unwrap_or_default();
-        list["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .for_each(&mut show);
+        let list = read(&body, "list")?;
+        let items = list["items"].as_array();
+        let items = items.ok_or_else(|| Error::corrupt("the server's answer is no list"))?;
+        items.iter().for_each(&mut show);
         match list["metadata"]["continue"].as_str() {
             Some(next) if !next.is_empty() && next != token => next.clone_into(&mut token),
             _ => return Ok(()),

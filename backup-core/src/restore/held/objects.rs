@@ -1,26 +1,41 @@
 //! The objects of a held claim, as they are sent and as they are read. Pure.
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value, json};
 
 use super::super::rewrite::LABEL_RESTORE;
+use super::note::Note;
 use super::step::{HeldFor, Owner, RETAIN, Real, Staging, Volume};
 use crate::backup::{EXCLUDE_LABEL, quantity};
-use crate::location::sha256;
 
 /// On a staging claim: the claim whose volume is filled under it.
 pub(in super::super) const STAGING_OF: &str = "kubectl-backup/staging-of";
 /// On a staging claim: the restore.
 pub(in super::super) const RESTORE: &str = "kubectl-backup/restore";
 /// On a claim and its staging claim: the snapshot whose files it gets.
-pub(in super::super) const SNAPSHOT: &str = "kubectl-backup/snapshot";
+pub(super) const SNAPSHOT: &str = "kubectl-backup/snapshot";
+/// On a claim: the volume that it was made to name, which nothing else may have taken the place of.
+pub(super) const MADE_FOR: &str = "kubectl-backup/volume";
+/// On a claim: the uid of that volume, for another one may get its name.
+pub(super) const MADE_FOR_UID: &str = "kubectl-backup/volume-uid";
+/// On a claim and its staging claim: the uid of the backup.
+pub(super) const BACKUP: &str = "kubectl-backup/backup-uid";
+/// Annotations of claims that tell of one restore, and of no other one's.
+pub(in super::super) const OF_ONE_RESTORE: [&str; 4] = [SNAPSHOT, MADE_FOR, MADE_FOR_UID, BACKUP];
 /// On a volume that is kept meanwhile: the policy that it had.
 pub(in super::super) const POLICY: &str = "kubectl-backup/reclaim-policy";
+/// On a volume that is being filled, or was: under which staging claim, and by which run. What stands in a volume without it is somebody's.
+pub(super) const FILLING: &str = "kubectl-backup/filling";
 /// On a volume that was filled: for which claim.
 pub(in super::super) const HELD_FOR: &str = "kubectl-backup/held-for";
 /// How claims named their class before there was a field.
 const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// What would have the volume come from somewhere else.
-const SOURCES: [&str; 3] = ["dataSource", "dataSourceRef", "selector"];
+const SOURCES: [&str; 2] = ["dataSource", "dataSourceRef"];
+/// Which volumes that stand a claim may be bound to.
+const SELECTOR: &str = "selector";
 /// What is begun with this of annotations tells of another binding.
 const BINDING: &str = "pv.kubernetes.io/";
 const BOUND: &str = "pv.kubernetes.io/bind-completed";
@@ -42,35 +57,25 @@ pub(in super::super) struct Aim {
 impl Aim {
     /// The name of the staging claim.
     pub(in super::super) fn staging(&self) -> String {
-        let parts = [
-            &self.restore,
-            &self.backup_uid,
-            &self.snapshot,
-            &self.namespace,
-            &self.claim,
-        ];
-        let digest = sha256(parts.map(String::as_str).join("\n").as_bytes());
-        format!("restore-{}", &digest[..16])
+        self.note("").staging()
     }
 
-    /// What is written on its volume when that is full.
-    fn held_for(&self, real: &str) -> String {
-        format!(
-            "{}/{}/{}/{real}/{}",
-            self.restore, self.namespace, self.claim, self.snapshot
-        )
+    /// What is written on its volume when that is full, for the real claim of this uid.
+    pub(super) fn note(&self, real: &str) -> Note {
+        Note {
+            restore: self.restore.clone(),
+            backup_uid: self.backup_uid.clone(),
+            namespace: self.namespace.clone(),
+            claim: self.claim.clone(),
+            uid: real.to_owned(),
+            snapshot: self.snapshot.clone(),
+        }
     }
 
-    fn read_held_for(&self, text: &str) -> HeldFor {
-        let before = format!("{}/{}/{}/", self.restore, self.namespace, self.claim);
-        let after = format!("/{}", self.snapshot);
-        let uid = text
-            .strip_prefix(&before)
-            .and_then(|rest| rest.strip_suffix(&after))
-            .filter(|uid| !uid.is_empty() && !uid.contains('/'));
-        match uid {
-            Some(uid) => HeldFor::Ours(uid.to_owned()),
-            None => HeldFor::Other(crate::pod::short(text)),
+    fn held_for(&self, text: &str) -> HeldFor {
+        match Note::read(text) {
+            Some(note) if note == self.note(&note.uid) => HeldFor::Ours(note.uid),
+            _ => HeldFor::Other(crate::pod::short(text)),
         }
     }
 }
@@ -84,17 +89,28 @@ pub(in super::super) struct Size {
     pub(in super::super) allocated: u64,
 }
 
-fn text<'v>(value: &'v Value, path: &[&str]) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, path: &[&str]) -> &'v str {
     let found = path.iter().fold(value, |value, key| &value[*key]);
     found.as_str().unwrap_or_default()
 }
 
-fn annotation<'v>(object: &'v Value, key: &str) -> &'v str {
+pub(super) fn annotation<'v>(object: &'v Value, key: &str) -> &'v str {
     text(object, &["metadata", "annotations", key])
 }
 
-fn is_going(object: &Value) -> bool {
+pub(super) fn is_going(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// The policy that a volume had before it was to be kept, where one of Kubernetes' stands there: somebody may have changed it.
+pub(super) fn former(volume: &Value) -> Option<String> {
+    let former = annotation(volume, POLICY);
+    matches!(former, RETAIN | "Delete" | "Recycle").then(|| former.to_owned())
+}
+
+pub(super) fn was_bound(claim: &Value) -> bool {
+    matches!(claim["status"]["phase"].as_str(), Some("Bound" | "Lost"))
+        || !claim["metadata"]["annotations"][BOUND].is_null()
 }
 
 fn request(claim: &Value) -> &str {
@@ -104,7 +120,7 @@ fn request(claim: &Value) -> &str {
 /// The spec that both claims have in common: what it names, and what would fill it otherwise, goes.
 fn spec(claim: &Value) -> Map<String, Value> {
     let mut spec = claim["spec"].as_object().cloned().unwrap_or_default();
-    for key in SOURCES.iter().chain(&["volumeName"]) {
+    for key in SOURCES.iter().chain(&[SELECTOR, "volumeName"]) {
         spec.remove(*key);
     }
     let class = annotation(claim, CLASS);
@@ -117,6 +133,10 @@ fn spec(claim: &Value) -> Map<String, Value> {
 /// The claim under which the volume of `claim` (as it would be created) is filled.
 pub(in super::super) fn staging(aim: &Aim, claim: &Value, size: &Size) -> Value {
     let mut spec = spec(claim);
+    // Without it, it would be bound to volumes that this claim was kept from.
+    if let Some(selector) = claim["spec"].get(SELECTOR) {
+        spec.insert(SELECTOR.to_owned(), selector.clone());
+    }
     let wanted = request(claim);
     let bytes = |text: &str| quantity(text).unwrap_or_default();
     let mut most = wanted.to_owned();
@@ -147,6 +167,7 @@ pub(in super::super) fn staging(aim: &Aim, claim: &Value, size: &Size) -> Value 
                 STAGING_OF: aim.claim,
                 RESTORE: aim.restore,
                 SNAPSHOT: aim.snapshot,
+                BACKUP: aim.backup_uid,
             },
         },
         "spec": spec,
@@ -156,10 +177,8 @@ pub(in super::super) fn staging(aim: &Aim, claim: &Value, size: &Size) -> Value 
 /// The real claim, which names the volume that is filled for it.
 pub(in super::super) fn real(aim: &Aim, claim: &Value, volume: &Value) -> Value {
     let mut spec = spec(claim);
-    spec.insert(
-        "volumeName".to_owned(),
-        text(volume, &["metadata", "name"]).into(),
-    );
+    let name = text(volume, &["metadata", "name"]);
+    spec.insert("volumeName".to_owned(), name.into());
     // As the staging claim got it, where the claim left it to the cluster.
     spec.insert(
         "storageClassName".to_owned(),
@@ -182,20 +201,40 @@ pub(in super::super) fn real(aim: &Aim, claim: &Value, volume: &Value) -> Value 
     if !real["metadata"]["annotations"].is_object() {
         real["metadata"]["annotations"] = json!({});
     }
-    real["metadata"]["annotations"][SNAPSHOT] = aim.snapshot.clone().into();
+    let annotations = &mut real["metadata"]["annotations"];
+    annotations[SNAPSHOT] = aim.snapshot.clone().into();
+    annotations[MADE_FOR] = name.into();
+    annotations[MADE_FOR_UID] = text(volume, &["metadata", "uid"]).into();
+    annotations[BACKUP] = aim.backup_uid.clone().into();
     real
 }
 
 /// Keeps a volume, and says for whom.
 pub(in super::super) fn retain(aim: &Aim, version: &str, real: &str, note: Option<&str>) -> Value {
     let mut patch = json!({
-        "metadata": {"resourceVersion": version, "annotations": {HELD_FOR: aim.held_for(real)}},
+        "metadata": {"resourceVersion": version, "annotations": {HELD_FOR: aim.note(real).text()}},
         "spec": {"persistentVolumeReclaimPolicy": RETAIN},
     });
     if let Some(note) = note {
         patch["metadata"]["annotations"][POLICY] = note.into();
     }
     patch
+}
+
+/// What is written on a volume before a run fills it under a staging claim of this uid.
+pub(super) fn filling(staging: &str, run: &str) -> String {
+    format!("{staging}/{run}")
+}
+
+/// Whether a run of this restore began to fill it under the staging claim of this uid: what stands there is its own.
+pub(super) fn is_begun(volume: &Value, staging: &str) -> bool {
+    let rest = annotation(volume, FILLING).strip_prefix(staging);
+    !staging.is_empty() && rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Writes that on a volume of this revision.
+pub(super) fn begin(version: &str, filling: &str) -> Value {
+    json!({"metadata": {"resourceVersion": version, "annotations": {FILLING: filling}}})
 }
 
 /// Gives a volume to the real claim of this uid.
@@ -213,7 +252,7 @@ pub(in super::super) fn bind(aim: &Aim, version: &str, real: &str) -> Value {
 /// Gives a volume its policy back, where it is known, and takes away what was written on it.
 pub(in super::super) fn put_back(version: &str, former: Option<&str>) -> Value {
     let mut patch = json!({
-        "metadata": {"resourceVersion": version, "annotations": {HELD_FOR: null, POLICY: null}},
+        "metadata": {"resourceVersion": version, "annotations": {HELD_FOR: null, POLICY: null, FILLING: null}},
     });
     if let Some(former) = former {
         patch["spec"] = json!({"persistentVolumeReclaimPolicy": former});
@@ -224,16 +263,21 @@ pub(in super::super) fn put_back(version: &str, former: Option<&str>) -> Value {
 impl Real {
     pub(in super::super) fn read(claim: &Value, aim: &Aim) -> Self {
         let label = text(claim, &["metadata", "labels", LABEL_RESTORE]);
-        let is_bound = claim["status"]["phase"] == "Bound";
+        let made_for = annotation(claim, MADE_FOR);
+        let made_for_uid = annotation(claim, MADE_FOR_UID);
         Self {
             uid: text(claim, &["metadata", "uid"]).to_owned(),
             is_going: is_going(claim),
-            is_ours: label == aim.label && annotation(claim, SNAPSHOT) == aim.snapshot,
+            // Which volume is the one of a claim that does not say it is not known: it is left alone.
+            is_ours: label == aim.label
+                && annotation(claim, SNAPSHOT) == aim.snapshot
+                && !made_for.is_empty()
+                && !made_for_uid.is_empty(),
+            made_for: made_for.to_owned(),
+            made_for_uid: made_for_uid.to_owned(),
             volume: text(claim, &["spec", "volumeName"]).to_owned(),
-            was_bound: is_bound
-                || claim["status"]["phase"] == "Lost"
-                || !claim["metadata"]["annotations"][BOUND].is_null(),
-            is_bound,
+            was_bound: was_bound(claim),
+            is_bound: claim["status"]["phase"] == "Bound",
         }
     }
 }
@@ -277,232 +321,17 @@ impl Volume {
             _ => Owner::Other(format!("claim {}/{}", of("namespace"), of("name"))),
         };
         let held_for = annotation(volume, HELD_FOR);
-        // Whoever changed it wrote no policy of Kubernetes.
-        let former = Some(annotation(volume, POLICY))
-            .filter(|policy| matches!(*policy, RETAIN | "Delete" | "Recycle"));
         Self {
             name: text(volume, &["metadata", "name"]).to_owned(),
+            uid: text(volume, &["metadata", "uid"]).to_owned(),
             version: text(volume, &["metadata", "resourceVersion"]).to_owned(),
             is_going: is_going(volume),
             owner,
-            held_for: (!held_for.is_empty()).then(|| aim.read_held_for(held_for)),
+            is_begun: !annotation(volume, FILLING).is_empty(),
+            held_for: (!held_for.is_empty()).then(|| aim.held_for(held_for)),
             policy: text(volume, &["spec", "persistentVolumeReclaimPolicy"]).to_owned(),
-            former: former.map(str::to_owned),
+            former: former(volume),
             is_bound: volume["status"]["phase"] == "Bound",
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn aim() -> Aim {
-        Aim {
-            restore: "again".into(),
-            label: "again".into(),
-            backup_uid: "b-uid".into(),
-            snapshot: "5".repeat(64),
-            namespace: "copy".into(),
-            claim: "data".into(),
-        }
-    }
-
-    fn claim() -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {
-                "name": "data", "namespace": "copy",
-                "labels": {"app": "db", LABEL_RESTORE: "again"},
-                "annotations": {
-                    "mine": "stays", CLASS: "slow", BOUND: "yes", "pv.kubernetes.io/bound-by-controller": "yes",
-                },
-            },
-            "spec": {
-                "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem", "volumeName": "old",
-                "selector": {"matchLabels": {"a": "b"}},
-                "dataSource": {"kind": "VolumeSnapshot", "name": "s"},
-                "dataSourceRef": {"kind": "VolumeSnapshot", "name": "s"},
-                "resources": {"requests": {"storage": "1Gi"}},
-            },
-        })
-    }
-
-    fn volume() -> Value {
-        json!({
-            "metadata": {"name": "pvc-1", "resourceVersion": "12"},
-            "spec": {
-                "capacity": {"storage": "1Gi"}, "storageClassName": "fast",
-                "persistentVolumeReclaimPolicy": "Delete",
-                "claimRef": {"namespace": "copy", "name": aim().staging(), "uid": "s-uid", "resourceVersion": "3"},
-            },
-            "status": {"phase": "Bound"},
-        })
-    }
-
-    #[test]
-    fn a_staging_claim_wants_an_empty_volume_that_is_large_enough() {
-        let size = |capacity: &str, allocated| Size {
-            capacity: capacity.into(),
-            allocated,
-        };
-        let of = |size: &Size| staging(&aim(), &claim(), size);
-        let made = of(&size("", 0));
-        let name = made["metadata"]["name"].as_str().unwrap();
-        assert_eq!((name.len(), &name[..8]), (24, "restore-"));
-        assert_eq!(made["metadata"]["namespace"], "copy");
-        for key in ["volumeName", "selector", "dataSource", "dataSourceRef"] {
-            assert!(made["spec"][key].is_null(), "{key}");
-        }
-        assert_eq!(made["spec"]["storageClassName"], "slow");
-        assert_eq!(made["spec"]["accessModes"], json!(["ReadWriteOnce"]));
-        assert_eq!(
-            made["metadata"]["annotations"].as_object().unwrap().len(),
-            3
-        );
-        assert_eq!(
-            made["metadata"]["labels"]["app"],
-            Value::Null,
-            "no service finds it"
-        );
-        assert_eq!(made["metadata"]["labels"][EXCLUDE_LABEL], "true");
-        for (size, wanted) in [
-            (size("", 0), "1Gi"),
-            (size("512Mi", 5 << 30), "1Gi"),
-            (size("2Gi", 0), "2Gi"),
-            (size("", 5 << 30), "5368709120"),
-            (size("no size", 0), "1Gi"),
-        ] {
-            assert_eq!(request(&of(&size)), wanted);
-        }
-        let read = Staging::read(&made, &aim());
-        assert!(read.is_ours && read.volume.is_none());
-        for other in [
-            Aim {
-                snapshot: "6".repeat(64),
-                ..aim()
-            },
-            Aim {
-                restore: "other".into(),
-                ..aim()
-            },
-            Aim {
-                claim: "log".into(),
-                ..aim()
-            },
-        ] {
-            assert!(!Staging::read(&made, &other).is_ours);
-            assert_ne!(other.staging(), aim().staging());
-        }
-    }
-
-    #[test]
-    fn the_real_claim_names_its_volume_and_nothing_else_fills_it() {
-        let made = real(&aim(), &claim(), &volume());
-        let spec = json!({
-            "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem", "volumeName": "pvc-1",
-            "storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}},
-        });
-        assert_eq!(made["spec"], spec);
-        let annotations = json!({"mine": "stays", SNAPSHOT: aim().snapshot});
-        assert_eq!(made["metadata"]["annotations"], annotations);
-        let mut small = volume();
-        small["spec"]["capacity"]["storage"] = "900Mi".into();
-        assert_eq!(request(&real(&aim(), &claim(), &small)), "900Mi");
-        let read = Real::read(&made, &aim());
-        assert!(read.is_ours && !read.was_bound && !read.is_bound);
-        assert_eq!(read.volume, "pvc-1");
-        let mut other = made.clone();
-        other["metadata"]["labels"][LABEL_RESTORE] = "other".into();
-        assert!(!Real::read(&other, &aim()).is_ours);
-        let mut bound = made;
-        bound["metadata"]["annotations"][BOUND] = "yes".into();
-        assert!(Real::read(&bound, &aim()).was_bound);
-        assert!(Real::read(&json!({"status": {"phase": "Lost"}}), &aim()).was_bound);
-    }
-
-    #[test]
-    fn what_is_written_on_a_volume_is_read_again() {
-        let read = |volume: &Value, real: Option<&Real>| Volume::read(volume, &aim(), real);
-        let mut live = volume();
-        let before = read(&live, None);
-        assert_eq!(before.owner, Owner::Staging("s-uid".into()));
-        assert_eq!((before.held_for, before.former), (None, None));
-        let patch = retain(&aim(), "12", "r-uid", Some("Delete"));
-        assert_eq!(patch["metadata"]["resourceVersion"], "12");
-        live["metadata"]["annotations"] = patch["metadata"]["annotations"].clone();
-        live["spec"]["persistentVolumeReclaimPolicy"] =
-            patch["spec"]["persistentVolumeReclaimPolicy"].clone();
-        let after = read(&live, None);
-        assert_eq!(after.held_for, Some(HeldFor::Ours("r-uid".into())));
-        assert_eq!(
-            (after.policy.as_str(), after.former.as_deref()),
-            (RETAIN, Some("Delete"))
-        );
-        let again = retain(&aim(), "13", "r-uid", None);
-        assert!(again["metadata"]["annotations"][POLICY].is_null());
-        let another = Aim {
-            claim: "log".into(),
-            ..aim()
-        };
-        assert!(matches!(
-            Volume::read(&live, &another, None).held_for,
-            Some(HeldFor::Other(_))
-        ));
-        live["metadata"]["annotations"][POLICY] = "whatever".into();
-        assert_eq!(read(&live, None).former, None);
-    }
-
-    #[test]
-    fn a_volume_is_given_to_one_claim_by_its_uid() {
-        let patch = bind(&aim(), "12", "r-uid");
-        let claim = &patch["spec"]["claimRef"];
-        assert_eq!(
-            (&claim["uid"], &claim["name"]),
-            (&json!("r-uid"), &json!("data"))
-        );
-        assert!(claim.as_object().unwrap().contains_key("resourceVersion"));
-        let mut live = volume();
-        live["spec"]["claimRef"] = claim.clone();
-        let stands = Real {
-            uid: "r-uid".into(),
-            is_going: false,
-            is_ours: true,
-            volume: "pvc-1".into(),
-            was_bound: false,
-            is_bound: false,
-        };
-        assert_eq!(
-            Volume::read(&live, &aim(), Some(&stands)).owner,
-            Owner::Real
-        );
-        let other = Real {
-            uid: "x".into(),
-            ..stands.clone()
-        };
-        assert!(matches!(
-            Volume::read(&live, &aim(), Some(&other)).owner,
-            Owner::Other(_)
-        ));
-        live["spec"]["claimRef"]["uid"] = "".into();
-        assert!(matches!(
-            Volume::read(&live, &aim(), Some(&stands)).owner,
-            Owner::Other(_)
-        ));
-        live["spec"]["claimRef"] = Value::Null;
-        assert_eq!(
-            Volume::read(&live, &aim(), Some(&stands)).owner,
-            Owner::Nobody
-        );
-        let back = put_back("14", Some("Delete"));
-        assert_eq!(back["spec"]["persistentVolumeReclaimPolicy"], "Delete");
-        assert!(
-            back["metadata"]["annotations"]
-                .as_object()
-                .unwrap()
-                .values()
-                .all(Value::is_null)
-        );
-        assert!(put_back("14", None)["spec"].is_null());
     }
 }

@@ -14,8 +14,12 @@ pub(in super::super) struct Real {
     pub(in super::super) uid: String,
     /// It is being deleted.
     pub(in super::super) is_going: bool,
-    /// This restore made it for this snapshot.
+    /// This restore made it for this snapshot, and says for which volume.
     pub(in super::super) is_ours: bool,
+    /// The volume that this restore had it name when it made it.
+    pub(in super::super) made_for: String,
+    /// Its uid.
+    pub(in super::super) made_for_uid: String,
     /// The volume that it names; empty where it names none.
     pub(in super::super) volume: String,
     /// It was bound at some time.
@@ -61,10 +65,13 @@ pub(in super::super) enum HeldFor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Volume {
     pub(in super::super) name: String,
+    pub(in super::super) uid: String,
     /// The revision that was read: what is written goes by it.
     pub(in super::super) version: String,
     pub(in super::super) is_going: bool,
     pub(in super::super) owner: Owner,
+    /// It says who began to fill it, which goes when it is handed over.
+    pub(in super::super) is_begun: bool,
     pub(in super::super) held_for: Option<HeldFor>,
     /// What becomes of it when its claim goes.
     pub(in super::super) policy: String,
@@ -79,6 +86,8 @@ pub(in super::super) struct Live {
     pub(in super::super) real: Option<Real>,
     pub(in super::super) staging: Option<Staging>,
     pub(in super::super) volume: Option<Volume>,
+    /// Another volume that an earlier run filled and kept for a claim of this name that is gone.
+    pub(in super::super) kept: Option<String>,
     /// Pods that mount the staging claim and are not this run's mover.
     pub(in super::super) strangers: usize,
     /// This run's mover has it mounted, or may have.
@@ -167,7 +176,10 @@ pub(in super::super) fn step(live: &Live) -> Step {
 /// The real claim is not there yet.
 fn of_none(live: &Live) -> Step {
     let Some(staging) = &live.staging else {
-        return Step::Do(Action::Stage);
+        return match &live.kept {
+            Some(volume) => refuse(kept(volume)),
+            None => Step::Do(Action::Stage),
+        };
     };
     if !staging.is_ours {
         return refuse(
@@ -191,16 +203,15 @@ fn of_none(live: &Live) -> Step {
         (Owner::Staging(uid), None) if *uid == staging.uid => Step::Do(Action::Hold {
             volume: bound.clone(),
         }),
-        (_, Some(_)) => refuse(kept(volume)),
+        (_, Some(_)) => refuse(kept(&volume.name)),
         _ => refuse(format!("volume {} is another claim's", volume.name)),
     }
 }
 
 /// The volume is full, and whom it is for is gone or is another one now.
-fn kept(volume: &Volume) -> String {
+fn kept(volume: &str) -> String {
     format!(
-        "volume {} holds its data and is kept for a claim of this name that is gone; it is bound to no other one by itself",
-        volume.name
+        "volume {volume} holds its data and is kept for a claim of this name that is gone; it is bound to no other one by itself, and no other is filled beside it"
     )
 }
 
@@ -235,12 +246,25 @@ fn of_held(real: &Real, live: &Live) -> Step {
             false => begin_again,
         };
     }
+    // Somebody took the name away while it was made, and the cluster gave it what it had: an empty one.
+    if real.volume != real.made_for {
+        return refuse(format!(
+            "it was made for volume {} and names {}, which does not hold its data: an admission rule of the cluster changes claims, and has to leave spec.volumeName alone",
+            real.made_for, real.volume
+        ));
+    }
     let Some(volume) = &live.volume else {
         return match real.was_bound {
             true => refuse(format!("its volume {} is gone", real.volume)),
             false => begin_again,
         };
     };
+    if volume.uid != real.made_for_uid {
+        return refuse(format!(
+            "it was made for volume {} with uid {}, and the one of that name has uid {} now: whether that holds its data is not known",
+            volume.name, real.made_for_uid, volume.uid
+        ));
+    }
     if volume.is_going {
         return match real.was_bound {
             true => refuse(format!("its volume {} is being deleted", volume.name)),
@@ -248,7 +272,7 @@ fn of_held(real: &Real, live: &Live) -> Step {
         };
     }
     match &volume.held_for {
-        Some(HeldFor::Ours(uid)) if *uid != real.uid => return refuse(kept(volume)),
+        Some(HeldFor::Ours(uid)) if *uid != real.uid => return refuse(kept(&volume.name)),
         Some(HeldFor::Other(whom)) => {
             return refuse(format!("volume {} is kept for {whom}", volume.name));
         }
@@ -256,6 +280,10 @@ fn of_held(real: &Real, live: &Live) -> Step {
     }
     match &volume.owner {
         Owner::Real if !(real.is_bound && volume.is_bound) => Step::Wait(Awaited::Bound),
+        Owner::Real if volume.held_for.is_none() && volume.is_begun => refuse(format!(
+            "it is bound to volume {}, which was begun and not full: somebody changed that volume's claimRef",
+            volume.name
+        )),
         Owner::Real if volume.held_for.is_none() => Step::Done,
         Owner::Real => Step::Do(Action::PutBack {
             volume: volume.name.clone(),

@@ -208,10 +208,24 @@ fn pod(object: &mut RawObject<'_>) -> Result<()> {
     })
 }
 
-/// A claim whose volume does not come back is provisioned anew: it names no volume, and no source that may be gone.
+/// What the snapshot controller puts on a claim while a snapshot is made of it, and takes off nowhere else.
+const BEING_SNAPSHOTTED: &str = "snapshot.storage.kubernetes.io/pvc-as-source-protection";
+
+/// A claim whose volume does not come back is provisioned anew: it names no volume, and no source that may be gone. Its selector stays where no provisioner made its
+/// volume: without it a volume that is somebody else's would do.
 fn claim(rewrite: &Rewrite, object: &mut RawObject<'_>) -> Result<()> {
+    let mut was_provisioned = false;
     edit(object, "metadata", |metadata| {
-        drop_keys(metadata, "annotations", &BINDING)
+        let annotations = metadata.get("annotations").unwrap_or_default();
+        was_provisioned = annotations.contains("storage-provisioner\"");
+        drop_keys(metadata, "annotations", &BINDING)?;
+        let mut kept: Vec<String> = metadata.read("finalizers")?.unwrap_or_default();
+        let many = kept.len();
+        kept.retain(|finalizer| finalizer != BEING_SNAPSHOTTED);
+        if kept.len() < many {
+            metadata.set("finalizers", &kept)?;
+        }
+        Ok(())
     })?;
     edit(object, "spec", |spec| {
         let volume: String = spec.read("volumeName")?.unwrap_or_default();
@@ -221,7 +235,7 @@ fn claim(rewrite: &Rewrite, object: &mut RawObject<'_>) -> Result<()> {
         for key in ["volumeName", "dataSource", "dataSourceRef"] {
             spec.remove(key);
         }
-        if spec.get("storageClassName") != Some("\"\"") {
+        if was_provisioned {
             spec.remove("selector");
         }
         Ok(())

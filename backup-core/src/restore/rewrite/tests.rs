@@ -7,6 +7,7 @@ fn rewrite() -> Rewrite {
         mappings: BTreeMap::from([("old".to_owned(), "new".to_owned())]),
         preserve_node_ports: false,
         kept_volumes: HashSet::from(["kept".to_owned()]),
+        awaited_volumes: HashSet::new(),
         ..Rewrite::default()
     }
 }
@@ -84,8 +85,8 @@ fn every_kind_is_changed_as_velero_does_and_no_further() {
         ),
         (
             "persistentvolumeclaims",
-            r#"{"metadata":{"annotations":{"pv.kubernetes.io/bind-completed":"yes"}},"spec":{"volumeName":"kept","selector":{}}}"#,
-            r#"{"metadata":{},"spec":{"volumeName":"kept","selector":{}}}"#,
+            r#"{"metadata":{"annotations":{"pv.kubernetes.io/bind-completed":"yes"},"finalizers":["a/b","snapshot.storage.kubernetes.io/pvc-as-source-protection"]},"spec":{"volumeName":"kept","selector":{}}}"#,
+            r#"{"metadata":{"finalizers":["a/b"]},"spec":{"volumeName":"kept","selector":{}}}"#,
         ),
         (
             "persistentvolumes",

@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) asked: Vec<String>,
     /// So many requests find nobody, from the first of this one on.
     pub(super) away: Option<(&'static str, usize)>,
+    /// All of them find nobody.
+    pub(super) is_away: bool,
     /// Answers that stand for a verb on a path that ends so.
     pub(super) refuses: Vec<(&'static str, &'static str, u16, &'static str)>,
     /// So many writes of a status find that the object was changed.
@@ -87,6 +89,9 @@ impl Fake {
                     *left -= 1;
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
                 }
+                if state.is_away {
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+                }
                 if state.loses_delete && verb == "DELETE" {
                     state.loses_delete = false;
                     let found = &mut state.objects.get_mut(&path).unwrap()["metadata"];
@@ -119,6 +124,34 @@ impl Fake {
             .unwrap()
             .objects
             .insert(path.to_owned(), object);
+    }
+
+    pub(in crate::restore) fn remove(&self, path: &str) {
+        self.0.lock().unwrap().objects.remove(path);
+    }
+
+    /// Nobody answers any more.
+    pub(in crate::restore) fn stays_away(&self) {
+        self.0.lock().unwrap().is_away = true;
+    }
+
+    /// This verb is refused on paths that end so.
+    pub(in crate::restore) fn refuses(&self, verb: &'static str, end: &'static str, code: u16) {
+        let refusal = (verb, end, code, "Forbidden");
+        self.0.lock().unwrap().refuses.push(refusal);
+    }
+
+    /// Whether it was asked anything.
+    pub(in crate::restore) fn was_asked(&self) -> bool {
+        !self.0.lock().unwrap().asked.is_empty()
+    }
+
+    /// The first object that is kept below this.
+    pub(in crate::restore) fn first(&self, below: &str) -> Option<Value> {
+        let state = self.0.lock().unwrap();
+        let mut all = state.objects.iter();
+        let found = all.find(|(path, _)| path.starts_with(below));
+        found.map(|(_, object)| object.clone())
     }
 
     pub(in crate::restore) fn get(&self, path: &str) -> Value {
@@ -237,7 +270,8 @@ impl State {
                 if !is("uid") || is_whole && !is("resourceVersion") {
                     return refusal(409, "Conflict");
                 }
-                assert_eq!(is_whole, options["propagationPolicy"] == "Orphan");
+                let is_claim = path.contains("/persistentvolumeclaims/");
+                assert!(is_claim || is_whole == (options["propagationPolicy"] == "Orphan"));
                 if verb == "DELETE" && self.hangs {
                     let found = &mut self.objects.get_mut(path).unwrap()["metadata"];
                     found["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
@@ -258,7 +292,16 @@ impl State {
             "TRY PATCH" if self.objects.contains_key(path) => (200, self.objects[path].clone()),
             "PATCH" => match self.objects.get_mut(path) {
                 Some(found) => {
-                    merge(found, &serde_json::from_slice(body).unwrap());
+                    let patch: Value = serde_json::from_slice(body).unwrap();
+                    let of = |object: &Value| object["metadata"]["resourceVersion"].clone();
+                    if !of(&patch).is_null() && !of(found).is_null() && of(&patch) != of(found) {
+                        return refusal(409, "Conflict");
+                    }
+                    merge(found, &patch);
+                    if path.contains("/persistentvolumes/") && !of(found).is_null() {
+                        self.made += 1;
+                        found["metadata"]["resourceVersion"] = format!("r{}", self.made).into();
+                    }
                     (200, found.clone())
                 }
                 None => refusal(404, "NotFound"),

@@ -155,7 +155,7 @@ async fn who_wants_no_data_gets_claims_that_are_empty() {
 }
 
 #[tokio::test]
-async fn the_disk_of_a_claim_whose_list_can_not_be_read_or_whose_copy_failed_is_left_alone() {
+async fn the_disk_of_a_claim_whose_list_can_not_be_read_is_left_alone() {
     let volume = "/api/v1/persistentvolumes/pv-data";
     let saved = saved().await;
     let keys = BackupKeys::new(&"b".parse().unwrap());
@@ -163,17 +163,28 @@ async fn the_disk_of_a_claim_whose_list_can_not_be_read_or_whose_copy_failed_is_
     store.put(&keys.volumes(), "no list".into()).await.unwrap();
     let info = json!([{"pvcName": "swapped", "pvcNamespace": "n", "pvName": "pv-swapped", "backupMethod": "PodVolumeBackup", "result": "succeeded", "snapshotHandle": "s"}]);
     saved.side(&keys.volume_info(), info).await;
-    saved
+    let report = saved
         .restore(|o| o.restore_volumes = Some(false))
         .await
         .unwrap();
     assert!(saved.target.get(volume).is_null());
+    assert_eq!(report.restore.status.phase, Phase::Completed);
+    let warnings = report.warnings.join("\n");
+    assert!(warnings.contains("volumes.json"), "{warnings}");
+}
+
+#[tokio::test]
+async fn a_claim_whose_copy_failed_gets_the_disk_back_that_was_kept_for_it() {
     let failed = json!({"result": "failed", "why": "no node", "data": []});
     for wanted in [Some(false), None] {
         let saved = saved_with(&failed).await;
         let report = saved.restore(|o| o.restore_volumes = wanted).await.unwrap();
-        assert!(saved.target.get(volume).is_null(), "{report:?}");
+        let volume = saved.target.get("/api/v1/persistentvolumes/pv-data");
+        assert!(!volume.is_null(), "{report:?}");
         let claim = "/api/v1/namespaces/n/persistentvolumeclaims/data";
-        assert!(!saved.target.get(claim).is_null(), "{report:?}");
+        let claim = saved.target.get(claim);
+        assert_eq!(claim["spec"]["volumeName"], "pv-data", "{report:?}");
+        let errors = report.errors.join("\n");
+        assert!(!errors.contains("n/data"), "{errors}");
     }
 }

@@ -51,6 +51,8 @@ async fn plant(saved: &Saved, change: impl FnOnce(&mut RestoreOptions)) -> Bytes
         options_hash: hash.unwrap(),
         started: options.now,
         spec,
+        backup_uid: None,
+        cluster: None,
     };
     let place = Place::Store(store.clone());
     journal::Journal::open(place, &"r".parse().unwrap(), &header, false)

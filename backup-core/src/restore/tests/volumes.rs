@@ -77,6 +77,10 @@ async fn data_of_volumes_that_does_not_come_back_is_an_error_and_its_disks_are_l
         native["spec"]["volumeName"].is_null(),
         "it is provisioned anew"
     );
+    let lost = saved
+        .target
+        .get("/api/v1/namespaces/n/persistentvolumeclaims/plain");
+    assert_eq!(lost["spec"]["volumeName"], "pv-plain");
     // Again: what this restore made before is as empty as it was.
     assert_eq!(saved.restore(|_| {}).await.unwrap().errors.len(), 3);
 }
@@ -124,4 +128,30 @@ async fn who_wants_no_data_of_volumes_gets_no_error() {
         "{:?}",
         report.errors
     );
+}
+
+#[tokio::test]
+async fn who_restores_no_volume_needs_no_answer_about_those_of_the_target() {
+    for (policy, is_asked) in [("Delete", false), ("Retain", true)] {
+        let saved = Saved::new(&[claim(1, "c", "pv"), volume(11, "pv", "c", policy)]).await;
+        saved.target.refuses("GET", "/persistentvolumes", 400);
+        let restored = saved.restore(|_| {}).await;
+        assert_eq!(restored.is_err(), is_asked, "{policy}: {restored:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_without_a_class_whose_volume_is_not_made_is_told_to_wait() {
+    for (class, waits) in [("", true), ("fast", false)] {
+        let spec = json!({"spec": {"volumeName": "pv", "storageClassName": class}});
+        let saved = Saved::new(&[
+            object("persistentvolumeclaims", 1, "n/c", spec),
+            volume(11, "pv", "c", "Delete"),
+        ])
+        .await;
+        let report = saved.restore(|_| {}).await.unwrap();
+        let told = report.warnings.join("\n");
+        let is_told = told.contains("n/c: it names no class");
+        assert_eq!(is_told, waits, "{told}");
+    }
 }

@@ -10,7 +10,7 @@ use super::super::Action;
 use super::super::apply::{Done, Known};
 use super::super::bodies::Bodies;
 use super::super::gather::{CLAIMS, Resource};
-use super::super::held::{self, Aim, Before, Choice, Data, Item, Word};
+use super::super::held::{self, Aim, Before, Choice, Data, Item, Kept, Word};
 use super::super::rewrite::Side;
 use super::{Ticket, Waves};
 use crate::archive::read::{Object, Source};
@@ -85,6 +85,11 @@ impl<S: Source> Waves<'_, S> {
             .zip(&rows)
             .map(|(ticket, row)| self.choice(&ticket.resource.name, row).cloned())
             .collect();
+        // A restore that begins has left nothing.
+        let kept = match self.resumed {
+            true => held::kept(&self.applier.cluster, self.name).await?,
+            false => Kept::default(),
+        };
         let mut bodies = Bodies::new(self.archive, rows);
         let mut items = Vec::new();
         let mut standing = Vec::new();
@@ -95,7 +100,7 @@ impl<S: Source> Waves<'_, S> {
             let looked = match (object, choice) {
                 (Err(e), _) => Err(e),
                 (Ok(object), Some(Choice::Hold(data))) => {
-                    self.look_before(&ticket, &object, *data).await
+                    self.look_before(&ticket, &object, *data, &kept).await
                 }
                 (Ok(object), refused) => {
                     let why = match refused {
@@ -244,12 +249,14 @@ impl<S: Source> Waves<'_, S> {
                         namespace,
                         format!("claim {path} is bound to its data, but not all of it is as it was: {said}"),
                     )?,
-                    Err(e) if e.kind() == Kind::Interrupted => {}
+                    Err(e) if e.kind() == Kind::Interrupted => self.record.tell(&format!(
+                        "claim {path} stays, and not all of its data is there: the restore was stopped, and the same command goes on with it"
+                    ))?,
                     Err(e) => {
-                        let text = format!(
-                            "claim {path} stays Pending, for its data was not restored: {}",
-                            e.sentence()
-                        );
+                        let cluster = &self.applier.cluster;
+                        let stands =
+                            held::without_data(cluster, namespace.unwrap_or_default(), &ticket.name);
+                        let text = format!("claim {path} {}: {}", stands.await, e.sentence());
                         self.record.fail(namespace, text)?;
                     }
                 }
@@ -295,6 +302,7 @@ impl<S: Source> Waves<'_, S> {
         ticket: &Ticket,
         object: &Object,
         data: Data,
+        kept: &Kept,
     ) -> Result<Looked> {
         let aim = self.aim(ticket, data.copy.snapshot.clone(), data.backup_uid.clone());
         let until = Instant::now() + GOING;
@@ -323,7 +331,13 @@ impl<S: Source> Waves<'_, S> {
         rewrite.stamp(&mut shaped)?;
         let body: Value = serde_json::from_slice(&shaped.object.to_vec())
             .map_err(|e| Error::corrupt("not a Kubernetes object").because(e))?;
-        Ok(Looked::Item(Box::new(Item { aim, data, body })))
+        let kept = kept.of(&aim);
+        Ok(Looked::Item(Box::new(Item {
+            aim,
+            data,
+            body,
+            kept,
+        })))
     }
 
     /// A claim that stands goes the way of all objects that stand; its data is its own.

@@ -89,12 +89,29 @@ impl<S: Source> Waves<'_, S> {
         // What stands and was left alone has its own data.
         let made = matches!(done.action, Action::Created | Action::Recreated)
             || (done.mine && done.action == Action::Skipped);
-        let lost = ticket.lost.as_ref().filter(|_| made);
-        if let Some(lost) = lost {
+        // A claim that does not name the volume it had gets another one, which is empty.
+        let is_empty = made && !done.names_volume;
+        let failed = ticket.failed.as_ref().filter(|_| made);
+        let lost = match failed {
+            Some(what) if is_empty => Some(format!(
+                "its data {what}: the volume is provisioned anew and empty"
+            )),
+            _ => ticket.lost.clone().filter(|_| made),
+        };
+        let told = match failed {
+            Some(what) if !is_empty => {
+                done.warning = true;
+                Some(format!(
+                    "its data {what}: it has the disk that it had, as that is now"
+                ))
+            }
+            _ => lost.clone(),
+        };
+        if let Some(told) = told {
             if !done.reason.is_empty() {
                 done.reason.push_str("; ");
             }
-            done.reason.push_str(lost);
+            done.reason.push_str(&told);
         }
         if let Some(comes) = &ticket.comes {
             let comes = match done.action {
@@ -118,7 +135,7 @@ impl<S: Source> Waves<'_, S> {
             reason: done.reason,
         };
         self.record.step(&step, done.mine, done.warning)?;
-        if made && ticket.empty {
+        if is_empty && ticket.is_unsaved {
             self.state.empty_claims.push(step.path());
         }
         if let Some(lost) = lost.filter(|_| self.data_wanted) {

@@ -472,24 +472,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+    use super::super::super::entry::tests::entry;
     use super::*;
-
-    fn entry(path: &str, what: What, size: u64) -> Entry {
-        Entry {
-            path: EntryPath::new(path),
-            what,
-            mode: 0o755,
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-            size,
-            mtime: Moment(7, 8),
-            ctime: Moment(0, 0),
-            inode: 1,
-            device: 1,
-            links: 1,
-            attributes: Vec::new(),
-        }
-    }
 
     /// Restores these, each file with its bytes.
     fn restored(folder: &Path, entries: &[(Entry, &[u8])]) -> Restored {

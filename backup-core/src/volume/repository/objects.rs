@@ -14,13 +14,14 @@ use rustic_core::{
 use tokio::runtime::Handle;
 
 use super::super::rails::Rail;
-use crate::error::{Error, Result};
+use super::keyfile;
+use crate::error::{Error, Kind, Result};
 use crate::location::claim::SharedClaim;
 use crate::location::{Store, sha256};
 
-/// A snapshot and a key have a few hundred bytes, an index a few megabytes.
+/// A snapshot has a few hundred bytes, an index of 50,000 blobs a few megabytes. It is held whole, and some at once.
 const LARGEST_SMALL: u64 = 16 << 20;
-const LARGEST_INDEX: u64 = 512 << 20;
+const LARGEST_INDEX: u64 = 64 << 20;
 /// rustic packs no more than this together, and a blob may be larger than that by itself.
 const LARGEST_PACK: u64 = u32::MAX as u64;
 
@@ -59,6 +60,8 @@ pub(in super::super) struct Objects {
     /// What failed first, in our words.
     failure: Mutex<Option<Error>>,
     failed: Arc<AtomicBool>,
+    /// Nothing more is asked of the store.
+    ended: AtomicBool,
     sizes: Mutex<Option<Arc<BTreeMap<Id, u64>>>>,
     blocks: Mutex<VecDeque<((Id, u64), Block)>>,
 }
@@ -82,6 +85,7 @@ impl Objects {
             held: Mutex::default(),
             failure: Mutex::default(),
             failed: Arc::default(),
+            ended: AtomicBool::new(false),
             sizes: Mutex::default(),
             blocks: Mutex::default(),
         })
@@ -106,9 +110,15 @@ impl Objects {
         Arc::clone(&self.failed)
     }
 
-    /// Ends what is done with it, for this reason.
+    /// Ends what is done with it, for this reason: what was sent is answered, and nothing more is asked.
     pub(in super::super) fn end(&self, why: Error) {
         let _ = self.fail(why);
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was ended.
+    pub(in super::super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// Whether something failed: then nothing more is read or sent.
@@ -129,6 +139,9 @@ impl Objects {
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T>>) -> RusticResult<T> {
+        if self.has_ended() {
+            return Err(self.fail(Error::new(Kind::Interrupted, "it was stopped")));
+        }
         self.runtime.block_on(work).map_err(|e| self.fail(e))
     }
 
@@ -138,6 +151,11 @@ impl Objects {
 
     pub(super) fn list(&self, kind: FileType) -> RusticResult<Vec<(Id, u64)>> {
         let folder = format!("{}{}/", self.folder, kind.dirname());
+        let most = if kind == FileType::Key {
+            keyfile::MOST
+        } else {
+            MOST
+        };
         self.wait(async {
             let mut found = Vec::new();
             let mut listing = self.store.list(&folder);
@@ -150,8 +168,10 @@ impl Objects {
                 {
                     found.push((id, entry.size));
                 }
-                if found.len() > MOST {
-                    return Err(Error::corrupt(format!("{folder} holds too many objects")));
+                if found.len() > most {
+                    return Err(Error::corrupt(format!(
+                        "{folder} holds more than {most} objects, and none of ours does"
+                    )));
                 }
             }
             Ok(found)
@@ -284,7 +304,8 @@ impl ReadBackend for Objects {
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
         let most = match kind {
-            FileType::Config | FileType::Key | FileType::Snapshot => LARGEST_SMALL,
+            FileType::Config | FileType::Snapshot => LARGEST_SMALL,
+            FileType::Key => keyfile::LONGEST,
             FileType::Index => LARGEST_INDEX,
             FileType::Pack => LARGEST_PACK,
         };
@@ -297,6 +318,14 @@ impl ReadBackend for Objects {
                     "{key} in {} is not what was written: its SHA-256 is another",
                     self.store.place()
                 )));
+            }
+            // It says itself how much work and memory it takes to look whether it fits.
+            if kind == FileType::Key && !keyfile::is_bearable(&bytes) {
+                return Err(Error::corrupt(format!(
+                    "{key} in {} asks for more work or memory than a key of restic's does",
+                    self.store.place()
+                ))
+                .hint("this program did not write it; where another key stands beside it, remove this one"));
             }
             Ok(bytes)
         })
@@ -339,6 +368,8 @@ impl WriteBackend for Objects {
             1 => pieces.swap_remove(0),
             _ => pieces.concat().into(),
         };
+        // A pack is held once while it is sent.
+        drop(pieces);
         if kind == FileType::Snapshot {
             if !matches!(self.access, Access::Backup(_)) {
                 return self.refuse("a snapshot");

@@ -1,7 +1,8 @@
 //! Claims that come and go, and what becomes of a snapshot whose run lost its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 
@@ -58,6 +59,35 @@ async fn a_snapshot_that_should_go_and_does_not_is_named_with_its_key() {
     let left = place.objects("snapshots").await;
     assert_eq!(left.len(), 1);
     assert!(refused.to_string().contains(&left[0]), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_pods_are_quiet_for_ends_wherever_the_store_falls_silent() {
+    for (at, part) in [
+        ("head", "config"),
+        ("put", ".claims/"),
+        ("list", ".claims/"),
+        ("put", "/data/"),
+        ("put", "/snapshots/"),
+    ] {
+        let place = Place::new();
+        let is_silent = AtomicBool::new(false);
+        let trial = Trial::of(&place.store).judged(move |verb, key| {
+            is_silent.fetch_or(verb == at && key.contains(part), Ordering::SeqCst);
+            match is_silent.load(Ordering::SeqCst) {
+                true => Fate::Hangs,
+                false => Fate::Happens,
+            }
+        });
+        let quiet = Place {
+            store: trial.store().impatient(Duration::from_millis(200)),
+            ..place.clone()
+        };
+        let ended = backup(&quiet).await.unwrap_err();
+        let said = ended.sentence();
+        assert!(said.contains("kept quiet"), "{at} {part}: {said}");
+        assert!(place.objects("snapshots").await.is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use super::super::repository::Lying;
 use super::super::store::{Base, Saved};
 use super::{Made, Place, entry, noise};
 use crate::error::Kind;
+use crate::location::sha256;
 
 /// Two blobs that have the same length as they are read and as they lie: what is encrypted is not bound to its name or its place, so one decrypts in
 /// the place of the other.
@@ -77,4 +78,45 @@ async fn a_folder_that_was_replaced_under_its_id_is_refused_and_nothing_is_built
     let refused = place.backup(folders(), Base::Nothing).await.unwrap_err();
     assert!(refused.to_string().contains("its SHA-256"), "{refused}");
     assert_eq!(place.objects("snapshots").await.len(), 1);
+}
+
+/// A key file stands in the clear, and says itself what it costs to try it.
+#[tokio::test(flavor = "multi_thread")]
+async fn key_files_that_cost_more_than_a_key_does_are_not_tried_by_anybody() {
+    let place = Place::new();
+    let made = || Made::of(&[("a", b"content")]);
+    let saved = place.backup(made(), Base::Newest).await.unwrap();
+    let own = place.objects("keys").await.remove(0);
+    let key = place.store.get(&own, 1 << 20).await.unwrap();
+    let dear = String::from_utf8(key.to_vec())
+        .unwrap()
+        .replacen("\"N\":1024", "\"N\":0", 1);
+    let long = [&key[..], &[b' '; 64 << 10]].concat();
+    let alone = |bytes: Vec<u8>| vec![bytes];
+    let many: Vec<_> = (1..18)
+        .map(|n| [&key[..], &vec![b' '; n]].concat())
+        .collect();
+    for (planted, expected) in [
+        (alone(dear.into()), "asks for more work"),
+        (alone(long), "more than the 65536"),
+        (many, "holds more than 16"),
+    ] {
+        place.store.delete(&own).await.unwrap();
+        let mut theirs = Vec::new();
+        for bytes in planted {
+            let key = format!("restic/c/n/u/keys/{}", sha256(&bytes));
+            place.store.put(&key, bytes.into()).await.unwrap();
+            theirs.push(key);
+        }
+        let refused = place.restore(&saved).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Corrupt, "{expected}");
+        assert!(refused.to_string().contains(expected), "{refused}");
+        let refused = place.backup(made(), Base::Newest).await.unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+        for key in theirs {
+            place.store.delete(&key).await.unwrap();
+        }
+        place.store.put(&own, key.clone()).await.unwrap();
+    }
+    assert_eq!(place.restore(&saved).await.unwrap()[1].1, b"content");
 }

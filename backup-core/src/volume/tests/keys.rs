@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::key::{KeptInMemory, KeptKey, KeyCache};
+use super::super::key::{Kept, KeptInMemory, KeptKey, KeyCache};
 use super::super::store::Base;
 use super::{Made, Place};
 use crate::crypt::{BackupKey, ExposeSecret as _, Identities, Recipients, SecretString};
@@ -147,11 +147,11 @@ async fn a_key_that_somebody_planted_is_not_taken_up_whatever_identity_the_write
 struct Broken;
 
 impl KeyCache for Broken {
-    fn get(&self, _digest: &str) -> crate::Result<Option<SecretString>> {
+    fn get(&self, _volume: &str, _digest: &str) -> crate::Result<Option<Kept>> {
         Err(crate::Error::other("the disk is gone"))
     }
 
-    fn put(&self, _digest: &str, _password: &SecretString) -> crate::Result<()> {
+    fn put(&self, _volume: &str, _digest: &str, _password: &SecretString) -> crate::Result<()> {
         Err(crate::Error::other("the disk is gone"))
     }
 }
@@ -174,18 +174,26 @@ async fn an_identity_restores_whatever_became_of_the_cache() {
 #[test]
 fn a_kept_key_that_is_cut_altered_or_of_another_repository_is_none() {
     let password: SecretString = "AGE-SECRET-KEY-1".to_owned().into();
-    let written = KeptKey::write("d1", &password);
+    let written = KeptKey::write("c/n/u", "d1", &password);
     let whole = written.expose_secret().as_bytes();
-    let back = KeptKey::read("d1", whole).unwrap();
-    assert_eq!(back.expose_secret(), password.expose_secret());
-    assert!(KeptKey::read("d2", whole).is_none());
+    let read = |digest, bytes: &[u8]| KeptKey::read("c/n/u", digest, bytes);
+    let back = read("d1", whole).unwrap();
+    assert_eq!(back.password.expose_secret(), password.expose_secret());
+    assert!(back.is_bound);
+    assert!(read("d2", whole).is_none());
+    assert!(KeptKey::read("c/n/other", "d1", whole).is_none());
     for cut in 0..whole.len() {
-        assert!(KeptKey::read("d1", &whole[..cut]).is_none(), "{cut}");
+        assert!(read("d1", &whole[..cut]).is_none(), "{cut}");
         let mut altered = whole.to_vec();
         altered[cut] ^= 1;
-        assert!(KeptKey::read("d1", &altered).is_none(), "{cut}");
+        assert!(read("d1", &altered).is_none(), "{cut}");
     }
-    assert!(KeptKey::read("d1", b"AGE-SECRET-KEY-1\n").is_none());
+    assert!(read("d1", b"AGE-SECRET-KEY-1\n").is_none());
+    // One of before has the digest alone in its proof.
+    let proof = crate::location::sha256(b"d1 AGE-SECRET-KEY-1");
+    let former = format!("AGE-SECRET-KEY-1 {proof}\n");
+    assert!(!read("d1", former.as_bytes()).unwrap().is_bound);
+    assert!(read("d2", former.as_bytes()).is_none());
 }
 
 /// Another one in its place would have another master key, beside packs of the first.

@@ -90,6 +90,22 @@ async fn prune_claim() {
     assert!(place.objects("snapshots").await.is_empty());
 }
 
+/// Whoever forgets snapshots is done in a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_comes_while_snapshots_are_forgotten_waits() {
+    let place = Place::new();
+    let first = place.backup(Made::of(&[("a", b"a")]), Base::Newest).await;
+    first.unwrap();
+    let alone = place.volume().alone(&place.keys, "there").await.unwrap();
+    let ends = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        alone.release().await;
+    });
+    let saved = place.backup(Made::of(&[("b", b"b")]), Base::Newest).await;
+    assert_eq!(saved.unwrap().repository, 1);
+    ends.await.unwrap();
+}
+
 /// What is taken as unchanged has the content that the named snapshot has, not that of a later one.
 #[tokio::test(flavor = "multi_thread")]
 async fn exact_parent() {
@@ -173,10 +189,7 @@ async fn two_phases() {
         .unwrap();
     let packs = place.objects("data").await;
     let (volume, ring) = (place.volume(), place.ring());
-    volume
-        .forget(1, &[first.snapshot], &ring, "here")
-        .await
-        .unwrap();
+    volume.forget(1, &[first.snapshot], "here").await.unwrap();
     let marked = volume
         .prune(1, &ring, "here", Duration::ZERO)
         .await
@@ -218,7 +231,7 @@ async fn prune_alone() {
         refused.to_string().contains("a backup is at work"),
         "{refused}"
     );
-    let refused = volume.forget(1, &[saved.snapshot], &ring, "here").await;
+    let refused = volume.forget(1, &[saved.snapshot], "here").await;
     assert!(refused.unwrap_err().to_string().contains("there"));
     assert_eq!(place.objects("snapshots").await.len(), 1);
     // Another backup is none of its business.

@@ -50,6 +50,21 @@ async fn every_kind_of_entry_and_long_files_come_back_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn packs_are_as_large_as_restics_for_each_of_them_is_held_while_it_is_sent() {
+    let place = Place::new();
+    let long = noise(5, 40 << 20);
+    let made = Made::of(&[("a", &long)]);
+    place.backup(made, Base::Newest).await.unwrap();
+    let packs = place.store.entries("restic/c/n/u/data/", 99).await.unwrap();
+    let sizes: Vec<_> = packs.iter().map(|pack| pack.size >> 20).collect();
+    // One of them is full once a chunk of up to 8 MiB made it so.
+    assert!(
+        sizes.len() > 2 && sizes.iter().all(|size| *size < 24),
+        "{sizes:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pack_that_is_gone_or_has_a_flipped_bit_is_an_error_and_not_other_content() {
     let place = Place::new();
     let long = noise(4, 300_000);

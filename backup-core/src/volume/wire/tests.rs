@@ -2,7 +2,8 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-use super::super::entry::{Entry, EntryPath, Moment, What};
+use super::super::entry::tests::entry;
+use super::super::entry::{EntryPath, What};
 use super::super::source::{Found, Source as _};
 use super::frame::{Frame, Wanted};
 use super::*;
@@ -13,23 +14,6 @@ fn read_all(mut bytes: &[u8]) -> crate::Result<Vec<Frame>> {
         all.push(frame);
     }
     Ok(all)
-}
-
-fn entry(path: &str, what: What, size: u64) -> Entry {
-    Entry {
-        path: EntryPath::new(path),
-        what,
-        mode: 0o700,
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-        size,
-        mtime: Moment(7, 8),
-        ctime: Moment(0, 0),
-        inode: 1,
-        device: 1,
-        links: 1,
-        attributes: Vec::new(),
-    }
 }
 
 #[test]
@@ -219,6 +203,6 @@ fn a_mover_writes_nothing_outside_of_its_folder() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     assert_eq!(
         fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777,
-        0o700
+        0o755
     );
 }

@@ -75,7 +75,12 @@ pub(super) async fn show(
     let identities = context.identities()?;
     let (tell, mut told) = mpsc::channel(WAITING);
     // What hands on is dropped when all was handed on: who prints waits for that.
-    let showing = async { files.show(part, &identities, Shown(tell)).await.map(drop) };
+    let showing = async {
+        files
+            .show(Some(part), &identities, Shown(tell))
+            .await
+            .map(drop)
+    };
     let printing = async {
         while let Some(piece) = told.recv().await {
             match piece {

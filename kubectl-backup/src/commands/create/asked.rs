@@ -9,11 +9,12 @@ use backup_core::backup::{self, BackupOptions, Policies};
 use backup_core::catalog::{self, Keep, PruneOptions};
 use backup_core::location::Location;
 use backup_core::name::Name;
+use backup_core::snapshot::heirs::Heirs;
 use backup_core::{Error, Kind};
 use clap::Args;
 
 use super::CreateArgs;
-use crate::commands::prune;
+use crate::commands::{csi, prune};
 use crate::context::Context;
 use crate::flags;
 use crate::in_cluster::InClusterArgs;
@@ -197,6 +198,8 @@ impl AskedArgs {
             return Ok(Exit::Done);
         };
         context.guard(location, "prune", true).await?;
+        let reached = csi::reached(context).await;
+        let stop = context.cancel("what was not come to stays");
         let options = PruneOptions {
             now: context.now,
             host: &context.host(),
@@ -206,14 +209,20 @@ impl AskedArgs {
             cluster: context.identity().await?,
             own_only: false,
             longer: None,
-            stopped: None,
+            stopped: Some(&stop),
             going: None,
             wanted: None,
+            heirs: Some(Heirs {
+                cluster: reached.as_ref().ok().copied(),
+                stop: Some(&stop),
+            }),
+            leaves: None,
         };
         let done = catalog::prune(location, &options).await?;
         for one in &done {
             context.ui.say(&prune::sentence(one, "pruned"));
         }
+        context.was_not_stopped()?;
         Ok(prune::exit(&done))
     }
 }

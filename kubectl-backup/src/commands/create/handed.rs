@@ -110,7 +110,7 @@ fn object(context: &Context, args: &CreateArgs, controller: &Controller) -> Resu
         is_one_namespace: args.filter.namespace.is_some(),
         policies: args.asked.policies(),
         order: args.asked.order()?,
-        volumes: args.volumes,
+        volumes: args.volumes.clone(),
         ttl: args.ttl.as_deref(),
         location: controller.location.as_deref(),
     }
@@ -125,5 +125,6 @@ fn object(context: &Context, args: &CreateArgs, controller: &Controller) -> Resu
     backup.metadata.namespace = Some(controller.namespace.clone());
     backup.metadata.labels = flags::pairs("--labels", '=', &args.labels)?;
     backup.metadata.annotations = flags::pairs("--annotations", '=', &args.annotations)?;
+    args.volumes.annotate(&mut backup.metadata.annotations);
     Ok(in_cluster::object(&backup))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use backup_core::archive::row::Outcome;
 use backup_core::backup::BackupReport;
 use backup_core::records::copies::Row;
+use jiff::Timestamp;
 
 use crate::context::Context;
 use backup_cli::error::Result;
@@ -78,8 +79,47 @@ pub(super) fn tell(context: &Context, report: &BackupReport, took: Duration) {
     ));
 }
 
-/// How much was copied of volumes.
+/// So many volumes are told of one by one; `describe` has them all.
+const TOLD: usize = 20;
+
+/// What became of a volume that was saved: how, how much, and how long it took.
+fn saved(row: &Row) -> Option<String> {
+    let took = |began: Timestamp, ended: Timestamp| {
+        output::took(ended.duration_since(began).try_into().unwrap_or_default())
+    };
+    let what = if let Some(saved) = row.saved() {
+        let copy = &saved.copy;
+        format!(
+            "copied {}, {} ({} new) in {}",
+            counted(copy.files, "file"),
+            output::size(copy.bytes),
+            output::size(copy.added),
+            took(copy.began, copy.ended)
+        )
+    } else {
+        let cut = row.snapshot()?;
+        format!("a snapshot, ready in {}", took(cut.began, cut.ended))
+    };
+    Some(format!("  {}: {what}", row.name()))
+}
+
+/// How each volume was saved; how much was copied of all, and of how many there are snapshots.
 fn copied(context: &Context, report: &BackupReport) {
+    let told: Vec<_> = report.volumes.iter().filter_map(saved).collect();
+    for line in told.iter().take(TOLD) {
+        context.ui.note(line);
+    }
+    if told.len() > TOLD {
+        let more = told.len() - TOLD;
+        context.ui.note(&format!("  and {more} more"));
+    }
+    let snapshots = report.volumes.iter().filter_map(Row::snapshot).count();
+    if snapshots > 0 {
+        context.ui.note(&format!(
+            "snapshots of {} are in their storage, for restores in this cluster alone; a restore by Velero makes these claims anew, EMPTY",
+            counted(snapshots as u64, "PersistentVolumeClaim")
+        ));
+    }
     let all = report.volumes.iter().filter_map(Row::saved);
     let (mut claims, mut files, mut bytes, mut added) = (0, 0, 0, 0);
     for saved in all {

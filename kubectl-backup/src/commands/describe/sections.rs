@@ -6,10 +6,11 @@ use backup_core::api::{Backup, LabelSelector};
 use backup_core::archive::row::{Outcome, ResourceRow};
 use backup_core::backup::COPY_ALL;
 use backup_core::location::Location;
-use backup_core::records::copies::Hooks;
+use backup_core::records::copies::{Hooks, Way};
 use backup_core::records::{Data, Messages, Ours, Results, Volume};
 use jiff::Timestamp;
 
+use super::keys::Key;
 use crate::commands::get::selectors;
 use backup_cli::locations;
 use backup_cli::output::{self, Description, Table, counted, joined};
@@ -275,7 +276,7 @@ pub(crate) fn volumes(
     text: &mut Description,
     volumes: &[Volume],
     unread: &[String],
-    details: bool,
+    keys: Option<&BTreeMap<String, Key>>,
 ) {
     if volumes.is_empty() && unread.is_empty() {
         return;
@@ -302,11 +303,18 @@ pub(crate) fn volumes(
             text.item(1, line);
         }
     }
-    for (volume, ours) in ours(volumes).filter(|_| details) {
-        copy(text, volume, ours);
+    if let Some(keys) = keys {
+        for (volume, ours) in ours(volumes) {
+            copy(text, volume, ours, keys.get(&volume.saved_in));
+        }
     }
     for volume in volumes.iter().filter(|volume| volume.copy.is_none()) {
         text.field(1, &volume.name(), saved(volume));
+        if let Some(snapshot) = volume.snapshot.as_deref().filter(|_| keys.is_some()) {
+            text.field(2, "Class", &snapshot.class);
+            text.field(2, "Cut", output::time(Some(snapshot.cut)));
+            text.field(2, "Needs", output::size(snapshot.size));
+        }
     }
     for unread in unread {
         text.item(1, unread);
@@ -324,10 +332,13 @@ fn took(began: Timestamp, ended: Timestamp) -> String {
 }
 
 /// Where a copy is, and what it was made of.
-fn copy(text: &mut Description, volume: &Volume, ours: &Ours) {
+fn copy(text: &mut Description, volume: &Volume, ours: &Ours, key: Option<&Key>) {
     let copy = &ours.copy;
     text.item(1, &format!("{}:", volume.name()));
     text.field(2, "Repository", &volume.saved_in);
+    if let Some(key) = key {
+        text.field(2, "Key", key.words());
+    }
     text.field(2, "Snapshot", &copy.snapshot);
     if let Some(base) = &copy.base {
         text.field(2, "Builds upon", base);
@@ -338,6 +349,12 @@ fn copy(text: &mut Description, volume: &Volume, ours: &Ours) {
     }
     if let Some(node) = &ours.node {
         text.field(2, "Node", node);
+    }
+    match (copy.way, &copy.exec_because) {
+        (Some(Way::Straight), _) => text.field(2, "Way", "straight to the store"),
+        (Some(Way::Exec), None) => text.field(2, "Way", "over exec"),
+        (Some(Way::Exec), Some(why)) => text.field(2, "Way", format!("over exec: {why}")),
+        (None, _) => {}
     }
     text.field(2, "Began", output::time(Some(copy.began)));
     text.field(2, "Entries", output::count(copy.entries));
@@ -439,7 +456,7 @@ mod tests {
             pvc_namespace: "shop".into(),
             ..Volume::default()
         };
-        volumes(&mut text, &[volume], &[], false);
+        volumes(&mut text, &[volume], &[], None);
         assert!(
             text.render().contains("shop/db:  data not saved"),
             "{}",
@@ -464,6 +481,8 @@ mod tests {
                 added: 512,
                 changed: 2,
                 vanished: 0,
+                way: Some(Way::Exec),
+                exec_because: Some("nobody is there".into()),
             };
             let ours = Ours {
                 hooks: Some(Hooks::Failed),
@@ -491,7 +510,8 @@ mod tests {
         };
         let shown = |details| {
             let mut text = Description::default();
-            volumes(&mut text, &all, &[], details);
+            let keys = BTreeMap::from([("restic/c/shop/u/".to_owned(), Key::Encrypted)]);
+            volumes(&mut text, &all, &[], Some(&keys).filter(|_| details));
             text.render()
         };
         let text = shown(false);
@@ -511,5 +531,7 @@ mod tests {
         assert!(!text.contains("restic/"));
         let details = shown(true);
         assert!(details.contains("restic/c/shop/u/") && details.contains(&"a".repeat(64)));
+        assert!(details.contains("over exec: nobody is there"), "{details}");
+        assert!(details.contains("an identity of"), "{details}");
     }
 }

@@ -2,17 +2,20 @@
 
 use backup_core::Error;
 use backup_core::api::{AccessMode, BackupStorageLocation};
+use backup_core::backup::{COPY_ALL_OF_LOCATION, MOVER_CREDENTIALS};
+use backup_core::crypt::Encrypt;
 use clap::Args;
 
 use super::create::bucket_and_prefix;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
 use backup_cli::locations::{Choice, Source};
-use backup_cli::output::{ListArgs, Listing, Table};
+use backup_cli::output::{Format, ListArgs, Listing, OutputArgs, Table};
 
 const EXAMPLES: &str = "\
 Examples:
   kubectl backup location get
+  kubectl backup location get -o wide
   kubectl backup location get offsite -o yaml";
 
 /// List the locations that are configured, or show one
@@ -69,7 +72,7 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<Exit> {
         ),
     };
     listing.print(&context.ui, &args.list, |found| {
-        table(found, args.list.output.no_headers)
+        table(found, &args.list.output)
     })?;
     Ok(Exit::Done)
 }
@@ -110,8 +113,9 @@ fn named(choice: Choice) -> Option<Known> {
     })
 }
 
-fn table(found: &[Known], no_headers: bool) -> Table {
-    let titles = [
+fn table(found: &[Known], output: &OutputArgs) -> Table {
+    let wide = output.output == Format::Wide;
+    let mut titles = vec![
         "NAME",
         "PROVIDER",
         "BUCKET/PREFIX",
@@ -119,18 +123,45 @@ fn table(found: &[Known], no_headers: bool) -> Table {
         "DEFAULT",
         "SOURCE",
     ];
-    let mut table = Table::new(&titles, no_headers);
+    if wide {
+        titles.extend(["ENCRYPT", "FS-BACKUP", "MOVER-CREDENTIALS"]);
+    }
+    let mut table = Table::new(&titles, output.no_headers);
     for known in found {
         let location = &known.location;
         let mode = location.spec.access_mode.unwrap_or(AccessMode::ReadWrite);
-        table.push(vec![
+        let mut row = vec![
             location.metadata.name.clone(),
             location.spec.provider.clone(),
             bucket_and_prefix(location),
             format!("{mode:?}"),
             known.is_default.to_string(),
             known.source.clone(),
-        ]);
+        ];
+        if wide {
+            row.extend([encrypted(location), copied(location), lent(location)]);
+        }
+        table.push(row);
     }
     table
+}
+
+/// What of a backup is encrypted there.
+fn encrypted(location: &BackupStorageLocation) -> String {
+    match Encrypt::of_location(location) {
+        Ok(what) => what.map_or("none", Encrypt::word).to_owned(),
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// Whether the files of all volumes are copied where a backup does not say it.
+fn copied(location: &BackupStorageLocation) -> String {
+    let said = location.metadata.annotations.get(COPY_ALL_OF_LOCATION);
+    said.map_or("false", String::as_str).to_owned()
+}
+
+/// Whose credentials movers get.
+fn lent(location: &BackupStorageLocation) -> String {
+    let said = location.metadata.annotations.get(MOVER_CREDENTIALS);
+    said.map_or("none", String::as_str).to_owned()
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(context: &Context, args: SetArgs) -> Result<Exit> {
     if args.config.is_empty() && args.access_mode.is_none() && args.default.is_none() && !secured {
         return Err(CommandError::usage(
             Error::invalid("nothing to set is named")
-                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --default-volumes-to-fs-backup, --recipient, --encrypt, --signing-key-file, --verify-key, --credentials-file or --cacert"),
+                .hint("name what to change: --default, --access-mode, --config, --role-arn, --replicate-to, --default-volumes-to-fs-backup, --mover-credentials, --recipient, --encrypt, --signing-key-file, --verify-key, --credentials-file or --cacert"),
         ));
     }
     let (mut unknown, mut others) = (Vec::new(), Vec::new());

@@ -19,7 +19,7 @@ use backup_core::volume::wire::{Asking, WireSource};
 use clap::Args;
 use serde_json::json;
 
-use super::{VolumeName, named, warned};
+use super::{VolumeName, named, straight, warned};
 use crate::context::Context;
 use crate::key_cache::Keys;
 use backup_cli::error::{CommandError, Exit, Result};
@@ -53,6 +53,9 @@ pub(super) struct BackupArgs {
     /// Let programs of their own list and send the folder, as a pod does
     #[arg(long)]
     apart: bool,
+    /// Let a program of its own archive the folder with credentials that are lent to it, as a pod does
+    #[arg(long, conflicts_with_all = ["apart", "base", "force_read"])]
+    straight: bool,
     #[command(flatten)]
     keys: KeyArgs,
 }
@@ -221,16 +224,13 @@ pub(super) async fn backup(context: &Context, args: BackupArgs) -> Result<Exit> 
         uid: args.backup_uid,
         host: context.host(),
     };
-    let saved = opened
-        .volume(&args.volume)
-        .backup(
-            source,
-            &opened.ring(),
-            &of,
-            &base,
-            context.cancel("no snapshot was made"),
-        )
-        .await?;
+    let (volume, ring) = (opened.volume(&args.volume), opened.ring());
+    let stop = context.cancel("no snapshot was made");
+    let saved = if args.straight {
+        straight::archive(&args.folder, &volume, &ring, &of, stop).await?
+    } else {
+        volume.backup(source, &ring, &of, &base, stop).await?
+    };
     if let Some(why) = &saved.begun_because {
         context.ui.warn(&format!(
             "another repository was begun, and everything copied into it: {why}"
@@ -373,14 +373,11 @@ pub(super) async fn check(context: &Context, args: CheckArgs) -> Result<Exit> {
 
 pub(super) async fn forget(context: &Context, args: ForgetArgs) -> Result<Exit> {
     let opened = Opened::new(context, &args.keys, true).await?;
+    let stop = context.cancel("nothing more is removed, and the next one goes on");
     opened
         .volume(&args.volume)
-        .forget(
-            args.repository,
-            &args.snapshots,
-            &opened.ring(),
-            &context.host(),
-        )
+        .until(Some(&stop))
+        .forget(args.repository, &args.snapshots, &context.host())
         .await?;
     Ok(Exit::Done)
 }
@@ -394,8 +391,10 @@ pub(super) async fn prune(context: &Context, args: PruneArgs) -> Result<Exit> {
         ));
     }
     let opened = Opened::new(context, &args.keys, true).await?;
+    let stop = context.cancel("nothing more is removed, and the next one goes on");
     let pruned = opened
         .volume(&args.volume)
+        .until(Some(&stop))
         .prune(args.repository, &opened.ring(), &context.host(), keep)
         .await?;
     let line = json!({

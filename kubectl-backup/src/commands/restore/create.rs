@@ -94,6 +94,9 @@ pub(crate) struct CreateArgs {
     /// Keep all node ports of services
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     preserve_nodeports: Option<bool>,
+    /// Make volumes whose data is not in the backup again on the disks that they had in another cluster, only where that is gone for good; with =false their claims are provisioned anew [default: the claims wait]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    adopt_volumes: Option<bool>,
     /// Whether the data of volumes comes back, where the backup has it; with =false claims come back empty, and that is no error
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     restore_volumes: Option<bool>,
@@ -165,7 +168,8 @@ impl Meant {
 async fn look_up(context: &Context, args: &CreateArgs) -> Result<Meant> {
     // Until it is looked up, a schedule's name stands in the place of its backup's.
     let mut options = options(context, args)?;
-    context.cluster().await?;
+    let cluster = context.cluster().await?;
+    options.volumes.mover = args.copies.of_cluster(cluster).await.movers();
     let (place, entry) = if args.from_schedule.is_some() {
         let partially = args.allow_partially_failed == Some(true);
         let (place, newest) = context.find_of_schedule(&options.backup, partially).await?;
@@ -360,6 +364,7 @@ fn options(context: &Context, args: &CreateArgs) -> Result<RestoreOptions> {
         namespace_mappings: flags::pairs("--namespace-mappings", ':', &args.namespace_mappings)?,
         existing: args.policy.existing()?,
         preserve_node_ports: args.preserve_nodeports == Some(true),
+        adopt_volumes: args.adopt_volumes,
         rewriting: args.rewriting.given()?.rewriting,
         of_target: Rewriting::default(),
         hooks: serde_json::Value::Null,

@@ -176,6 +176,7 @@ impl CreateArgs {
             ));
         }
         let mut annotations = flags::pairs("--annotations", '=', &self.annotations)?;
+        self.volumes.annotate(&mut annotations);
         if every > 1 {
             annotations.insert(EVERY.to_owned(), every.to_string());
         }
@@ -211,7 +212,7 @@ impl CreateArgs {
             is_one_namespace: self.filter.namespace.is_some(),
             policies: self.resource_policies_configmap.as_ref(),
             order: None,
-            volumes: self.volumes,
+            volumes: self.volumes.clone(),
             ttl: self.ttl.as_deref(),
             location,
         }
@@ -291,6 +292,7 @@ mod tests {
                 "-l",
                 "app=web",
                 "--default-volumes-to-fs-backup",
+                "--ephemeral-movers",
             ],
             Some("offsite"),
         );
@@ -298,7 +300,7 @@ mod tests {
             made.unwrap(),
             json!({"apiVersion": "velero.io/v1", "kind": "Schedule",
                 "metadata": {"name": "nightly", "namespace": "ns", "labels": {"a": "b"},
-                    "annotations": {"kubectl-backup/every": "2", "kubectl-backup/keep": "7"}},
+                    "annotations": {"kubectl-backup/every": "2", "kubectl-backup/keep": "7", "kubectl-backup/ephemeral-movers": "true"}},
                 "spec": {"schedule": "@weekly", "paused": false, "template": {
                     "includedNamespaces": ["shop"], "includeClusterResources": false, "labelSelector": {"matchLabels": {"app": "web"}},
                     "ttl": "48h0m0s", "storageLocation": "offsite", "hooks": {}, "defaultVolumesToFsBackup": true}}})

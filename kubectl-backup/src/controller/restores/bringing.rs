@@ -24,6 +24,9 @@ use crate::copies::CopyArgs;
 /// Requests at a time.
 const CONCURRENCY: usize = 32;
 
+/// Annotation of a Restore: whether volumes are made on disks that they had in another cluster.
+const ADOPT_VOLUMES: &str = "kubectl-backup/adopt-volumes";
+
 /// The options that an object asks for.
 ///
 /// # Errors
@@ -61,6 +64,7 @@ pub(super) fn options(
         namespace_mappings: spec.namespace_mapping.clone(),
         existing,
         preserve_node_ports: spec.preserve_node_ports == Some(true),
+        adopt_volumes: adopt(restore)?,
         rewriting,
         of_target: Rewriting::default(),
         hooks: spec.rest.get("hooks").cloned().unwrap_or_default(),
@@ -75,6 +79,19 @@ pub(super) fn options(
         concurrency: CONCURRENCY,
         now,
     })
+}
+
+/// Velero's definition has no field for it.
+fn adopt(restore: &Restore) -> Result<Option<bool>> {
+    let said = restore.metadata.annotations.get(ADOPT_VOLUMES);
+    said.map(|word| {
+        word.parse().map_err(|_| {
+            Error::invalid(format!(
+                "annotation {ADOPT_VOLUMES} {word:?} is neither true nor false"
+            ))
+        })
+    })
+    .transpose()
 }
 
 /// What is changed on the way, as the spec says.

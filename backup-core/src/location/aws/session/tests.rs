@@ -9,13 +9,13 @@ use crate::location::{Credentials, Role};
 
 /// Answers what it was told to, one after another, and remembers what it was asked.
 #[derive(Debug, Default)]
-struct Fake {
+pub(in super::super) struct Fake {
     answers: StdMutex<VecDeque<(u16, String)>>,
     asked: StdMutex<Vec<(String, String)>>,
 }
 
 #[derive(Debug)]
-struct Client(Arc<Fake>);
+pub(in super::super) struct Client(pub(in super::super) Arc<Fake>);
 
 #[async_trait]
 impl HttpService for Client {
@@ -41,7 +41,7 @@ impl HttpService for Client {
 }
 
 impl Fake {
-    fn told(answers: &[(u16, &str)]) -> Arc<Self> {
+    pub(in super::super) fn told(answers: &[(u16, &str)]) -> Arc<Self> {
         let fake = Self::default();
         let answers = answers
             .iter()
@@ -54,12 +54,12 @@ impl Fake {
         provider(way, &|_, _| Ok(HttpClient::new(Client(self.clone())))).unwrap()
     }
 
-    fn asked(&self) -> Vec<(String, String)> {
+    pub(in super::super) fn asked(&self) -> Vec<(String, String)> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-fn xml(action: &str, id: &str, minutes: i64) -> String {
+pub(in super::super) fn xml(action: &str, id: &str, minutes: i64) -> String {
     let ends = Timestamp::now() + SignedDuration::from_mins(minutes);
     format!(
         "<?xml version=\"1.0\"?><{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Other/><Credentials><AccessKeyId>{id}</AccessKeyId>\
@@ -67,7 +67,7 @@ fn xml(action: &str, id: &str, minutes: i64) -> String {
     )
 }
 
-fn role(base: &str) -> Way {
+pub(in super::super) fn role(base: &str) -> Way {
     let credentials = Credentials {
         file: Some(
             format!("[default]\naws_access_key_id={base}\naws_secret_access_key=hidden\n").into(),

@@ -9,6 +9,8 @@ fn real() -> Real {
         uid: "real".into(),
         is_going: false,
         is_ours: true,
+        made_for: "pv".into(),
+        made_for_uid: "pv-uid".into(),
         volume: "pv".into(),
         was_bound: false,
         is_bound: false,
@@ -27,9 +29,11 @@ fn staging() -> Staging {
 fn volume() -> Volume {
     Volume {
         name: "pv".into(),
+        uid: "pv-uid".into(),
         version: "7".into(),
         is_going: false,
         owner: Owner::Staging("staging".into()),
+        is_begun: false,
         held_for: None,
         policy: "Delete".into(),
         former: None,
@@ -239,6 +243,53 @@ fn a_claim_is_not_begun_again_where_what_uses_it_may_be_there() {
 }
 
 #[test]
+fn a_claim_that_names_another_volume_than_it_was_made_for_is_named_though_it_is_bound() {
+    let bound = Real {
+        volume: "empty".into(),
+        was_bound: true,
+        is_bound: true,
+        ..real()
+    };
+    let empty = Volume {
+        name: "empty".into(),
+        owner: Owner::Real,
+        ..volume()
+    };
+    let mut now = live(Some(bound.clone()), None, Some(empty));
+    refuses(&now, "made for volume pv and names empty");
+    now.real = Some(Real {
+        made_for: "empty".into(),
+        ..bound
+    });
+    assert_eq!(step(&now), Step::Done);
+}
+
+#[test]
+fn a_claim_is_not_told_as_done_by_another_volume_of_that_name_or_one_that_was_not_full() {
+    let bound = Real {
+        was_bound: true,
+        is_bound: true,
+        ..real()
+    };
+    let its = Volume {
+        owner: Owner::Real,
+        ..volume()
+    };
+    let of = |volume| live(Some(bound.clone()), None, Some(volume));
+    assert_eq!(step(&of(its.clone())), Step::Done);
+    let again = Volume {
+        uid: "made by somebody".into(),
+        ..its.clone()
+    };
+    refuses(&of(again), "has uid made by somebody now");
+    let part = Volume {
+        is_begun: true,
+        ..its
+    };
+    refuses(&of(part), "begun and not full");
+}
+
+#[test]
 fn what_is_somebody_elses_is_left_alone() {
     let foreign = Real {
         is_ours: false,
@@ -310,6 +361,19 @@ fn a_volume_that_is_kept_for_another_claim_is_not_given_away() {
 }
 
 #[test]
+fn no_other_volume_is_filled_beside_one_whose_claims_are_both_gone() {
+    let now = Live {
+        kept: Some("pv".into()),
+        ..Live::default()
+    };
+    refuses(&now, "volume pv holds its data");
+    // What is under way is not hindered by it.
+    let mut now = live(Some(real()), Some(staging()), Some(volume()));
+    now.kept = Some("before".into());
+    does(&now, Action::Fill);
+}
+
+#[test]
 fn whoever_mounts_the_staging_claim_goes_before_anything_is_believed_of_it() {
     let mut now = live(Some(real()), Some(staging()), Some(volume()));
     now.strangers = 1;
@@ -356,6 +420,23 @@ struct Disk {
     former: Option<&'static str>,
     is_bound: bool,
     data: Data,
+    /// The run that began to fill it last.
+    filling: u64,
+}
+
+impl Disk {
+    fn empty(owner: String, class: &'static str) -> Self {
+        Self {
+            version: 1,
+            owner: Some(owner),
+            held_for: None,
+            policy: class,
+            former: None,
+            is_bound: true,
+            data: Data::Empty,
+            filling: 0,
+        }
+    }
 }
 
 /// A cluster with one claim on its way.
@@ -373,7 +454,11 @@ struct World {
     writes: bool,
     /// The next filling is cut.
     is_cut: bool,
+    /// An admission rule takes the volume's name from claims.
+    strips: bool,
     made: u64,
+    /// The run at work.
+    run: u64,
     /// What this run knows it has filled: the staging claim's uid.
     filled: Option<String>,
     trace: Vec<String>,
@@ -403,7 +488,9 @@ impl World {
             is_beginning: true,
             writes: false,
             is_cut: false,
+            strips: false,
             made: 0,
+            run: 1,
             filled: None,
             trace: Vec::new(),
         }
@@ -434,10 +521,17 @@ impl World {
                 policy: disk.policy.to_owned(),
                 former: disk.former.map(str::to_owned),
                 is_bound: disk.is_bound,
+                uid: format!("{name}-uid"),
+                is_begun: disk.filling > 0,
                 name,
             })
         });
+        let kept = self.disks.iter().find(|(_, disk)| {
+            let real = self.real.as_ref().map(|real| &real.uid);
+            disk.held_for.is_some() && disk.held_for.as_ref() != real
+        });
         Live {
+            kept: kept.map(|(name, _)| name.clone()),
             real: self.real.clone(),
             staging: self.staging.clone(),
             volume,
@@ -445,8 +539,16 @@ impl World {
             has_mover: self.mover,
             is_beginning: self.is_beginning,
             is_filled: self.filled.is_some()
-                && self.filled.as_ref() == self.staging.as_ref().map(|one| &one.uid),
+                && self.filled.as_ref() == self.staging.as_ref().map(|one| &one.uid)
+                && self.is_filling(),
         }
+    }
+
+    /// No other run began to fill the staging claim's volume since this one.
+    fn is_filling(&self) -> bool {
+        let volume = self.staging.as_ref().and_then(|one| one.volume.as_ref());
+        let disk = volume.and_then(|name| self.disks.get(name));
+        disk.is_some_and(|disk| disk.filling == self.run)
     }
 
     /// What the cluster's own controllers do, each at its own time.
@@ -478,15 +580,7 @@ impl World {
         let name = self.uid("pv");
         let staging = self.staging.as_mut().unwrap();
         staging.volume = Some(name.clone());
-        let disk = Disk {
-            version: 1,
-            owner: Some(staging.uid.clone()),
-            held_for: None,
-            policy: self.class,
-            former: None,
-            is_bound: true,
-            data: Data::Empty,
-        };
+        let disk = Disk::empty(staging.uid.clone(), self.class);
         self.disks.insert(name, disk);
     }
 
@@ -521,7 +615,20 @@ impl World {
         });
     }
 
+    /// A claim that names no volume gets an empty one, of a class that binds at once.
+    fn provision_real(&mut self) {
+        let Some(real) = self.real.as_ref().filter(|real| real.volume.is_empty()) else {
+            return;
+        };
+        let owner = real.uid.clone();
+        let name = self.uid("pv");
+        self.disks
+            .insert(name.clone(), Disk::empty(owner, self.class));
+        self.real.as_mut().unwrap().volume = name;
+    }
+
     fn bind(&mut self) {
+        self.provision_real();
         let Some(real) = &mut self.real else { return };
         let Some(disk) = self.disks.get_mut(&real.volume) else {
             return;
@@ -550,7 +657,12 @@ impl World {
                 let uid = self.uid("real");
                 self.real = Some(Real {
                     uid,
-                    volume: volume.clone(),
+                    made_for: volume.clone(),
+                    made_for_uid: format!("{volume}-uid"),
+                    volume: match self.strips {
+                        true => String::new(),
+                        false => volume.clone(),
+                    },
                     ..real()
                 });
             }
@@ -567,6 +679,8 @@ impl World {
                 let staging = self.staging.as_ref().filter(|one| !one.is_going);
                 let name = staging.and_then(|one| one.volume.clone());
                 if let Some(disk) = name.and_then(|name| self.disks.get_mut(&name)) {
+                    // That it begins is written down before it does.
+                    (disk.filling, disk.version) = (self.run, disk.version + 1);
                     if whole && !self.is_cut {
                         disk.data = Data::Whole;
                         self.filled = self.staging.as_ref().map(|one| one.uid.clone());
@@ -620,7 +734,7 @@ impl World {
                 if let Some(disk) = self.changed(volume, version) {
                     assert_eq!(former.as_deref(), Some(class));
                     disk.policy = class;
-                    (disk.held_for, disk.former) = (None, None);
+                    (disk.held_for, disk.former, disk.filling) = (None, None, 0);
                 }
             }
             Action::Stage | Action::Hold { .. } => {}
@@ -638,7 +752,9 @@ impl World {
 
     /// What must hold whatever happens.
     fn check(&self) {
-        if let Some(real) = self.real.as_ref().filter(|real| real.is_bound) {
+        // What the cluster made for a claim that lost the name of its volume is its own doing.
+        let is_named = |real: &&Real| real.is_bound && real.volume == real.made_for;
+        if let Some(real) = self.real.as_ref().filter(is_named) {
             let data = self.disks.get(&real.volume).map(|disk| disk.data);
             assert_eq!(data, Some(Data::Whole), "bound without its data: {self:#?}");
         }
@@ -647,6 +763,7 @@ impl World {
     /// The run is killed: what it knew is gone, and its mover is nobody's.
     fn crash(&mut self) {
         self.filled = None;
+        self.run += 1;
         self.is_beginning = true;
         self.strangers += usize::from(std::mem::take(&mut self.mover));
         self.trace.push("killed".into());
@@ -730,6 +847,80 @@ fn a_run_that_is_killed_at_any_point_is_gone_on_with() {
 }
 
 #[test]
+fn a_claim_that_lost_the_name_of_its_volume_and_got_an_empty_one_is_never_told_as_done() {
+    let (mut refused, mut done) = (0, 0);
+    for seed in 1..2000 {
+        let mut chance = Chance(seed);
+        let mut world = World::new("Delete");
+        world.strips = true;
+        for _ in 0..200 {
+            let end = world.turn(&mut chance, |world, chance| match chance.below(8) {
+                0 => world.crash(),
+                1 => world.strips = false,
+                _ => {}
+            });
+            if let Some(end) = end {
+                let data = world
+                    .real
+                    .as_ref()
+                    .and_then(|real| world.disks.get(&real.volume));
+                let is_whole = data.is_some_and(|disk| disk.data == Data::Whole);
+                assert_eq!(end == Step::Done, is_whole, "{world:#?}");
+                done += u32::from(end == Step::Done);
+                refused +=
+                    u32::from(matches!(&end, Step::Refuse(why) if why.contains("admission rule")));
+                break;
+            }
+        }
+    }
+    assert!(refused > 200 && done > 200, "{refused} {done}");
+}
+
+/// One run is stopped (SIGSTOP, a laptop that sleeps) between what it decides and what it does; another one of the same restore goes on, and is stopped where it fills.
+#[test]
+fn two_runs_of_one_restore_never_bind_what_one_of_them_is_still_filling() {
+    let mut overtaken = 0;
+    for seed in 1..4000 {
+        let mut chance = Chance(seed);
+        let mut world = World::new("Delete");
+        for _ in 0..chance.below(30) {
+            world.turn(&mut chance, |_, _| {});
+        }
+        // What the first knows, and is about to do.
+        let first = (world.run, world.filled.clone());
+        let Step::Do(decided) = step(&world.look()) else {
+            continue;
+        };
+        world.crash();
+        for _ in 0..chance.below(30) {
+            world.turn(&mut chance, |world, chance| {
+                world.is_cut = chance.below(2) == 0;
+            });
+        }
+        // The second one's mover is a stranger to the first, and writes on until that makes it go.
+        world.strangers += usize::from(std::mem::take(&mut world.mover));
+        let is_retained = |world: &World| world.disks.values().any(|disk| disk.held_for.is_some());
+        let before = is_retained(&world);
+        (world.run, world.filled) = first;
+        if decided != Action::Fill && !matches!(decided, Action::Drop { .. }) {
+            world.act(&decided);
+            overtaken += u32::from(matches!(decided, Action::Retain { .. }) && !before);
+        }
+        for _ in 0..200 {
+            world.check();
+            let kept = world.disks.values().filter(|disk| disk.held_for.is_some());
+            for disk in kept {
+                assert_eq!(disk.data, Data::Whole, "{world:#?}");
+            }
+            if world.turn(&mut chance, |_, _| {}).is_some() {
+                break;
+            }
+        }
+    }
+    assert!(overtaken > 20, "{overtaken}");
+}
+
+#[test]
 fn whatever_somebody_deletes_meanwhile_no_claim_is_bound_to_less_than_its_data() {
     let mut done = 0;
     for class in ["Delete", RETAIN] {
@@ -754,8 +945,14 @@ fn whatever_somebody_deletes_meanwhile_no_claim_is_bound_to_less_than_its_data()
                     4..8 => world.is_cut = true,
                     _ => {}
                 });
-                let kept = world.disks.iter().find(|(_, disk)| disk.held_for.is_some());
-                if let Some((name, _)) = kept {
+                let disks = world.disks.iter();
+                let mut kept = disks.filter(|(_, disk)| disk.held_for.is_some());
+                let first = kept.next();
+                assert!(
+                    kept.next().is_none(),
+                    "another is filled beside it: {world:#?}"
+                );
+                if let Some((name, _)) = first {
                     filled_and_kept = Some(name.clone());
                 }
                 if end.is_some() {

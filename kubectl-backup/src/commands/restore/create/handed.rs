@@ -76,6 +76,7 @@ fn unfit(context: &Context, args: &CreateArgs, options: &RestoreOptions) -> Opti
         ),
         (!rewriting.images.is_empty(), "--image-mappings"),
         (rewriting.modifiers.is_some(), "--rewrite-file"),
+        (options.adopt_volumes.is_some(), "--adopt-volumes"),
         (
             args.allow_partially_failed == Some(true),
             "--allow-partially-failed",

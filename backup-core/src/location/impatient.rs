@@ -1,0 +1,404 @@
+//! A backend whose uses give up together. While pods are kept quiet for what is written, a store that takes connections and says nothing is waited for once, and not by each use
+//! anew: once one of them was answered by nothing for too long, all end, and those that come after. A store that is only slow, as where much is written over a thin line, is asked
+//! something small meanwhile, and waited for while it answers that.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::backend::{Backend, Failure, Reading};
+use super::kept::Kept;
+use super::lend::Lender;
+use super::store::{Created, Entry, Store};
+use crate::crypt::file::Sealing;
+use crate::error::{Error, Kind};
+
+/// What has failed is tried again by then: the time between is one in which the store is waited for.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// Between two questions, and between two looks whether there is an answer.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// When the store was heard of.
+struct Heard {
+    /// Uses that wait for it now.
+    waiting: usize,
+    /// It answered last, or the first of those that wait began.
+    at: Instant,
+    /// When the last use ended, if that failed and may be tried again.
+    failed: Option<Instant>,
+    /// Something small is being asked.
+    is_asked: bool,
+    is_over: bool,
+}
+
+/// Whether a store said this, whatever it said.
+fn is_answer(failure: &Failure) -> bool {
+    !failure.in_doubt && failure.error.kind() != Kind::Unreachable
+}
+
+#[derive(Clone)]
+struct Impatient {
+    inner: Arc<dyn Backend>,
+    most: Duration,
+    heard: Arc<Mutex<Heard>>,
+}
+
+/// The one that asks whether the store is there.
+struct Asks<'a>(&'a Mutex<Heard>);
+
+impl<'a> Asks<'a> {
+    fn begin(heard: &'a Mutex<Heard>) -> Option<Self> {
+        let mut known = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_asked {
+            return None;
+        }
+        known.is_asked = true;
+        Some(Self(heard))
+    }
+}
+
+impl Drop for Asks<'_> {
+    fn drop(&mut self) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.is_asked = false;
+    }
+}
+
+/// One use that waits.
+struct Waits<'a>(&'a Impatient);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.heard().waiting -= 1;
+    }
+}
+
+impl Store {
+    /// The location's plain part, for uses that give up together once it said nothing for so long.
+    pub(crate) fn impatient(&self, most: Duration) -> Self {
+        let mut plain = self.outside();
+        let heard = Heard {
+            waiting: 0,
+            at: Instant::now(),
+            failed: None,
+            is_asked: false,
+            is_over: false,
+        };
+        plain.backend = Arc::new(Impatient {
+            inner: Arc::clone(&plain.backend),
+            most,
+            heard: Arc::new(Mutex::new(heard)),
+        });
+        plain
+    }
+}
+
+impl Impatient {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn over(&self) -> Failure {
+        let text = format!(
+            "{} said nothing for {} s, and no pod is kept quiet for longer than that",
+            self.inner.place(),
+            self.most.as_secs()
+        );
+        let hint = "look at the store and at the way to it; the next backup tries again";
+        Failure {
+            in_doubt: true,
+            ..Failure::final_answer(Error::new(Kind::Unreachable, text).hint(hint))
+        }
+    }
+
+    /// Waits for this, and no longer than for others.
+    async fn answered<T>(
+        &self,
+        key: &str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        {
+            let mut heard = self.heard();
+            if heard.is_over {
+                return Err(self.over());
+            }
+            let is_new = heard.failed.is_none_or(|at| at.elapsed() > AGAIN);
+            if heard.waiting == 0 && is_new {
+                heard.at = Instant::now();
+            }
+            heard.waiting += 1;
+        }
+        let _waits = Waits(self);
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            () = self.silence(key) => return Err(self.over()),
+        };
+        let mut heard = self.heard();
+        match &done {
+            Err(failure) if failure.transient && !is_answer(failure) => {
+                heard.failed = Some(Instant::now());
+            }
+            _ => (heard.at, heard.failed) = (Instant::now(), None),
+        }
+        drop(heard);
+        done
+    }
+
+    /// Ends when it was silent for too long: who was not heard of for half of that is asked something small, again and again, and it is over only after a question that had its time.
+    async fn silence(&self, key: &str) {
+        loop {
+            let (half, due) = {
+                let heard = self.heard();
+                if heard.is_over {
+                    return;
+                }
+                (heard.at + self.most / 2, heard.at + self.most)
+            };
+            if Instant::now() < half {
+                sleep_until(half).await;
+                continue;
+            }
+            // One of all that wait asks. That it did is forgotten where it ends before the answer.
+            let Some(asks) = Asks::begin(&self.heard) else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            // Where everything stood still for a while, `due` is past before anybody was asked.
+            let until = due.max(Instant::now() + self.most / 4);
+            let asked = self.inner.head(key.trim_end_matches('/'));
+            let told = match timeout_at(until, asked).await {
+                Ok(Ok(_)) => true,
+                // Whatever the store said, it said something.
+                Ok(Err(failure)) => is_answer(&failure),
+                Err(_) => false,
+            };
+            drop(asks);
+            {
+                let mut heard = self.heard();
+                if told {
+                    heard.at = Instant::now();
+                    continue;
+                }
+                if Instant::now() >= heard.at + self.most {
+                    heard.is_over = true;
+                    return;
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The same of each thing that comes.
+    fn each<T: Send + 'static>(
+        &self,
+        key: &str,
+        items: BoxStream<'static, Result<T, Failure>>,
+    ) -> BoxStream<'static, Result<T, Failure>> {
+        let state = (self.clone(), key.to_owned(), items);
+        stream::try_unfold(state, |(this, key, mut items)| async move {
+            let next = async { items.next().await.transpose() };
+            let next = this.answered(&key, next).await?;
+            Ok(next.map(|next| (next, (this, key, items))))
+        })
+        .boxed()
+    }
+}
+
+#[async_trait]
+impl Backend for Impatient {
+    fn place(&self) -> &str {
+        self.inner.place()
+    }
+
+    async fn head(&self, key: &str) -> Result<Entry, Failure> {
+        self.answered(key, self.inner.head(key)).await
+    }
+
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Reading, Failure> {
+        let reading = self.answered(key, self.inner.get(key, range)).await?;
+        Ok(Reading {
+            body: self.each(key, reading.body),
+            ..reading
+        })
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes, create: bool) -> Result<Created, Failure> {
+        self.answered(key, self.inner.put(key, bytes, create)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), Failure> {
+        self.answered(key, self.inner.delete(key)).await
+    }
+
+    fn list(
+        &self,
+        folder: &str,
+        after: Option<&str>,
+    ) -> BoxStream<'static, Result<Entry, Failure>> {
+        self.each(folder, self.inner.list(folder, after))
+    }
+
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Failure> {
+        self.answered(folder, self.inner.folders(folder)).await
+    }
+
+    fn lists_in_order(&self) -> bool {
+        self.inner.lists_in_order()
+    }
+
+    async fn begin(&self, key: &str) -> Result<String, Failure> {
+        self.answered(key, self.inner.begin(key)).await
+    }
+
+    async fn part(
+        &self,
+        key: &str,
+        id: &str,
+        number: usize,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<String, Failure> {
+        self.answered(key, self.inner.part(key, id, number, at, bytes))
+            .await
+    }
+
+    async fn complete(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), Failure> {
+        self.answered(key, self.inner.complete(key, id, parts))
+            .await
+    }
+
+    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {
+        self.answered(key, self.inner.abort(key, id)).await
+    }
+
+    async fn may_write(&self, key: &str) -> Result<(), Failure> {
+        self.answered(key, self.inner.may_write(key)).await
+    }
+
+    async fn kept(&self, key: &str) -> Result<Kept, Failure> {
+        self.answered(key, self.inner.kept(key)).await
+    }
+
+    async fn signed(&self, key: &str, lasts: Duration) -> Result<Option<String>, Failure> {
+        self.answered(key, self.inner.signed(key, lasts)).await
+    }
+
+    fn lender(&self) -> Result<Arc<dyn Lender>, String> {
+        self.inner.lender()
+    }
+
+    fn sealing(&self, key: &str) -> Result<Option<Sealing>, Error> {
+        self.inner.sealing(key)
+    }
+
+    async fn sweep(&self, folder: &str) -> Result<(), Failure> {
+        self.answered(folder, self.inner.sweep(folder)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::trial::{Fate, Trial};
+    use super::*;
+
+    const MOST: Duration = Duration::from_secs(30);
+
+    /// A store of which these operations are answered by nothing while it is said so.
+    fn silent(verbs: &'static [&'static str]) -> (Store, Arc<AtomicBool>) {
+        let is_silent = Arc::new(AtomicBool::new(true));
+        let says = Arc::clone(&is_silent);
+        let trial = Trial::of(&Store::in_memory()).judged(move |verb, _| {
+            match verbs.contains(&verb) && says.load(Ordering::SeqCst) {
+                true => Fate::Hangs,
+                false => Fate::Happens,
+            }
+        });
+        (trial.store(), is_silent)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_uses_of_a_store_that_says_nothing_end_together_and_those_that_follow_at_once() {
+        let (store, _) = silent(&["put", "head", "list", "delete"]);
+        let store = store.impatient(MOST);
+        let began = Instant::now();
+        let later = async {
+            tokio::time::sleep(MOST / 3).await;
+            store.list("folder/").next().await.unwrap().map(drop)
+        };
+        let put = store.put("a", Bytes::new());
+        let (put, listed) = futures::join!(put, later);
+        for ended in [put, listed, store.delete("a").await] {
+            let e = ended.unwrap_err();
+            assert_eq!(e.kind(), Kind::Unreachable, "{e}");
+        }
+        assert_eq!(began.elapsed().as_secs(), MOST.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_slow_and_answers_is_waited_for() {
+        let (store, is_silent) = silent(&["put"]);
+        let store = store.impatient(MOST);
+        let put = store.put("a", Bytes::new());
+        let answers = async {
+            tokio::time::sleep(MOST * 4).await;
+            is_silent.store(false, Ordering::SeqCst);
+        };
+        tokio::select! {
+            ended = put => panic!("{ended:?}"),
+            () = answers => {}
+        }
+        store.put("a", Bytes::new()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_ends_while_it_asks_leaves_the_question_to_the_others() {
+        let (inner, is_silent) = silent(&["head"]);
+        let trial = Trial::of(&inner).judged(|verb, _| match verb {
+            "put" => Fate::Hangs,
+            _ => Fate::Happens,
+        });
+        let store = trial.store().impatient(MOST);
+        let asks = tokio::time::timeout(MOST * 5 / 8, store.put("a", Bytes::new()));
+        let waits = tokio::time::timeout(MOST * 4, store.put("b", Bytes::new()));
+        let answers = async {
+            tokio::time::sleep(MOST * 9 / 16).await;
+            is_silent.store(false, Ordering::SeqCst);
+        };
+        let (asks, waits, ()) = futures::join!(asks, waits, answers);
+        assert!(asks.is_err() && waits.is_err(), "{waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_over_before_it_was_asked_however_long_everything_stood_still() {
+        let (store, _) = silent(&["put"]);
+        let store = store.impatient(MOST);
+        let stands_still = async {
+            tokio::time::sleep(MOST / 10).await;
+            tokio::time::advance(MOST * 3).await;
+            tokio::time::sleep(MOST).await;
+        };
+        tokio::select! {
+            ended = store.put("a", Bytes::new()) => panic!("{ended:?}"),
+            () = stands_still => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asked_of_it_is_no_silence() {
+        let store = Store::in_memory().impatient(MOST);
+        for _ in 0..3 {
+            store.put("a", Bytes::new()).await.unwrap();
+            tokio::time::sleep(MOST * 2).await;
+        }
+    }
+}
