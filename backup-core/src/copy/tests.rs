@@ -1,5 +1,11 @@
+use bytes::Bytes;
+
 use super::*;
+use crate::catalog::Digests;
+use crate::layout::PROBES;
+use crate::location::Store;
 use crate::progress::Silent;
+use crate::records::snapshots::owned;
 
 const MAKER: &str = "uid-of-the-maker";
 
