@@ -1,8 +1,10 @@
 use std::io::Read as _;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::backup::server::{Answer, Asked, Server, refuse};
 use crate::backup::{BackupOptions, gather, plan};
+use crate::error::Kind;
 use crate::filter::Filter;
 use crate::progress::Silent;
 
