@@ -1,10 +1,13 @@
+mod deletion;
+mod expiry;
 mod in_storage;
-mod removal;
+mod keeping;
+mod leftovers;
 mod restores;
 
 use std::io::Write;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::location::claim::{Claim, Purpose};
@@ -47,6 +50,42 @@ async fn write(store: &Store, text: &str, expires: Option<Timestamp>) {
         .unwrap();
     claim.put_marker(marker).await.unwrap();
     claim.release().await;
+}
+
+fn at(now: Timestamp, dry_run: bool) -> PruneOptions<'static> {
+    PruneOptions {
+        now,
+        host: "here",
+        dry_run,
+        keep: Keep::Unexpired,
+        schedule: None,
+        cluster: None,
+        own_only: false,
+        longer: None,
+        stopped: None,
+        going: None,
+        wanted: None,
+        heirs: None,
+        leaves: None,
+    }
+}
+
+async fn left(store: &Store, text: &str) -> Vec<String> {
+    let folder = BackupKeys::new(&name(text)).folder();
+    let found = store.entries(&folder, 100).await.unwrap();
+    found
+        .into_iter()
+        .map(|entry| entry.key[folder.len()..].to_owned())
+        .collect()
+}
+
+/// A marker of a schedule's backup, so many days old.
+fn of_schedule(name: &str, schedule: &str, phase: &str, now: Timestamp, days: i64) -> String {
+    let started = now - SignedDuration::from_hours(24 * days);
+    format!(
+        r#"{{"apiVersion":"velero.io/v1","kind":"Backup","metadata":{{"name":"{name}","labels":{{"{SCHEDULE_NAME}":"{schedule}"}},"annotations":{{"kubectl-backup/version":"0.1.0"}}}},"status":{{"phase":"{phase}","startTimestamp":"{started}","expiration":"{}"}}}}"#,
+        started + SignedDuration::from_hours(24 * 5),
+    )
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ fn at(dry_run: bool, reached: Option<&Cluster>) -> PruneOptions<'_> {
             cluster: reached.map(|cluster| (cluster, "c-here")),
             stop: None,
         }),
-        ..removal::at(Timestamp::now(), dry_run)
+        ..super::at(Timestamp::now(), dry_run)
     }
 }
 
@@ -83,7 +83,7 @@ async fn snapshots_go_before_their_backup_in_their_own_cluster_and_else_it_stays
     );
     assert!(storage.state().holds.iter().eq(["snap-far"]));
     for (text, files) in [("far", 6), ("here", 0), ("lost", 6)] {
-        assert_eq!(removal::left(&location.store, text).await.len(), files);
+        assert_eq!(left(&location.store, text).await.len(), files);
     }
 }
 
@@ -98,7 +98,7 @@ async fn a_backup_of_which_a_snapshot_went_counts_for_no_other_and_what_began_wi
         ("n1", 1, true),
     ] {
         expired(&location, text, "c-here").await;
-        let marker = removal::of_schedule(text, "nightly", "Completed", now, days);
+        let marker = of_schedule(text, "nightly", "Completed", now, days);
         let key = BackupKeys::new(&name(text)).marker();
         store.put(&key, marker.into()).await.unwrap();
         let all = inventory::list(store).await.unwrap().all;
@@ -124,7 +124,7 @@ async fn a_backup_of_which_a_snapshot_went_counts_for_no_other_and_what_began_wi
     );
     assert!(storage.state().holds.iter().eq(["snap-n2"]), "{done:?}");
     for (text, files) in [("n1", 6), ("n2", 6), ("n3", 0), ("n4", 0)] {
-        assert_eq!(removal::left(store, text).await.len(), files, "{text}");
+        assert_eq!(left(store, text).await.len(), files, "{text}");
     }
 }
 
@@ -170,7 +170,7 @@ async fn a_backup_whose_snapshots_nobody_would_find_any_more_stays_and_is_named_
         "{held:?}"
     );
     for (text, files) in [("copied", 0), ("damaged", 6), ("moved", 6), ("whole", 0)] {
-        assert_eq!(removal::left(store, text).await.len(), files, "{text}");
+        assert_eq!(left(store, text).await.len(), files, "{text}");
     }
     // Nothing is kept of what is gone.
     let listed = inventory::list(store).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_backup_that_stays_after_its_snapshots_went_is_named_so_and_goes_with_
     for part in ["restore late is to read it", "deleted already"] {
         assert!(why.contains(part), "{why}");
     }
-    assert_eq!(removal::left(&location.store, "here").await.len(), 6);
+    assert_eq!(left(&location.store, "here").await.len(), 6);
     // That its snapshot went is known as long as it stands.
     let done = prune(&location, &options).await.unwrap();
     assert_eq!(done, [Pruned::Expired(name("here"))]);
