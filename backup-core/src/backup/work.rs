@@ -13,13 +13,13 @@ use super::names::{self, gzip};
 use super::options::BackupOptions;
 use super::outgoing::Outgoing;
 use super::point_in_time::Patience;
-use super::report::{self, Facts, Log};
+use super::report::{self, Facts, Findings, Log};
 use super::volumes::Volume;
 use super::writers::Secrets;
 use super::{BackupReport, plan, volume_files};
 use crate::apart::Apart;
 use crate::archive::SECRETS;
-use crate::archive::row::Outcome;
+use crate::archive::row::{Outcome, ResourceRow};
 use crate::archive::write::Totals;
 use crate::catalog::Digests;
 use crate::cluster::Cluster;
@@ -28,7 +28,7 @@ use crate::hooks::bracket::Brackets;
 use crate::location::claim::Claim;
 use crate::location::{Location, hex};
 use crate::progress::Progress;
-use crate::records::copies::Copies;
+use crate::records::copies::{Copies, Row};
 use crate::records::snapshots;
 
 /// The work under a claim.
@@ -105,14 +105,7 @@ impl Work<'_> {
         gathered: &Gathered,
         applied: Applied<Outgoing, Outgoing>,
     ) -> Result<(Bytes, BackupReport)> {
-        let Self {
-            options,
-            claim,
-            log,
-            progress,
-            ..
-        } = self;
-        let keys = claim.keys();
+        let options = self.options;
         let Applied {
             archive,
             index,
@@ -125,51 +118,13 @@ impl Work<'_> {
         } = applied;
         // Post hooks may still be at work.
         let hooks = self.brackets.settle().await;
-        let copied = match self.copying {
-            Some(copying) => {
-                for text in copying.settle().await {
-                    log.line("warning", &text);
-                    progress.warn(&text);
-                }
-                let mut copied = copying.copied();
-                copied.extend(copying.cuts.finish(log).await);
-                copying.cuts.seal(&mut copied, log).await?;
-                copied
-            }
-            None => Copied::new(),
-        };
-        progress.step("writing the side files");
-        let Streamed {
-            mut digests,
-            objects,
-            bytes,
-            told,
-        } = self.finish(archive, index, totals, apart).await?;
+        let copied = self.copied().await?;
+        self.progress.step("writing the side files");
+        let streamed = self.finish(archive, index, totals, apart).await?;
         let choices = choice::choose(&seen, Wanted::of(options, gathered));
         let claims = choice::rows(&choices, &seen.volumes, &copied);
         let findings = report::judge(options, gathered, &rows, revision, &seen, &claims, &hooks);
-        for row in &rows {
-            let level = match row.outcome {
-                Outcome::Failed => "error",
-                Outcome::Saved | Outcome::Excluded => "info",
-            };
-            log.line(level, &report::describe(row));
-        }
-        findings.log(log);
-        for text in findings.warnings.sentences() {
-            progress.warn(&text);
-        }
-        log.line(
-            "info",
-            &format!(
-                "{}: {objects} objects, {bytes} bytes of archive",
-                findings.phase(),
-            ),
-        );
-        if let Some(told) = &told {
-            let text = format!("{} secrets are encrypted apart", told.count);
-            log.line("info", &text);
-        }
+        self.tell(&rows, &findings, &streamed);
         let backup = report::marker(
             options,
             gathered,
@@ -178,48 +133,26 @@ impl Work<'_> {
                 location: &self.location.name,
                 context: self.cluster.context(),
                 revision,
-                objects,
-                apart: told.as_ref(),
+                objects: streamed.objects,
+                apart: streamed.told.as_ref(),
                 hooks: &hooks,
-                completed: log.now(),
+                completed: self.log.now(),
             },
         );
         let marker: Bytes = serde_json::to_vec_pretty(&backup)
             .map_err(|e| Error::other("the marker can not be written as JSON").because(e))?
             .into();
-        let copies = Copies {
-            cluster: gathered.identity.clone(),
-            backup_uid: self
-                .copying
-                .map_or(claim.run(), Copying::backup_uid)
-                .to_owned(),
-            run: claim.run().to_owned(),
-            rows: claims,
-        };
+        let copies = self.copies(gathered, claims);
         let place = backup.spec.storage_location.as_deref().unwrap_or_default();
+        let keys = self.claim.keys();
         let mut files = self.files_of_volumes(&copies, &seen.volumes, place)?;
         files.extend([
             (keys.results(), gzip(&findings.results()?)),
             (keys.resource_list(), names::resource_list(names)),
             (keys.item_operations(), gzip(b"[]")),
-            (keys.logs(), log.finish()),
+            (keys.logs(), self.log.finish()),
         ]);
-        for (key, bytes) in &files {
-            digests = digests.add_bytes(key, bytes);
-        }
-        futures::future::try_join_all(
-            files
-                .into_iter()
-                .map(|(key, bytes)| async move { claim.put(&key, bytes).await }),
-        )
-        .await?;
-        digests = digests.add_bytes(&keys.marker(), &marker);
-        claim.confirm().await?;
-        let digests = digests.to_bytes();
-        claim.put(&keys.digests(), digests.clone()).await?;
-        if let Some(key) = &self.location.signatures.sign {
-            claim.put(&keys.signature(), key.sign(&digests)).await?;
-        }
+        self.put(files, streamed.digests, &marker).await?;
         let report = BackupReport {
             backup,
             resources: rows,
@@ -228,9 +161,88 @@ impl Work<'_> {
             volumes: copies.rows,
             volumes_not_saved: findings.not_saved,
             volumes_left_out: findings.left_out,
-            archive_bytes: bytes,
+            archive_bytes: streamed.bytes,
         };
         Ok((marker, report))
+    }
+
+    /// What came of copies and snapshots, once all have ended.
+    async fn copied(&self) -> Result<Copied> {
+        let Some(copying) = self.copying else {
+            return Ok(Copied::new());
+        };
+        for text in copying.settle().await {
+            self.log.line("warning", &text);
+            self.progress.warn(&text);
+        }
+        let mut copied = copying.copied();
+        copied.extend(copying.cuts.finish(self.log).await);
+        copying.cuts.seal(&mut copied, self.log).await?;
+        Ok(copied)
+    }
+
+    /// Tells the log, and who looks on, what came of it.
+    fn tell(&self, rows: &[ResourceRow], findings: &Findings, streamed: &Streamed) {
+        let log = self.log;
+        for row in rows {
+            let level = match row.outcome {
+                Outcome::Failed => "error",
+                Outcome::Saved | Outcome::Excluded => "info",
+            };
+            log.line(level, &report::describe(row));
+        }
+        findings.log(log);
+        for text in findings.warnings.sentences() {
+            self.progress.warn(&text);
+        }
+        log.line(
+            "info",
+            &format!(
+                "{}: {} objects, {} bytes of archive",
+                findings.phase(),
+                streamed.objects,
+                streamed.bytes
+            ),
+        );
+        if let Some(told) = &streamed.told {
+            let text = format!("{} secrets are encrypted apart", told.count);
+            log.line("info", &text);
+        }
+    }
+
+    fn copies(&self, gathered: &Gathered, rows: Vec<Row>) -> Copies {
+        let run = self.claim.run();
+        Copies {
+            cluster: gathered.identity.clone(),
+            backup_uid: self.copying.map_or(run, Copying::backup_uid).to_owned(),
+            run: run.to_owned(),
+            rows,
+        }
+    }
+
+    /// Writes the side files, then what vouches for them, for the streams and for the marker that follows.
+    async fn put(
+        &self,
+        files: Vec<(String, Bytes)>,
+        mut digests: Digests,
+        marker: &[u8],
+    ) -> Result<()> {
+        let claim = self.claim;
+        let keys = claim.keys();
+        for (key, bytes) in &files {
+            digests = digests.add_bytes(key, bytes);
+        }
+        let put = files
+            .into_iter()
+            .map(|(key, bytes)| async move { claim.put(&key, bytes).await });
+        futures::future::try_join_all(put).await?;
+        let digests = digests.add_bytes(&keys.marker(), marker).to_bytes();
+        claim.confirm().await?;
+        claim.put(&keys.digests(), digests.clone()).await?;
+        if let Some(key) = &self.location.signatures.sign {
+            claim.put(&keys.signature(), key.sign(&digests)).await?;
+        }
+        Ok(())
     }
 
     /// Ends the streams, and of Secrets that stand apart theirs.
