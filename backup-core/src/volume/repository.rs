@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use jiff::{Span, Timestamp};
 use rustic_core::repofile::{BlobType, MasterKey, SnapshotFile, SnapshotId, StringList};
 use rustic_core::{
@@ -36,7 +37,7 @@ pub use show::Part;
 const HOST: &str = "kubectl-backup";
 
 /// The bytes after which a pack of files' content is full.
-const PACK: &str = "16MiB";
+const PACK: ByteSize = ByteSize::mib(16);
 
 /// Blobs that are fetched ahead of what is written, and by how many.
 const AHEAD: u64 = 24 << 20;
@@ -142,7 +143,7 @@ fn repository(objects: &Arc<Objects>) -> Result<Repository<()>> {
 /// A handful of packs are on their way at any time: restic's own size of them, whatever the volume's, bounds what a backup takes.
 fn configured() -> ConfigOptions {
     let mut options = ConfigOptions::default();
-    options.set_datapack_size = PACK.parse().ok();
+    options.set_datapack_size = Some(PACK);
     options.set_datapack_growfactor = Some(0);
     options.set_treepack_growfactor = Some(0);
     options
