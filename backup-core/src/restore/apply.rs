@@ -31,6 +31,7 @@ use crate::discovery::ApiResource;
 use crate::error::{Error, Kind, Result};
 use crate::hooks::restored::Made;
 
+use claims::Naming;
 pub(super) use claims::Promise;
 use creation::manager;
 pub(super) use recreate::{Deletions, is_recreated};
@@ -282,7 +283,8 @@ impl Applier {
             let namespace = job.namespace.as_deref().unwrap_or_default();
             self.made.note(namespace, &job.name);
         }
-        let warning = bound.warning.or_else(|| claims::waits(job, &wanted));
+        let naming = Naming::of(job, &wanted);
+        let warning = bound.warning.or(naming.waits);
         let mut done = match warning {
             Some(warning) if done.action == Action::Created => Done {
                 reason: warning,
@@ -290,7 +292,7 @@ impl Applier {
             },
             _ => done,
         };
-        done.names_volume = claims::names_volume(job, &wanted);
+        done.names_volume = naming.names_volume;
         Ok(done.rewritten(&wanted))
     }
 

@@ -125,35 +125,36 @@ impl Applier {
     }
 }
 
-fn read(body: &[u8]) -> Value {
-    serde_json::from_slice(body).unwrap_or_default()
+/// What a claim says of volumes as it is brought.
+#[derive(Default)]
+pub(super) struct Naming {
+    /// It still names the volume that it had.
+    pub(super) names_volume: bool,
+    /// It named one and names none any more, and no class makes it one: what to do.
+    pub(super) waits: Option<String>,
 }
 
-/// Whether a claim still names the volume that it had.
-pub(super) fn names_volume(job: &Job, wanted: &Shaped<'_>) -> bool {
-    job.resource.name == CLAIMS && {
-        let named = read(&wanted.object.to_vec());
-        named["spec"]["volumeName"].is_string()
+impl Naming {
+    pub(super) fn of(job: &Job, wanted: &Shaped<'_>) -> Self {
+        if job.resource.name != CLAIMS {
+            return Self::default();
+        }
+        let read = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let brought = read(&wanted.object.to_vec());
+        let spec = &brought["spec"];
+        let is_left = ["volumeName", "dataSource", "dataSourceRef"]
+            .iter()
+            .all(|key| spec[key].is_null())
+            && read(&job.object.body)["spec"]["volumeName"].is_string();
+        Self {
+            names_volume: spec["volumeName"].is_string(),
+            waits: (is_left && spec["storageClassName"] == "").then(|| {
+                "it names no class, and the volume that it named is not made: it stays Pending until somebody makes a volume for it; a resource modifier \
+                 (--resource-modifier-configmap) can give it a class that makes one"
+                    .to_owned()
+            }),
+        }
     }
-}
-
-/// Of a claim that named a volume and names none any more: that no class makes it one.
-pub(super) fn waits(job: &Job, wanted: &Shaped<'_>) -> Option<String> {
-    if job.resource.name != CLAIMS {
-        return None;
-    }
-    let named = &read(&job.object.body)["spec"]["volumeName"];
-    let made = read(&wanted.object.to_vec());
-    let spec = &made["spec"];
-    let is_left = named.is_string()
-        && spec["volumeName"].is_null()
-        && spec["dataSource"].is_null()
-        && spec["dataSourceRef"].is_null();
-    (is_left && spec["storageClassName"] == "").then(|| {
-        "it names no class, and the volume that it named is not made: it stays Pending until somebody makes a volume for it; a resource modifier \
-         (--resource-modifier-configmap) can give it a class that makes one"
-            .to_owned()
-    })
 }
 
 /// What a volume of the target says of a claim.
