@@ -85,45 +85,18 @@ impl<S: Source> Waves<'_, S> {
         }
     }
 
+    /// What became of an object for good: for the record, the journal, and who looks on.
     pub(super) async fn note(&mut self, ticket: &Ticket, mut done: Done) -> Result<()> {
         // What stands and was left alone has its own data.
         let made = matches!(done.action, Action::Created | Action::Recreated)
             || (done.mine && done.action == Action::Skipped);
         // A claim that does not name the volume it had gets another one, which is empty.
         let is_empty = made && !done.names_volume;
-        let failed = ticket.failed.as_ref().filter(|_| made);
-        let lost = match failed {
-            Some(what) if is_empty => Some(format!(
-                "its data {what}: the volume is provisioned anew and empty"
-            )),
-            _ => ticket.lost.clone().filter(|_| made),
-        };
-        let told = match failed {
-            Some(what) if !is_empty => {
-                done.warning = true;
-                Some(format!(
-                    "its data {what}: it has the disk that it had, as that is now"
-                ))
-            }
-            _ => lost.clone(),
-        };
-        if let Some(told) = told {
-            if !done.reason.is_empty() {
-                done.reason.push_str("; ");
-            }
-            done.reason.push_str(&told);
-        }
-        if let Some(comes) = &ticket.comes {
-            let comes = match done.action {
-                Action::Created => comes.as_str(),
-                Action::Failed => "",
-                _ => "its data is not restored, for it stands",
-            };
-            if !done.reason.is_empty() && !comes.is_empty() {
-                done.reason.push_str("; ");
-            }
-            done.reason.push_str(comes);
-        }
+        let old_disk = ticket.old_disk(is_empty).filter(|_| made);
+        let lost = ticket.lost(is_empty).filter(|_| made);
+        done.warning |= old_disk.is_some();
+        done.tell(old_disk.or_else(|| lost.clone()).as_deref());
+        done.tell(ticket.comes(done.action));
         let row = &ticket.resource.row;
         let moved = self.applier.rewrite.prepared.moved.get(&row.resource);
         let version = moved.cloned().unwrap_or_else(|| row.api_version());
@@ -153,5 +126,46 @@ impl<S: Source> Waves<'_, S> {
             show(step);
         }
         Ok(())
+    }
+}
+
+impl Ticket {
+    /// Of a claim that is made with the disk that it had, and whose data does not come back: that.
+    fn old_disk(&self, is_empty: bool) -> Option<String> {
+        let what = self.failed.as_ref().filter(|_| !is_empty)?;
+        Some(format!(
+            "its data {what}: it has the disk that it had, as that is now"
+        ))
+    }
+
+    /// What of its data an object that is made does not have.
+    fn lost(&self, is_empty: bool) -> Option<String> {
+        match &self.failed {
+            Some(what) if is_empty => Some(format!(
+                "its data {what}: the volume is provisioned anew and empty"
+            )),
+            _ => self.lost.clone(),
+        }
+    }
+
+    /// What becomes of data that was to come.
+    fn comes(&self, action: Action) -> Option<&str> {
+        let comes = self.comes.as_deref()?;
+        match action {
+            Action::Created => Some(comes),
+            Action::Failed => None,
+            _ => Some("its data is not restored, for it stands"),
+        }
+    }
+}
+
+impl Done {
+    /// Says this besides, where there is something to say.
+    fn tell(&mut self, text: Option<&str>) {
+        let Some(text) = text else { return };
+        if !self.reason.is_empty() {
+            self.reason.push_str("; ");
+        }
+        self.reason.push_str(text);
     }
 }
