@@ -134,3 +134,27 @@ pub(crate) trait Backend: Send + Sync + 'static {
         Ok(())
     }
 }
+
+/// Implements [`Backend`] around `self.inner`: these operations go there by `self.$through`, which gets their name, their key and the work;
+/// whatever it does in another way follows them.
+macro_rules! around {
+    (
+        $around:ident: $through:ident {
+            $($name:ident($key:ident $(, $with:ident: $type:ty)*) -> $out:ty;)*
+        }
+        $($own:tt)*
+    ) => {
+        #[async_trait::async_trait]
+        impl Backend for $around {
+            $(
+                async fn $name(&self, $key: &str $(, $with: $type)*) -> Result<$out, Failure> {
+                    let work = self.inner.$name($key $(, $with)*);
+                    self.$through(stringify!($name), $key, work).await
+                }
+            )*
+
+            $($own)*
+        }
+    };
+}
+pub(super) use around;

@@ -6,13 +6,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::backend::{Backend, Failure, Reading};
+use super::backend::{Backend, Failure, Reading, around};
 use super::kept::Kept;
 use super::lend::Lender;
 use super::store::{Created, Entry, Store};
@@ -51,23 +50,18 @@ struct Impatient {
 }
 
 /// The one that asks whether the store is there.
-struct Asks<'a>(&'a Mutex<Heard>);
+struct Asks<'a>(&'a Impatient);
 
 impl<'a> Asks<'a> {
-    fn begin(heard: &'a Mutex<Heard>) -> Option<Self> {
-        let mut known = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_asked {
-            return None;
-        }
-        known.is_asked = true;
-        Some(Self(heard))
+    fn begin(store: &'a Impatient) -> Option<Self> {
+        let is_asked = std::mem::replace(&mut store.heard().is_asked, true);
+        (!is_asked).then(|| Self(store))
     }
 }
 
 impl Drop for Asks<'_> {
     fn drop(&mut self) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.is_asked = false;
+        self.0.heard().is_asked = false;
     }
 }
 
@@ -121,6 +115,7 @@ impl Impatient {
     /// Waits for this, and no longer than for others.
     async fn answered<T>(
         &self,
+        _name: &str,
         key: &str,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
@@ -167,7 +162,7 @@ impl Impatient {
                 continue;
             }
             // One of all that wait asks. That it did is forgotten where it ends before the answer.
-            let Some(asks) = Asks::begin(&self.heard) else {
+            let Some(asks) = Asks::begin(self) else {
                 sleep(PAUSE).await;
                 continue;
             };
@@ -205,37 +200,39 @@ impl Impatient {
         let state = (self.clone(), key.to_owned(), items);
         stream::try_unfold(state, |(this, key, mut items)| async move {
             let next = async { items.next().await.transpose() };
-            let next = this.answered(&key, next).await?;
+            let next = this.answered("next", &key, next).await?;
             Ok(next.map(|next| (next, (this, key, items))))
         })
         .boxed()
     }
 }
 
-#[async_trait]
-impl Backend for Impatient {
+around! {
+    Impatient: answered {
+        head(key) -> Entry;
+        put(key, bytes: Bytes, create: bool) -> Created;
+        delete(key) -> ();
+        folders(folder) -> Vec<String>;
+        begin(key) -> String;
+        part(key, id: &str, number: usize, at: u64, bytes: Bytes) -> String;
+        complete(key, id: &str, parts: Vec<String>) -> ();
+        abort(key, id: &str) -> ();
+        may_write(key) -> ();
+        kept(key) -> Kept;
+        signed(key, lasts: Duration) -> Option<String>;
+        sweep(folder) -> ();
+    }
+
     fn place(&self) -> &str {
         self.inner.place()
     }
 
-    async fn head(&self, key: &str) -> Result<Entry, Failure> {
-        self.answered(key, self.inner.head(key)).await
-    }
-
     async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Reading, Failure> {
-        let reading = self.answered(key, self.inner.get(key, range)).await?;
+        let reading = self.answered("get", key, self.inner.get(key, range)).await?;
         Ok(Reading {
             body: self.each(key, reading.body),
             ..reading
         })
-    }
-
-    async fn put(&self, key: &str, bytes: Bytes, create: bool) -> Result<Created, Failure> {
-        self.answered(key, self.inner.put(key, bytes, create)).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), Failure> {
-        self.answered(key, self.inner.delete(key)).await
     }
 
     fn list(
@@ -246,49 +243,8 @@ impl Backend for Impatient {
         self.each(folder, self.inner.list(folder, after))
     }
 
-    async fn folders(&self, folder: &str) -> Result<Vec<String>, Failure> {
-        self.answered(folder, self.inner.folders(folder)).await
-    }
-
     fn lists_in_order(&self) -> bool {
         self.inner.lists_in_order()
-    }
-
-    async fn begin(&self, key: &str) -> Result<String, Failure> {
-        self.answered(key, self.inner.begin(key)).await
-    }
-
-    async fn part(
-        &self,
-        key: &str,
-        id: &str,
-        number: usize,
-        at: u64,
-        bytes: Bytes,
-    ) -> Result<String, Failure> {
-        self.answered(key, self.inner.part(key, id, number, at, bytes))
-            .await
-    }
-
-    async fn complete(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), Failure> {
-        self.answered(key, self.inner.complete(key, id, parts))
-            .await
-    }
-
-    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {
-        self.answered(key, self.inner.abort(key, id)).await
-    }
-
-    async fn may_write(&self, key: &str) -> Result<(), Failure> {
-        self.answered(key, self.inner.may_write(key)).await
-    }
-
-    async fn kept(&self, key: &str) -> Result<Kept, Failure> {
-        self.answered(key, self.inner.kept(key)).await
-    }
-
-    async fn signed(&self, key: &str, lasts: Duration) -> Result<Option<String>, Failure> {
-        self.answered(key, self.inner.signed(key, lasts)).await
     }
 
     fn lender(&self) -> Result<Arc<dyn Lender>, String> {
@@ -297,10 +253,6 @@ impl Backend for Impatient {
 
     fn sealing(&self, key: &str) -> Result<Option<Sealing>, Error> {
         self.inner.sealing(key)
-    }
-
-    async fn sweep(&self, folder: &str) -> Result<(), Failure> {
-        self.answered(folder, self.inner.sweep(folder)).await
     }
 }
 

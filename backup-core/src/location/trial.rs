@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::SignedDuration;
 use tokio::sync::{Notify, oneshot};
 
-use super::backend::{Backend, Failure, Reading};
+use super::backend::{Backend, Failure, Reading, around};
 use super::kept::Kept;
 use super::store::{Created, Entry, Store};
 use crate::error::{Error, Kind};
@@ -136,8 +135,16 @@ impl Trial {
     }
 }
 
-#[async_trait]
-impl Backend for Trial {
+around! {
+    Trial: judge {
+        get(key, range: Option<Range<u64>>) -> Reading;
+        begin(key) -> String;
+        part(key, id: &str, number: usize, at: u64, bytes: Bytes) -> String;
+        complete(key, id: &str, parts: Vec<String>) -> ();
+        abort(key, id: &str) -> ();
+        kept(key) -> Kept;
+    }
+
     fn place(&self) -> &str {
         "a trial"
     }
@@ -145,10 +152,6 @@ impl Backend for Trial {
     async fn head(&self, key: &str) -> Result<Entry, Failure> {
         let found = self.judge("head", key, self.inner.head(key)).await?;
         Ok(self.aged(found))
-    }
-
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Reading, Failure> {
-        self.judge("get", key, self.inner.get(key, range)).await
     }
 
     async fn put(&self, key: &str, bytes: Bytes, create: bool) -> Result<Created, Failure> {
@@ -209,35 +212,6 @@ impl Backend for Trial {
 
     fn lists_in_order(&self) -> bool {
         false
-    }
-
-    async fn begin(&self, key: &str) -> Result<String, Failure> {
-        self.judge("begin", key, self.inner.begin(key)).await
-    }
-
-    async fn part(
-        &self,
-        key: &str,
-        id: &str,
-        number: usize,
-        at: u64,
-        bytes: Bytes,
-    ) -> Result<String, Failure> {
-        self.judge("part", key, self.inner.part(key, id, number, at, bytes))
-            .await
-    }
-
-    async fn complete(&self, key: &str, id: &str, parts: Vec<String>) -> Result<(), Failure> {
-        self.judge("complete", key, self.inner.complete(key, id, parts))
-            .await
-    }
-
-    async fn kept(&self, key: &str) -> Result<Kept, Failure> {
-        self.judge("kept", key, self.inner.kept(key)).await
-    }
-
-    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {
-        self.judge("abort", key, self.inner.abort(key, id)).await
     }
 }
 
