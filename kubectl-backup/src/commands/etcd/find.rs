@@ -9,7 +9,7 @@ use backup_core::{Error, Kind};
 use jiff::Timestamp;
 
 use super::destination;
-use super::objects::{self, Object};
+use super::objects::Object;
 use super::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{CommandError, Result};
@@ -224,19 +224,9 @@ async fn of_bucket(context: &Context, scope: &ScopeArgs) -> Result<Vec<Snapshot>
 }
 
 pub(super) async fn of_objects(context: &Context, scope: &ScopeArgs) -> Result<Vec<Snapshot>> {
-    let namespace = scope.listed(context).await?;
-    let configs =
-        objects::list::<EtcdBackupConfig>(context.cluster().await?, namespace.as_deref()).await?;
-    let wanted = scope.cluster()?;
     let mut found = Vec::new();
-    for config in configs {
+    for config in scope.all::<EtcdBackupConfig>(context).await? {
         let cluster = config.it.spec.cluster.name.clone();
-        if wanted
-            .as_ref()
-            .is_some_and(|wanted| wanted.as_str() != cluster)
-        {
-            continue;
-        }
         let rows = config.it.status.iter().flat_map(|status| status.rows());
         let there = rows
             .filter(|row| row.delete_phase != RowPhase::Completed && !row.backup_name.is_empty());

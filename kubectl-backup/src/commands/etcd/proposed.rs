@@ -2,9 +2,8 @@
 
 use backup_core::api::{EtcdBackupConfig, EtcdRestore, HostedCluster};
 
-use super::objects::{self, Hosted, Object};
-use super::scope::ScopeArgs;
-use super::{destination, find};
+use super::scope::{OfCluster, ScopeArgs};
+use super::{destination, find, objects};
 use crate::context::Context;
 use backup_cli::error::Result;
 
@@ -31,8 +30,7 @@ pub(crate) async fn snapshots(context: &Context, scope: &ScopeArgs) -> Result<Ve
 /// # Errors
 /// As [`clusters`].
 pub(crate) async fn schedules(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
-    let of = |one: &Object<EtcdBackupConfig>| one.it.spec.cluster.name.clone();
-    named(context, scope, of).await
+    named::<EtcdBackupConfig>(context, scope).await
 }
 
 /// EtcdRestores.
@@ -40,8 +38,7 @@ pub(crate) async fn schedules(context: &Context, scope: &ScopeArgs) -> Result<Ve
 /// # Errors
 /// As [`clusters`].
 pub(crate) async fn restores(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
-    let of = |one: &Object<EtcdRestore>| one.it.spec.cluster.name.clone();
-    named(context, scope, of).await
+    named::<EtcdRestore>(context, scope).await
 }
 
 /// Destinations of the control plane that is meant.
@@ -56,17 +53,7 @@ pub(crate) async fn destinations(context: &Context, scope: &ScopeArgs) -> Result
     Ok(names.unwrap_or_default())
 }
 
-async fn named<K: Hosted>(
-    context: &Context,
-    scope: &ScopeArgs,
-    cluster: fn(&Object<K>) -> String,
-) -> Result<Vec<String>> {
-    let namespace = scope.listed(context).await?;
-    let all = objects::list::<K>(context.cluster().await?, namespace.as_deref()).await?;
-    let asked = scope.cluster()?;
-    let meant = all.into_iter().filter(|one| {
-        let asked = asked.as_ref().map(|asked| asked.as_str());
-        asked.is_none_or(|asked| asked == cluster(one))
-    });
-    Ok(meant.map(|one| one.name().to_owned()).collect())
+async fn named<K: OfCluster>(context: &Context, scope: &ScopeArgs) -> Result<Vec<String>> {
+    let all = scope.all::<K>(context).await?;
+    Ok(all.iter().map(|one| one.name().to_owned()).collect())
 }

@@ -1,7 +1,7 @@
 //! `--cluster` and `-n`: which control planes are meant, and in which namespace their objects lie. Never the context's default namespace.
 
-use backup_core::api::HostedCluster;
 use backup_core::api::hosted::default_namespace;
+use backup_core::api::{EtcdBackupConfig, EtcdRestore, HostedCluster};
 use backup_core::name::Name;
 use backup_core::{Error, Kind};
 use clap::Args;
@@ -25,6 +25,24 @@ pub(crate) struct ScopeArgs {
     /// All namespaces, as where neither is named
     #[arg(short = 'A', long, global = true, conflicts_with_all = ["cluster", "namespace"])]
     pub(super) all_namespaces: bool,
+}
+
+/// What belongs to the etcd of one hosted cluster.
+pub(super) trait OfCluster: Hosted {
+    /// That cluster.
+    fn cluster(&self) -> &str;
+}
+
+impl OfCluster for EtcdBackupConfig {
+    fn cluster(&self) -> &str {
+        &self.spec.cluster.name
+    }
+}
+
+impl OfCluster for EtcdRestore {
+    fn cluster(&self) -> &str {
+        &self.spec.cluster.name
+    }
 }
 
 /// A control plane and its namespace.
@@ -76,6 +94,38 @@ impl ScopeArgs {
             },
             (None, None) => Ok(None),
         }
+    }
+
+    /// The objects of these names; where none is named, all that are meant.
+    ///
+    /// # Errors
+    /// As [`ScopeArgs::one`].
+    pub(super) async fn named<K: OfCluster>(
+        &self,
+        context: &Context,
+        names: &[String],
+    ) -> Result<Vec<Object<K>>> {
+        if names.is_empty() {
+            return self.all(context).await;
+        }
+        let mut found = Vec::new();
+        for name in names {
+            found.push(self.one(context, name).await?);
+        }
+        Ok(found)
+    }
+
+    /// All objects that are meant.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being read.
+    pub(super) async fn all<K: OfCluster>(&self, context: &Context) -> Result<Vec<Object<K>>> {
+        let namespace = self.listed(context).await?;
+        let mut found = objects::list(context.cluster().await?, namespace.as_deref()).await?;
+        if let Some(cluster) = self.cluster()? {
+            found.retain(|one: &Object<K>| one.it.cluster() == cluster.as_str());
+        }
+        Ok(found)
     }
 
     /// One object by its name.

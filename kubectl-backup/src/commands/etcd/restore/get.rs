@@ -3,7 +3,7 @@
 use backup_core::api::EtcdRestore;
 use clap::Args;
 
-use crate::commands::etcd::objects::{self, Object};
+use crate::commands::etcd::objects::Object;
 use crate::commands::etcd::scope::ScopeArgs;
 use crate::context::Context;
 use backup_cli::error::{Exit, Result};
@@ -27,17 +27,7 @@ pub(crate) struct GetArgs {
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, scope: &ScopeArgs, args: GetArgs) -> Result<Exit> {
-    let mut found: Vec<Object<EtcdRestore>> = Vec::new();
-    for name in &args.names {
-        found.push(scope.one(context, name).await?);
-    }
-    if args.names.is_empty() {
-        let namespace = scope.listed(context).await?;
-        found = objects::list(context.cluster().await?, namespace.as_deref()).await?;
-        if let Some(cluster) = scope.cluster()? {
-            found.retain(|restore| restore.it.spec.cluster.name == cluster.as_str());
-        }
-    }
+    let found: Vec<Object<EtcdRestore>> = scope.named(context, &args.names).await?;
     let listing = Listing {
         items: found,
         single: args.names.len() == 1,
