@@ -4,6 +4,20 @@ mod clear;
 mod read;
 mod write;
 
+use rustix::fs::OFlags;
+
 pub use clear::clear;
 pub use read::FolderSource;
 pub use write::{FolderTarget, Restored};
+
+/// How a folder is opened: never through a link.
+pub(super) const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// How a file is, to be read: it may be a pipe, which is not waited for.
+pub(super) const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);

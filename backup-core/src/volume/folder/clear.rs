@@ -11,13 +11,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::super::entry::EntryPath;
+use super::FOLDER;
 use super::read::{LOST_AND_FOUND, names};
 use crate::error::{Error, Result};
-
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 
 /// A restore holds a descriptor for each folder that it is in, and so does this: none of ours is deeper.
 const DEEPEST: usize = 4096;

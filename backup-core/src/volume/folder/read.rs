@@ -16,16 +16,8 @@ use rustix::io::Errno;
 
 use super::super::entry::{Attribute, Entry, EntryPath, Moment, What};
 use super::super::source::{Content, Entries, Found, Missed, Source, Trouble};
+use super::{FILE, FOLDER};
 use crate::error::{Error, Result};
-
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-const FILE: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
 
 /// The kernel keeps no larger attribute, and no longer list of them.
 const LARGEST: usize = 1 << 17;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::super::entry::{Entry, EntryPath, Moment, What};
 use super::super::repository::Target;
 use super::super::source::Trouble;
+use super::FOLDER;
 use super::read::LOST_AND_FOUND;
 use crate::error::{Error, Kind, Result};
 
@@ -28,10 +29,6 @@ const NAMED: usize = 50;
 
 const NO_FOLDER: &str = "the folder that it is in could not be made";
 
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
 const NEW_FILE: OFlags = OFlags::WRONLY
     .union(OFlags::CREATE)
     .union(OFlags::EXCL)

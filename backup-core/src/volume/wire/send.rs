@@ -10,19 +10,10 @@ use bytes::Bytes;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::super::entry::EntryPath;
-use super::super::folder::FolderSource;
+use super::super::folder::{FILE, FOLDER, FolderSource};
 use super::super::source::{Missed, Source as _, Trouble};
 use super::frame::{Ended, FileEnded, Frame, PIECE, Wanted};
 use crate::error::{Error, Result};
-
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-const FILE: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
 
 fn broke(e: io::Error) -> Error {
     Error::other("nobody takes what is sent").because(e)
