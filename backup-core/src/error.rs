@@ -94,6 +94,18 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// The message and its causes in one line.
+    pub(crate) fn one_line(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = StdError::source(self);
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+
     /// All of it in one line, for the message of an object: the causes, and what to do.
     pub fn sentence(&self) -> String {
         let mut text = self.to_string();

@@ -206,7 +206,7 @@ pub async fn prune(location: &Location, options: &PruneOptions<'_>) -> Result<Ve
             Err(e) if e.kind() == Kind::Interrupted => break,
             // One backup that can not be removed does not keep the others.
             Err(e) if matches!(e.kind(), Kind::Unreachable | Kind::Unauthorized) => return Err(e),
-            Err(e) => done.push(Pruned::Failed(id.name, one_line(&e))),
+            Err(e) => done.push(Pruned::Failed(id.name, e.one_line())),
         }
     }
     let mut owned = work.owned.into_inner();
@@ -238,17 +238,6 @@ impl Stores {
             false => &self.plain,
         }
     }
-}
-
-fn one_line(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// The time by the store's clock, from an object that is written and removed.

@@ -11,7 +11,7 @@ use super::super::keep::{Fate, Group, Id, Row};
 use super::super::remove::{kept, remove_all};
 use super::super::restores::being_restored;
 use super::fates::{has_key, lengthened, still_stands};
-use super::{PruneOptions, Pruned, Stores, Wanted, one_line};
+use super::{PruneOptions, Pruned, Stores, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::layout::BackupKeys;
 use crate::location::Store;
@@ -167,7 +167,7 @@ impl Work<'_> {
         };
         let outcome = match outcome {
             Err(e) if e.kind() == Kind::Interrupted => {
-                let failed = Pruned::Failed(name.clone(), one_line(&e));
+                let failed = Pruned::Failed(name.clone(), e.one_line());
                 self.told.lock().await.push(failed);
                 return Err(e);
             }
@@ -284,7 +284,7 @@ impl Work<'_> {
                 Err(e) => {
                     let why = format!(
                         "{why}, and the bucket does not tell whether it is locked: {}",
-                        one_line(&e)
+                        e.one_line()
                     );
                     return Ok(Some(Pruned::Failed(name.clone(), why)));
                 }
@@ -315,7 +315,7 @@ impl Work<'_> {
         let mut claim = match Claim::take(store, name, Purpose::Prune, options.host).await {
             Ok(claim) => claim,
             Err(e) if e.kind() == Kind::AlreadyExists => {
-                return Ok(Some(Pruned::Kept(name.clone(), one_line(&e))));
+                return Ok(Some(Pruned::Kept(name.clone(), e.one_line())));
             }
             Err(e) => return Err(e),
         };
@@ -367,7 +367,7 @@ impl Work<'_> {
             }
             if let Err(e) = remove_all(claim, name).await {
                 if e.kind() == Kind::Interrupted {
-                    let stays = self.stays(name, &one_line(&e)).await;
+                    let stays = self.stays(name, &e.one_line()).await;
                     self.told.lock().await.push(stays);
                 }
                 return Err(e);

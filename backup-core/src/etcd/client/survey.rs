@@ -58,7 +58,7 @@ pub async fn find_member(
         committed,
         mut notes,
     } = choose(&seen, without_quorum)?;
-    notes.extend(silent.iter().map(one_line));
+    notes.extend(silent.iter().map(Error::one_line));
     let mut behind = Vec::new();
     for index in order {
         let (connection, status) = members[index].clone();
@@ -71,7 +71,7 @@ pub async fn find_member(
                     notes,
                 });
             }
-            Err(e) => behind.push(one_line(&e)),
+            Err(e) => behind.push(e.one_line()),
         }
     }
     Err(
@@ -109,20 +109,15 @@ fn nobody(mut silent: Vec<Error>) -> Error {
         kind,
         format!("none of the {} endpoints of etcd answers", silent.len()),
     )
-    .because(silent.iter().map(one_line).collect::<Vec<_>>().join(", "));
+    .because(
+        silent
+            .iter()
+            .map(Error::one_line)
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-fn one_line(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
