@@ -208,28 +208,14 @@ fn killed_between_a_create_and_the_write_of_its_status() {
 
 #[test]
 fn killed_while_owners_are_rewired() {
-    killed_at(
-        "owner patch",
-        || {
-            Match::when(|parts| {
-                (parts.method == "PATCH" || parts.method == "PUT")
-                    && parts.path().contains("/secrets/child")
-            })
-        },
-        2,
-        false,
-    );
-    killed_at(
-        "owner patch carried out",
-        || {
-            Match::when(|parts| {
-                (parts.method == "PATCH" || parts.method == "PUT")
-                    && parts.path().contains("/secrets/child")
-            })
-        },
-        2,
-        true,
-    );
+    let rewiring = || {
+        Match::when(|parts| {
+            (parts.method == "PATCH" || parts.method == "PUT")
+                && parts.path().contains("/secrets/child")
+        })
+    };
+    killed_at("owner patch", rewiring, 2, false);
+    killed_at("owner patch carried out", rewiring, 2, true);
 }
 
 #[test]

@@ -24,6 +24,19 @@ pub struct BackupStorageLocation {
     pub status: Value,
 }
 
+#[cfg(test)]
+impl BackupStorageLocation {
+    /// One of this provider, as tests have it.
+    pub(crate) fn at(provider: &str, bucket: &str, config: &[(&str, &str)]) -> Self {
+        let mut at = Self::default();
+        at.spec.provider = provider.to_owned();
+        at.spec.object_storage.bucket = bucket.to_owned();
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        at.spec.config = config.iter().map(owned).collect();
+        at
+    }
+}
+
 /// Where a location is and how it is reached.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -231,19 +231,14 @@ mod tests {
             copy: FileCopy {
                 repository: 1,
                 snapshot: "a".repeat(64),
-                base: None,
                 run: "r".into(),
                 began: "2026-11-30T10:00:00.75Z".parse().unwrap(),
                 ended: "2026-11-30T10:00:09Z".parse().unwrap(),
                 entries: 3,
                 files: 2,
                 bytes: 1 << 20,
-                allocated: None,
                 added: 512,
-                changed: 0,
-                vanished: 0,
-                way: None,
-                exec_because: None,
+                ..FileCopy::default()
             },
         }))
     }

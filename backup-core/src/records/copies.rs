@@ -148,6 +148,7 @@ pub enum Hooks {
 
 /// A copy of a claim's files, read from the volume itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Default))]
 #[serde(rename_all = "camelCase")]
 pub struct FileCopy {
     /// Which of the claim's repositories it is in, from 1 on.

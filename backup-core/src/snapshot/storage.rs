@@ -10,8 +10,22 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use super::cut::Wanted;
 use super::objects::TOUCHED;
 use crate::cluster::Cluster;
+
+/// A snapshot of a claim in namespace shop, by the driver of this storage.
+pub(crate) fn wanted(claim: &str, is_asked: bool) -> Wanted {
+    Wanted {
+        namespace: "shop".into(),
+        claim: claim.into(),
+        uid: format!("uid-{claim}"),
+        class: "fast".into(),
+        driver: "d.io".into(),
+        volume: "v".into(),
+        is_asked,
+    }
+}
 
 const ROOT: &str = "/apis/snapshot.storage.k8s.io/v1";
 const BOUND: &str = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";

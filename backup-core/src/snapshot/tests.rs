@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::cut::{Cut, Wanted};
+use super::cut::Cut;
 use super::drive::never;
 use super::heirs::{self, Heirs, Outcome};
 use super::inventory::{self, Inventory, State};
@@ -15,7 +15,7 @@ use super::known::Known;
 use super::left::clear;
 use super::objects::Whose;
 use super::pair::{self, Pair};
-use super::storage::Storage;
+use super::storage::{Storage, wanted};
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind};
 use crate::location::Store;
@@ -39,19 +39,10 @@ fn cut(cluster: &Cluster, store: &Store, timeout: u64) -> Cut {
 }
 
 fn cut_of(claim: &str, cluster: &Cluster, store: &Store, timeout: u64) -> Cut {
-    let wanted = Wanted {
-        namespace: "shop".into(),
-        claim: claim.into(),
-        uid: format!("uid-{claim}"),
-        class: "fast".into(),
-        driver: "d.io".into(),
-        volume: "v".into(),
-        is_asked: true,
-    };
     Cut::new(
         cluster,
         &whose(store),
-        wanted,
+        wanted(claim, true),
         Duration::from_millis(timeout),
         never(),
     )
@@ -105,6 +96,26 @@ fn objects(storage: &Storage) -> Vec<String> {
     storage.state().snapshot_objects()
 }
 
+/// What there is: objects, snapshots in the storage, inventories.
+async fn there(storage: &Storage, store: &Store) -> (usize, usize, usize) {
+    let known = inventories(store).await.len();
+    (objects(storage).len(), holds(storage), known)
+}
+
+/// What came of work that is killed before this request of its own; nothing where it was.
+async fn killed_at<T>(
+    at: usize,
+    storage: &Storage,
+    work: impl AsyncFnOnce(&Cluster) -> T,
+) -> Option<T> {
+    let dead = Arc::new(Notify::new());
+    let cluster = storage.dying(at, Arc::clone(&dead));
+    tokio::select! {
+        done = work(&cluster) => Some(done),
+        () = dead.notified() => None,
+    }
+}
+
 fn why(e: &Error) -> String {
     e.sentence()
 }
@@ -141,12 +152,8 @@ async fn a_run_that_is_killed_before_any_of_its_requests_leaves_no_object_and_no
         while !finished {
             let (storage, store) = (Storage::default(), Store::in_memory());
             storage.state().policy = Some(policy);
-            let dead = Arc::new(Notify::new());
-            let cluster = storage.dying(at, Arc::clone(&dead));
-            finished = tokio::select! {
-                _ = run(&cluster, &store) => true,
-                () = dead.notified() => false,
-            };
+            let made = killed_at(at, &storage, async |cluster| run(cluster, &store).await);
+            finished = made.await.is_some();
             let told = clear(&storage.cluster(), &store, "c-uid").await.unwrap();
             assert_eq!(told, Vec::<String>::new(), "request {at}");
             assert_eq!(objects(&storage), Vec::<String>::new(), "request {at}");
@@ -274,14 +281,7 @@ async fn what_another_location_or_cluster_has_and_what_lives_is_left_alone() {
     label(&place);
     noted(&store, "c-uid").put(&store).await.unwrap();
     clear(&storage.cluster(), &store, "c-uid").await.unwrap();
-    assert_eq!(
-        (
-            objects(&storage).len(),
-            holds(&storage),
-            inventories(&store).await.len()
-        ),
-        (0, 0, 0)
-    );
+    assert_eq!(there(&storage, &store).await, (0, 0, 0));
 }
 
 #[tokio::test]

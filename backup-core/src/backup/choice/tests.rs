@@ -452,19 +452,7 @@ fn every_claim_has_a_row_and_a_copy_that_nobody_made_failed() {
         copy: FileCopy {
             repository: 1,
             snapshot: "0".repeat(64),
-            base: None,
-            run: String::new(),
-            began: jiff::Timestamp::UNIX_EPOCH,
-            ended: jiff::Timestamp::UNIX_EPOCH,
-            entries: 0,
-            files: 0,
-            bytes: 0,
-            allocated: None,
-            added: 0,
-            changed: 0,
-            vanished: 0,
-            way: None,
-            exec_because: None,
+            ..FileCopy::default()
         },
     };
     let copied = [

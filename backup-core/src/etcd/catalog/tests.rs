@@ -7,10 +7,9 @@ use crate::location::{Credentials, open};
 
 pub(crate) fn folder() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
-    let mut spec = BackupStorageLocation::default();
+    let path = folder.path().display().to_string();
+    let mut spec = BackupStorageLocation::at("local", &path, &[]);
     spec.metadata.name = "x".to_owned();
-    spec.spec.provider = "local".to_owned();
-    spec.spec.object_storage.bucket = folder.path().display().to_string();
     let store = open(&spec, &Credentials::default()).unwrap().store;
     (folder, store)
 }

@@ -214,14 +214,8 @@ mod tests {
     use super::*;
 
     fn location(prefix: &str, config: &[(&str, &str)]) -> BackupStorageLocation {
-        let mut location = BackupStorageLocation::default();
-        location.spec.provider = "aws".to_owned();
-        location.spec.object_storage.bucket = "b".to_owned();
+        let mut location = BackupStorageLocation::at("aws", "b", config);
         location.spec.object_storage.prefix = Some(prefix.to_owned());
-        for (key, value) in config {
-            let config = &mut location.spec.config;
-            config.insert((*key).to_owned(), (*value).to_owned());
-        }
         location
     }
 

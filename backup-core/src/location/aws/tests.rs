@@ -6,15 +6,7 @@ use crate::error::Kind;
 const FILE: &str = "# comment\n[default]\naws_access_key_id = AKID\naws_secret_access_key=hidden/+=x\n\n[profile other]\nAWS_ACCESS_KEY_ID=OTHER\naws_secret_access_key = hidden2\naws_session_token = hidden3\n[role]\nrole_arn = arn:x\nsource_profile = default\n[half]\naws_access_key_id = x\n";
 
 fn spec(config: &[(&str, &str)]) -> BackupStorageLocation {
-    let mut spec = BackupStorageLocation::default();
-    spec.spec.provider = "aws".to_owned();
-    spec.spec.object_storage.bucket = "b".to_owned();
-    for (key, value) in config {
-        spec.spec
-            .config
-            .insert((*key).to_owned(), (*value).to_owned());
-    }
-    spec
+    BackupStorageLocation::at("aws", "b", config)
 }
 
 fn file() -> Credentials {

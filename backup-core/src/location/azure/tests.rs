@@ -5,15 +5,7 @@ use super::*;
 use crate::error::Kind;
 
 fn spec(config: &[(&str, &str)]) -> BackupStorageLocation {
-    let mut spec = BackupStorageLocation::default();
-    spec.spec.provider = "azure".to_owned();
-    spec.spec.object_storage.bucket = "c".to_owned();
-    for (key, value) in config {
-        spec.spec
-            .config
-            .insert((*key).to_owned(), (*value).to_owned());
-    }
-    spec
+    BackupStorageLocation::at("azure", "c", config)
 }
 
 fn of(lines: &str) -> Credentials {

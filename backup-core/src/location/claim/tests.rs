@@ -160,9 +160,8 @@ async fn a_prune_of_a_dead_run_and_anything_else_never_mix() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_creates_at_once_have_at_most_one_winner() {
     let dir = tempfile::tempdir().unwrap();
-    let mut spec = crate::api::BackupStorageLocation::default();
-    spec.spec.provider = "local".to_owned();
-    spec.spec.object_storage.bucket = dir.path().join("b").display().to_string();
+    let path = dir.path().join("b").display().to_string();
+    let spec = crate::api::BackupStorageLocation::at("local", &path, &[]);
     let folder = crate::location::open(&spec, &Default::default())
         .unwrap()
         .store;

@@ -20,15 +20,7 @@ fn key() -> &'static str {
 }
 
 fn spec(config: &[(&str, &str)]) -> BackupStorageLocation {
-    let mut spec = BackupStorageLocation::default();
-    spec.spec.provider = "gcp".to_owned();
-    spec.spec.object_storage.bucket = "b".to_owned();
-    for (key, value) in config {
-        spec.spec
-            .config
-            .insert((*key).to_owned(), (*value).to_owned());
-    }
-    spec
+    BackupStorageLocation::at("gcp", "b", config)
 }
 
 fn of(file: serde_json::Value) -> Credentials {

@@ -8,10 +8,8 @@ use crate::location::trial::{Fate, Trial};
 use crate::location::{Credentials, Location, open, sha256};
 
 fn folder(path: &Path, prefix: &str) -> Location {
-    let mut spec = BackupStorageLocation::default();
+    let mut spec = BackupStorageLocation::at("local", &path.display().to_string(), &[]);
     spec.metadata.name = "folder".to_owned();
-    spec.spec.provider = "local".to_owned();
-    spec.spec.object_storage.bucket = path.display().to_string();
     spec.spec.object_storage.prefix = Some(prefix.to_owned());
     open(&spec, &Credentials::default()).unwrap()
 }
@@ -276,10 +274,8 @@ async fn a_store_that_overwrites_what_it_should_only_create_is_found_out() {
 #[test]
 fn providers_and_keys_are_checked_by_name() {
     let location = |provider: &str, bucket: &str, key: &str| {
-        let mut spec = BackupStorageLocation::default();
+        let mut spec = BackupStorageLocation::at(provider, bucket, &[]);
         spec.metadata.name = "x".to_owned();
-        spec.spec.provider = provider.to_owned();
-        spec.spec.object_storage.bucket = bucket.to_owned();
         if !key.is_empty() {
             spec.spec.config.insert(key.to_owned(), "1".to_owned());
         }

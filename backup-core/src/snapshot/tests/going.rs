@@ -4,6 +4,8 @@ use super::*;
 use crate::records::snapshots::StorageSnapshot;
 use crate::snapshot::known::{self, About};
 
+mod orphans;
+
 fn nightly() -> Name {
     "nightly".parse().unwrap()
 }
@@ -52,26 +54,18 @@ async fn snapshots_go_with_their_backup_and_killed_anywhere_the_next_attempt_goe
     while !finished {
         let (storage, store) = (Storage::default(), Store::in_memory());
         run_of(&THREE, &storage.cluster(), &store).await;
-        let dead = Arc::new(Notify::new());
-        let cluster = storage.dying(at, Arc::clone(&dead));
-        finished = tokio::select! {
-            done = expire(&store, heirs(&cluster)) => { assert_eq!(done.unwrap(), Outcome::Gone(3)); true },
-            () = dead.notified() => false,
-        };
+        let done = killed_at(at, &storage, async |cluster| {
+            expire(&store, heirs(cluster)).await.unwrap()
+        });
+        let done = done.await;
+        assert!(matches!(done, None | Some(Outcome::Gone(3))), "{done:?}");
+        finished = done.is_some();
         let again = goes(&storage, &store).await;
         assert!(
             matches!(again, Outcome::Gone(_) | Outcome::None),
             "request {at}: {again:?}"
         );
-        assert_eq!(
-            (
-                objects(&storage).len(),
-                holds(&storage),
-                inventories(&store).await.len()
-            ),
-            (0, 0, 0),
-            "request {at}"
-        );
+        assert_eq!(there(&storage, &store).await, (0, 0, 0), "request {at}");
         at += 1;
     }
     assert!(at > 18, "{at}");
@@ -84,12 +78,8 @@ async fn the_objects_of_a_run_that_was_killed_after_its_marker_do_not_keep_its_b
         let (mut at, mut stood, mut finished) = (0, 0, false);
         while !finished {
             let (storage, store) = (Storage::default(), Store::in_memory());
-            let dead = Arc::new(Notify::new());
-            let cluster = storage.dying(at, Arc::clone(&dead));
-            finished = tokio::select! {
-                _ = run(&cluster, &store) => true,
-                () = dead.notified() => false,
-            };
+            let made = killed_at(at, &storage, async |cluster| run(cluster, &store).await);
+            finished = made.await.is_some();
             at += 1;
             if store.find(MARKER, 10).await.unwrap().is_none() {
                 continue;
@@ -225,91 +215,6 @@ async fn a_copy_owns_no_snapshot_and_another_cluster_deletes_none() {
 }
 
 #[tokio::test]
-async fn orphans_of_a_cluster_that_is_not_reached_are_told_with_the_day_from_which_they_are() {
-    let (storage, store) = (Storage::default(), Store::in_memory());
-    run(&storage.cluster(), &store).await;
-    store.delete(MARKER).await.unwrap();
-    let other = "backups/other/velero-backup.json";
-    store.put(other, "{}".into()).await.unwrap();
-    let cluster = storage.cluster();
-    let since: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
-    let later: Timestamp = "2026-12-09T00:00:00Z".parse().unwrap();
-    let none = Heirs {
-        cluster: None,
-        stop: None,
-    };
-    let first = heirs::orphans(&store, none, Some(since), false).await;
-    assert_eq!(first.unwrap().told, []);
-    for dry_run in [true, false] {
-        let elsewhere = Heirs {
-            cluster: Some((&cluster, "other-uid")),
-            stop: None,
-        };
-        for heirs in [none, elsewhere] {
-            let told = heirs::orphans(&store, heirs, Some(later), dry_run).await;
-            let (backup, outcome) = told.unwrap().told.remove(0);
-            assert_eq!(backup, "nightly");
-            let Outcome::Elsewhere {
-                cluster,
-                snapshots,
-                missing,
-            } = outcome
-            else {
-                panic!("{outcome:?}");
-            };
-            assert_eq!(
-                (cluster.as_str(), snapshots.len(), missing),
-                ("c-uid", 1, Some(since))
-            );
-        }
-    }
-    assert_eq!(holds(&storage), 1);
-}
-
-#[tokio::test]
-async fn what_no_backup_names_goes_after_two_looks_with_a_day_between_them() {
-    let (storage, store) = (Storage::default(), Store::in_memory());
-    run(&storage.cluster(), &store).await;
-    let cluster = storage.cluster();
-    let look = async |at: &str| {
-        let now: Timestamp = at.parse().unwrap();
-        let looked = heirs::orphans(&store, heirs(&cluster), Some(now), false);
-        looked.await.unwrap().told
-    };
-    assert!(look("2026-12-01T00:00:00Z").await.is_empty());
-    store.delete(MARKER).await.unwrap();
-    // Where nothing is listed at all nothing is concluded.
-    assert!(look("2026-12-01T00:00:00Z").await.is_empty());
-    assert_eq!(inventories(&store).await[0].missing, None);
-    store
-        .put("backups/other/velero-backup.json", "{}".into())
-        .await
-        .unwrap();
-    assert!(look("2026-12-02T00:00:00Z").await.is_empty());
-    assert!(look("2026-12-02T23:00:00Z").await.is_empty());
-    store.put(MARKER, "{}".into()).await.unwrap();
-    assert!(look("2026-12-02T23:30:00Z").await.is_empty());
-    store.delete(MARKER).await.unwrap();
-    assert!(
-        look("2026-12-03T00:30:00Z").await.is_empty(),
-        "the day began anew"
-    );
-    assert_eq!(holds(&storage), 1);
-    assert_eq!(
-        look("2026-12-04T00:30:00Z").await,
-        [("nightly".to_owned(), Outcome::Gone(1))]
-    );
-    assert_eq!(
-        (
-            objects(&storage).len(),
-            holds(&storage),
-            inventories(&store).await.len()
-        ),
-        (0, 0, 0)
-    );
-}
-
-#[tokio::test]
 async fn an_inventory_that_somebody_else_took_away_meanwhile_does_not_come_back() {
     let (storage, store) = (Storage::default(), Store::in_memory());
     run_of(&THREE, &storage.cluster(), &store).await;
@@ -327,23 +232,6 @@ async fn an_inventory_that_somebody_else_took_away_meanwhile_does_not_come_back(
         other => panic!("{other:?}"),
     }
     assert_eq!(inventories(&store).await, []);
-}
-
-#[tokio::test]
-async fn what_is_known_of_snapshots_without_a_backup_can_be_dropped_but_not_under_a_run_at_work() {
-    let (storage, store) = (Storage::default(), Store::in_memory());
-    let snapshot = run(&storage.cluster(), &store).await;
-    store.delete(MARKER).await.unwrap();
-    let mut sealed = inventories(&store).await.remove(0);
-    sealed.state = State::Sealed;
-    sealed.put(&store).await.unwrap();
-    let claim = format!("backups/nightly/claim-{RUN}.json");
-    store.put(&claim, "{}".into()).await.unwrap();
-    assert!(heirs::disown(&store, &nightly()).await.is_err());
-    store.delete(&claim).await.unwrap();
-    let dropped = heirs::disown(&store, &nightly()).await.unwrap();
-    assert_eq!(dropped, [format!("d.io {}", snapshot.handle)]);
-    assert_eq!((inventories(&store).await.len(), holds(&storage)), (0, 1));
 }
 
 #[tokio::test]
@@ -427,20 +315,6 @@ async fn what_speaks_for_a_backup_is_asked_for_before_each_of_its_snapshots() {
 }
 
 #[tokio::test]
-async fn who_only_asks_what_no_backup_names_writes_nothing() {
-    let (storage, store) = (Storage::default(), Store::in_memory());
-    run(&storage.cluster(), &store).await;
-    store.delete(MARKER).await.unwrap();
-    let other = "backups/other/velero-backup.json";
-    store.put(other, "{}".into()).await.unwrap();
-    let cluster = storage.cluster();
-    let only_read = store.clone().read_only();
-    let told = heirs::orphans(&only_read, heirs(&cluster), None, true).await;
-    assert_eq!(told.unwrap(), heirs::Orphans::default());
-    assert_eq!(inventories(&store).await[0].missing, None);
-}
-
-#[tokio::test]
 async fn a_snapshot_that_no_readable_inventory_has_speaks_against_the_end_of_its_backup() {
     let (storage, store) = (Storage::default(), Store::in_memory());
     let made = run_of(&THREE, &storage.cluster(), &store).await;
@@ -505,27 +379,6 @@ async fn among_more_inventories_than_anybody_lists_those_of_a_backup_are_found_b
     let key = inventory::key(RUN).unwrap();
     assert!(store.find(&key, 9999).await.unwrap().is_none());
     assert_eq!(holds(&storage), 0);
-}
-
-#[tokio::test]
-async fn what_can_not_be_read_keeps_no_other_from_being_an_orphan_and_is_told() {
-    let (storage, store) = (Storage::default(), Store::in_memory());
-    run(&storage.cluster(), &store).await;
-    store.delete(MARKER).await.unwrap();
-    let other = "backups/other/velero-backup.json";
-    store.put(other, "{}".into()).await.unwrap();
-    let damaged = "plugins/kubectl-backup/snapshots/damaged.json";
-    store.put(damaged, "{".into()).await.unwrap();
-    let cluster = storage.cluster();
-    for (at, gone) in [("2026-12-01T00:00:00Z", 0), ("2026-12-02T01:00:00Z", 1)] {
-        let now: Timestamp = at.parse().unwrap();
-        let looked = heirs::orphans(&store, heirs(&cluster), Some(now), false);
-        let looked = looked.await.unwrap();
-        assert_eq!(looked.told.len(), gone, "{looked:?}");
-        assert_eq!(looked.unread.len(), 1, "{looked:?}");
-        assert!(looked.unread[0].starts_with(damaged), "{looked:?}");
-    }
-    assert_eq!((holds(&storage), inventories(&store).await.len()), (0, 0));
 }
 
 #[tokio::test]

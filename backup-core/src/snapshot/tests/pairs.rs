@@ -113,13 +113,10 @@ async fn a_restore_that_is_refused_a_content_or_killed_anywhere_leaves_nothing_t
     while !finished {
         let storage = Storage::default();
         let snapshot = kept(&storage).await;
-        let dead = Arc::new(Notify::new());
-        let cluster = storage.dying(at, Arc::clone(&dead));
-        let (pair, stop) = (pair(&snapshot), never());
-        finished = tokio::select! {
-            _ = pair.make(&cluster, &stop) => true,
-            () = dead.notified() => false,
-        };
+        let made = killed_at(at, &storage, async |cluster| {
+            pair(&snapshot).make(cluster, &never()).await
+        });
+        finished = made.await.is_some();
         let cluster = storage.cluster();
         let cleared = pair::clear(&cluster, Some("again"), now).await.unwrap();
         assert_eq!(cleared.left, Vec::<String>::new(), "request {at}");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::snapshot::storage::Storage;
+use crate::snapshot::storage::{Storage, wanted};
 
 fn cuts(cluster: &Cluster, store: &Store) -> Cuts {
     let of = Of {
@@ -10,18 +10,6 @@ fn cuts(cluster: &Cluster, store: &Store) -> Cuts {
         timeout: Duration::from_secs(5),
     };
     Cuts::new(cluster, store, &of)
-}
-
-fn wanted(claim: &str, is_asked: bool) -> Wanted {
-    Wanted {
-        namespace: "shop".into(),
-        claim: claim.into(),
-        uid: format!("uid-{claim}"),
-        class: "fast".into(),
-        driver: "d.io".into(),
-        volume: "v".into(),
-        is_asked,
-    }
 }
 
 fn key(claim: &str) -> (String, String) {

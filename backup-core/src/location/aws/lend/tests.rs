@@ -8,19 +8,12 @@ use super::*;
 use crate::location::aws::way;
 
 fn spec(config: &[(&str, &str)]) -> BackupStorageLocation {
-    let mut spec = BackupStorageLocation::default();
+    let mut spec = BackupStorageLocation::at("velero.io/aws", "b", config);
     spec.metadata.name = "main".to_owned();
     spec.metadata
         .annotations
         .insert("kubectl-backup/recipients".to_owned(), "x".to_owned());
-    spec.spec.provider = "velero.io/aws".to_owned();
-    spec.spec.object_storage.bucket = "b".to_owned();
     spec.spec.object_storage.prefix = Some("p".to_owned());
-    for (key, value) in config {
-        spec.spec
-            .config
-            .insert((*key).to_owned(), (*value).to_owned());
-    }
     spec
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::super::tests::fake::Fake;
@@ -23,19 +22,9 @@ pub(in super::super) fn item() -> Item {
     let copy = FileCopy {
         repository: 1,
         snapshot: snapshot.clone(),
-        base: None,
         run: "r".into(),
-        began: Timestamp::UNIX_EPOCH,
-        ended: Timestamp::UNIX_EPOCH,
         entries: 1,
-        files: 0,
-        bytes: 0,
-        allocated: None,
-        added: 0,
-        changed: 0,
-        vanished: 0,
-        way: None,
-        exec_because: None,
+        ..FileCopy::default()
     };
     Item {
         aim: Aim {
