@@ -108,55 +108,27 @@ fn a_folder_that_can_not_be_written_is_named() {
 fn settings_of_a_location_that_are_unknown_or_unreadable_are_named() {
     let home = Folder::new("home");
     let run = |arguments: &[&str]| kubectl_backup(arguments).home(home.path());
-    let unknown = run(&[
-        "location",
-        "create",
-        "x",
-        "--provider",
-        "aws",
-        "--bucket",
-        "b",
-        "--config",
-        "s3url=http://127.0.0.1:9",
-    ])
-    .run();
-    assert!(
-        [1, 2].contains(&unknown.code) && unknown.stderr.contains("s3url"),
-        "{}",
-        unknown.stderr
-    );
-    let absent = run(&[
-        "location",
-        "create",
-        "x",
-        "--provider",
-        "aws",
-        "--bucket",
-        "b",
-        "--credentials-file",
-        "/absent/file",
-    ])
-    .run();
-    assert!(
-        [1, 2].contains(&absent.code) && absent.stderr.contains("/absent/file"),
-        "{}",
-        absent.stderr
-    );
-    let provider = run(&[
-        "location",
-        "create",
-        "x",
-        "--provider",
-        "floppy",
-        "--bucket",
-        "b",
-    ])
-    .run();
-    assert!(
-        [1, 2].contains(&provider.code) && provider.stderr.contains("floppy"),
-        "{}",
-        provider.stderr
-    );
+    for (provider, setting, named) in [
+        (
+            "aws",
+            &["--config", "s3url=http://127.0.0.1:9"][..],
+            "s3url",
+        ),
+        (
+            "aws",
+            &["--credentials-file", "/absent/file"],
+            "/absent/file",
+        ),
+        ("floppy", &[], "floppy"),
+    ] {
+        let create = ["location", "create", "x", "--bucket=b", "--provider"];
+        let refused = run(&create).arg(provider).args(setting).run();
+        assert!(
+            [1, 2].contains(&refused.code) && refused.stderr.contains(named),
+            "{}",
+            refused.stderr
+        );
+    }
     assert!(
         run(&["location", "get"]).ok().stdout.is_empty()
             || !run(&["location", "get"]).ok().stdout.contains('x')

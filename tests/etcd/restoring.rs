@@ -155,25 +155,14 @@ fn an_empty_data_dir_is_restored_where_it_is_said_who_the_member_is() {
         "{}",
         unsaid.stderr
     );
-    let cluster = place.etcd.initial_cluster();
-    let run = place
-        .restore_of(
-            &place.snapshot,
-            &["--name=etcd-0", "--initial-cluster", &cluster],
-        )
-        .ok();
+    let run = place.restore_as_member().ok();
     assert!(run.stderr.contains("make sure"), "{}", run.stderr);
     assert_eq!(place.held(), place.new);
     assert_eq!(place.status()["attempts"][0]["old"]["state"], "absent");
     // Nothing has run on it: it goes away again.
     place.rollback().ok();
     assert_eq!(place.left(), [""; 0]);
-    place
-        .restore_of(
-            &place.snapshot,
-            &["--name=etcd-0", "--initial-cluster", &cluster],
-        )
-        .ok();
+    place.restore_as_member().ok();
     assert_eq!(place.started(), place.then);
 }
 
@@ -185,25 +174,14 @@ fn a_state_that_nobody_can_read_is_replaced_and_kept() {
         fs::write(entry.unwrap().path(), "nothing of etcd's").unwrap();
     }
     fs::write(place.data_dir().join("member/snap/db"), vec![7; 100_000]).unwrap();
-    let cluster = place.etcd.initial_cluster();
-    let run = place
-        .restore_of(
-            &place.snapshot,
-            &["--name=etcd-0", "--initial-cluster", &cluster],
-        )
-        .ok();
+    let run = place.restore_as_member().ok();
     assert!(run.stderr.contains("can not be read"), "{}", run.stderr);
     assert_eq!(place.held(), place.new);
     // Back, as it was, without a look at what it is.
     place.rollback().ok();
     let back = fs::read(place.data_dir().join("member/snap/db")).unwrap();
     assert_eq!(back, vec![7; 100_000]);
-    place
-        .restore_of(
-            &place.snapshot,
-            &["--name=etcd-0", "--initial-cluster", &cluster],
-        )
-        .ok();
+    place.restore_as_member().ok();
     assert_eq!(place.started(), place.then);
 }
 

@@ -23,6 +23,22 @@ fn lease(plane: &Plane) {
     ));
 }
 
+/// One with a launcher at work, and restore r of its snapshot.
+fn with_restore(name: &str) -> Plane {
+    let plane = plane(name);
+    lease(&plane);
+    let create = [
+        "restore",
+        "create",
+        "r",
+        "--yes",
+        "--from-snapshot",
+        SNAPSHOT,
+    ];
+    plane.run(&create).ok();
+    plane
+}
+
 #[test]
 fn a_restore_is_asked_for_by_any_writing_of_the_snapshots_name() {
     let plane = plane("asked");
@@ -303,18 +319,7 @@ fn a_restore_is_followed_through_its_phases_to_its_end() {
 
 #[test]
 fn describe_tells_decisions_and_members() {
-    let plane = plane("told");
-    lease(&plane);
-    plane
-        .run(&[
-            "restore",
-            "create",
-            "r",
-            "--yes",
-            "--from-snapshot",
-            SNAPSHOT,
-        ])
-        .ok();
+    let plane = with_restore("told");
     plane.status("etcdrestore", "r", &json!({
         "phase": "Started", "message": "waits for etcd-2",
         "conditions": [{"type": "Waiting", "status": "True", "reason": "ActiveRestore", "message": "x is at work", "lastTransitionTime": "2026-11-20T02:00:00Z"}],
@@ -344,18 +349,7 @@ fn describe_tells_decisions_and_members() {
         missing.stderr
     );
     // By its name alone, across namespaces.
-    let other = self::plane("told");
-    lease(&other);
-    other
-        .run(&[
-            "restore",
-            "create",
-            "r",
-            "--yes",
-            "--from-snapshot",
-            SNAPSHOT,
-        ])
-        .ok();
+    let other = with_restore("told");
     let refused = etcd(plane.cluster, &["restore", "describe", "r"]).code(1);
     assert!(
         refused.stderr.contains("several namespaces") && refused.stderr.contains(&other.namespace),
@@ -371,18 +365,7 @@ fn describe_tells_decisions_and_members() {
 
 #[test]
 fn abort_and_rollback_are_asked_for_where_they_can_be() {
-    let plane = plane("back");
-    lease(&plane);
-    plane
-        .run(&[
-            "restore",
-            "create",
-            "r",
-            "--yes",
-            "--from-snapshot",
-            SNAPSHOT,
-        ])
-        .ok();
+    let plane = with_restore("back");
     let annotation = |name: &str| {
         plane.get("etcdrestores", "r")["metadata"]["annotations"][format!("kubectl-backup/{name}")]
             .clone()

@@ -77,6 +77,13 @@ impl Place {
         self.restore_of(&self.snapshot, &[])
     }
 
+    /// The same where the data dir does not tell who it is the member of.
+    pub(super) fn restore_as_member(&self) -> Backup {
+        let cluster = self.etcd.initial_cluster();
+        let member = ["--name=etcd-0", "--initial-cluster", &cluster];
+        self.restore_of(&self.snapshot, &member)
+    }
+
     pub(super) fn rollback(&self) -> Backup {
         with_tools(
             self.version,
