@@ -102,6 +102,8 @@ fn main() {
     assert_eq!(back, orders);
     shop.shell_in(ELSEWHERE, "pg_amcheck -h /run/postgresql -U shop -d postgres --install-missing --heapallindexed --rootdescend");
     println!("pg_amcheck finds no fault in tables and indexes");
+    shop.is_sound_for_restic();
+    println!("restic finds no fault in any byte of the volume's repository");
     println!(
         "\nThe database is whole: 0 missing, 0 different. Backup to open shop: {:.1} s; all of it: {:.0} s.",
         took.as_secs_f64(),

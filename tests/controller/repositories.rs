@@ -5,6 +5,7 @@ use std::path::Path;
 
 use harness::process::Folder;
 use harness::proxy::{Gate, Match, Proxy};
+use harness::repositories::{Bucket, Repositories};
 use harness::run::{Backup, Signal, kubectl_backup};
 use harness::store::Minio;
 use harness::wait_for;
@@ -73,6 +74,13 @@ impl Volume {
         let folder = format!("{}/snapshots/", self.folder());
         let keys = served.minio.list(&served.bucket, &folder).into_iter();
         keys.map(|key| key[folder.len()..].to_owned()).collect()
+    }
+
+    /// restic finds no fault in it.
+    #[track_caller]
+    fn is_whole(&self, served: &Served) {
+        let bucket = Bucket::Minio(served.minio, &served.bucket);
+        Repositories::default().all_are_whole(bucket);
     }
 
     /// Nobody is at work in it.
@@ -145,6 +153,7 @@ fn a_prune_gives_way_to_a_backup_that_is_due_and_nothing_is_forgotten_beside_one
         "{log}"
     );
     volume.is_unclaimed(&served);
+    volume.is_whole(&served);
 
     // What a backup owned that is deleted meanwhile is forgotten when the other one is done.
     let marker = Match::method("PUT").and_path("/backups/slow/velero-backup.json");
@@ -205,4 +214,5 @@ fn a_prune_and_a_deletion_that_are_interrupted_withdraw_their_claims_and_tell_wh
     let said = stopped(&["delete", "a", "--yes"], claim);
     assert!(said.contains("stays as it is: it was stopped"), "{said}");
     assert_eq!(volume.snapshots(&served), [volume.stays.as_str()]);
+    volume.is_whole(&served);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use harness::node::{Image, Node, NodeOptions};
 use harness::process::Folder;
+use harness::repositories::{Bucket, Repositories};
 use harness::run::{Backup, kubectl_backup};
 use harness::store::Minio;
 use harness::{tools, wait_for};
@@ -80,6 +81,11 @@ impl Shop {
             let asked = [&["-n", namespace], &words[..]].concat();
             (self.node.try_kubectl(&asked).code == 0).then_some(())
         });
+    }
+
+    /// restic reads every byte of the repository of the volume and finds no fault.
+    pub(super) fn is_sound_for_restic(&self) {
+        Repositories::default().all_are_whole(Bucket::Minio(&self.minio, BUCKET));
     }
 
     /// A command beside the database of a namespace.

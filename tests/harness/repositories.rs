@@ -1,5 +1,5 @@
 //! Repositories of volumes as stories make them, and restic, which has to find no fault in any of them. What stands in a bucket when its story ends is looked at here, whoever looked
-//! before: no story says by itself that its repositories are whole. Both numbers go to the file that `KUBECTL_BACKUP_REPOSITORIES` names, so that a run can end with them.
+//! before: no story says by itself that its repositories are whole, and no two of them may have one password. Both numbers go to the file that `KUBECTL_BACKUP_REPOSITORIES` names, so that a run can end with them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -190,23 +190,35 @@ impl Repositories {
     pub fn look(&self, bucket: Bucket<'_>, tell: &mut dyn FnMut(&str, &str)) {
         let all = bucket.repositories();
         all.iter().for_each(|repository| tell("made", repository));
+        let mut passwords = BTreeMap::new();
         for repository in &all {
             if let Some(why) = locked(&self.damaged).remove(repository) {
                 tell("damaged", &format!("{repository}, for {why}"));
                 continue;
             }
+            let password = self.password(bucket, repository);
             if locked(&self.whole).get(repository) != Some(&bucket.keys(repository)) {
-                self.is_whole(bucket, repository);
+                self.is_whole(bucket, repository, &password);
+            }
+            if let Some(other) = passwords.insert(password, repository) {
+                panic!("{repository} has the password of {other}");
             }
             tell("whole", repository);
+        }
+        // Those that went with their last backup, when restic had looked at them.
+        for repository in locked(&self.whole).keys() {
+            if !all.contains(repository) {
+                tell("made", repository);
+                tell("whole", repository);
+            }
         }
         let unknown = locked(&self.damaged).clone();
         assert!(unknown.is_empty(), "no repository stands at {unknown:?}");
     }
 
-    fn is_whole(&self, bucket: Bucket<'_>, repository: &str) {
+    fn is_whole(&self, bucket: Bucket<'_>, repository: &str, password: &[u8]) {
         let home = Folder::new("restic");
-        let password = home.write("password", self.password(bucket, repository));
+        let password = home.write("password", password);
         let listed = bucket.restic(repository, &password, &["snapshots", "--json"]);
         if listed.ok().json() == serde_json::json!([]) {
             // That of a run that ended before its first snapshot: what it stored is sound, and nothing is to be brought back.
@@ -219,7 +231,7 @@ impl Repositories {
     }
 
     /// As it stands beside the repository, or encrypted for the story's identity.
-    fn password(&self, bucket: Bucket<'_>, repository: &str) -> Vec<u8> {
+    pub fn password(&self, bucket: Bucket<'_>, repository: &str) -> Vec<u8> {
         if let Some(password) = bucket.find(&format!("{repository}.key")) {
             return password;
         }

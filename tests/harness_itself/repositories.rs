@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use harness::process::Folder;
 use harness::repositories::{Bucket, Repositories};
@@ -36,7 +37,8 @@ fn end(repositories: &Repositories, root: &Path) -> Option<Vec<String>> {
 }
 
 #[test]
-fn a_repository_that_is_damaged_fails_its_story_unless_that_was_said() {
+fn a_repository_that_is_damaged_or_has_the_password_of_another_fails_its_story_unless_that_was_said()
+ {
     let folder = Folder::new("repositories");
     let pack = made(&folder);
     let root = folder.join("bucket");
@@ -55,6 +57,28 @@ fn a_repository_that_is_damaged_fails_its_story_unless_that_was_said() {
     assert_eq!(
         end(&repositories, &root).unwrap(),
         [made_one.clone(), format!("whole {REPOSITORY}")]
+    );
+
+    // Two of one password, as a program with a constant in it would make them.
+    let twin = root.join("restic/c/ns/twin");
+    let made = Command::new("cp")
+        .arg("-a")
+        .arg(root.join(REPOSITORY))
+        .arg(&twin)
+        .status();
+    assert!(made.unwrap().success());
+    fs::copy(&key, root.join("restic/c/ns/twin.key")).unwrap();
+    assert_eq!(end(&repositories, &root), None);
+    fs::remove_dir_all(twin).unwrap();
+    // One that was whole and went is not forgotten.
+    assert_eq!(
+        end(&repositories, &root).unwrap(),
+        [
+            &*made_one,
+            &format!("whole {REPOSITORY}"),
+            "made restic/c/ns/twin",
+            "whole restic/c/ns/twin"
+        ]
     );
 
     let mut bytes = fs::read(&pack).unwrap();
