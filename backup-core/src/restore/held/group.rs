@@ -183,7 +183,7 @@ impl Group {
             match self.drive(at, Until::Held).await {
                 Ok(Came::There) => self.stands(at, Ok(())),
                 Ok(Came::WantsPod) => waiting.push(at),
-                Err(e) => self.stands(at, Err(e)),
+                Err(e) => self.not_made(at, e).await,
             }
         }
         if waiting.is_empty() {
@@ -192,20 +192,51 @@ impl Group {
         if let Err(e) = self.ensure_mover().await.map_err(|e| self.or_stopped(e)) {
             for at in waiting {
                 let again = Error::new(e.kind(), e.sentence());
-                self.stands(at, Err(again));
+                self.not_made(at, again).await;
             }
             return;
         }
         for at in waiting {
-            let came = match self.drive(at, Until::Held).await {
-                Ok(Came::There) => Ok(()),
-                Ok(Came::WantsPod) => Err(Error::other(
-                    "a pod has its volume mounted, and the claim is said to have none",
-                )),
-                Err(e) => Err(e),
-            };
-            self.stands(at, came);
+            match self.drive(at, Until::Held).await {
+                Ok(Came::There) => self.stands(at, Ok(())),
+                Ok(Came::WantsPod) => {
+                    let why = "a pod has its volume mounted, and the claim is said to have none";
+                    self.stands(at, Err(Error::other(why)));
+                }
+                Err(e) => self.not_made(at, e).await,
+            }
         }
+    }
+
+    /// A claim does not come to be. Where the cluster refuses it, or its mover, the claim under which its volume was to be filled goes as well.
+    async fn not_made(&mut self, at: usize, e: Error) {
+        if matches!(e.kind(), Kind::Forbidden | Kind::Invalid) {
+            // What can not be deleted is found by the next run, and by `restore delete`.
+            let _ = self.take_back(at).await;
+        }
+        self.stands(at, Err(e));
+    }
+
+    /// Deletes the staging claim of a claim that does not stand, while nothing was brought into its volume.
+    async fn take_back(&self, at: usize) -> Result<(), Conflict> {
+        let live = self.look(at, Until::Held).await?;
+        let is_begun = live.volume.as_ref().is_some_and(|volume| volume.is_begun);
+        let is_unused = live.real.is_none()
+            && !is_begun
+            && matches!(
+                step(&live),
+                Step::Do(Action::Hold { .. }) | Step::Wait(Awaited::Provisioned)
+            );
+        let (true, Some(staging), Some(one)) = (is_unused, live.staging, self.all.get(at)) else {
+            return Ok(());
+        };
+        let asking = Asking {
+            cluster: &self.shared.cluster,
+            aim: &one.item.aim,
+        };
+        let action = Action::Unstage { uid: staging.uid };
+        let stop = self.shared.movers.stop();
+        asking.act(&action, None, &stop).await
     }
 
     /// Until every volume is full, or failed.

@@ -158,6 +158,11 @@ async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_w
         said.contains("volume pv") && said.contains("refused"),
         "{said}"
     );
+    assert_eq!(
+        fake.get(&at(&staging)),
+        Value::Null,
+        "nothing is left of it"
+    );
     // Its volume, which is full.
     let fake = Fake::default();
     let mut claim = objects::real(&item.aim, &item.body, &pv());
