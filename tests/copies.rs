@@ -1,8 +1,11 @@
 //! The files of volumes in a backup of a cluster, on a real node: read through pods beside them, kept in repositories that restic reads.
 
 mod around;
+mod bare;
+mod chosen;
 mod controller;
 mod damaged;
+mod denied;
 mod elsewhere;
 mod ephemeral;
 mod expired;
@@ -15,11 +18,13 @@ mod refused;
 mod restored;
 mod stopped;
 mod straight;
+mod taken;
 mod velero;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use harness::node::{Image, Node, NodeOptions};
@@ -41,7 +46,7 @@ const PATIENT: Duration = Duration::from_secs(120);
 /// A node with volumes, and a bucket that it does not reach: nothing but the program that makes the backup has to. At its end restic finds no fault in what stands in the bucket.
 struct World {
     node: Node,
-    minio: Minio,
+    minio: Arc<Minio>,
     home: Folder,
     repositories: Repositories,
 }
@@ -65,7 +70,7 @@ impl World {
         let repositories = Repositories::opened_by(fixture("first.key"));
         Self {
             node,
-            minio,
+            minio: Arc::new(minio),
             home,
             repositories,
         }
@@ -217,6 +222,12 @@ impl World {
         (repository, self.home.write("password", password))
     }
 
+    /// The password of the repository at this key, whoever it is encrypted for.
+    fn password(&self, repository: &str) -> String {
+        let password = self.repositories.password(self.bucket(), repository);
+        String::from_utf8(password).unwrap()
+    }
+
     fn restic(&self, row: &Value, words: &[&str]) -> Output {
         let (repository, password) = self.repository(row);
         self.bucket().restic(&repository, &password, words)
@@ -264,7 +275,11 @@ impl World {
 
 /// A node with volumes, which has the images that these stories start.
 fn node() -> Node {
-    let node = Node::start(NodeOptions::default().services(true));
+    started(NodeOptions::default())
+}
+
+fn started(options: NodeOptions) -> Node {
+    let node = Node::start(options.services(true));
     node.import_image(&image());
     node.import_image(&Image::new("localhost/busybox:1").busybox());
     node
@@ -440,9 +455,8 @@ fn in_a_folder(world: &World, files: &Path) {
     let target = world.home.join("from-folder");
     let stored = Bucket::Folder(&bucket);
     let place = (repository.as_str(), password.as_path());
-    world
-        .repositories
-        .comes_back(stored, place, snapshot, &target);
-    world.repositories.all_are_whole(stored);
+    let repositories = Repositories::default();
+    repositories.comes_back(stored, place, snapshot, &target);
+    repositories.all_are_whole(stored);
     assert_eq!(listed(files), listed(&target.join("data")));
 }

@@ -1,6 +1,7 @@
 //! What happens around a copy: hooks before it and after it, and claims that nobody uses, or several pods.
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{IMAGE, World, claim, pod};
 
@@ -124,4 +125,26 @@ pub(super) fn not_in_use(world: &World) {
     let unbound = world.row("idle", "unbound");
     assert_eq!(unbound["result"], "nothing", "{unbound:#}");
     world.nothing_is_at_work();
+    made_anew(world, &row);
+}
+
+/// A claim of the same name, made anew, is another volume with a repository of its own, under a password of its own.
+fn made_anew(world: &World, before: &Value) {
+    let words = ["-n", "idle", "delete", "pvc", "left", "--wait=true"];
+    world.node.kubectl(&words);
+    world
+        .node
+        .apply(&(claim("idle", "left", "") + &pod("idle", "again", &["left"], &[])));
+    world.wait("idle", &["again"]);
+    world.shell("idle", "again", "echo new > /left/file");
+    world.create("anew", "idle").ok();
+    let row = world.row("anew", "left");
+    assert_eq!(row["data"][0]["base"], Value::Null, "{row:#}");
+    world.is_in(&row, &world.folder("idle", "left"));
+    let [one, other] = [before, &row].map(|row| world.repository(row).0);
+    assert_ne!(one, other);
+    assert_ne!(world.password(&one), world.password(&other));
+    world.nothing_is_at_work();
+    let words = ["-n", "idle", "delete", "pod", "again", "--wait=true"];
+    world.node.kubectl(&words);
 }

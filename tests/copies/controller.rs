@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{BUCKET, IMAGE, PATIENT, World, listed};
 
-const NAMESPACE: &str = "kubectl-backup";
+pub(super) const NAMESPACE: &str = "kubectl-backup";
 
 pub(super) fn fixture(name: &str) -> String {
     super::fixture(name).display().to_string()
@@ -117,7 +117,7 @@ pub(super) fn install(world: &World, prefix: &str, of_location: &[&str], of_inst
 
 /// Until a backup or a restore of the controller has ended; completed.
 #[track_caller]
-fn is_completed(world: &World, kind: &str, name: &str) {
+pub(super) fn is_completed(world: &World, kind: &str, name: &str) {
     let ended = wait_for("the end of what the controller does", PATIENT, || {
         let object = world.get(NAMESPACE, &format!("{kind}.velero.io/{name}"));
         let phase = object["status"]["phase"].as_str().unwrap_or_default();

@@ -67,6 +67,11 @@ fn volume_of(world: &World, namespace: &str, claim: &str) -> Value {
         .json()
 }
 
+/// What a namespace's set is to be, in the cluster's own words.
+fn spec(world: &World, namespace: &str) -> Value {
+    world.get(namespace, "statefulset/db")["spec"].clone()
+}
+
 /// The claim is bound to a volume with this content, and nothing of how it came there is left.
 #[track_caller]
 pub(super) fn is_whole(world: &World, namespace: &str, wanted: &str) {
@@ -157,6 +162,10 @@ fn beside(world: &World, wanted: &str) {
     )
     .ok();
     is_whole(world, "copy", wanted);
+    // Nothing was put into its workload to bring the data back.
+    assert_eq!(spec(world, "copy"), spec(world, "shop"));
+    let pod = world.get("copy", "pod/db-0");
+    assert_eq!(pod["spec"]["initContainers"], Value::Null);
     let after = volume_of(world, "shop", CLAIM);
     assert_eq!(before["spec"], after["spec"]);
     assert_eq!(
@@ -214,6 +223,7 @@ fn shown(world: &World) {
 /// The namespace is gone, and its volume with it.
 fn gone(world: &World, wanted: &str) {
     let source = world.folder("shop", CLAIM);
+    let before = spec(world, "shop");
     let words = [
         "delete",
         "namespace",
@@ -227,6 +237,7 @@ fn gone(world: &World, wanted: &str) {
     });
     restore(world, "back", "first", &[]).ok();
     is_whole(world, "shop", wanted);
+    assert_eq!(spec(world, "shop"), before);
 }
 
 /// A claim that stands keeps its data, and is named.
@@ -498,9 +509,12 @@ spec:
     let claim = world.get("small", &format!("pvc/{CLAIM}"));
     assert_eq!(claim["status"]["phase"], "Pending");
     assert_eq!(claim["spec"]["storageClassName"], "tiny");
-    let set = world.get("small", "statefulset/db");
-    let template = &set["spec"]["volumeClaimTemplates"][0];
-    assert_eq!(template["spec"]["storageClassName"], "tiny");
+    // As it was, but for the class of its claims.
+    let mut set = spec(world, "small");
+    let class = &mut set["volumeClaimTemplates"][0]["spec"]["storageClassName"];
+    assert_eq!(*class, "tiny");
+    *class = "local-path".into();
+    assert_eq!(set, spec(world, "shop"));
     let volume = world
         .node
         .kubectl(&["get", "pv", "tiny", "-o", "json"])

@@ -3,7 +3,7 @@
 //! It binds its own port and keeps it, so no two ever meet.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -58,9 +58,18 @@ impl Server {
         identity: Option<&Identity>,
         connected: impl Fn() -> Answerer + Send + Sync + 'static,
     ) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), identity, connected)
+    }
+
+    /// The same, on an address of this machine.
+    pub(crate) fn start_on(
+        address: IpAddr,
+        identity: Option<&Identity>,
+        connected: impl Fn() -> Answerer + Send + Sync + 'static,
+    ) -> Self {
         let tls = identity.map(acceptor);
         let is_tls = tls.is_some();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((address, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

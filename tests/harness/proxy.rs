@@ -7,6 +7,7 @@ mod forward;
 mod gate;
 mod writes;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -185,19 +186,24 @@ impl Proxy {
     /// Listens with plain HTTP and forwards to `upstream`, trusting the authority that is named there. Where it names
     /// a client certificate, every request is made by that user: kubectl sends no token over plain HTTP.
     pub fn start(upstream: &Endpoint) -> Self {
-        Self::start_with(upstream, None)
+        Self::start_with(upstream, Ipv4Addr::LOCALHOST.into(), None)
+    }
+
+    /// The same on an address of this machine that others than this machine reach, such as the one a node has on its outside.
+    pub fn start_on(address: &str, upstream: &Endpoint) -> Self {
+        Self::start_with(upstream, address.parse().expect("an address"), None)
     }
 
     /// The same with TLS: some clients send no token over plain HTTP.
     pub fn start_tls(upstream: &Endpoint, identity: &Identity) -> Self {
-        Self::start_with(upstream, Some(identity))
+        Self::start_with(upstream, Ipv4Addr::LOCALHOST.into(), Some(identity))
     }
 
-    fn start_with(upstream: &Endpoint, identity: Option<&Identity>) -> Self {
+    fn start_with(upstream: &Endpoint, address: IpAddr, identity: Option<&Identity>) -> Self {
         let state = Arc::new(State::default());
         let connector = upstream.connector();
         let answering = Arc::clone(&state);
-        let server = Server::start_with(identity, move || {
+        let server = Server::start_on(address, identity, move || {
             let upstream = Arc::new(Upstream::new(connector.clone()));
             let state = Arc::clone(&answering);
             Box::new(move |request| {

@@ -4,6 +4,7 @@
 //! Signatures are checked by Amazon's description of version 4, and not by the library with which the product makes them.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,6 @@ use http::{HeaderMap, Method, Response};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 
-use crate::http_client::Endpoint;
 use crate::http_server::{self, Server};
 use crate::mock::Reply;
 use crate::proxy::{Action, Match, Proxy};
@@ -51,7 +51,7 @@ struct Given {
 }
 
 struct State {
-    minio: &'static Minio,
+    minio: Box<dyn Deref<Target = Minio> + Send + Sync>,
     life: Duration,
     /// Who may sign: access keys and secrets.
     signers: BTreeMap<String, String>,
@@ -82,10 +82,13 @@ struct Seen {
 
 impl Sts {
     /// Services that give out keys of this store for so long.
-    pub fn of(minio: &'static Minio, life: Duration) -> Builder {
+    pub fn of(
+        minio: impl Deref<Target = Minio> + Send + Sync + 'static,
+        life: Duration,
+    ) -> Builder {
         Builder {
             state: State {
-                minio,
+                minio: Box::new(minio),
                 life,
                 signers: BTreeMap::new(),
                 roles: BTreeMap::new(),
@@ -119,7 +122,15 @@ impl Sts {
 
     /// The store, as Amazon's: it refuses keys that have ended.
     pub fn store(&self) -> Proxy {
-        let proxy = Proxy::start(&Endpoint::plain(self.state.minio.endpoint()));
+        self.refusing_ended(Proxy::start(self.state.minio.upstream()))
+    }
+
+    /// The same on another address of this machine than loopback.
+    pub fn store_on(&self, address: &str) -> Proxy {
+        self.refusing_ended(Proxy::start_on(address, self.state.minio.upstream()))
+    }
+
+    fn refusing_ended(&self, proxy: Proxy) -> Proxy {
         let state = Arc::clone(&self.state);
         let ended = Match::when(move |parts| {
             let key = signer(&parts.headers);
