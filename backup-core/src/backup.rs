@@ -136,6 +136,7 @@ pub async fn create(
         log: &log,
         progress,
     };
+    let stop = cancel.clone();
     let sealed = async {
         let gathered = Arc::new(gathered);
         if let Some(files) = location
@@ -174,6 +175,12 @@ pub async fn create(
                 left.iter().for_each(|text| progress.warn(text));
             }
             claim.release().await;
+            if let Some(copying) = &copying {
+                tokio::select! {
+                    () = copying.let_go(progress) => {}
+                    () = cancelled(stop) => {}
+                }
+            }
             Ok(report)
         }
         Err(e) => {

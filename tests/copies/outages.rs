@@ -1,11 +1,15 @@
 //! What goes away in the midst of a copy, and comes back: the pod whose volume it is, the kubelet, the store. After each the volume is whole or named, the pod is quiet no more, nothing is
 //! left, and the next backup is Completed.
 
+use std::time::Duration;
+
+use harness::http_client::Endpoint;
 use harness::node::Node;
+use harness::proxy::{Action, Match, Proxy};
 use harness::run::{Backup, Run, Running};
 use serde_json::Value;
 
-use super::{BUCKET, PATIENT, World, claim, quiet};
+use super::{BUCKET, IMAGE, PATIENT, World, claim, quiet};
 
 pub(super) const NAMESPACE: &str = "busy";
 pub(super) const CLAIM: &str = "data";
@@ -124,6 +128,7 @@ fn what_goes_away_in_the_midst_of_a_copy_is_named_and_the_next_backup_is_whole()
     evicted(&world);
     kubelet_restarted(&world);
     store_down(&world);
+    store_takes_nothing(&world);
     quiet::all(&world);
 }
 
@@ -183,13 +188,34 @@ fn store_down(world: &World) {
     let why = world.is_named("store", snapshots);
     let store = world.minio.endpoint();
     assert!(why.contains(store), "{why}\n{}", run.stderr);
-    // Its claim could not be taken along: it hinders no backup, and goes with a prune once it is surely dead.
-    world.comes_whole("after-store");
-    for key in world.minio.list(BUCKET, "p/restic/") {
-        if key.contains("/claim-") {
-            world.minio.delete(BUCKET, &key);
-        }
-    }
+    // Its claim goes before the run has ended, when nothing that was sent can arrive any more: it would keep prunes away for an hour.
     world.nothing_is_at_work();
+    world.comes_whole("after-store");
     assert_eq!(world.minio.list(BUCKET, HOOKS), [""; 0]);
+}
+
+/// The store answers, and takes nothing that is written to repositories: the pod is quiet no longer than for one that says nothing, and not for as long as a large write may take.
+fn store_takes_nothing(world: &World) {
+    let snapshots = world.stored(NAMESPACE, "snapshots");
+    world.changed("untaken");
+    let store = Proxy::start(&Endpoint::plain(world.minio.endpoint()));
+    let writes = Match::method("PUT").and_path("/restic/");
+    store.every(writes, Action::Delay(Duration::from_secs(3600)));
+    let url = format!("s3://{BUCKET}/p?endpoint={}", store.url());
+    let running = world
+        .at(&["create", "untaken", "-n", NAMESPACE], &url)
+        .credentials_of(&world.minio)
+        .args(&["--default-volumes-to-fs-backup", "--mover-image", IMAGE])
+        .spawn();
+    harness::wait_for("the end of the quiet", PATIENT, || {
+        (world.said() == ["pre", "post"]).then_some(())
+    });
+    let run = running.wait(PATIENT * 2).code(3);
+    let why = world.is_named("untaken", snapshots);
+    assert!(
+        why.contains("took nothing that was written to it for 30 s"),
+        "{why}\n{}",
+        run.stderr
+    );
+    world.nothing_is_at_work();
 }

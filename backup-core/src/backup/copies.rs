@@ -115,7 +115,7 @@ impl Copying {
                 movers: Movers::new(cluster, &options.movers, run),
                 users: Users::new(cluster, run),
                 cluster: cluster.clone(),
-                store: location.store.outside(),
+                store: location.store.outside().noting_left(),
                 mover_credentials: location
                     .spec
                     .metadata
@@ -390,6 +390,15 @@ impl Copying {
     /// Ends all that is under way and removes every mover; what could not be removed comes back, a sentence each.
     pub(super) async fn settle(&self) -> Vec<String> {
         self.inner.movers.settle().await
+    }
+
+    /// Takes claims on repositories away that copies could not take along, for the store did not answer: it does by now. They would keep every prune away for an hour.
+    pub(super) async fn let_go(&self, progress: &dyn Progress) {
+        if self.inner.store.has_left() {
+            progress
+                .step("waiting until nothing can arrive any more that the store did not answer");
+        }
+        self.inner.store.clear_left().await;
     }
 
     /// What came of all claims.

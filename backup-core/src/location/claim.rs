@@ -30,6 +30,7 @@
 
 mod folder;
 mod lease;
+mod left;
 mod shared;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use lease::{SOON, USUAL, keep_fresh};
 pub use folder::STALE;
 pub(crate) use folder::{Folder, dead_from, describe, has_marker, is_stale, may_write, read_claim};
 pub(crate) use lease::{ClaimFile, Lease, UploadId, abort};
+pub(super) use left::Left;
 pub(crate) use shared::{MOST_SKEW, SharedClaim};
 
 /// How often [`Claim::confirm`] looks again for a run that only has to notice us.

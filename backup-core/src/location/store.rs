@@ -13,6 +13,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
 use super::backend::{Backend, Failure, Reading};
+use super::claim::Left;
 use super::kept::Kept;
 use super::lend::Lending;
 pub use super::upload::{Upload, Uploaded};
@@ -31,6 +32,8 @@ pub struct Store {
     read_only: bool,
     /// Where this shows the location's encrypted backups: what it shows them of.
     outside: Option<Arc<dyn Backend>>,
+    /// Claims that could not be taken along, where they are noted.
+    pub(super) left: Option<Left>,
 }
 
 /// An object in a listing.
@@ -128,6 +131,7 @@ impl Store {
             },
             read_only,
             outside: None,
+            left: None,
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) enum Fate {
     Happens,
     /// The store says no.
     Refused,
+    /// It says that it has no time now.
+    Busy,
     /// It is done, and the answer is lost.
     Forgotten,
     /// It is not done, and there is no answer.
@@ -125,6 +127,13 @@ impl Trial {
                 Kind::Forbidden,
                 format!("{verb} {key} is refused"),
             ))),
+            Fate::Busy => Err(Failure {
+                transient: true,
+                ..Failure::final_answer(
+                    Error::other(format!("can not {verb} {key}"))
+                        .because(Error::other("the store answered 503 SlowDown")),
+                )
+            }),
             Fate::Forgotten => {
                 work.await?;
                 Err(lost())

@@ -15,7 +15,7 @@ use crate::name::Name;
 pub const STALE: SignedDuration = SignedDuration::from_hours(1);
 
 /// When the fence falls, what was sent just before may be under way so much longer.
-const UNDER_WAY: Duration = Duration::from_secs(60);
+pub(super) const UNDER_WAY: Duration = Duration::from_secs(60);
 
 /// A claim is a few hundred bytes; uploads make it longer.
 const LARGEST_CLAIM: u64 = 1 << 20;

@@ -91,10 +91,12 @@ pub(super) fn unlisted(store: &Store) -> Error {
 /// before is not waited for as long as one that did; what can not be removed then is stale in an hour, and so is a claim that arrives after its removal.
 pub(super) async fn withdraw(store: &Store, key: &str, why: Error) -> Error {
     let deleting = store.delete(key);
-    if why.kind() == Kind::Unreachable {
-        let _ = tokio::time::timeout(UNANSWERED, deleting).await;
-    } else {
-        let _ = deleting.await;
+    let is_gone = match why.kind() {
+        Kind::Unreachable => tokio::time::timeout(UNANSWERED, deleting).await,
+        _ => Ok(deleting.await),
+    };
+    if !matches!(is_gone, Ok(Ok(()))) {
+        store.leave(key);
     }
     why
 }

@@ -267,15 +267,18 @@ impl SharedClaim {
         refresher.take()
     }
 
-    /// The end: removes the claim, unless something that was sent may still arrive; then it is stale in an hour. Whoever still has it writes nothing more with it.
+    /// The end: removes the claim, unless something that was sent may still arrive; then it is stale in an hour, or goes with those that are noted at the store. Whoever still has it writes
+    /// nothing more with it.
     pub(crate) async fn release(&self) {
         self.stop.send_replace(true);
         if let Some(refresher) = self.refresher() {
             let _ = refresher.await;
         }
         self.lease.lost.store(true, Ordering::SeqCst);
-        if !self.in_doubt.load(Ordering::SeqCst) {
-            let _ = self.lease.store.delete(&self.lease.key).await;
+        let (store, key) = (&self.lease.store, &self.lease.key);
+        let may_go = !self.in_doubt.load(Ordering::SeqCst);
+        if !may_go || store.delete(key).await.is_err() {
+            store.leave(key);
         }
     }
 }

@@ -63,18 +63,23 @@ async fn a_snapshot_that_should_go_and_does_not_is_named_with_its_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_pods_are_quiet_for_ends_wherever_the_store_falls_silent() {
-    for (at, part) in [
+    let moments = [
         ("head", "config"),
         ("put", ".claims/"),
         ("list", ".claims/"),
         ("put", "/data/"),
         ("put", "/snapshots/"),
-    ] {
+    ];
+    // Or answers, and takes nothing any more.
+    for ((at, part), answers) in moments
+        .map(|moment| [(moment, false), (moment, true)])
+        .concat()
+    {
         let place = Place::new();
         let is_silent = AtomicBool::new(false);
         let trial = Trial::of(&place.store).judged(move |verb, key| {
             is_silent.fetch_or(verb == at && key.contains(part), Ordering::SeqCst);
-            match is_silent.load(Ordering::SeqCst) {
+            match is_silent.load(Ordering::SeqCst) && (verb == "put" || !answers) {
                 true => Fate::Hangs,
                 false => Fate::Happens,
             }
@@ -86,6 +91,11 @@ async fn a_copy_that_pods_are_quiet_for_ends_wherever_the_store_falls_silent() {
         let ended = backup(&quiet).await.unwrap_err();
         let said = ended.sentence();
         assert!(said.contains("kept quiet"), "{at} {part}: {said}");
+        assert_eq!(
+            said.contains("took nothing"),
+            answers,
+            "{at} {part}: {said}"
+        );
         assert!(place.objects("snapshots").await.is_empty());
     }
 }
