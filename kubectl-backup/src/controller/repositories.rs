@@ -2,7 +2,8 @@
 //! owned.
 //!
 //! A copy waits for whoever is alone in a repository, and a pod that is held between its hooks waits with it. So nothing of this begins in a location in which a backup of this controller is at
-//! work, or for which one waits; and a backup that comes due has it stopped, which ends with the next request, before anything of it begins. What waited for a day is done whoever is at work.
+//! work, or for which one came that may be in a moment; and a backup that is to begin has it stopped, which ends with the next request, before anything of it begins. What waited for a day is done
+//! whoever is at work.
 //!
 //! What is owed is in memory alone: what a controller owed that died is found by the next one as orphans, a day later.
 
@@ -26,11 +27,14 @@ use super::desk::{Desk, Work};
 use super::expiry::{is_same_place, is_usable, may_go_on, tell, told};
 use super::keys::SecretKeys;
 use super::locations;
-use super::objects::{name, uid};
+use super::objects::{name, time, uid};
 use crate::copies::Keys;
 
 /// What waited so long goes on beside backups: else space would never come back where one is always at work.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
+/// A backup that is asked for begins by then, or waits for its place: as long as it does it is in nobody's way.
+const BEGINS: SignedDuration = SignedDuration::from_mins(1);
 
 /// After a look that failed.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
@@ -152,16 +156,20 @@ pub(crate) fn turn(desk: &Arc<Desk>) {
     }
 }
 
-/// Whether a backup is at work in a location, or waits for it: it has its turn first.
+/// Whether a backup is at work in a location, or is about to be: it has its turn first.
 fn is_wanted(desk: &Desk, place: &str) -> bool {
-    desk.is_at_work_in(Work::Backup, place)
-        || desk.backups.all().iter().any(|backup| waits(backup, place))
+    let now = desk.now();
+    let all = || desk.backups.all();
+    desk.is_at_work_in(Work::Backup, place) || all().iter().any(|one| comes(one, place, now))
 }
 
-/// Whether a backup waits for this location, or for the default one, which may be it.
-fn waits(backup: &Value, place: &str) -> bool {
+/// Whether a backup was just asked for in this location, or in the default one, which may be it. By a clock that differs by more none was.
+fn comes(backup: &Value, place: &str, now: Timestamp) -> bool {
     let of = backup["spec"]["storageLocation"].as_str();
-    backups::is_new(backup) && of.is_none_or(|of| of.is_empty() || of == place)
+    let created = time(backup, "/metadata/creationTimestamp");
+    backups::is_new(backup)
+        && of.is_none_or(|of| of.is_empty() || of == place)
+        && created.is_some_and(|at| now.duration_since(at).abs() < BEGINS)
 }
 
 /// Whether a backup may begin in a location: whoever is alone in a repository there is asked to end, and awaited.
@@ -279,13 +287,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_that_waits_for_a_location_has_its_turn_first() {
-        let of = |phase: &str, location: Value| json!({"spec": {"storageLocation": location}, "status": {"phase": phase}});
-        assert!(waits(&of("New", "main".into()), "main"));
-        assert!(waits(&of("Queued", "main".into()), "main"));
-        assert!(waits(&of("", Value::Null), "main"));
-        assert!(!waits(&of("New", "other".into()), "main"));
-        assert!(!waits(&of("Completed", "main".into()), "main"));
+    fn a_backup_that_comes_has_its_turn_first_and_one_that_waits_for_its_place_holds_up_nothing() {
+        let now: Timestamp = "2026-12-01T00:10:00Z".parse().unwrap();
+        let of = |phase: &str, location: Value, created: &str| json!({"metadata": {"creationTimestamp": format!("2026-12-01T00:{created}Z")}, "spec": {"storageLocation": location}, "status": {"phase": phase}});
+        let comes = |backup: Value| comes(&backup, "main", now);
+        for created in ["09:01", "10:59"] {
+            assert!(comes(of("New", "main".into(), created)));
+            assert!(comes(of("Queued", "main".into(), created)));
+            assert!(comes(of("", Value::Null, created)));
+            assert!(!comes(of("New", "other".into(), created)));
+            assert!(!comes(of("Completed", "main".into(), created)));
+        }
+        for created in ["09:00", "11:00"] {
+            assert!(!comes(of("Queued", "main".into(), created)), "{created}");
+        }
     }
 
     #[test]
