@@ -55,6 +55,8 @@ pub struct Copied {
     pub warnings: Vec<String>,
     /// Whether files of volumes lie in repositories, which were not copied, and nobody said that this is fine.
     pub lacks_volumes: bool,
+    /// Whether the target does not know that snapshots of the copy in their storage are the original's: it keeps the copy until somebody says that it may go.
+    pub lacks_note: bool,
 }
 
 /// Copies a backup. Stopped, failed or killed on the way there is no backup of that name in the target; what a killed run left, `prune` removes there.
@@ -176,6 +178,7 @@ async fn carry_out(
             bytes,
             stood: true,
             lacks_volumes: plan.has_copies && !options.without_volumes,
+            lacks_note: false,
             warnings: plan.warnings,
         });
     }
@@ -199,22 +202,36 @@ async fn carry_out(
         // Whoever removes the copy knows that they stay.
         known::copied(&target.store, &options.name, &work.plan.cuts).await
     };
-    if let Err(e) = written.await {
-        claim.withdraw().await;
-        return Err(e);
-    }
+    let unnoted = match written.await {
+        Ok(unnoted) => unnoted,
+        Err(e) => {
+            claim.withdraw().await;
+            return Err(e);
+        }
+    };
     if let Err(e) = claim.put_marker(plan.entry.raw.clone()).await {
         // Takes nothing back once the marker was sent.
         claim.withdraw().await;
         return Err(e);
     }
     claim.release().await;
+    let mut warnings = plan.warnings;
+    // Who may write backups alone has a second copy all the same.
+    warnings.extend(unnoted.first().map(|why| {
+        format!(
+            "the copy is whole, and it could not be noted in location {} that its snapshots are the original's ({why}): `delete` and `prune` keep it there until `kubectl backup delete {} --location {} --force`, which touches none of them",
+            quoted(&target.name),
+            options.name,
+            quoted(&target.name)
+        )
+    }));
     Ok(Copied {
         files,
         bytes,
         stood: false,
         lacks_volumes: plan.has_copies && !options.without_volumes,
-        warnings: plan.warnings,
+        lacks_note: !unnoted.is_empty(),
+        warnings,
     })
 }
 

@@ -11,6 +11,9 @@ use super::{BUCKET, NOTES, PATIENT, World};
 
 const NAMESPACE: &str = "kubectl-backup";
 
+/// How the controller looks at locations.
+const CONTROLLER: [&str; 2] = ["--store-validation-frequency=1s", "--backup-sync-period=1s"];
+
 /// Where the controller's location notes snapshots.
 const NOTED: &str = "main/plugins/kubectl-backup/snapshots/";
 
@@ -32,6 +35,7 @@ pub(super) fn all(world: &World) {
     requested(world);
     spoiled(world);
     truncated(world);
+    beyond(world);
 }
 
 /// What is written down of a snapshot can not be read any more once its backup stands.
@@ -73,6 +77,55 @@ fn truncated(world: &World) {
     assert!(run.stderr.contains(&handle), "{}", run.stderr);
     world.call(&["describe", "forced"]).code(1);
     assert_eq!(world.held(), [handle]);
+    // What was noted of them went along.
+    assert_eq!(world.minio.list(BUCKET, NOTES), [""; 0]);
+
+    // One whose backup nobody knows is named by each prune, until somebody says that it may go.
+    let lost = format!("{NOTES}lost.json");
+    world.minio.put(BUCKET, &lost, "{");
+    let named = world.call(&["prune", "--yes"]).code(3).stderr;
+    assert!(named.contains("prune --drop-damaged"), "{named}");
+    let dropped = world.call(&["prune", "--yes", "--drop-damaged"]).ok();
+    let said = &dropped.stderr;
+    assert!(said.contains("lost.json is dropped"), "{said}");
+    world.call(&["prune", "--yes"]).ok();
+}
+
+/// A backup that is too much of its schedule, and whose snapshot nobody could delete any more, is named after each new one, which is no worse for it.
+fn beyond(world: &World) {
+    let schedule = format!(
+        "{{apiVersion: velero.io/v1, kind: Schedule, metadata: {{name: nightly, namespace: {NAMESPACE}}}, spec: {{schedule: '0 0 1 1 *', template: {{includedNamespaces: [shop], snapshotVolumes: true}}}}}}"
+    );
+    world.node.apply(&schedule);
+    let make = || {
+        let words = ["create", "--from-schedule", "nightly", "--keep", "1"];
+        let run = world.call(&words).args(&["--velero-namespace", NAMESPACE]);
+        run.args(&["-o", "name"]).ok()
+    };
+    let old = make().stdout.trim().to_owned();
+    let inventory = world.minio.list(BUCKET, NOTES).pop().unwrap();
+    world.minio.put(BUCKET, &inventory, "{");
+    let key = inventory.strip_prefix("p/").unwrap();
+    let name = old.strip_prefix("backup/").unwrap();
+    let new = make();
+    let way_out = format!("kubectl backup delete {name} --force");
+    for part in [&*format!("{old} not pruned"), key, &way_out] {
+        assert!(new.stderr.contains(part), "{part}: {}", new.stderr);
+    }
+    let prune = ["prune", "--keep", "1", "--schedule", "nightly", "--yes"];
+    world.call(&prune).code(3);
+    world.call(&["delete", name, "--yes", "--force"]).ok();
+    world.call(&prune).ok();
+    let new = new
+        .stdout
+        .trim()
+        .strip_prefix("backup/")
+        .unwrap()
+        .to_owned();
+    world.call(&["delete", &new, "--yes"]).ok();
+    assert_eq!(world.minio.list(BUCKET, NOTES), [""; 0]);
+    let schedule = ["-n", NAMESPACE, "delete", "schedules.velero.io", "nightly"];
+    world.node.kubectl(&schedule);
 }
 
 /// Somebody writes over the inventory while the snapshot is made.
@@ -114,7 +167,7 @@ fn requested(world: &World) {
     let controller = kubectl_backup(&["controller"])
         .home(world.home.path())
         .kubeconfig(world.node.kubeconfig())
-        .args(&["--store-validation-frequency=1s"])
+        .args(&CONTROLLER)
         .spawn();
     wait_for("the kinds", PATIENT, || {
         let served =
@@ -174,8 +227,10 @@ spec:
     assert_eq!(world.held().len(), 0, "{}", controller.stderr());
     assert_eq!(minio.list(bucket, NOTED), [""; 0]);
     world.is_bare();
-    torn(world, &Requested { minio, bucket }, &controller);
+    let of = Requested { minio, bucket };
+    torn(world, &of, &controller);
     drop(controller.kill());
+    expired(world, &of);
 }
 
 /// Where the controller has its backups.
@@ -226,7 +281,29 @@ fn torn(world: &World, of: &Requested<'_>, controller: &Running) {
         (attempts() > before).then_some(())
     });
     assert_eq!(phase(), "Deleting");
+    // What is noted of it can not be read any more: nobody goes on with it, and who asks hears how it ends.
+    let inventory = of.minio.list(of.bucket, NOTED).pop().unwrap();
+    of.minio.put(of.bucket, &inventory, "{");
+    let noted = || {
+        world.get(NAMESPACE, "backups.velero.io/torn")["metadata"]["annotations"]["kubectl-backup/not-deleted"].to_string()
+    };
+    wait_for("the end of the attempts", PATIENT, || {
+        noted().contains("delete torn --force").then_some(())
+    });
     ask();
+    let errors = wait_for("an answer", PATIENT, || {
+        let request = world.get(NAMESPACE, request);
+        (request["status"]["phase"] == "Processed").then(|| request["status"]["errors"].to_string())
+    });
+    let key = inventory.strip_prefix("main/").unwrap();
+    for part in [
+        key,
+        "delete torn --force",
+        "some of its snapshots are deleted already",
+    ] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert_eq!(phase(), "Deleting");
     let location = format!("s3://{}/main?endpoint={}", of.bucket, of.minio.endpoint());
     let run = kubectl_backup(&["delete", "torn", "--yes", "--force"])
         .home(world.home.path())
@@ -239,6 +316,60 @@ fn torn(world: &World, of: &Requested<'_>, controller: &Running) {
     wait_for("the end of the backup", PATIENT, || {
         (world.node.try_kubectl(&get).code != 0).then_some(())
     });
+    assert_eq!(of.minio.list(of.bucket, NOTED), [""; 0]);
     world.is_bare();
+    world.node.kubectl(&["-n", NAMESPACE, "delete", request]);
     world.delete_namespace("torn");
+}
+
+/// A backup that is expired, and of whose snapshot nothing can be read, stays and says why.
+fn expired(world: &World, of: &Requested<'_>) {
+    let start = |flags: &[&str]| {
+        // Nobody waits for the Lease of a controller that is gone.
+        let lease = ["delete", "lease", "kubectl-backup-controller"];
+        world
+            .node
+            .kubectl(&[&["-n", NAMESPACE][..], &lease].concat());
+        kubectl_backup(&["controller"])
+            .home(world.home.path())
+            .kubeconfig(world.node.kubeconfig())
+            .args(&CONTROLLER)
+            .args(flags)
+            .spawn()
+    };
+    // It looks for what is expired when it begins, and hourly.
+    let controller = start(&[]);
+    wait_for("a controller at work", PATIENT, || {
+        controller
+            .stderr()
+            .contains("serving velero.io/v1")
+            .then_some(())
+    });
+    world.node.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: expired, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [shop], snapshotVolumes: true, ttl: 1s}}}}"
+    ));
+    let backup = || world.get(NAMESPACE, "backups.velero.io/expired");
+    wait_for("a backup that is completed", PATIENT, || {
+        (backup()["status"]["phase"] == "Completed").then_some(())
+    });
+    let inventory = of.minio.list(of.bucket, NOTED).pop().unwrap();
+    let whole = of.minio.get(of.bucket, &inventory);
+    of.minio.put(of.bucket, &inventory, "{");
+    drop(controller.kill());
+    let held = world.held();
+    let controller = start(&["--garbage-collection-frequency=1s"]);
+    let key = inventory.strip_prefix("main/").unwrap();
+    wait_for("why the backup stays", PATIENT, || {
+        let why = backup()["metadata"]["annotations"]["kubectl-backup/kept"].to_string();
+        (why.contains(key) && why.contains("delete expired --force")).then_some(())
+    });
+    assert_eq!(backup()["status"]["phase"], "Completed");
+    assert_eq!(world.held(), held);
+    of.minio.put(of.bucket, &inventory, whole);
+    let get = ["-n", NAMESPACE, "get", "backups.velero.io", "expired"];
+    wait_for("the end of the backup", PATIENT, || {
+        (world.node.try_kubectl(&get).code != 0).then_some(())
+    });
+    world.is_bare();
+    drop(controller.kill());
 }

@@ -40,6 +40,8 @@ pub enum Pruned {
     Kept(Name, String),
     /// It could not be looked at or removed, and why.
     Failed(Name, String),
+    /// It was kept, for nobody would know any more of snapshots that it names, and why. That lasts until somebody says that it may go without them.
+    Unknown(Name, String),
     /// What became of snapshots in the repository of a volume that backups had which went.
     Snapshots(expiry::Outcome),
     /// So many snapshots of volumes in their storage went, before their backup.

@@ -4,6 +4,7 @@ use super::*;
 use crate::catalog::Digests;
 use crate::layout::PROBES;
 use crate::location::Store;
+use crate::location::trial::{Fate, Trial};
 use crate::progress::Silent;
 use crate::records::snapshots::owned;
 
@@ -144,6 +145,38 @@ async fn a_copy_notes_that_snapshots_in_their_storage_are_the_originals() {
     assert!(!lacks(&target.store, &target.store).await);
     // No copy of its own has noted it where it was made.
     assert!(lacks(&source.store, &source.store).await);
+}
+
+#[tokio::test]
+async fn where_that_can_not_be_noted_the_copy_stands_and_says_what_lacks() {
+    let keys = BackupKeys::new(&name());
+    let source = made_with("a", &[(keys.snapshots(), SNAPSHOT.into())]).await;
+    for verb in ["put", "get"] {
+        let plain = Location::in_memory("b");
+        let trial = Trial::of(&plain.store).judged(move |is, key| {
+            match is == verb && key.contains("/snapshots/") {
+                true => Fate::Refused,
+                false => Fate::Happens,
+            }
+        });
+        let target = Location {
+            store: trial.store(),
+            ..plain.clone()
+        };
+        let options = CopyOptions {
+            without_volumes: true,
+            ..options()
+        };
+        let done = copy(&source, &target, &options, going(), &Silent).await;
+        let done = done.unwrap();
+        assert!(done.lacks_note && !done.lacks_volumes, "{done:?}");
+        let said = done.warnings.last().unwrap();
+        for part in ["snapshots/r-1.json", "delete nightly --location b --force"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(all(&plain).await, all(&source).await);
+        assert!(lacks(&plain.store, &plain.store).await);
+    }
 }
 
 /// What a backup names of a snapshot in its storage.

@@ -26,6 +26,9 @@ const GONE_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// Two see to the same ones.
 const ANOTHER: &str = "another run removes it, or changed what is written down of it";
 
+/// How it ends that something can not be read.
+pub const WAY_OUT: &str = "`kubectl backup prune --drop-damaged` drops it where nobody can read it any more, and leaves the snapshots in their storage";
+
 /// Who has them removed.
 #[derive(Clone, Copy)]
 pub struct Heirs<'a> {
@@ -337,6 +340,23 @@ pub struct Orphans {
     pub told: Vec<(String, Outcome)>,
     /// What could not be looked at, a sentence each: any of it may have some.
     pub unread: Vec<String>,
+}
+
+/// Drops what is written down of snapshots and that nobody can read any more, and leaves these where they are: the keys come back. What is not to be read for other reasons stays.
+///
+/// # Errors
+/// The store's.
+pub async fn drop_damaged(store: &Store, dry_run: bool) -> Result<Vec<String>> {
+    let mut dropped = Vec::new();
+    for (key, _) in inventory::list(store).await?.unread {
+        if inventory::is_damaged(store, &key).await? {
+            if !dry_run {
+                store.outside().delete(&key).await?;
+            }
+            dropped.push(key);
+        }
+    }
+    Ok(dropped)
 }
 
 /// Sees to snapshots whose backup somebody else removed: where two looks with a day between them, by the store's clock where no time is given (who only asks writes nothing, and goes by this machine's), found no marker they go.

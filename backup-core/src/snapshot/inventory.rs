@@ -243,6 +243,25 @@ pub(super) async fn at(store: &Store, key: &str) -> Result<Found> {
     })
 }
 
+/// Whether what stands under this key is an inventory of no version, so that nobody will ever read it.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn is_damaged(store: &Store, key: &str) -> Result<bool> {
+    let bytes = match store.outside().find(key, LARGEST).await {
+        // No version makes one so large.
+        Err(e) if e.kind() == Kind::Corrupt => return Ok(true),
+        Err(e) if e.kind() == Kind::Forbidden => return Ok(false),
+        found => found?,
+    };
+    let is_newer = |bytes: &[u8]| {
+        let found: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+        let version = found.and_then(|found| found["version"].as_u64());
+        version.is_some_and(|version| version > u64::from(VERSION))
+    };
+    Ok(bytes.is_some_and(|bytes| Inventory::read(key, &bytes).is_none() && !is_newer(&bytes)))
+}
+
 /// All inventories of a location, as far as they can be read.
 #[derive(Default)]
 pub(crate) struct Listed {

@@ -1,14 +1,14 @@
 //! What a location knows of the snapshots of backups that go: by its inventories, beside what the backups themselves name. A snapshot that a backup names and that no readable inventory of
 //! this location has could be deleted by nobody any more once the backup is gone, so whoever removes one asks [`About::lacks`] before. Nothing here changes an inventory but [`About::bury`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::heirs::{Heirs, Outcome, elsewhere};
 use super::inventory::{self, Found, Inventory, Listed, State};
 use super::rights;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::layout::SNAPSHOT_NOTES;
 use crate::location::Store;
 use crate::name::Name;
@@ -86,7 +86,7 @@ impl Known {
             let place = inventory::place(store);
             let runs = names.unwrap_or_default().iter().map(|one| &one.run);
             let keys = runs.filter_map(|run| inventory::key(run));
-            for key in keys.collect::<std::collections::BTreeSet<_>>() {
+            for key in keys.collect::<BTreeSet<_>>() {
                 match inventory::at(store, &key).await? {
                     Found::Read(one) if is_its(&&one) => known.add(one, &place),
                     Found::Unread(why) => drop(known.unread.insert(key, why)),
@@ -95,8 +95,12 @@ impl Known {
             }
         }
         let lacks = known.lacks(names);
+        let keys = names.into_iter().flatten();
+        let keys = keys.filter_map(|one| inventory::key(&one.run));
+        let unread: BTreeSet<_> = keys.filter(|key| known.unread.contains_key(key)).collect();
         Ok(About {
             own: known.own,
+            unread,
             lacks,
         })
     }
@@ -201,6 +205,8 @@ fn is_torn(one: &Inventory, started: Option<Timestamp>) -> bool {
 #[derive(Debug)]
 pub struct About {
     pub(super) own: Vec<Inventory>,
+    /// Keys of others of its runs, that can not be read.
+    unread: BTreeSet<String>,
     lacks: Vec<String>,
 }
 
@@ -209,6 +215,7 @@ impl About {
     pub(super) fn of(one: Inventory) -> Self {
         Self {
             own: vec![one],
+            unread: BTreeSet::new(),
             lacks: Vec::new(),
         }
     }
@@ -249,7 +256,7 @@ impl About {
         rights::missing_to_expire(cluster).await
     }
 
-    /// Takes away what is known of those that are gone, after the backup is. What is left of it is an orphan's.
+    /// Takes away what is known of those that are gone, after the backup is, and what nobody can read any more of others. What is left of it is an orphan's.
     ///
     /// # Errors
     /// The store's.
@@ -261,25 +268,43 @@ impl About {
                 now.remove(store).await?;
             }
         }
+        for key in &self.unread {
+            if inventory::is_damaged(store, key).await? {
+                store.outside().delete(key).await?;
+            }
+        }
         Ok(())
     }
 }
 
-/// Notes of a copy in this location that the snapshots which it names are another's. What stands here of their runs stays: then they are this location's own.
+/// Notes of a copy in this location that the snapshots which it names are another's. What stands here of their runs stays: then they are this location's own. Where that can not be noted, or
+/// told, why comes back, a sentence each.
 ///
 /// # Errors
-/// The store's.
-pub(crate) async fn copied(store: &Store, backup: &Name, names: &[StorageSnapshot]) -> Result<()> {
+/// The store's, but for a refusal.
+pub(crate) async fn copied(
+    store: &Store,
+    backup: &Name,
+    names: &[StorageSnapshot],
+) -> Result<Vec<String>> {
+    let mut unnoted = Vec::new();
     let of_runs: BTreeMap<_, _> = names.iter().map(|one| (&one.run, &one.cluster)).collect();
     for (run, cluster) in of_runs {
         let Some(key) = inventory::key(run) else {
             continue;
         };
-        if let Found::Absent = inventory::at(store, &key).await? {
-            let mut note = Inventory::new(store, cluster, (backup.as_str(), ""), run);
-            note.state = State::Copied;
-            note.put(store).await?;
+        match inventory::at(store, &key).await? {
+            Found::Read(_) => {}
+            Found::Unread(why) => unnoted.push(read_in_vain((&key, &why))),
+            Found::Absent => {
+                let mut note = Inventory::new(store, cluster, (backup.as_str(), ""), run);
+                note.state = State::Copied;
+                match note.put(store).await {
+                    Err(e) if e.kind() == Kind::Forbidden => unnoted.push(e.sentence()),
+                    put => put?,
+                }
+            }
         }
     }
-    Ok(())
+    Ok(unnoted)
 }

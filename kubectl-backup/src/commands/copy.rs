@@ -62,6 +62,8 @@ struct Told<'a> {
     bytes: u64,
     /// Whether files of volumes lie in repositories, which were not copied.
     lacks_volumes: bool,
+    /// Whether the location does not know that snapshots of the copy are the original's.
+    lacks_note: bool,
     warnings: &'a [String],
 }
 
@@ -107,9 +109,9 @@ pub(crate) async fn run(context: &Context, args: CopyArgs) -> Result<Exit> {
     Ok(exit(&done))
 }
 
-/// A copy of a backup that lacks the files of its volumes is not the whole of it.
+/// A copy of a backup that lacks the files of its volumes is not the whole of it; one that its location will not let go by itself is no whole one either.
 pub(super) fn exit(done: &Copied) -> Exit {
-    match done.lacks_volumes {
+    match done.lacks_volumes || done.lacks_note {
         true => Exit::Incomplete,
         false => Exit::Done,
     }
@@ -192,6 +194,7 @@ fn tell(
                 files: done.files,
                 bytes: done.bytes,
                 lacks_volumes: done.lacks_volumes,
+                lacks_note: done.lacks_note,
                 warnings: &done.warnings,
             };
             output::print(ui, format, &Document::new("BackupCopy", &told))

@@ -130,7 +130,24 @@ pub(super) async fn disown(
 ///
 /// # Errors
 /// `Interrupted`. What else fails is told.
-pub(super) async fn orphans(context: &Context, location: &Location, dry_run: bool) -> Result<Exit> {
+pub(super) async fn orphans(
+    context: &Context,
+    location: &Location,
+    dry_run: bool,
+    drops_damaged: bool,
+) -> Result<Exit> {
+    if drops_damaged {
+        let verb = if dry_run {
+            "would be dropped"
+        } else {
+            "is dropped"
+        };
+        for key in heirs::drop_damaged(&location.store, dry_run).await? {
+            context.ui.warn(&format!(
+                "{key} {verb}: nobody can read it, and where there are snapshots that it was about, they stay in their storage"
+            ));
+        }
+    }
     let stop = context.cancel("snapshots that have not gone by then stay");
     let reached = reached(context).await;
     let heirs = Heirs {
@@ -151,7 +168,8 @@ pub(super) async fn orphans(context: &Context, location: &Location, dry_run: boo
     for why in unread {
         exit = Exit::Incomplete;
         context.ui.warn(&format!(
-            "{why}: whether snapshots of volumes that no backup names are in it is not known (remove it when they are seen to)"
+            "{why}: whether snapshots of volumes that no backup names are in it is not known ({})",
+            heirs::WAY_OUT
         ));
     }
     let mut far: BTreeMap<String, (usize, Option<Timestamp>)> = BTreeMap::new();

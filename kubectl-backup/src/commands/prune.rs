@@ -47,6 +47,9 @@ pub(crate) struct PruneArgs {
     /// Look at the backups of this schedule only
     #[arg(long, value_name = "SCHEDULE", value_parser = Name::foreign)]
     schedule: Option<Name>,
+    /// Drop what was noted of snapshots of volumes in their storage and can not be read any more; the snapshots stay there
+    #[arg(long)]
+    drop_damaged: bool,
     #[command(flatten)]
     removal: RemovalArgs,
     #[command(flatten)]
@@ -72,7 +75,7 @@ impl Would {
     /// How many would go.
     fn goes(&self) -> usize {
         let goes = |one: &&Pruned| match one {
-            Pruned::Kept(..) | Pruned::Failed(..) => false,
+            Pruned::Kept(..) | Pruned::Failed(..) | Pruned::Unknown(..) => false,
             Pruned::Snapshots(outcome) => outcome.removes(),
             _ => true,
         };
@@ -247,7 +250,7 @@ async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exi
         if would.goes() == 0 {
             nothing();
         }
-        let csi = csi::orphans(context, location, args.removal.is_dry()).await?;
+        let csi = csi::orphans(context, location, true, args.drop_damaged).await?;
         return Ok(many::worst([owed, exit(all), would.volumes.exit, csi]));
     }
     let stop = &context.cancel("what was not come to stays");
@@ -287,7 +290,7 @@ async fn prune(context: &Context, args: &PruneArgs, would: &Would) -> Result<Exi
         tell_volume(context, &args.removal, outcome, false)?;
     }
     context.was_not_stopped()?;
-    let csi = csi::orphans(context, location, false).await?;
+    let csi = csi::orphans(context, location, false, args.drop_damaged).await?;
     Ok(many::worst([owed, exit(done), volumes.exit, csi]))
 }
 
@@ -299,14 +302,18 @@ fn going(one: &Pruned) -> Option<&Name> {
         | Pruned::Stale(name)
         | Pruned::StaleClaim(name)
         | Pruned::Kept(name, _)
-        | Pruned::Failed(name, _) => Some(name),
+        | Pruned::Failed(name, _)
+        | Pruned::Unknown(name, _) => Some(name),
         Pruned::Snapshots(_) | Pruned::InStorage(..) => None,
     }
 }
 
 /// Whether nothing is to be done about it.
 fn is_left(one: &Pruned) -> bool {
-    matches!(one, Pruned::Kept(..) | Pruned::Failed(..))
+    matches!(
+        one,
+        Pruned::Kept(..) | Pruned::Failed(..) | Pruned::Unknown(..)
+    )
 }
 
 /// What became of a repository of a volume.
@@ -349,10 +356,18 @@ pub(super) fn exit(done: &[Pruned]) -> Exit {
         Pruned::Snapshots(outcome) => Some(outcome),
         _ => None,
     });
-    if done.iter().any(|one| matches!(one, Pruned::Failed(..))) {
+    let is_trouble = |one: &Pruned| matches!(one, Pruned::Failed(..) | Pruned::Unknown(..));
+    if done.iter().any(is_trouble) {
         return Exit::Incomplete;
     }
     expiry::exit(outcomes)
+}
+
+/// The same after a backup that stands: what lasts until somebody says that a damaged backup may go is told, and makes no backup that succeeded an incomplete one, which a Job would make again.
+pub(super) fn exit_after(done: &[Pruned]) -> Exit {
+    let passes = |one: &&Pruned| !matches!(one, Pruned::Unknown(..));
+    let passing: Vec<_> = done.iter().filter(passes).cloned().collect();
+    exit(&passing)
 }
 
 /// What became of one, or its name alone.
@@ -376,7 +391,7 @@ fn tell(context: &Context, one: &Pruned, verb: &str) -> Result<()> {
             context.ui.note(&text);
             Ok(())
         }
-        Pruned::Failed(..) => {
+        Pruned::Failed(..) | Pruned::Unknown(..) => {
             context.ui.say(&text);
             Ok(())
         }
@@ -394,11 +409,30 @@ pub(super) fn sentence(one: &Pruned, verb: &str) -> String {
             format!("backup/{name}: the claim of a run that died {verb}, the backup stays")
         }
         Pruned::Kept(name, why) => format!("backup/{name} kept: {why}"),
-        Pruned::Failed(name, why) => format!("backup/{name} not pruned: {why}"),
+        Pruned::Failed(name, why) | Pruned::Unknown(name, why) => {
+            format!("backup/{name} not pruned: {why}")
+        }
         Pruned::Snapshots(outcome) => expiry::sentence(outcome, verb != "pruned").1,
         Pruned::InStorage(name, many) => {
             let many = counted(*many as u64, "snapshot");
             format!("backup/{name}: {many} deleted")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_old_backup_ends_a_prune_incomplete_and_no_backup_that_was_made_before_it() {
+        let of = |one: fn(Name, String) -> Pruned| one("old".parse().unwrap(), String::new());
+        let [unknown, failed, kept] = [Pruned::Unknown, Pruned::Failed, Pruned::Kept].map(of);
+        let both = [unknown.clone(), failed];
+        let lasting = [unknown, kept];
+        assert_eq!(exit(&lasting), Exit::Incomplete);
+        assert_eq!(exit_after(&lasting), Exit::Done);
+        // What may pass is the night's own.
+        assert_eq!(exit_after(&both), Exit::Incomplete);
     }
 }

@@ -4,6 +4,7 @@
 //! What speaks against it is a refusal, and ends the request. Where nothing does, the Backup becomes Deleting, and its files go under claims that bear its
 //! uid; from then on whatever fails is shown at the request and tried again, by whichever controller, until nothing is left. Only while the marker stands, and
 //! none of its snapshots in their storage went, is there a way back: a refusal gives the Backup the marker's phase. A Backup that is Deleting and that no request asks for any more is treated alike.
+//! What nobody could go on with, as nobody would know of its other snapshots any more, ends the request as well, and the Backup says why: then it goes on where somebody asks again.
 
 mod cuts;
 mod finish;
@@ -35,6 +36,9 @@ const BACKUP_UID: &str = "velero.io/backup-uid";
 
 /// The annotation of a request that is at work: the location of the files.
 const PLACE: &str = "kubectl-backup/location";
+
+/// The annotation of a Backup that is Deleting and stays so: why. Nobody goes on with it unasked.
+pub(super) const NOT_DELETED: &str = "kubectl-backup/not-deleted";
 
 /// The phase of a Backup that has to go.
 pub(super) const DELETING: &str = "Deleting";
@@ -123,7 +127,7 @@ async fn answer(desk: Arc<Desk>, object: Arc<Value>, stopped: watch::Receiver<bo
             }
             Ok(())
         }
-        Err(Not::Refused(why)) => {
+        Err(Not::Refused(why) | Not::Unknown(why)) => {
             let why = bounded(&why);
             desk.ui
                 .warn(&format!("backup {backup} is not deleted: {why}"));
@@ -176,7 +180,7 @@ async fn delete(
     // Where it failed, nothing of it is in a bucket.
     if !begun && !matches!(phase(&backup), "Completed" | "PartiallyFailed") {
         begin(desk, request, &backup).await?;
-        return Ok(finish(desk, &backup, None, stopped).await?);
+        return finish(desk, &backup, None, stopped).await;
     }
     let place = place_of(&backup);
     let location = match usable(desk, place).await {
@@ -192,7 +196,7 @@ async fn delete(
     match &marker {
         Some(entry) if !sync::is_same(&backup, &entry.backup) => {
             begin(desk, request, &backup).await?;
-            return Ok(finish(desk, &backup, None, stopped).await?);
+            return finish(desk, &backup, None, stopped).await;
         }
         Some(entry) => {
             if let Err(not) = may_go(desk, &location, &title).await {
@@ -202,7 +206,7 @@ async fn delete(
             // With the marker gone, this alone tells whoever goes on where its files are.
             let word = sealed::word(&entry.backup, entry.encrypted);
             let deleting = json!({
-                "metadata": {"annotations": {sealed::ENCRYPTION: word}},
+                "metadata": {"annotations": {sealed::ENCRYPTION: word, NOT_DELETED: null}},
                 "status": {"phase": DELETING},
             });
             // As it was seen: from here on no restore begins to read it.
@@ -212,6 +216,12 @@ async fn delete(
             if let Err(not) = not_restored(desk, &location, &title).await {
                 return Err(back(desk, &location, &backup, entry, true, not).await);
             }
+            return match finish(desk, &backup, Some(&location), stopped).await {
+                Err(not @ Not::Unknown(_)) => {
+                    Err(back(desk, &location, &backup, entry, true, not).await)
+                }
+                finished => finished,
+            };
         }
         None if begun => {}
         None => {
@@ -224,7 +234,7 @@ async fn delete(
             )));
         }
     }
-    Ok(finish(desk, &backup, Some(&location), stopped).await?)
+    finish(desk, &backup, Some(&location), stopped).await
 }
 
 /// Notes that the request is at work, and on which Backup.
@@ -279,18 +289,23 @@ async fn back(
     begun: bool,
     not: Not,
 ) -> Not {
-    if begun && let Not::Refused(why) = &not {
+    if begun && let Not::Refused(why) | Not::Unknown(why) = &not {
         match is_half_gone(location, backup, entry).await {
             Ok(false) => {}
             // It is no backup any more that others could be counted with.
             Ok(true) => {
-                return Not::Failed(Error::other(format!(
-                    "{why}; some of its snapshots are deleted already, so that it does not become a backup again"
-                )));
+                let torn = "some of its snapshots are deleted already, so that it does not become a backup again";
+                return match &not {
+                    Not::Unknown(why) => stays(desk, backup, &format!("{torn}; {why}")).await,
+                    _ => Not::Failed(Error::other(format!("{why}; {torn}"))),
+                };
             }
             Err(e) => return Not::Failed(e),
         }
-        let patch = json!({"status": {"phase": entry.backup.status.phase}});
+        let patch = json!({
+            "metadata": {"annotations": {NOT_DELETED: null}},
+            "status": {"phase": entry.backup.status.phase},
+        });
         if let Err(e) = desk.backups.patch(backup, patch).await {
             return Not::Failed(e);
         }
@@ -298,25 +313,48 @@ async fn back(
     not
 }
 
+/// Notes of a backup that is half gone why nobody goes on with it.
+async fn stays(desk: &Desk, backup: &Value, why: &str) -> Not {
+    let noted = json!({"metadata": {"annotations": {NOT_DELETED: bounded(why)}}});
+    match desk.backups.patch(backup, noted).await {
+        Ok(_) => Not::Unknown(why.to_owned()),
+        Err(e) => Not::Failed(e),
+    }
+}
+
 /// Goes on with a Backup that is Deleting without a request: it stays if its marker stands and none of its snapshots went, and else goes.
 async fn resume(desk: Arc<Desk>, backup: Arc<Value>, stopped: watch::Receiver<bool>) -> Result<()> {
-    let location = match usable(&desk, place_of(&backup)).await {
-        Ok(location) => location,
-        Err(Not::Refused(why)) => return Err(Error::other(why)),
-        Err(Not::Failed(e)) => return Err(e),
-    };
+    let location = usable(&desk, place_of(&backup)).await;
+    let location = location.map_err(Not::into_error)?;
     let title = Name::foreign(name(&backup))?;
     let (location, entry) = sealed::find(location, &backup, &title).await?;
     match entry {
         Some(entry) if sync::is_same(&backup, &entry.backup) => {
             if is_half_gone(&location, &backup, &entry).await? {
-                return finish(&desk, &backup, Some(&location), &stopped).await;
+                let finished = finish(&desk, &backup, Some(&location), &stopped).await;
+                let Err(not @ Not::Unknown(_)) = finished else {
+                    return finished.map_err(Not::into_error);
+                };
+                return match back(&desk, &location, &backup, &entry, true, not).await {
+                    Not::Failed(e) => Err(e),
+                    Not::Refused(why) | Not::Unknown(why) => {
+                        let text = format!("backup {title} is not deleted: {why}");
+                        desk.ui.warn(&bounded(&text));
+                        Ok(())
+                    }
+                };
             }
             let patch = json!({"status": {"phase": entry.backup.status.phase}});
             desk.backups.decide(&backup, patch).await.map(drop)
         }
-        Some(_) => finish(&desk, &backup, None, &stopped).await,
-        None => finish(&desk, &backup, Some(&location), &stopped).await,
+        Some(_) => {
+            let finished = finish(&desk, &backup, None, &stopped).await;
+            finished.map_err(Not::into_error)
+        }
+        None => {
+            let finished = finish(&desk, &backup, Some(&location), &stopped).await;
+            finished.map_err(Not::into_error)
+        }
     }
 }
 

@@ -200,7 +200,8 @@ async fn snapshots(
     let Orphans { told, unread } = heirs::orphans(&location.store, heirs, None, false).await?;
     for why in unread {
         desk.ui.warn(&bounded(&format!(
-            "{why}: whether snapshots of volumes that no backup names are in it is not known (remove it when they are seen to)"
+            "{why}: whether snapshots of volumes that no backup names are in it is not known ({})",
+            heirs::WAY_OUT
         )));
     }
     for (backup, outcome) in told {
@@ -312,7 +313,9 @@ async fn note(desk: &Desk, place: &str, began: Timestamp, done: Vec<Pruned>) -> 
                 let many = counted(many as u64, "snapshot");
                 desk.ui.note(&format!("{many} of backup {backup}: deleted"));
             }
-            Pruned::Kept(backup, why) | Pruned::Failed(backup, why) => {
+            Pruned::Kept(backup, why)
+            | Pruned::Failed(backup, why)
+            | Pruned::Unknown(backup, why) => {
                 let why = bounded(&why);
                 if let Some(object) = object(desk, backup.as_str(), place)
                     && annotation(&object, KEPT) != Some(&why)

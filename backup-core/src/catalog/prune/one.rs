@@ -155,7 +155,7 @@ impl Work<'_> {
         if let Some(lacks) = cuts.lacks() {
             let why =
                 format!("{lacks} (`kubectl backup delete {name} --force` deletes it without them)");
-            return Ok(Some(Pruned::Failed(name.clone(), why)));
+            return Ok(Some(Pruned::Unknown(name.clone(), why)));
         }
         let still = || self.speaks(row, fate).boxed();
         let outcome = match self.options.dry_run {

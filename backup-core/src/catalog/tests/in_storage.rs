@@ -155,7 +155,7 @@ async fn a_backup_whose_snapshots_nobody_would_find_any_more_stays_and_is_named_
         for text in ["damaged", "moved"] {
             let parts = [format!("snapshot snap-{text} of d.io"), key(text)];
             let is_told = done.iter().any(|one| {
-                matches!(one, Pruned::Failed(of, why) if of.as_str() == text && parts.iter().all(|part| why.contains(part)))
+                matches!(one, Pruned::Unknown(of, why) if of.as_str() == text && parts.iter().all(|part| why.contains(part)))
             });
             assert!(is_told, "{text}: {done:?}");
         }

@@ -1,6 +1,7 @@
 //! Snapshots whose backups go.
 
 use super::*;
+use crate::location::trial::{Fate, Trial};
 use crate::records::snapshots::StorageSnapshot;
 use crate::snapshot::known::{self, About};
 
@@ -379,6 +380,48 @@ async fn among_more_inventories_than_anybody_lists_those_of_a_backup_are_found_b
     let key = inventory::key(RUN).unwrap();
     assert!(store.find(&key, 9999).await.unwrap().is_none());
     assert_eq!(holds(&storage), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_any_more_goes_with_its_backup_or_where_it_is_asked_for_and_nothing_else_does()
+ {
+    let (storage, store) = (Storage::default(), Store::in_memory());
+    let made = run(&storage.cluster(), &store).await;
+    let whole = inventories(&store).await.remove(0);
+    let key = |run: &str| inventory::key(run).unwrap();
+    let newer = r#"{"version":2}"#;
+    for (run, text) in [(RUN, "{"), ("damaged", "{}"), ("newer", newer)] {
+        store.put(&key(run), text.into()).await.unwrap();
+    }
+    let stand = async || {
+        let all = store.entries("plugins/kubectl-backup/snapshots/", 9);
+        let all = all.await.unwrap().into_iter();
+        all.map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    // Whoever had its backup deleted without it.
+    let known = about(&store, Some(&[named(&made)])).await;
+    assert!(known.lacks().is_some());
+    known.bury(&store).await.unwrap();
+    assert_eq!(stand().await, [key("damaged"), key("newer")]);
+    whole.put(&store).await.unwrap();
+    for dry_run in [true, false] {
+        let dropped = heirs::drop_damaged(&store, dry_run).await.unwrap();
+        assert_eq!(dropped, [key("damaged")]);
+        assert_eq!(stand().await.contains(&key("damaged")), dry_run);
+    }
+    assert_eq!(stand().await.len(), 2);
+    assert_eq!(
+        (inventories(&store).await, holds(&storage)),
+        (vec![whole], 1)
+    );
+    // One that may not be read is no damaged one.
+    store.put(&key("damaged"), "{".into()).await.unwrap();
+    let trial = Trial::of(&store).judged(|verb, key| match verb {
+        "get" if key.ends_with("damaged.json") => Fate::Refused,
+        _ => Fate::Happens,
+    });
+    let dropped = heirs::drop_damaged(&trial.store(), false).await;
+    assert_eq!(dropped.unwrap(), [""; 0]);
 }
 
 #[tokio::test]

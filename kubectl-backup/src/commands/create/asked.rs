@@ -223,7 +223,7 @@ impl AskedArgs {
             context.ui.say(&prune::sentence(one, "pruned"));
         }
         context.was_not_stopped()?;
-        Ok(prune::exit(&done))
+        Ok(prune::exit_after(&done))
     }
 }
 

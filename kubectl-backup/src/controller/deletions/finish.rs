@@ -1,6 +1,6 @@
 //! The end of a backup that goes: its snapshots in their storage, its files, its restores, and its object last. Decides nothing but what changed meanwhile.
 
-use backup_core::error::{Error, Result};
+use backup_core::error::Result;
 use backup_core::location::Location;
 use backup_core::name::Name;
 use backup_core::{Kind, catalog, records};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::cuts;
-use super::refusals::{Not, not_restored, restores_of};
+use super::refusals::{Not, not_restored, restores_of, unknown};
 use super::{owner, place_of, still_ours};
 use crate::controller::desk::Desk;
 use crate::controller::objects::{name, uid};
@@ -20,7 +20,7 @@ pub(super) async fn finish(
     backup: &Value,
     location: Option<&Location>,
     stopped: &watch::Receiver<bool>,
-) -> Result<()> {
+) -> Result<(), Not> {
     let title = name(backup);
     still_ours(stopped)?;
     if let Some(location) = location {
@@ -32,9 +32,7 @@ pub(super) async fn finish(
         if let Some(lacks) = cuts.lacks()
             && catalog::find(store, &name).await?.is_some()
         {
-            return Err(Error::other(lacks).hint(format!(
-                "`kubectl backup delete {name} --force` deletes it without them"
-            )));
+            return Err(unknown(&name, &lacks));
         }
         cuts::announce(desk, backup, &cuts).await?;
         cuts::remove(desk, location, &cuts, &name, stopped).await?;
@@ -42,10 +40,7 @@ pub(super) async fn finish(
         if catalog::find(store, &name).await?.is_some()
             && let Err(not) = not_restored(desk, location, &name).await
         {
-            return Err(match not {
-                Not::Refused(why) => Error::other(why),
-                Not::Failed(e) => e,
-            });
+            return Err(not.into_error().into());
         }
         catalog::delete_again(store, &name, &desk.host, &owner(uid(backup))).await?;
         // It is gone: what stays of this is found by whoever looks for orphans.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::DELETING;
-use crate::controller::objects::{name, phase, time};
+use super::{DELETING, NOT_DELETED};
+use crate::controller::objects::{annotation, name, phase, time};
 
 /// A request that was refused is kept so long, as Velero does.
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -61,7 +61,8 @@ pub(super) fn plan<'o, T: Ord>(
     }
     let left = backups
         .iter()
-        .filter(|backup| phase(backup) == DELETING && !asked.contains(name(backup)));
+        .filter(|backup| phase(backup) == DELETING && !asked.contains(name(backup)))
+        .filter(|backup| annotation(backup, NOT_DELETED).is_none());
     steps.extend(left.map(Step::Resume));
     steps.sort_by_key(|step| failed(step.object()));
     steps
@@ -101,13 +102,16 @@ mod tests {
             request("c", "b2", "New", "03:00:00"),
             request("d", "b3", "Processed", "01:00:00"),
         ];
-        let backup = |name: &str, phase: &str| {
-            Arc::new(json!({"metadata": {"name": name}, "status": {"phase": phase}}))
+        let backup = |name: &str, phase: &str, annotations: Value| {
+            let metadata = json!({"name": name, "annotations": annotations});
+            Arc::new(json!({"metadata": metadata, "status": {"phase": phase}}))
         };
         let backups = [
-            backup("b1", DELETING),
-            backup("b3", DELETING),
-            backup("b4", "Completed"),
+            backup("b1", DELETING, json!({})),
+            backup("b3", DELETING, json!({})),
+            backup("b4", "Completed", json!({})),
+            // Nobody could go on with it.
+            backup("b5", DELETING, json!({NOT_DELETED: "why"})),
         ];
         let now: Timestamp = "2026-11-22T01:00:00Z".parse().unwrap();
         let mut steps = vec![

@@ -18,6 +18,8 @@ use crate::controller::objects::{name, phase};
 pub(super) enum Not {
     /// It stays.
     Refused(String),
+    /// It stays, and nothing changes that but who says that nobody need know of its snapshots.
+    Unknown(String),
     /// It is tried again.
     Failed(Error),
 }
@@ -25,6 +27,16 @@ pub(super) enum Not {
 impl From<Error> for Not {
     fn from(e: Error) -> Self {
         Self::Failed(e)
+    }
+}
+
+impl Not {
+    /// What is tried again, whatever it was.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Refused(why) | Self::Unknown(why) => Error::other(why),
+            Self::Failed(e) => e,
+        }
     }
 }
 
@@ -94,9 +106,7 @@ pub(super) async fn may_go(desk: &Desk, location: &Location, title: &Name) -> Re
     }
     let cuts = about(location, title).await?;
     if let Some(lacks) = cuts.lacks() {
-        return Err(refused(format!(
-            "{lacks} (`kubectl backup delete {title} --force` deletes it without them)"
-        )));
+        return Err(unknown(title, &lacks));
     }
     if let Some(why) = cuts.elsewhere(heirs(desk, None).await?).stays() {
         return Err(refused(why));
@@ -113,6 +123,13 @@ pub(super) async fn may_go(desk: &Desk, location: &Location, title: &Name) -> Re
         )));
     }
     Ok(())
+}
+
+/// Nobody would know any more of snapshots of a backup.
+pub(super) fn unknown(title: &Name, lacks: &str) -> Not {
+    Not::Unknown(format!(
+        "`kubectl backup delete {title} --force` deletes it without them: {lacks}"
+    ))
 }
 
 /// Whether no restore has begun to read it, whoever began it.
