@@ -194,6 +194,7 @@ spec:
 
     every_second(&served);
     healed(&served);
+    early(&served);
     emptied(&served);
 }
 
@@ -272,6 +273,19 @@ status: {{phase: Failed, failureReason: its controller is gone}}
     assert_eq!(healed["status"]["failureReason"], Value::Null);
     let annotations = &healed["metadata"]["annotations"];
     assert_eq!(annotations["kubectl-backup/interrupted"], Value::Null);
+}
+
+/// One that is seen while a Velero makes it has its object as soon as it is done.
+fn early(served: &Served) {
+    plant(served, "early", |marker| {
+        scheduled(marker, "", "Finalizing", 1, 720);
+    });
+    synced(served, "old");
+    assert!(served.object("backups/early").is_none());
+    plant(served, "early", |marker| {
+        scheduled(marker, "", "Completed", 1, 720);
+    });
+    served.ends("early", "Completed");
 }
 
 /// Where a place looks empty at once, no object goes; where it does not, those go whose backups are gone.

@@ -24,9 +24,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::backups::{self, LOCATION, OWN};
+use super::deletions::{DELETING, NOT_DELETED};
 use super::desk::{Desk, Work};
 use super::objects::{annotation, bounded, name, phase, time, uid};
 use super::{history, locations, sealed};
+use known::Has;
 pub(crate) use known::Synced;
 use room::{MOST, Taken};
 
@@ -215,14 +217,14 @@ async fn make(
             Ok(folder) => look(desk, location, &folder, name(object)).await?,
             Err(e) => Found::Odd(e.sentence()),
         };
-        let (why, has_marker) = match found {
+        let (why, has) = match found {
             Found::Backup(new) if !taken.take(is_own(&new), new.to_string().len()) => {
                 let why = format!(
                     "the objects of a location are {} of {} MiB at most, half of it for other clusters' backups",
                     MOST.objects,
                     MOST.bytes >> 20
                 );
-                (Some(why), true)
+                (Some(why), Has::Other)
             }
             Found::Backup(new) => match desk.backups.create(&new).await {
                 Ok(true) => {
@@ -231,16 +233,16 @@ async fn make(
                 }
                 Ok(false) => continue,
                 Err(e) if matches!(e.kind(), Kind::Invalid | Kind::Forbidden) => {
-                    (Some(e.sentence()), true)
+                    (Some(e.sentence()), Has::Other)
                 }
                 Err(e) => return Err(e),
             },
-            Found::Odd(why) => (Some(why), true),
-            Found::Unfinished => (None, true),
-            Found::NoMarker => (None, false),
+            Found::Odd(why) => (Some(why), Has::Other),
+            Found::Unfinished => (None, Has::Unfinished),
+            Found::NoMarker => (None, Has::NoMarker),
         };
         let why = why.map(|why| bounded(&why));
-        if known.pass(folder, why.clone(), has_marker, desk.now()) {
+        if known.pass(folder, why.clone(), has, desk.now()) {
             news.extend(why.map(|why| format!("backup {folder:?} is passed over: {why}")));
         }
     }
@@ -363,7 +365,7 @@ async fn heal(
             Err(e) if is_of_all(&e) => return Err(e),
             Err(_) => None,
             Ok(None) => {
-                known.pass(title, None, false, now);
+                known.pass(title, None, Has::NoMarker, now);
                 continue;
             }
             Ok(marker) => marker,
@@ -373,7 +375,7 @@ async fn heal(
             of.map(String::as_str) == run
         };
         let Some(entry) = marker.filter(is_its) else {
-            known.pass(title, None, true, now);
+            known.pass(title, None, Has::Other, now);
             continue;
         };
         let mut patch = backups::stands(&entry.backup, entry.encrypted);
@@ -383,6 +385,12 @@ async fn heal(
         desk.ui.note(&format!("backup {title} stands after all"));
     }
     Ok(())
+}
+
+/// Whether an object is there for a backup that stands: also for one whose deletion nobody goes on with, until somebody has removed its files.
+fn is_awaited(object: &Value) -> bool {
+    let is_left = phase(object) == DELETING && annotation(object, NOT_DELETED).is_some();
+    is_left || matches!(phase(object), "Completed" | "PartiallyFailed")
 }
 
 /// Objects whose backup is gone.
@@ -396,7 +404,7 @@ async fn remove(
 ) -> Result<()> {
     let missing: Vec<&Arc<Value>> = before
         .iter()
-        .filter(|object| matches!(phase(object), "Completed" | "PartiallyFailed"))
+        .filter(|object| is_awaited(object))
         .filter(|object| !folders.contains(name(object)))
         .collect();
     if folders.is_empty() && missing.len() > FEW {
@@ -503,6 +511,19 @@ mod tests {
         huge["spec"]["x"] = "x".repeat(70_000).into();
         let refused = object_of(&entry(&huge), "mine", "ns").unwrap_err();
         assert!(refused.unwrap().contains("the most"));
+    }
+
+    #[test]
+    fn an_object_goes_with_its_files_and_also_where_nobody_goes_on_with_its_deletion() {
+        let object = |phase: &str, annotations: Value| json!({"metadata": {"annotations": annotations}, "status": {"phase": phase}});
+        let why = json!({NOT_DELETED: "why"});
+        for phase in ["Completed", "PartiallyFailed"] {
+            assert!(is_awaited(&object(phase, json!({}))), "{phase}");
+        }
+        assert!(is_awaited(&object(DELETING, why.clone())));
+        // Whoever deletes it removes its object, too.
+        assert!(!is_awaited(&object(DELETING, json!({}))));
+        assert!(!is_awaited(&object("Failed", why)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Markers that are read in one round; the others' turn comes.
 const MOST_READ: usize = 1000;
 
-/// A folder that gave no object is looked at again after this.
+/// A folder that gave no object is looked at again after this; one that may give one any moment each time, for so long.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is known of a location's syncs by this process.
@@ -38,14 +38,28 @@ pub(super) struct Passed {
     why: Option<String>,
     /// Since when it was seen without a marker.
     pub(super) unfinished: Option<Timestamp>,
+    /// Since when a backup seems to be made in it.
+    made: Option<Timestamp>,
+}
+
+/// What a folder has that gave no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Has {
+    /// Something that will give none.
+    Other,
+    /// The marker of a backup that is not finished: a Velero puts it down before it is done.
+    Unfinished,
+    /// No marker: a backup is made or removed, or nobody finishes it.
+    NoMarker,
 }
 
 impl Synced {
-    /// Whether a folder gave no object a while ago at most. A time that a wrong clock noted does not count.
+    /// Whether a folder gave no object a while ago at most, and will not give one any moment. A time that a wrong clock noted does not count.
     pub(super) fn is_passed(&self, folder: &str, now: Timestamp) -> bool {
+        let is_young = |at: Timestamp| at <= now && now.duration_since(at) < AGAIN;
         self.passed
             .get(folder)
-            .is_some_and(|passed| passed.at <= now && now.duration_since(passed.at) < AGAIN)
+            .is_some_and(|passed| is_young(passed.at) && !passed.made.is_some_and(is_young))
     }
 
     /// Notes that a folder gave no object. Whether that is news.
@@ -53,18 +67,18 @@ impl Synced {
         &mut self,
         folder: &str,
         why: Option<String>,
-        has_marker: bool,
+        has: Has,
         now: Timestamp,
     ) -> bool {
         let last = self.passed.get(folder);
-        let since = last.and_then(|last| last.unfinished).unwrap_or(now);
+        let since = |last: Option<Timestamp>| last.unwrap_or(now);
         let is_news = why.is_some() && last.is_none_or(|last| last.why != why);
-        let unfinished = (!has_marker).then_some(since);
-        let at = now;
         let passed = Passed {
-            at,
+            at: now,
             why,
-            unfinished,
+            unfinished: (has == Has::NoMarker)
+                .then(|| since(last.and_then(|last| last.unfinished))),
+            made: (has != Has::Other).then(|| since(last.and_then(|last| last.made))),
         };
         self.passed.insert(folder.to_owned(), passed);
         is_news
@@ -106,7 +120,7 @@ mod tests {
         // Those behind it come first, then those before it.
         let next = known.candidates(&folders, has_object, now);
         assert_eq!(next[..3], ["b1001", "b1002", "b0000"]);
-        assert!(known.pass("b1002", Some("odd".to_owned()), true, now));
+        assert!(known.pass("b1002", Some("odd".to_owned()), Has::Other, now));
         assert_eq!(
             known.candidates(&folders, has_object, now)[..2],
             ["b1001", "b0000"]
@@ -117,9 +131,9 @@ mod tests {
             ["b1001", "b1002"]
         );
         // It is told once, and again when it is another reason.
-        assert!(!known.pass("b1002", Some("odd".to_owned()), true, later));
-        assert!(known.pass("b1002", Some("odder".to_owned()), true, later));
-        assert!(!known.pass("b1001", None, true, later));
+        assert!(!known.pass("b1002", Some("odd".to_owned()), Has::Other, later));
+        assert!(known.pass("b1002", Some("odder".to_owned()), Has::Other, later));
+        assert!(!known.pass("b1001", None, Has::Unfinished, later));
     }
 
     #[test]
@@ -138,7 +152,8 @@ mod tests {
                 if folder == "good" {
                     good = Some(round);
                 } else {
-                    told += usize::from(known.pass(folder, Some("evil".to_owned()), true, now));
+                    told +=
+                        usize::from(known.pass(folder, Some("evil".to_owned()), Has::Other, now));
                 }
             }
         }
@@ -150,10 +165,26 @@ mod tests {
         let now: Timestamp = "2026-11-21T02:00:00Z".parse().unwrap();
         let mut known = Synced::default();
         let since = |known: &Synced| known.passed["b"].unfinished;
-        known.pass("b", None, false, now);
-        known.pass("b", None, false, now + AGAIN);
+        known.pass("b", None, Has::NoMarker, now);
+        known.pass("b", None, Has::NoMarker, now + AGAIN);
         assert_eq!(since(&known), Some(now));
-        known.pass("b", None, true, now + AGAIN);
+        known.pass("b", None, Has::Unfinished, now + AGAIN);
         assert_eq!(since(&known), None);
+    }
+
+    #[test]
+    fn one_that_is_seen_while_it_is_made_is_looked_at_each_time_and_after_a_while_as_all_others() {
+        let now: Timestamp = "2026-11-21T02:00:00Z".parse().unwrap();
+        let second = SignedDuration::from_secs(1);
+        let mut known = Synced::default();
+        for has in [Has::NoMarker, Has::Unfinished] {
+            known.pass("b", None, has, now);
+            assert!(!known.is_passed("b", now + second), "{has:?}");
+        }
+        known.pass("b", None, Has::Unfinished, now + AGAIN);
+        assert!(known.is_passed("b", now + AGAIN + second));
+        assert!(!known.is_passed("b", now + AGAIN + AGAIN));
+        known.pass("b", None, Has::Other, now);
+        assert!(known.is_passed("b", now + second));
     }
 }
