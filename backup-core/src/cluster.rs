@@ -97,6 +97,12 @@ impl ApiError {
         self.code == 403
     }
 
+    /// Whether an admission rule refused it, with whatever code: a ValidatingAdmissionPolicy says 422 where it says nothing else. A right that is missing counts as well.
+    pub fn is_denied(&self) -> bool {
+        let said = [" denied request", " denied the request"];
+        self.is_forbidden() || said.iter().any(|text| self.message.contains(text))
+    }
+
     /// Whether the revision asked for is gone.
     pub fn is_expired(&self) -> bool {
         self.code == 410

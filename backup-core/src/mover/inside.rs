@@ -96,7 +96,7 @@ pub(super) fn refused(e: ApiError, pod: &str) -> Error {
         text if text.contains("PodSecurity") => {
             "the namespace allows no container that reads the files of all owners (root with DAC_OVERRIDE): pod-security.kubernetes.io/enforce=baseline does; or leave the volume out"
         }
-        _ if e.is_forbidden() => "an admission rule of the cluster refuses it",
+        _ if e.is_denied() => "an admission rule of the cluster refuses it",
         _ if e.is_conflict() => {
             "somebody changes the pod again and again: the next backup tries again"
         }

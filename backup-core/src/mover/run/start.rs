@@ -156,7 +156,7 @@ pub(super) fn refused(e: ApiError) -> Error {
             "the namespace allows no pod that reads the files of all owners (root with DAC_OVERRIDE): pod-security.kubernetes.io/enforce=baseline does; or leave the volume out"
         }
         text if text.contains("quota") => "the namespace's quota leaves no room for one more pod",
-        _ if e.is_forbidden() => "an admission rule of the cluster refuses it",
+        _ if e.is_denied() => "an admission rule of the cluster refuses it",
         _ => "",
     };
     let error = Error::from(e).context("no pod can be made beside it");
