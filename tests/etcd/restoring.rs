@@ -77,6 +77,27 @@ fn the_same_restore_said_twice_is_made_once() {
 }
 
 #[test]
+fn what_an_etcd_leaves_that_ended_before_it_began_its_log_is_in_no_restores_way() {
+    let place = Place::new();
+    let member = place.data_dir().join("member");
+    fs::remove_dir_all(&member).unwrap();
+    // Its log has 64 MB at once, its database far less.
+    let any = "http://127.0.0.1:0";
+    let run = harness::run::program("prlimit", &["--fsize=1000000"])
+        .arg(tools::path("etcd"))
+        .arg("--data-dir")
+        .arg(place.data_dir())
+        .args(&["--listen-client-urls", any, "--advertise-client-urls", any])
+        .args(&["--listen-peer-urls", any, "--initial-advertise-peer-urls"])
+        .args(&[any, "--initial-cluster", &format!("default={any}")])
+        .run();
+    assert_ne!(run.code, 0, "{}", run.stderr);
+    assert!(member.join("snap/db").exists() && !member.join("wal").exists());
+    place.restore_as_member().ok();
+    assert_eq!(place.started(), place.then);
+}
+
+#[test]
 fn a_dry_run_tells_the_plan_and_changes_nothing() {
     let place = Place::new();
     let run = place.restore_of(&place.snapshot, &["--dry-run"]).ok();

@@ -416,14 +416,14 @@ impl Minio {
         keys
     }
 
-    /// Every object under a prefix by its key: how large it is, and the SHA-256 of what it holds.
+    /// Every object under a prefix by its key: how large it is, and the SHA-256 of what it holds. What goes between the list and the look is not there.
     pub fn contents(&self, bucket: &str, prefix: &str) -> BTreeMap<String, (usize, String)> {
         let all = self.list(bucket, prefix).into_iter();
-        all.map(|key| {
-            let content = self.get(bucket, &key);
+        all.filter_map(|key| {
+            let content = self.try_get(bucket, &key)?;
             let digest = digest(&SHA256, &content);
             let hex = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-            (key, (content.len(), hex.collect()))
+            Some((key, (content.len(), hex.collect())))
         })
         .collect()
     }

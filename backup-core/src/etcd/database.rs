@@ -99,6 +99,20 @@ impl Database {
         self.trailer
     }
 
+    /// Whether no member ever ran on it: it has no bucket `key`, and tells of no entry of a raft log. Such a one is left by an etcd that ended while it began its log, on a full
+    /// disk for one.
+    ///
+    /// # Errors
+    /// `Corrupt` at the first page that can not be followed.
+    pub fn is_unused(&self) -> Result<bool> {
+        let silent = &crate::progress::Silent;
+        let mut walker = Walker::new(&self.pages, Problems::Fatal, silent);
+        let buckets = walker.buckets()?;
+        let mut facts = Facts::default();
+        self.small(&mut walker, &buckets, &mut facts)?;
+        Ok(key_bucket(&buckets).is_none() && facts.consistent_index == 0)
+    }
+
     /// The greatest revision in bucket `key`. Less than [`Facts::revision`] where the last changes are compacted away; `etcdutl snapshot restore
     /// --bump-revision` counts from here. Reads a path down the tree.
     ///

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use backup_core::etcd::Database;
 use backup_core::{Error, Result};
 use rustix::fs::{AtFlags, CWD, FlockOperation, StatxAttributes, StatxFlags, flock, statx};
 
@@ -148,7 +149,7 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
         }
     }
     let (snap, wal) = (member.join("snap").join("db"), member.join("wal"));
-    if snap.exists() && !wal.exists() {
+    if snap.exists() && !wal.exists() && !is_unused(&snap)? {
         return Err(Error::invalid(format!(
             "{} has a database but no write-ahead log: etcd keeps its log elsewhere (--wal-dir), or it is lost",
             member.display()
@@ -160,6 +161,23 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Whether etcd ended before it began its log: then none is missing.
+///
+/// # Errors
+/// When the database can not be read.
+fn is_unused(database: &Path) -> Result<bool> {
+    let bytes = fs::metadata(database).map(|found| found.len());
+    let bytes = bytes
+        .map_err(|e| Error::other(format!("can not read {}", database.display())).because(e))?;
+    if bytes == 0 {
+        return Ok(true);
+    }
+    // What can not be followed may have been used.
+    Ok(Database::open(database)
+        .and_then(|database| database.is_unused())
+        .unwrap_or(false))
 }
 
 /// Whether something is mounted right there.
@@ -257,6 +275,17 @@ mod tests {
         DataDir::look(folder.path()).unwrap();
         drop(dir);
         DataDir::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_was_never_begun_is_not_missed() {
+        let (folder, dir) = data_dir();
+        fs::remove_dir(folder.path().join("member/wal")).unwrap();
+        let db = folder.path().join("member/snap/db");
+        fs::write(&db, "").unwrap();
+        check_layout(&dir).unwrap();
+        fs::write(&db, "no database").unwrap();
+        check_layout(&dir).unwrap_err();
     }
 
     #[test]

@@ -30,6 +30,22 @@ pub(in crate::etcd) fn history(keys: usize) -> History {
 }
 
 #[test]
+fn a_database_is_unused_until_an_etcd_keeps_keys_in_it_or_applied_an_entry() {
+    let used = open(&Build::new().bytes()).unwrap();
+    assert!(!used.is_unused().unwrap());
+    let mut begun = Build::new();
+    begun.buckets.remove(&b"key"[..]);
+    assert!(open(&begun.bytes()).unwrap().is_unused().unwrap());
+    let applied = begun.put("meta", b"consistent_index", &1_u64.to_be_bytes());
+    assert!(!open(&applied.bytes()).unwrap().is_unused().unwrap());
+    let none = Build {
+        buckets: Default::default(),
+        ..Build::new()
+    };
+    assert!(open(&none.bytes()).unwrap().is_unused().unwrap());
+}
+
+#[test]
 fn facts_digest_and_problems_of_a_database_agree_with_its_history() {
     for (keys, most, seed, free) in [
         (1, 64, 0, 0),
