@@ -91,6 +91,15 @@ pub(super) struct GroupReady {
     cuts: Vec<Wanted>,
 }
 
+impl GroupReady {
+    /// Namespace and name of those whose files are copied.
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        let jobs = self.claims.iter().map(|ready| &ready.job);
+        jobs.map(|job| (job.namespace.clone(), job.claim.clone()))
+            .collect()
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -385,6 +394,19 @@ impl Copying {
         let copied = copied.map(|saved| Outcome::Saved(Box::new(saved)));
         let copied = copied.map_err(|e| e.sentence());
         lock(&self.copied).insert(key, copied);
+    }
+
+    /// The pods of these claims were not quiet to the end: rows of those that were copied say so. Which these are.
+    pub(super) fn were_not_quiet(&self, claims: &[(String, String)]) -> Vec<String> {
+        let mut copied = lock(&self.copied);
+        let mut names = Vec::new();
+        for key in claims {
+            if let Some(Ok(Outcome::Saved(saved))) = copied.get_mut(key) {
+                saved.hooks = Some(Hooks::Failed);
+                names.push(format!("{}/{}", key.0, key.1));
+            }
+        }
+        names
     }
 
     /// Ends all that is under way and removes every mover; what could not be removed comes back, a sentence each.

@@ -23,6 +23,8 @@ const AT_A_TIME: usize = 8;
 
 /// A pod between its hooks.
 struct Opened {
+    /// Its namespace and name.
+    place: (String, String),
     bracket: Bracket,
     is_quiet: bool,
     item: Option<Item>,
@@ -81,14 +83,25 @@ impl Run<'_> {
         let is_quiet = opened.iter().all(|pod| pod.is_quiet);
         let (brackets, items): (Vec<_>, Vec<_>) = opened
             .into_iter()
-            .map(|pod| (pod.bracket, pod.item))
+            .map(|pod| ((pod.place, pod.bracket), pod.item))
             .unzip();
         let closing = async {
+            let mut copied = None;
             if let Some((copying, ready)) = ready {
                 let hooks = if is_quiet { Hooks::Done } else { Hooks::Failed };
+                let claims = ready.names();
                 copying.copy(ready, hooks, progress).await;
+                copied = Some((copying, claims));
             }
-            join_all(brackets.into_iter().map(Bracket::close)).await;
+            let closed = brackets.into_iter().map(|(place, bracket)| async {
+                let broken = bracket.close().await;
+                (place, broken)
+            });
+            for ((namespace, pod), broken) in join_all(closed).await {
+                if let (Some((copying, claims)), Some(why)) = (&copied, broken) {
+                    self.tell_of_noise(&namespace, &pod, &why, &copying.were_not_quiet(claims));
+                }
+            }
         };
         // What waits for a slow store keeps no pod quiet.
         let saving = async {
@@ -101,12 +114,25 @@ impl Run<'_> {
         saved
     }
 
+    /// What was copied is of no quiet moment, for the pod did not stay.
+    fn tell_of_noise(&self, namespace: &str, pod: &str, why: &str, copied: &[String]) {
+        if copied.is_empty() {
+            return;
+        }
+        let text = format!(
+            "pod {namespace}/{pod} did not stay quiet until the files of {} were copied: {why}",
+            copied.join(", ")
+        );
+        self.apply.brackets.tell(namespace, text);
+    }
+
     /// Opens a pod's bracket, and reads it as it is then.
     async fn opened(&self, resource: &Arc<ApiResource>, pod: Hooked) -> Opened {
         let Hooked { asked, item } = pod;
         let path = resource.object_path(Some(&asked.namespace), &asked.name);
         let uid = asked.uid.clone();
         let title = format!("pod {}/{}", asked.namespace, asked.name);
+        let place = (asked.namespace.clone(), asked.name.clone());
         let brackets = self.apply.brackets;
         let mut bracket = brackets.open(asked);
         let is_quiet = bracket.opened().await;
@@ -134,6 +160,7 @@ impl Run<'_> {
             }
         };
         Opened {
+            place,
             bracket,
             is_quiet,
             item,

@@ -75,7 +75,7 @@ struct Shared {
 pub(crate) struct Bracket {
     opened: oneshot::Receiver<bool>,
     close: oneshot::Sender<()>,
-    ended: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<Option<String>>,
 }
 
 impl Bracket {
@@ -84,10 +84,10 @@ impl Bracket {
         (&mut self.opened).await.unwrap_or(false)
     }
 
-    /// What was to be done is done; waits for the post hooks.
-    pub(crate) async fn close(self) {
+    /// What was to be done is done; waits for the post hooks. Says why the pod did not stay until then what the pre hooks had made it, where it did not.
+    pub(crate) async fn close(self) -> Option<String> {
         let _ = self.close.send(());
-        let _ = self.ended.await;
+        self.ended.await.ok().flatten()
     }
 }
 
@@ -155,8 +155,8 @@ impl Brackets {
         let (tell_ended, ended) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let task = tokio::spawn(async move {
-            shared.run(&pod, tell_opened, closed).await;
-            let _ = tell_ended.send(());
+            let broken = shared.run(&pod, tell_opened, closed).await;
+            let _ = tell_ended.send(broken);
         });
         let mut tasks = lock(&self.tasks);
         tasks.retain(|task| !task.is_finished());
@@ -167,6 +167,15 @@ impl Brackets {
             close,
             ended,
         }
+    }
+
+    /// Something else that is wrong with a pod's hooks.
+    pub(crate) fn tell(&self, namespace: &str, text: String) {
+        lock(&self.shared.tally).told.push(Told {
+            namespace: namespace.to_owned(),
+            is_error: true,
+            text,
+        });
     }
 
     /// Waits until nothing is owed to any pod, and tells what came of all.
@@ -209,18 +218,19 @@ impl Shared {
         pod: &Asked,
         mut opened: oneshot::Sender<bool>,
         closed: oneshot::Receiver<()>,
-    ) {
+    ) -> Option<String> {
         if self.is_stopped() || self.refuses(pod) {
             let _ = opened.send(false);
-            return;
+            return None;
         }
         let hooks = &pod.hooks;
         let owes = !hooks.pre.is_empty() && !hooks.post.is_empty();
         if owes && !self.note(pod).await {
             let _ = opened.send(false);
-            return;
+            return None;
         }
         let (mut is_quiet, mut was_started, mut gives_up) = (true, false, false);
+        let mut quieted = BTreeMap::new();
         for hook in &hooks.pre {
             if self.is_stopped() || opened.is_closed() {
                 break;
@@ -236,6 +246,7 @@ impl Shared {
             was_started |= ran.was_started();
             let failed = self.record(pod, When::Pre, hook, &ran);
             is_quiet &= !failed;
+            quieted.insert(&hook.container, ran.id);
             // As to Velero: what comes after it may build on it.
             gives_up = failed && hook.on_error == OnError::Fail;
             if gives_up {
@@ -250,6 +261,10 @@ impl Shared {
                 _ = self.stopped() => {}
             }
         }
+        let broken = match is_quiet {
+            true => self.broken(pod, &quieted).await,
+            false => None,
+        };
         let is_owed = was_started || !(gives_up || self.is_stopped());
         let mut is_settled = true;
         if is_owed {
@@ -267,6 +282,18 @@ impl Shared {
             );
             self.tell(pod, true, text);
         }
+        broken
+    }
+
+    /// Why a pod is not what hooks in these containers made it, where they do not run any more.
+    async fn broken(&self, pod: &Asked, quieted: &BTreeMap<&String, String>) -> Option<String> {
+        for (container, id) in quieted {
+            let target = self.target(pod, When::Post);
+            if let Err(why) = target.stands(container, id).await {
+                return Some(why);
+            }
+        }
+        None
     }
 
     /// Runs a post hook, and one that is owed again for a while where it is not known to have run; whether it has not to be run any more.

@@ -26,6 +26,13 @@ const LOOK: Duration = Duration::from_secs(2);
 
 const ANEW: &str = "its container ended and was started anew";
 
+/// What a process that is killed ends with.
+const KILLED: i64 = 137;
+
+/// A container that ends takes along what runs in it, and the server hears of that a moment later: who broke off is looked after for so long, so often.
+const LATE: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_millis(500);
+
 /// What is left of the output comes at once, or not at all.
 const REST: Duration = Duration::from_secs(1);
 
@@ -69,6 +76,8 @@ pub(super) struct Ran {
     /// Whether it printed more.
     pub(super) more: bool,
     pub(super) took: Duration,
+    /// The id of the container that it ran in; nothing where that is not known.
+    pub(super) id: String,
 }
 
 impl Ran {
@@ -78,6 +87,7 @@ impl Ran {
             output: String::new(),
             more: false,
             took: Duration::ZERO,
+            id: String::new(),
         }
     }
 
@@ -178,20 +188,24 @@ impl Target<'_> {
         let ended = tokio::select! {
             ended = self.exec(hook, &kept) => ended,
             () = tokio::time::sleep(hook.timeout) => kept.over(hook.timeout),
-            unfit = self.dies(&hook.container, &container) => unfit.gone(""),
+            unfit = self.dies(&hook.container, &container, LOOKS) => unfit.gone(""),
             why = stop => Ended::Stopped(why),
         };
         let ended = match ended {
-            Ended::Exit(status) if status != 0 => match self.look(&hook.container).await {
-                Err(unfit) => unfit.gone(&format!("exit status {status}, and ")),
-                Ok(id) if is_anew(&container, &id) => {
-                    Unfit::for_now(ANEW).gone(&format!("exit status {status}, and "))
+            Ended::Exit(status) if status != 0 => {
+                let late = if status == KILLED {
+                    LATE
+                } else {
+                    Duration::ZERO
+                };
+                match self.fate(&hook.container, &container, late).await {
+                    Some(unfit) => unfit.gone(&format!("exit status {status}, and ")),
+                    None => Ended::Exit(status),
                 }
-                Ok(_) => Ended::Exit(status),
-            },
-            Ended::Broken(why) => match self.look(&hook.container).await {
-                Err(unfit) => unfit.gone(""),
-                Ok(_) => Ended::Broken(why),
+            }
+            Ended::Broken(why) => match self.fate(&hook.container, &container, LATE).await {
+                Some(unfit) => unfit.gone(""),
+                None => Ended::Broken(why),
             },
             ended => ended,
         };
@@ -201,6 +215,15 @@ impl Target<'_> {
             output,
             more,
             took: began.elapsed(),
+            id: container,
+        }
+    }
+
+    /// Whether the container with this id runs still, or why not. A server that does not answer is no reason.
+    pub(super) async fn stands(&self, container: &str, id: &str) -> Result<(), String> {
+        match self.fallen(container, id).await {
+            Some(unfit) => Err(unfit.why),
+            None => Ok(()),
         }
     }
 
@@ -218,15 +241,32 @@ impl Target<'_> {
         judge(&pod, self, container)
     }
 
-    /// Ends when the container does, and says how.
-    async fn dies(&self, container: &str, id: &str) -> Unfit {
+    /// Ends when the container does, which is looked at so often, and says how.
+    async fn dies(&self, container: &str, id: &str, often: Duration) -> Unfit {
         loop {
-            tokio::time::sleep(LOOKS).await;
-            match self.look(container).await {
-                Err(unfit) => return unfit,
-                Ok(now) if is_anew(id, &now) => return Unfit::for_now(ANEW),
-                Ok(_) => {}
+            tokio::time::sleep(often).await;
+            if let Some(unfit) = self.fallen(container, id).await {
+                return unfit;
             }
+        }
+    }
+
+    /// How the container ended, where it did; what is known of that by now, or so much later.
+    async fn fate(&self, container: &str, id: &str, late: Duration) -> Option<Unfit> {
+        match self.fallen(container, id).await {
+            Some(unfit) => Some(unfit),
+            None => {
+                let dies = self.dies(container, id, SOON);
+                tokio::time::timeout(late, dies).await.ok()
+            }
+        }
+    }
+
+    async fn fallen(&self, container: &str, id: &str) -> Option<Unfit> {
+        match self.look(container).await {
+            Err(unfit) => Some(unfit),
+            Ok(now) if is_anew(id, &now) => Some(Unfit::for_now(ANEW)),
+            Ok(_) => None,
         }
     }
 

@@ -53,8 +53,8 @@ fn running(id: &str) -> Value {
         "status": {"phase": "Running", "containerStatuses": [{"name": "c", "containerID": id, "state": {"running": {}}}]}})
 }
 
-/// What becomes of a hook where exec is answered with this status.
-async fn run(code: u16, pods: fn(usize) -> Option<Value>) -> Ran {
+/// A server with this pod, which answers exec with this status.
+fn server(code: u16, pods: fn(usize) -> Option<Value>) -> Server {
     let mut server = Server::new();
     server.fault = Box::new(move |asked| match asked.path.as_str() {
         POD => Some(match pods(asked.before) {
@@ -66,14 +66,22 @@ async fn run(code: u16, pods: fn(usize) -> Option<Value>) -> Ran {
         }),
         _ => Some(refuse(code, "Odd", "what it says")),
     });
-    let (cluster, _server) = server.start();
-    let target = Target {
-        cluster: &cluster,
+    server
+}
+
+fn target(cluster: &Cluster) -> Target<'_> {
+    Target {
+        cluster,
         namespace: "n",
         name: "p",
         uid: "u",
         even_deleted: true,
-    };
+    }
+}
+
+/// What becomes of a hook where exec is answered with this status.
+async fn run(code: u16, pods: fn(usize) -> Option<Value>) -> Ran {
+    let (cluster, _server) = server(code, pods).start();
     let hook = Hook {
         origin: "a".into(),
         container: "c".into(),
@@ -81,7 +89,35 @@ async fn run(code: u16, pods: fn(usize) -> Option<Value>) -> Ran {
         on_error: crate::hooks::ask::OnError::Fail,
         timeout: Duration::from_secs(20),
     };
-    target.run(&hook, std::future::pending()).await
+    target(&cluster).run(&hook, std::future::pending()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_whose_end_the_server_tells_late_is_waited_for_a_moment() {
+    let pods = |before| {
+        let is_old = before < 3;
+        Some(running(if is_old { "x://1" } else { "x://2" }))
+    };
+    for (late, known) in [(LATE, true), (Duration::ZERO, false)] {
+        let (cluster, _server) = server(500, pods).start();
+        let fate = target(&cluster).fate("c", "x://1", late).await;
+        assert_eq!(fate, known.then(|| Unfit::for_now(ANEW)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_stands_while_it_is_the_one_that_it_was() {
+    let of = |pods: fn(usize) -> Option<Value>, id: &'static str| async move {
+        let (cluster, _server) = server(500, pods).start();
+        target(&cluster).stands("c", id).await
+    };
+    let runs = |_| Some(running("x://1"));
+    assert_eq!(of(runs, "x://1").await, Ok(()));
+    assert_eq!(of(runs, "x://0").await, Err(ANEW.to_owned()));
+    // Which it was is not known.
+    assert_eq!(of(runs, "").await, Ok(()));
+    let gone = of(|_| None, "x://1").await.unwrap_err();
+    assert!(gone.contains("is gone"), "{gone}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,6 +174,7 @@ fn a_time_that_is_over_settles_only_what_began() {
         output: String::new(),
         more: false,
         took: Duration::ZERO,
+        id: String::new(),
     };
     assert!(over(&kept).was_started() && !over(&kept).is_settled());
     kept.begun.store(true, Ordering::SeqCst);
