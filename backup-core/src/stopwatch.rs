@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
+use nix::time::ClockId;
+
 /// The time since some moment, sleep included.
 pub fn awake_or_asleep() -> Duration {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = rustix::time::ClockId::Boottime;
+    let clock = ClockId::CLOCK_BOOTTIME;
     // On macOS and the BSDs this one goes on while the machine sleeps.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
-    Duration::new(
-        now.tv_sec.try_into().unwrap_or(0),
-        now.tv_nsec.try_into().unwrap_or(0),
-    )
+    let clock = ClockId::CLOCK_MONOTONIC;
+    // By the system's libc, as all clocks of the standard library: who sets a program's clock sets this one, too.
+    clock.now().expect("every system has this clock").into()
 }
 
 /// How long ago such a time was.

@@ -1,5 +1,5 @@
-// The wall clock of one process, set apart from the machine's: loaded before its libraries. How far, in seconds, stands in the file that the environment names. Where the environment
-// says so, files were written by that clock, too: as in a folder on a machine whose clock it is.
+// The clocks of one process, set apart from the machine's: loaded before its libraries. How far, in seconds, stands in the file that the environment names: of the wall clock, and of the one
+// that goes on while a machine sleeps. Where the environment says so, files were written by that wall clock, too: as in a folder on a machine whose clock it is.
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,7 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile int64_t *apart;
+struct apart {
+    int64_t wall, asleep;
+};
+
+static volatile struct apart *apart;
 static int of_files;
 
 __attribute__((constructor)) static void begin(void) {
@@ -29,13 +33,15 @@ __attribute__((constructor)) static void begin(void) {
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int failed = (int)syscall(SYS_clock_gettime, clock, now);
     if (!failed && apart && clock == CLOCK_REALTIME)
-        now->tv_sec += *apart;
+        now->tv_sec += apart->wall;
+    if (!failed && apart && clock == CLOCK_BOOTTIME)
+        now->tv_sec += apart->asleep;
     return failed;
 }
 
 int statx(int folder, const char *restrict path, int flags, unsigned int mask, struct statx *restrict found) {
     int failed = (int)syscall(SYS_statx, folder, path, flags, mask, found);
     if (!failed && apart && of_files)
-        found->stx_mtime.tv_sec += *apart;
+        found->stx_mtime.tv_sec += apart->wall;
     return failed;
 }

@@ -1,15 +1,19 @@
-//! A wall clock for one process that a story sets as it likes, while the machine's goes on. Needs the C compiler that Rust links with, and a program that
-//! is linked to the system's libc, as those of the stories are.
+//! Clocks for one process that a story sets as it likes, while the machine's go on: the wall clock, and the one that goes on in a sleeping machine. Needs the C compiler that Rust links with,
+//! and a program that is linked to the system's libc, as those of the stories are.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use jiff::SignedDuration;
 
 use crate::process::{Folder, Output};
 use crate::run::Backup;
+
+/// How large a number in its file is.
+const NUMBER: usize = size_of::<i64>();
 
 /// The clock of the processes that are started with it.
 pub struct Clock {
@@ -30,7 +34,7 @@ impl Clock {
                 .arg(source),
         )
         .ok();
-        clock.folder.write("apart", [0_u8; size_of::<i64>()]);
+        clock.folder.write("apart", [0_u8; 2 * NUMBER]);
         clock
     }
 
@@ -51,14 +55,30 @@ impl Clock {
 
     /// From now on it is so far from the machine's.
     pub fn is_apart(&self, apart: SignedDuration) {
+        self.set(0, apart);
+    }
+
+    /// As if the machine had slept for so long by now. The wall clock is set by its own word.
+    pub fn has_slept(&self, so_long: SignedDuration) {
+        self.set(NUMBER, so_long);
+    }
+
+    fn set(&self, at: usize, apart: SignedDuration) {
         let file = fs::OpenOptions::new()
             .write(true)
             .open(self.folder.join("apart"))
             .unwrap();
         // In place: it is mapped.
-        file.write_all_at(&apart.as_secs().to_ne_bytes(), 0)
+        file.write_all_at(&apart.as_secs().to_ne_bytes(), at as u64)
             .unwrap();
     }
+}
+
+/// As if this was written so long ago: in a folder that is a store, the store's word for it.
+pub fn age(file: &Path, so_long: SignedDuration) {
+    let then = SystemTime::now() - so_long.unsigned_abs();
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.set_modified(then).unwrap();
 }
 
 impl Default for Clock {

@@ -5,13 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::clock::Clock;
+use harness::clock::{Clock, age};
 use harness::cluster::{Cluster, wait_for};
 use harness::run::{Backup, Run, kubectl_backup};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::races::age;
 use super::{Place, files, noise, text};
 
 const UID: &str = "0b5e";
@@ -207,7 +206,7 @@ fn a_repository_in_which_a_backup_was_killed_is_left_alone_until_that_is_surely_
     owned.has(&[nightly, late, gone]);
     assert_eq!(claims().len(), 1);
 
-    age(&claims()[0]);
+    age(&claims()[0], SignedDuration::from_hours(2));
     let said = owned.prune(25);
     assert!(said.contains("1 snapshot forgotten"), "{said}");
     assert!(said.contains("more by a prune after"), "{said}");

@@ -1,12 +1,12 @@
 //! Several at work, and one that is stopped or killed: what is in the store is whole, or is not visible.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use harness::clock::age;
 use harness::proxy::{Action, Match, Proxy};
 use harness::run::Signal;
-use rustix::fs::{CWD, Timespec, Timestamps};
+use jiff::SignedDuration;
 use rustix::process::Pid;
 
 use super::{Place, VOLUME, files, listed, noise, packs};
@@ -19,20 +19,6 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begin.elapsed() < LONG, "{what}");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// As if its run had given no sign of life for two hours.
-pub(super) fn age(claim: &Path) {
-    let now = jiff::Timestamp::now().as_second();
-    let time = Timespec {
-        tv_sec: now - 2 * 3600,
-        tv_nsec: 0,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    rustix::fs::utimensat(CWD, claim, &times, rustix::fs::AtFlags::empty()).unwrap();
 }
 
 /// A place with a small snapshot in it, and a source that takes a while.
@@ -66,7 +52,7 @@ fn a_backup_that_was_stopped_while_a_prune_took_it_for_dead_makes_no_snapshot() 
         "{}",
         refused.stderr
     );
-    age(&claims[0]);
+    age(&claims[0], SignedDuration::from_hours(2));
     place.mover(&["prune", VOLUME]).ok();
     stopped.signal(Signal::CONT);
     let ended = stopped.wait(LONG).code(1);
@@ -109,7 +95,7 @@ fn a_backup_that_is_killed_leaves_nothing_that_is_seen_and_the_next_goes_on() {
         refused.stderr
     );
     for claim in files(&place.path("0b5e.claims")) {
-        age(&claim);
+        age(&claim, SignedDuration::from_hours(2));
     }
     let pruned = place.mover(&["prune", VOLUME]).ok().json();
     assert!(
