@@ -27,13 +27,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harness::node::{Image, Node, NodeOptions};
+use harness::busybox::Busybox;
+use harness::node::{Node, NodeOptions};
 use harness::process::{Folder, Output};
 use harness::repositories::{Bucket, Repositories};
-use harness::run::{Backup, kubectl_backup};
+use harness::run::{Backup, Signal, kubectl_backup};
 use harness::store::Minio;
 use harness::wait_for;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::controller::installed::{IMAGE, image};
@@ -101,11 +101,15 @@ impl World {
 
     /// A backup of a namespace with all of its volumes.
     fn create(&self, name: &str, namespace: &str) -> Backup {
-        self.call(&["create", name, "-n", namespace]).args(&[
-            "--default-volumes-to-fs-backup",
-            "--mover-image",
-            IMAGE,
-        ])
+        self.create_at(self.minio.endpoint(), name, namespace)
+    }
+
+    /// The same by another way to the bucket.
+    fn create_at(&self, endpoint: &str, name: &str, namespace: &str) -> Backup {
+        let url = format!("s3://{BUCKET}/p?endpoint={endpoint}");
+        self.at(&["create", name, "-n", namespace], &url)
+            .credentials_of(&self.minio)
+            .args(&["--default-volumes-to-fs-backup", "--mover-image", IMAGE])
     }
 
     /// A command in a pod.
@@ -155,7 +159,7 @@ impl World {
 
     /// Ends movers whose runs are dead, as their own clock would do. Says how many they were.
     fn end_movers(&self) -> usize {
-        let count = self.signal_all("mover\0hold\0", Signal::TERM);
+        let count = self.node.signal_all("mover\0hold\0", Signal::TERM);
         if count > 0 {
             let over = "--for=jsonpath={.status.phase}=Succeeded";
             let all = ["pods", "-A", "-l", "app.kubernetes.io/component=mover"];
@@ -163,17 +167,6 @@ impl World {
             self.node.kubectl(&words);
         }
         count
-    }
-
-    /// Sends a signal to each process in the node whose command line has these words, each with its end.
-    fn signal_all(&self, words: &str, signal: Signal) -> usize {
-        let is_one = |pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(words)
-        };
-        let all = self.node.pids().into_iter().filter(is_one);
-        let send = |pid| kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
-        all.map(send).count()
     }
 
     /// What the backup says of each claim, by its name.
@@ -233,16 +226,22 @@ impl World {
         self.bucket().restic(&repository, &password, words)
     }
 
-    /// restic finds no fault, and brings back what an independent lister finds in the volume.
+    /// restic finds no fault, and brings it back into a folder.
     #[track_caller]
-    fn is_in(&self, row: &Value, folder: &Path) {
+    fn back(&self, row: &Value) -> PathBuf {
         let snapshot = row["data"][0]["snapshot"].as_str();
         let snapshot = snapshot.unwrap_or_else(|| panic!("{row:#}"));
         let (repository, password) = self.repository(row);
         let target = self.home.join(format!("back-{snapshot}"));
         self.repositories
             .comes_back(self.bucket(), (&repository, &password), snapshot, &target);
-        assert_eq!(listed(folder), listed(&target.join("data")));
+        target.join("data")
+    }
+
+    /// It is what an independent lister finds in the volume.
+    #[track_caller]
+    fn is_in(&self, row: &Value, folder: &Path) {
+        assert_eq!(listed(folder), listed(&self.back(row)));
     }
 
     /// How many objects of this kind the repositories of a namespace have.
@@ -281,7 +280,6 @@ fn node() -> Node {
 fn started(options: NodeOptions) -> Node {
     let node = Node::start(options.services(true));
     node.import_image(&image());
-    node.import_image(&Image::new("localhost/busybox:1").busybox());
     node
 }
 
@@ -322,31 +320,11 @@ fn claim(namespace: &str, name: &str, more: &str) -> String {
 
 /// A pod with these claims at /CLAIM.
 fn pod(namespace: &str, name: &str, claims: &[&str], annotations: &[(&str, &str)]) -> String {
-    let pairs = annotations.iter();
-    let annotations: serde_json::Map<String, Value> = pairs
-        .map(|(key, value)| ((*key).to_owned(), Value::from(*value)))
-        .collect();
-    let mounts = claims.iter();
-    let mounts: Vec<Value> = mounts
-        .map(|claim| serde_json::json!({"name": claim, "mountPath": format!("/{claim}")}))
-        .collect();
-    let volumes = claims.iter();
-    let volumes: Vec<Value> = volumes
-        .map(|claim| serde_json::json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
-        .collect();
-    let object = serde_json::json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "volumes": volumes,
-            "containers": [{
-                "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
-                "command": ["sh", "-c", "while true; do sleep 1; done"], "volumeMounts": mounts,
-            }],
-        },
-    });
-    format!("\n---\n{object}\n")
+    let pod = Busybox::new(namespace, name).annotations(annotations);
+    let pod = claims
+        .iter()
+        .fold(pod, |pod, claim| pod.claims(claim, claim));
+    pod.to_string()
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod served;
 use std::fs;
 use std::time::Duration;
 
+use harness::busybox::Busybox;
 use harness::node::{Node, NodeOptions};
 use harness::process::Folder;
 use harness::run::{Backup, Run, kubectl_backup};
@@ -25,43 +26,26 @@ struct Hooked {
     folder: Folder,
 }
 
-/// A pod of one container that does nothing but what its hooks do.
-fn pod(namespace: &str, name: &str, hooks: &[(&str, &str)], more: &str) -> String {
-    let annotations: String = hooks
+/// A pod that does nothing but what its hooks do. It is slow to end.
+fn pod(namespace: &str, name: &str, hooks: &[(&str, &str)]) -> Busybox {
+    let annotations = hooks.iter().map(|(key, value)| {
+        let (when, what) = key.split_once('/').unwrap();
+        // Of a backup, where it does not say of a restore.
+        let of = if when.contains('.') {
+            ""
+        } else {
+            ".hook.backup"
+        };
+        (format!("{when}{of}.velero.io/{what}"), *value)
+    });
+    let annotations: Vec<_> = annotations.collect();
+    let pairs = annotations
         .iter()
-        .map(|(key, value)| {
-            let (when, what) = key.split_once('/').unwrap();
-            // Of a backup, where it does not say of a restore.
-            let of = if when.contains('.') {
-                ""
-            } else {
-                ".hook.backup"
-            };
-            format!("    {when}{of}.velero.io/{what}: {}\n", Value::from(*value))
-        })
-        .collect();
-    format!(
-        "
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: {name}
-  namespace: {namespace}
-  labels: {{app: {name}}}
-  annotations:
-    none: \"\"
-{annotations}
-spec:
-  terminationGracePeriodSeconds: 30
-  containers:
-  - name: main
-    image: localhost/busybox:1
-    imagePullPolicy: Never
-    command: [sh, -c, \"touch /tmp/log; while true; do sleep 1; done\"]
-{more}
-"
-    )
+        .map(|(key, value)| (key.as_str(), *value));
+    Busybox::new(namespace, name)
+        .annotations(&pairs.collect::<Vec<_>>())
+        .runs("touch /tmp/log; while true; do sleep 1; done")
+        .with("terminationGracePeriodSeconds", 30.into())
 }
 
 /// A shell's command as an annotation has it.
@@ -96,8 +80,9 @@ impl Hooked {
         });
     }
 
-    fn run_pods(&self, namespace: &str, yaml: &str) {
-        self.node.apply(yaml);
+    fn run_pods(&self, namespace: &str, pods: &[Busybox]) {
+        let yaml: String = pods.iter().map(Busybox::to_string).collect();
+        self.node.apply(&yaml);
         let ready = "--for=condition=Ready";
         let chosen = [
             "-n",

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use harness::node::csi::{Csi, Snapshot};
-use harness::node::{Image, Node, NodeOptions};
+use harness::node::{Node, NodeOptions};
 use harness::process::Folder;
 use harness::run::{Backup, kubectl_backup};
 use harness::store::Minio;
@@ -24,9 +24,6 @@ use crate::controller::installed::image;
 
 const BUCKET: &str = "backups";
 const PATIENT: Duration = Duration::from_secs(120);
-
-/// What runs in pods.
-const BUSYBOX: &str = "localhost/busybox:1";
 
 /// A node with the storage driver, and a bucket.
 struct World {
@@ -202,7 +199,6 @@ fn snapshots_of_workloads_are_made_and_come_back_with_hooks_secrets_and_other_cl
     }
     let world = World::start(NodeOptions::default().services(true));
     world.node.import_image(&image());
-    world.node.import_image(&Image::new(BUSYBOX).busybox());
     let alone = waiting::without_a_pod(&world);
     hooked::all(&world);
     alone.ends(&world);

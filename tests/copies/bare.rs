@@ -22,7 +22,7 @@ pub(super) struct Seen {
 pub(super) fn seen(world: &World, namespace: &str, program: &str) -> Seen {
     let words = format!("mover\0{program}\0");
     wait_for("the mover's program", PATIENT, || {
-        (world.signal_all(&words, Signal::STOP) > 0).then_some(())
+        (world.node.signal_all(&words, Signal::STOP) > 0).then_some(())
     });
     let (mut processes, mut objects) = (String::new(), String::new());
     for pid in world.node.pids() {
@@ -53,7 +53,7 @@ pub(super) fn seen(world: &World, namespace: &str, program: &str) -> Seen {
         world.get(namespace, "secrets")["items"],
         serde_json::json!([])
     );
-    world.signal_all(&words, Signal::CONT);
+    world.node.signal_all(&words, Signal::CONT);
     // Else it was looked at in vain.
     for part in ["mover hold", &format!("mover {program}"), "HOSTNAME="] {
         assert!(processes.contains(part), "{part}: {processes}");

@@ -4,6 +4,7 @@
 use std::io::Read as _;
 
 use flate2::read::GzDecoder;
+use harness::busybox::Busybox;
 use harness::node::csi::DRIVER;
 use harness::node::{Node, NodeOptions};
 use harness::run::{Backup, Run, kubectl_backup};
@@ -54,26 +55,17 @@ fn workload() -> String {
             "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
         })
     });
-    let mounts = CLAIMS.map(|(name, ..)| json!({"name": name, "mountPath": format!("/{name}")}));
-    let volumes = CLAIMS
-        .map(|(name, ..)| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+    let app = Busybox::new(NAMESPACE, "app");
+    let app = CLAIMS
+        .iter()
+        .fold(app, |app, (name, ..)| app.claims(name, name));
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "app", "namespace": NAMESPACE},
         "spec": {
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": {"app": "app"}},
-            "template": {
-                "metadata": {"labels": {"app": "app"}},
-                "spec": {
-                    "terminationGracePeriodSeconds": 0,
-                    "containers": [{
-                        "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
-                        "command": ["sh", "-c", "while true; do sleep 1; done"], "volumeMounts": mounts,
-                    }],
-                    "volumes": volumes,
-                },
-            },
+            "template": app.template(),
         },
     });
     let all = claims.iter().chain([&deployment]);

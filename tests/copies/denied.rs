@@ -1,5 +1,6 @@
 //! An admission rule of the cluster refuses what a copy or a restore needs: each claim is named, nothing is left of what was begun, and without the rule the same command goes on.
 
+use harness::busybox;
 use harness::wait_for;
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ impl<'a> Rule<'a> {
     fn of_movers(world: &'a World, namespace: &str) -> Self {
         let probe = json!({
             "metadata": {"name": "probe", "labels": {"app.kubernetes.io/component": "mover"}},
-            "spec": {"containers": [{"name": "main", "image": "localhost/busybox:1"}]},
+            "spec": {"containers": [{"name": "main", "image": busybox::IMAGE}]},
         });
         let label = "app.kubernetes.io/component";
         let others = format!(

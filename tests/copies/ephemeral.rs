@@ -1,12 +1,13 @@
 //! Volumes that one pod alone may have, copied while it uses them: by an ephemeral container of that pod, where somebody asks for that.
 
+use harness::busybox::Busybox;
 use harness::node::Node;
-use harness::run::Run;
+use harness::run::{Run, Signal};
 use harness::wait_for;
 use serde_json::Value;
 
 use super::restored::restore;
-use super::{BUCKET, PATIENT, World, claim, pod};
+use super::{BUCKET, PATIENT, World, claim};
 
 const NAMESPACE: &str = "alone";
 const ANNOTATION: &str = "kubectl-backup/ephemeral-movers";
@@ -22,11 +23,12 @@ fn quiet() -> String {
         ("pre.hook.backup.velero.io/command", pre.as_str()),
         ("post.hook.backup.velero.io/command", post.as_str()),
     ];
-    let made = pod(NAMESPACE, "db", &["data"], &hooks);
-    let mut made: Value = serde_json::from_str(made.trim().trim_start_matches("---")).unwrap();
-    made["spec"]["securityContext"] =
-        serde_json::json!({"runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 1000});
-    format!("\n---\n{made}\n")
+    let nobody = serde_json::json!({"runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 1000});
+    Busybox::new(NAMESPACE, "db")
+        .annotations(&hooks)
+        .claims("data", "data")
+        .with("securityContext", nobody)
+        .to_string()
 }
 
 fn db(world: &World) -> Value {
@@ -245,16 +247,7 @@ fn killed(world: &World) {
         &world.folder(NAMESPACE, "data"),
     );
     // As its own clock would do.
-    let mut ended = 0;
-    for pid in world.node.pids() {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&words).ends_with("mover\0hold\0") {
-            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-            ended += 1;
-        }
-    }
-    assert_eq!(ended, 1);
+    assert_eq!(world.node.signal_all("mover\0hold\0", Signal::TERM), 1);
     wait_for("the end of the dead run's container", PATIENT, || {
         at_work().is_empty().then_some(())
     });

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use harness::busybox::Busybox;
 use harness::proxy::Writes;
 use harness::run::Backup;
 use harness::wait_for;
-use serde_json::Value;
 
 use super::restored::{CLAIM, delete_namespace, is_whole, restore, seen};
 use super::{PATIENT, World, claim};
@@ -18,22 +18,12 @@ const SOURCE: &str = "each";
 const AT_A_TIME: usize = 4;
 
 /// A pod that says what it found when it began, and of which a hook says what it found after the restore.
-fn pod() -> Value {
-    serde_json::json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "db-0", "namespace": SOURCE, "annotations": {
-            "post.hook.restore.velero.io/command": "[\"sh\", \"-c\", \"cat /data/a/b/file >> /tmp/hooked\"]",
-        }},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
-                "command": ["sh", "-c", "cat /data/a/b/file > /tmp/seen; while true; do sleep 1; done"],
-                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-            }],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": CLAIM}}],
-        },
-    })
+fn pod() -> Busybox {
+    let hook = "[\"sh\", \"-c\", \"cat /data/a/b/file >> /tmp/hooked\"]";
+    Busybox::new(SOURCE, "db-0")
+        .annotations(&[("post.hook.restore.velero.io/command", hook)])
+        .runs("cat /data/a/b/file > /tmp/seen; while true; do sleep 1; done")
+        .claims("data", CLAIM)
 }
 
 /// Whether a request changes something: commands in pods among them, and none of those that are only tried or ask for rights.
@@ -109,7 +99,7 @@ pub(super) fn after_each_write(world: &World) {
     world.namespace(SOURCE);
     world
         .node
-        .apply(&format!("{}\n---\n{}", claim(SOURCE, CLAIM, ""), pod()));
+        .apply(&format!("{}{}", claim(SOURCE, CLAIM, ""), pod()));
     world.wait(SOURCE, &["db-0"]);
     let script =
         "mkdir -p /data/a/b; echo text > /data/a/b/file; chown 77:78 /data/a/b; : > /data/empty";

@@ -86,7 +86,7 @@ fn killed(world: &World) {
 fn controllers(world: &World) {
     controller::install(world, "p", &[], &[]);
     let kill = || {
-        let killed = world.signal_all("/kubectl-backup\0controller\0", Signal::KILL);
+        let killed = world.node.signal_all("/kubectl-backup\0controller\0", Signal::KILL);
         assert_eq!(killed, 1);
     };
     let delete = || {

@@ -1,5 +1,6 @@
 //! Volumes that can not be copied, and movers that do not come: named, and everything else is saved.
 
+use harness::busybox;
 use harness::run::Run;
 
 use super::{IMAGE, World, claim, pod};
@@ -83,7 +84,7 @@ pub(super) fn movers_that_do_not_come(world: &World) {
     world.call(&["verify", "absent"]).ok();
     world.nothing_is_at_work();
 
-    let others = "localhost/busybox:1";
+    let others = busybox::IMAGE;
     let words = ["create", "others", "-n", "shop"];
     let run = world
         .call(&words)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::busybox::Busybox;
 use harness::node::Node;
 use harness::process::Output;
 use harness::run::{Backup, Signal};
@@ -14,6 +15,9 @@ use super::{IMAGE, PATIENT, World, controller, given_up, killed, opened};
 
 /// A set whose pod has a volume of its own, and writes to no other.
 fn set(namespace: &str) -> String {
+    let pod = Busybox::new(namespace, "db")
+        .runs("cat /data/a/b/file > /tmp/seen; while true; do sleep 1; done")
+        .mounts("data");
     format!(
         "
 ---
@@ -24,20 +28,12 @@ spec:
   serviceName: db
   replicas: 1
   selector: {{matchLabels: {{app: db}}}}
-  template:
-    metadata: {{labels: {{app: db}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: localhost/busybox:1
-        imagePullPolicy: Never
-        command: [sh, -c, 'cat /data/a/b/file > /tmp/seen; while true; do sleep 1; done']
-        volumeMounts: [{{name: data, mountPath: /data}}]
+  template: {}
   volumeClaimTemplates:
   - metadata: {{name: data}}
     spec: {{accessModes: [ReadWriteOnce], storageClassName: local-path, resources: {{requests: {{storage: 64Mi}}}}}}
-"
+",
+        pod.template()
     )
 }
 

@@ -9,6 +9,7 @@
 
 pub mod audit;
 pub mod azurite;
+pub mod busybox;
 pub mod clock;
 pub mod cluster;
 pub mod compare;

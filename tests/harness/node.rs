@@ -220,6 +220,17 @@ impl Node {
             .collect()
     }
 
+    /// Sends a signal to each of them whose command line has these words, each with its end; says how many they were.
+    pub fn signal_all(&self, words: &str, signal: Signal) -> usize {
+        let is_one = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(words)
+        };
+        let all = self.pids().into_iter().filter(is_one);
+        let send = |pid| kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+        all.map(send).count()
+    }
+
     /// A call inside the node as its root user, as over ssh: in the harness' clean environment, with the pinned tools in PATH.
     ///
     /// When it is killed or its test ends, the program inside is killed, too.

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use harness::busybox::Busybox;
 use harness::node::csi::{CLAIM, Knob};
 use harness::node::{Node, NodeOptions};
 use harness::process::{Folder, Output};
@@ -63,22 +64,9 @@ spec:
 
 /// A pod of a claim's name, which mounts it.
 fn pod(claim: &str) -> String {
-    format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {claim}, namespace: shop}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: localhost/busybox:1
-    imagePullPolicy: Never
-    command: [sleep, "1000000"]
-    volumeMounts: [{{name: data, mountPath: /data}}]
-  volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]
-"#
-    )
+    Busybox::new("shop", claim)
+        .claims("data", claim)
+        .to_string()
 }
 
 fn snapshot(name: &str) -> String {

@@ -1,10 +1,13 @@
 //! No pod is left without its post hook, however the run ended that began its pre hook.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use harness::clock::{Clock, age};
 use harness::node::Node;
-use harness::run::{Running, Signal};
+use harness::run::{Backup, Run, Running, Signal};
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{Hooked, SECRET, pod, says, shell, tells_no_command};
@@ -16,8 +19,9 @@ fn a_pod_gets_its_post_hook_after_ctrl_c_a_lost_claim_and_a_kill() {
     }
     let hooked = Hooked::start();
     hooked.namespace("order");
-    hooked.run_pods("order", &pod("order", "plain", &[], ""));
+    hooked.run_pods("order", &[pod("order", "plain", &[])]);
     stopped(&hooked);
+    robbed(&hooked);
     lapsed(&hooked);
     killed(&hooked);
     assert_eq!(hooked.notes(), Vec::<String>::new());
@@ -25,6 +29,14 @@ fn a_pod_gets_its_post_hook_after_ctrl_c_a_lost_claim_and_a_kill() {
 
 /// A pod that is in the middle of its pre hook, and what makes it, until it says so.
 fn in_the_middle(hooked: &Hooked, namespace: &str) -> Running {
+    in_the_middle_by(hooked, namespace, |call| call)
+}
+
+fn in_the_middle_by(
+    hooked: &Hooked,
+    namespace: &str,
+    made: impl FnOnce(Backup) -> Backup,
+) -> Running {
     hooked.namespace(namespace);
     let long = shell(&format!("echo pre >> /tmp/log; sleep 80 # {SECRET}"));
     let hooks = [
@@ -32,8 +44,8 @@ fn in_the_middle(hooked: &Hooked, namespace: &str) -> Running {
         ("pre/timeout", "70s"),
         ("post/command", &says("post")),
     ];
-    hooked.run_pods(namespace, &pod(namespace, "db", &hooks, ""));
-    let running = hooked.call(&["create", namespace, "-n", namespace]).spawn();
+    hooked.run_pods(namespace, &[pod(namespace, "db", &hooks)]);
+    let running = made(hooked.call(&["create", namespace, "-n", namespace])).spawn();
     hooked.wait_to_say(namespace, "db", &["pre"]);
     running
 }
@@ -55,18 +67,55 @@ fn stopped(hooked: &Hooked) {
     assert!(!hooked.folder.join("backups/stopped").exists());
 }
 
-/// A run whose claim somebody removed can not write its backup any more: it ends, and its post hook runs.
-fn lapsed(hooked: &Hooked) {
-    let running = in_the_middle(hooked, "lapsed");
-    let folder = hooked.folder.join("backups/lapsed");
-    let files = fs::read_dir(&folder).unwrap().flatten();
-    let claims = files.filter(|file| file.file_name().to_string_lossy().starts_with("claim-"));
-    let claims: Vec<_> = claims
-        .map(|file| fs::remove_file(file.path()).unwrap())
-        .collect();
-    assert_eq!(claims.len(), 1);
+/// The claim of a run that is at work.
+fn claim(hooked: &Hooked, backup: &str) -> PathBuf {
+    let folder = hooked.folder.join(format!("backups/{backup}"));
+    let files = fs::read_dir(folder).unwrap().flatten();
+    let mut claims = files.filter(|file| file.file_name().to_string_lossy().starts_with("claim-"));
+    let claim = claims.next().expect("a claim").path();
+    assert!(claims.next().is_none());
+    claim
+}
+
+/// A run that lost its claim writes nothing more: it ends with that, owes nothing, and there is no such backup.
+#[track_caller]
+fn ends_without_its_claim(hooked: &Hooked, backup: &str, running: Running, said: &[&str]) -> Run {
+    // By far not when its hook's time is over.
     let run = running.wait(Duration::from_secs(60)).code(1);
     assert!(run.stderr.contains("claim"), "{}", run.stderr);
+    assert_eq!(hooked.said(backup, "db"), said, "{}", run.stderr);
+    assert_eq!(hooked.notes(), Vec::<String>::new());
+    let marker = format!("backups/{backup}/velero-backup.json");
+    assert!(!hooked.folder.join(marker).exists());
+    run
+}
+
+/// A run whose claim somebody removed can not write its backup any more: it ends, and its post hook runs.
+fn robbed(hooked: &Hooked) {
+    let running = in_the_middle(hooked, "robbed");
+    fs::remove_file(claim(hooked, "robbed")).unwrap();
+    ends_without_its_claim(hooked, "robbed", running, &["pre", "post"]);
+}
+
+/// A run that was silent for longer than its claim lives, for its machine slept: somebody else thaws the pod meanwhile, and when it wakes it does so itself, and writes no backup.
+fn lapsed(hooked: &Hooked) {
+    let clock = Clock::new();
+    let running = in_the_middle_by(hooked, "lapsed", |call| clock.of(call));
+    running.signal(Signal::STOP);
+    let beside = ["create", "meanwhile", "-n", "order", "-l", "app=plain"];
+    // One that is silent for less may be at work, though somebody has to look at it.
+    age(&claim(hooked, "lapsed"), SignedDuration::from_mins(9));
+    let run = hooked.call(&beside).code(3);
+    let lives = "pod lapsed/db is owed its post hook";
+    assert!(run.stderr.contains(lives), "{}", run.stderr);
+    assert_eq!(hooked.said("lapsed", "db"), ["pre"], "{}", run.stderr);
+
+    let so_long = SignedDuration::from_mins(12);
+    clock.has_slept(so_long);
+    age(&claim(hooked, "lapsed"), so_long);
+    let run = hooked.call(&["prune", "--yes"]).ok();
+    let ran = "owed by the run that made backup lapsed";
+    assert!(run.stderr.contains(ran), "{}", run.stderr);
     assert_eq!(
         hooked.said("lapsed", "db"),
         ["pre", "post"],
@@ -74,7 +123,14 @@ fn lapsed(hooked: &Hooked) {
         run.stderr
     );
     assert_eq!(hooked.notes(), Vec::<String>::new());
-    assert!(!folder.join("velero-backup.json").exists());
+
+    running.signal(Signal::CONT);
+    let run = ends_without_its_claim(hooked, "lapsed", running, &["pre", "post", "post"]);
+    assert!(
+        run.stderr.contains("it could not be refreshed for 7"),
+        "{}",
+        run.stderr
+    );
 }
 
 /// kill -9 in the middle of a hook: what is owed is run by the next command, and not while the run may live.

@@ -1,5 +1,6 @@
 //! Hooks of pods that `restore create` brings back, by their annotations.
 
+use harness::busybox;
 use harness::node::Node;
 use serde_json::json;
 
@@ -30,26 +31,20 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
         "echo began >> /tmp/log; sleep 600; echo ended >> /tmp/log # {SECRET}"
     ));
     let fails = shell(&format!("echo restored >> /tmp/log; exit 9 # {SECRET}"));
-    let never = "    readinessProbe: {periodSeconds: 1, exec: {command: [test, -e, /tmp/never]}}";
     let asks = [
         (command.as_str(), restored.as_str()),
         (&ready, "true"),
         (&wait, "80s"),
     ];
     let inits = [
-        (image.as_str(), "localhost/busybox:1"),
+        (image.as_str(), busybox::IMAGE),
         (&name, "early"),
         (&first, "[\"echo\", \"early bird\"]"),
     ];
     let pods = [
-        pod("data", "db", &[&asks[..], &inits[..]].concat(), ""),
-        pod(
-            "data",
-            "fails",
-            &[(&command, &fails), (&on_error, "Fail")],
-            "",
-        ),
-        pod("data", "lenient", &[(&command, &fails)], ""),
+        pod("data", "db", &[&asks[..], &inits[..]].concat()),
+        pod("data", "fails", &[(&command, &fails), (&on_error, "Fail")]),
+        pod("data", "lenient", &[(&command, &fails)]),
         pod(
             "data",
             "pending",
@@ -59,17 +54,16 @@ fn a_pod_that_is_restored_gets_its_init_container_and_runs_its_hook() {
                 (&wait, "3s"),
                 (&on_error, "Fail"),
             ],
-            never,
-        ),
+        )
+        .ready_while(&["test", "-e", "/tmp/never"]),
         pod(
             "data",
             "hangs",
             &[(&command, &hangs), (&exec, "2s"), (&on_error, "Fail")],
-            "",
         ),
-        pod("data", "plain", &[], ""),
+        pod("data", "plain", &[]),
     ];
-    hooked.run_pods("data", &pods.concat());
+    hooked.run_pods("data", &pods);
     hooked.call(&["create", "data", "-n", "data"]).ok();
     let restore = [
         "restore",

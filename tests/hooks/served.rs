@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::busybox;
 use harness::node::Node;
 use harness::run::Running;
 use harness::store::Minio;
@@ -120,7 +121,7 @@ fn the_controller_runs_what_backups_and_restores_ask_for_and_what_a_dead_one_owe
     }
     let mut served = Served::start();
     served.hooked.namespace("shop");
-    let pods = pod("shop", "db", &[], "") + &pod("shop", "web", &[], "");
+    let pods = ["db", "web"].map(|name| pod("shop", name, &[]));
     served.hooked.run_pods("shop", &pods);
     let said = |served: &Served, namespace: &str| served.hooked.said(namespace, "db");
 
@@ -152,7 +153,7 @@ fn the_controller_runs_what_backups_and_restores_ask_for_and_what_a_dead_one_owe
     // Init container and command of a restore.
     let restore = json!({"backupName": "first", "namespaceMapping": {"shop": "copy"}, "hooks": {"resources": [{
         "name": "again", "labelSelector": {"matchLabels": {"app": "db"}}, "postHooks": [
-            {"init": {"initContainers": [{"name": "early", "image": "localhost/busybox:1", "imagePullPolicy": "Never", "command": ["echo", "early bird"]}]}},
+            {"init": {"initContainers": [{"name": "early", "image": busybox::IMAGE, "imagePullPolicy": "Never", "command": ["echo", "early bird"]}]}},
             exec("echo restored >> /tmp/log", json!({"waitForReady": true, "waitTimeout": "90s", "execTimeout": "20s"}))]}]}});
     served.ask("Restore", "again", &restore);
     let done = served.ends("restores.velero.io/again", "Completed");

@@ -3,45 +3,32 @@
 use std::fs;
 use std::path::Path;
 
+use harness::busybox::Busybox;
 use harness::node::csi::Knob;
 use harness::wait_for;
-use serde_json::Value;
 
-use super::{BUSYBOX, PATIENT, World};
+use super::{PATIENT, World};
 
 /// A pod that writes all the time, but not between its hooks.
 fn writer() -> String {
     let pre = "touch /data/quiet; sleep 1; wc -l < /data/rows > /data/count";
     let post = "echo post >> /data/posts; rm /data/quiet";
     let hook = |text: &str| serde_json::json!(["sh", "-c", text]).to_string();
+    let pod = Busybox::new("hooked", "db")
+        .annotations(&[
+            ("pre.hook.backup.velero.io/command", &hook(pre)),
+            ("post.hook.backup.velero.io/command", &hook(post)),
+        ])
+        .runs("while true; do [ -e /data/quiet ] || echo row >> /data/rows; sleep 0.05; done")
+        .ready_while(&["test", "-e", "/data/rows"])
+        .claims("data", "data");
     format!(
         "
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {{name: data, namespace: hooked}}
 spec: {{storageClassName: csi, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 64Mi}}}}}}
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: db
-  namespace: hooked
-  annotations:
-    pre.hook.backup.velero.io/command: {}
-    post.hook.backup.velero.io/command: {}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    imagePullPolicy: Never
-    command: [sh, -c, 'while true; do [ -e /data/quiet ] || echo row >> /data/rows; sleep 0.05; done']
-    readinessProbe: {{periodSeconds: 1, exec: {{command: [test, -e, /data/rows]}}}}
-    volumeMounts: [{{name: data, mountPath: /data}}]
-  volumes: [{{name: data, persistentVolumeClaim: {{claimName: data}}}}]
-",
-        Value::from(hook(pre)),
-        Value::from(hook(post))
+{pod}"
     )
 }
 

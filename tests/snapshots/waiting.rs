@@ -2,58 +2,51 @@
 
 use std::fs;
 
+use harness::busybox::Busybox;
 use harness::run::Running;
 
-use super::{BUSYBOX, PATIENT, World};
+use super::{PATIENT, World};
+
+const NAMESPACE: &str = "late";
 
 /// What a pod does: it says what it found, and leaves a word.
-fn pod(app: &str, claim: &str) -> String {
-    format!(
-        "
-    metadata: {{labels: {{app: {app}}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: {BUSYBOX}
-        imagePullPolicy: Never
-        command: [sh, -c, 'cp /data/word /tmp/found; echo {app} >> /data/word; sleep 1000000']
-        readinessProbe: {{periodSeconds: 1, exec: {{command: [test, -e, /data/word]}}}}
-        volumeMounts: [{{name: data, mountPath: /data}}]
-{claim}"
-    )
+fn pod(app: &str) -> Busybox {
+    Busybox::new(NAMESPACE, app)
+        .runs(&format!(
+            "cp /data/word /tmp/found; echo {app} >> /data/word; sleep 1000000"
+        ))
+        .ready_while(&["test", "-e", "/data/word"])
 }
 
 fn workloads() -> String {
-    let volume = "      volumes: [{name: data, persistentVolumeClaim: {claimName: web}}]";
     format!(
         "
 apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: {{name: web, namespace: late}}
+metadata: {{name: web, namespace: {NAMESPACE}}}
 spec: {{storageClassName: csi-wait, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 64Mi}}}}}}
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: web, namespace: late}}
+metadata: {{name: web, namespace: {NAMESPACE}}}
 spec:
   selector: {{matchLabels: {{app: web}}}}
-  template:{}
+  template: {}
 ---
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {{name: db, namespace: late}}
+metadata: {{name: db, namespace: {NAMESPACE}}}
 spec:
   serviceName: db
   replicas: 2
   selector: {{matchLabels: {{app: db}}}}
-  template:{}
+  template: {}
   volumeClaimTemplates:
   - metadata: {{name: data}}
     spec: {{storageClassName: csi-wait, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 64Mi}}}}}}
 ",
-        pod("web", volume),
-        pod("db", "")
+        pod("web").claims("data", "web").template(),
+        pod("db").mounts("data").template()
     )
 }
 
@@ -61,33 +54,33 @@ const CLAIMS: [&str; 3] = ["web", "data-db-0", "data-db-1"];
 
 fn are_ready(world: &World) {
     for what in ["deployment/web", "statefulset/db"] {
-        let words = ["-n", "late", "rollout", "status", what, "--timeout=120s"];
+        let words = ["-n", NAMESPACE, "rollout", "status", what, "--timeout=120s"];
         world.node.kubectl(&words);
     }
 }
 
 pub(super) fn all(world: &World) {
-    world.namespace("late");
+    world.namespace(NAMESPACE);
     world.node.apply(&workloads());
     are_ready(world);
     for claim in CLAIMS {
         fs::write(
-            world.files("late", claim).join("word"),
+            world.files(NAMESPACE, claim).join("word"),
             format!("of {claim}\n"),
         )
         .unwrap();
     }
-    world.create("late", "late").ok();
+    world.create("late", NAMESPACE).ok();
     for claim in CLAIMS {
         let row = world.row("late", claim);
         assert_eq!(row["result"], "saved", "{row:#}");
     }
-    world.delete_namespace("late");
+    world.delete_namespace(NAMESPACE);
     let run = world.restore("late", "late", &[]).ok();
     assert!(!run.stderr.contains("when a pod uses it"), "{}", run.stderr);
     are_ready(world);
     for claim in CLAIMS {
-        let word = fs::read_to_string(world.files("late", claim).join("word")).unwrap();
+        let word = fs::read_to_string(world.files(NAMESPACE, claim).join("word")).unwrap();
         let app = claim.split('-').nth(1).unwrap_or("web");
         assert_eq!(word, format!("of {claim}\n{app}\n"));
     }
@@ -121,30 +114,14 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {{name: one, namespace: {namespace}}}
 spec: {{storageClassName: csi-wait, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 64Mi}}}}}}
----
 {}",
         user(namespace)
     )
 }
 
 /// A pod that uses it.
-fn user(namespace: &str) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Pod
-metadata: {{name: one, namespace: {namespace}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: {BUSYBOX}
-    imagePullPolicy: Never
-    command: [sleep, '1000000']
-    volumeMounts: [{{name: data, mountPath: /data}}]
-  volumes: [{{name: data, persistentVolumeClaim: {{claimName: one}}}}]
-"
-    )
+fn user(namespace: &str) -> Busybox {
+    Busybox::new(namespace, "one").claims("data", "one")
 }
 
 impl Alone {
@@ -159,7 +136,7 @@ impl Alone {
         );
         let pairs = ["get", "volumesnapshots", "-n", "again", "-o", "name"];
         assert_eq!(world.node.kubectl(&pairs).stdout.lines().count(), 1);
-        world.node.apply(&user("again"));
+        world.node.apply(&user("again").to_string());
         world.wait_ready("again", "pod/one");
         let word = world.files("again", "one").join("word");
         assert_eq!(fs::read_to_string(word).unwrap(), "kept\n");

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::network::{ControlGroup, Network};
 use super::{DNS, Image, Node, NodeOptions};
+use crate::busybox;
 use crate::http_client::Endpoint;
 use crate::pki::Identity;
 use crate::process::{Folder, Output};
@@ -138,7 +139,7 @@ pub(super) fn images() -> Vec<PathBuf> {
             Image::new("localhost/pause:1")
                 .program("/bin/busybox", "/bin/busybox")
                 .entrypoint(&["/bin/busybox", "sleep", "2147483647"]),
-            Image::new("localhost/busybox:1").busybox().command(&["sh"]),
+            Image::new(busybox::IMAGE).busybox().command(&["sh"]),
             Image::new(&etcd_image())
                 .program(tools::path("etcd"), "/usr/local/bin/etcd")
                 .program(tools::path("etcdctl"), "/usr/local/bin/etcdctl")

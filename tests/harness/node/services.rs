@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{DNS, Node};
 use crate::process::Process;
-use crate::{tools, wait_for};
+use crate::{busybox, tools, wait_for};
 
 const READY: Duration = Duration::from_secs(120);
 
@@ -76,7 +76,7 @@ fn start_provisioner(node: &Node) -> Process {
             "--namespace=local-path-storage",
             "--service-account-name=default",
             "--configmap-name=local-path-config",
-            "--helper-image=localhost/busybox:1",
+            &format!("--helper-image={}", busybox::IMAGE),
             "--helper-pod-file=/var/lib/provisioner/helper.yaml",
         ],
     )
