@@ -1,10 +1,12 @@
-//! Runs that end in mid-copy, between the hooks of a pod: by Ctrl-C, by kill -9, and a controller's with its process or its pod. The pod gets its post hook from whoever comes next, nothing of
-//! that backup looks whole, and the next one is.
+//! Runs that end in mid-copy, between the hooks of a pod: by Ctrl-C, by kill -9, and a controller's with its process or its pod. The database is let go on by whoever comes next, nothing of that
+//! backup looks whole, and the next one is.
 
+use harness::node::Node;
 use harness::run::Signal;
+use harness::shop::Shop;
 use harness::wait_for;
 
-use super::outages::{HOOKS, NAMESPACE};
+use super::outages::{self, HOOKS, NAMESPACE};
 use super::{BUCKET, PATIENT, World, controller};
 
 /// Where the controller is.
@@ -25,29 +27,17 @@ impl World {
     fn owed(&self) -> usize {
         self.minio.list(BUCKET, HOOKS).len()
     }
-
-    #[track_caller]
-    fn until_it_said(&self, words: &[&str]) {
-        wait_for("what hooks of the pod say", PATIENT, || {
-            (self.said() == words).then_some(())
-        });
-    }
-
-    /// As if time had gone by: the movers of dead runs have ended, and their claims count no more.
-    fn bury(&self) {
-        self.end_movers();
-        for key in self.minio.list(BUCKET, "p/") {
-            if key.contains("/claim-") {
-                self.minio.delete(BUCKET, &key);
-            }
-        }
-    }
 }
 
-pub(super) fn all(world: &World) {
-    interrupted(world);
-    killed(world);
-    controllers(world);
+#[test]
+fn a_run_that_ends_in_the_midst_of_a_copy_leaves_no_database_stopped_and_no_half_backup() {
+    if let Err(reason) = Node::available().and_then(|()| Shop::available()) {
+        harness::skip!("{reason}");
+    }
+    let world = outages::begin();
+    interrupted(&world);
+    killed(&world);
+    controllers(&world);
 }
 
 /// Ctrl-C: the pod is quiet no more when the run has ended.
@@ -62,6 +52,7 @@ fn interrupted(world: &World) {
     world.is_no_backup("interrupted");
     assert_eq!(world.stored(NAMESPACE, "snapshots"), snapshots);
     world.nothing_is_at_work();
+    world.it_serves();
     world.is_made("after-interrupt");
 }
 
@@ -79,6 +70,7 @@ fn killed(world: &World) {
     assert_eq!(world.owed(), 0);
     world.is_no_backup("killed");
     assert_eq!(world.stored(NAMESPACE, "snapshots"), snapshots + 1);
+    world.it_serves();
     world.bury();
 }
 
@@ -86,7 +78,9 @@ fn killed(world: &World) {
 fn controllers(world: &World) {
     controller::install(world, "p", &[], &[]);
     let kill = || {
-        let killed = world.node.signal_all("/kubectl-backup\0controller\0", Signal::KILL);
+        let killed = world
+            .node
+            .signal_all("/kubectl-backup\0controller\0", Signal::KILL);
         assert_eq!(killed, 1);
     };
     let delete = || {
@@ -109,6 +103,7 @@ fn controllers(world: &World) {
         wait_for("the end of its note", PATIENT, || {
             (world.owed() == 0).then_some(())
         });
+        world.it_serves();
         world.is_no_backup(name);
         let object = world.get(SERVED, &format!("backups.velero.io/{name}"));
         assert_ne!(object["status"]["phase"], "Completed", "{object:#}");

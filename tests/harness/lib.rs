@@ -35,6 +35,7 @@ pub mod proxy;
 pub mod repositories;
 pub mod run;
 pub mod served;
+pub mod shop;
 pub mod skip;
 pub mod snapshot;
 pub mod store;

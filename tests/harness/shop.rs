@@ -1,24 +1,26 @@
-//! The shop of the demo: an image with PostgreSQL, a pod that serves it beside one that writes to it, and the commands that are told while they run.
+//! A shop with a database, on a node with services: PostgreSQL of this machine in a set with a volume, four writers beside it, and hooks that stop all of its processes and let them go on. What
+//! the hooks saw stays in the pod, so that stories can tell what was quiet. Backs nothing up.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use harness::node::{Image, Node, NodeOptions};
-use harness::process::Folder;
-use harness::repositories::{Bucket, Repositories};
-use harness::run::{Backup, kubectl_backup};
-use harness::store::Minio;
-use harness::{tools, wait_for};
 use serde_json::{Value, json};
 
-pub(super) const NAMESPACE: &str = "shop";
-pub(super) const ELSEWHERE: &str = "shop-again";
-pub(super) const CLASS: &str = "other";
-pub(super) const BUCKET: &str = "backups";
-pub(super) const POSTGRES: &str = "/usr/lib/postgresql/15";
-pub(super) const PATIENT: Duration = Duration::from_secs(180);
+use crate::node::{Image, Node};
+use crate::process::Output;
+use crate::wait_for;
+
+pub const NAMESPACE: &str = "shop";
+/// The claim of the database, whose files are below `db`.
+pub const CLAIM: &str = "data-db-0";
+/// A class of volumes that it does not use.
+pub const CLASS: &str = "other";
+const POD: &str = "db-0";
+const POSTGRES: &str = "/usr/lib/postgresql/15";
+const PATIENT: Duration = Duration::from_secs(180);
 const SHARE: &str = "/usr/share/postgresql/15";
 const IMAGE: &str = "localhost/postgres:15";
-const MOVER: &str = "localhost/kubectl-backup:demo";
 
 /// The first process is a shell: a process that stops all others stops neither the first one nor itself.
 const SERVE: &str = "set -e
@@ -41,85 +43,95 @@ const ORDER: &str = "with o as (insert into orders default values returning id) 
 /// Where this file is, the hooks stop nothing.
 const UNSTOPPED: &str = "/seen/unstopped";
 
-/// Every file of the database with its digest: what is the same before and after was not written in between.
-const DIGESTS: &str = "cd /data/db && find . -type f -print0 | sort -z | xargs -0 sha256sum";
+/// Where the database is.
+const DATABASE: &str = "/data/db";
+
+/// What hooks did.
+const SAID: &str = "/seen/said";
+
+/// What the pre hook put aside.
+const THEN: &str = "/seen/then";
+
+/// Every file below the folder with its digest: what is the same before and after was not written in between.
+const DIGESTS: &str = "find . -type f -print0 | sort -z | xargs -0 sha256sum";
 
 /// How many orders there are up to one of them, and a digest of what all of them and their lines say.
 const ORDERS: &str = "select count(*) || ' ' || coalesce(md5(string_agg(concat(o.id, o.at, l.of, l.what), ',' order by coalesce(o.id, l.of))), '') \
 from orders o full join lines l on l.of = o.id where coalesce(o.id, l.of) <=";
 
-/// The shop, and where its backups go.
-pub(super) struct Shop {
-    pub(super) node: Node,
-    pub(super) minio: Minio,
-    pub(super) home: Folder,
-}
+/// The shop on this node.
+#[derive(Clone, Copy)]
+pub struct Shop<'a>(&'a Node);
 
-impl Shop {
-    pub(super) fn open() -> Self {
-        let node = Node::start(NodeOptions::default().services(true));
+impl<'a> Shop<'a> {
+    /// Whether this machine has what it is made of; else what it lacks, to skip a test with.
+    pub fn available() -> Result<(), String> {
+        match Path::new(POSTGRES).join("bin/postgres").exists() {
+            true => Ok(()),
+            false => Err("a shop needs Debian's postgresql-15 on this machine".to_owned()),
+        }
+    }
+
+    /// Makes it, and waits until it is open.
+    pub fn open(node: &'a Node) -> Self {
         node.import_image(&postgres());
-        let plugin = Image::new(MOVER)
-            .program(tools::plugin(), "/kubectl-backup")
-            .entrypoint(&["/kubectl-backup"]);
-        node.import_image(&plugin);
-        let shop = Self {
-            node,
-            minio: Minio::start(),
-            home: Folder::new("home"),
-        };
-        shop.minio.bucket(BUCKET);
-        shop.node.apply(&manifest());
+        node.apply(&manifest());
+        let shop = Self(node);
         shop.wait_until_open(NAMESPACE);
         shop
     }
 
-    pub(super) fn wait_until_open(&self, namespace: &str) {
+    /// The one that was made there.
+    pub fn of(node: &'a Node) -> Self {
+        Self(node)
+    }
+
+    pub fn wait_until_open(self, namespace: &str) {
         wait_for("the database", PATIENT, || {
             let is_open = "exec db-0 -c main -- test -e /run/postgresql/open";
             let words: Vec<&str> = is_open.split(' ').collect();
             let asked = [&["-n", namespace], &words[..]].concat();
-            (self.node.try_kubectl(&asked).code == 0).then_some(())
+            (self.0.try_kubectl(&asked).code == 0).then_some(())
         });
     }
 
-    /// restic reads every byte of the repository of the volume and finds no fault.
-    pub(super) fn is_sound_for_restic(&self) {
-        Repositories::default().all_are_whole(Bucket::Minio(&self.minio, BUCKET));
-    }
-
     /// A command beside the database of a namespace.
-    pub(super) fn shell_in(&self, namespace: &str, script: &str) -> String {
+    pub fn shell_in(self, namespace: &str, script: &str) -> String {
         let words = [
-            "-n", namespace, "exec", "db-0", "-c", "main", "--", "sh", "-c", script,
+            "-n", namespace, "exec", POD, "-c", "main", "--", "sh", "-c", script,
         ];
-        self.node.kubectl(&words).stdout
+        self.0.kubectl(&words).stdout
     }
 
-    pub(super) fn shell(&self, script: &str) -> String {
+    pub fn shell(self, script: &str) -> String {
         self.shell_in(NAMESPACE, script)
     }
 
     /// How many orders there are now.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(self) -> u64 {
         let asked = psql("/run/postgresql", "select count(*) from orders");
         self.shell(&asked).trim().parse().unwrap()
     }
 
     /// Waits until the writers have gone on.
-    pub(super) fn wait_for_more(&self) {
+    pub fn wait_for_more(self) {
         let now = self.count();
         wait_for("more orders", PATIENT, || {
             (self.count() > now + 200).then_some(())
         });
     }
 
+    /// PostgreSQL finds no fault in the tables and indexes of a namespace.
+    pub fn is_sound_in(self, namespace: &str) {
+        self.shell_in(namespace, "pg_amcheck -h /run/postgresql -U shop -d postgres --install-missing --heapallindexed --rootdescend");
+    }
+
     /// The last order of what the pre hook put aside once everything had stopped, and what all up to it say: a server of its own reads it.
-    pub(super) fn when_it_stopped(&self) -> (u64, String) {
+    pub fn when_it_stopped(self) -> (u64, String) {
         let last = psql("/seen", "select max(id) from orders");
         let all = psql("/seen", &format!("{ORDERS} (select max(id) from orders)"));
         let said = self.shell(&format!(
-            "rm -f /seen/then/postmaster.pid; postgres -D /seen/then -k /seen -h '' >/seen/log 2>&1 &
+            "rm -f {THEN}/postmaster.pid; postgres -D {THEN} -k /seen -h '' >/seen/log 2>&1 &
 until pg_isready -q -h /seen; do sleep 0.2; done; {last}; {all}; kill -INT $!; wait"
         ));
         let (last, all) = said.trim().split_once('\n').unwrap();
@@ -127,51 +139,42 @@ until pg_isready -q -h /seen; do sleep 0.2; done; {last}; {all}; kill -INT $!; w
     }
 
     /// What all orders up to this one say in a namespace now.
-    pub(super) fn orders_in(&self, namespace: &str, last: u64) -> String {
+    pub fn orders_in(self, namespace: &str, last: u64) -> String {
         let asked = psql("/run/postgresql", &format!("{ORDERS} {last}"));
         self.shell_in(namespace, &asked).trim().to_owned()
     }
 
     /// The files of the database as the pre hook left it, and as the post hook found it, each with its digest.
-    pub(super) fn files_before_and_after(&self) -> [String; 2] {
+    pub fn files_before_and_after(self) -> [String; 2] {
         ["stopped", "went-on"].map(|when| self.shell(&format!("cat /seen/{when}")))
     }
 
+    /// The files of a folder of this machine in the same words.
+    pub fn files_in(folder: &Path) -> String {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("cd \"$1\" && {DIGESTS}"), "files"]);
+        Output::of(command.arg(folder).env("LC_ALL", "C"))
+            .ok()
+            .stdout
+    }
+
+    /// What the hooks of the pod that is there did, each when it was through, as far as it can be asked.
+    pub fn said(self) -> Vec<String> {
+        let words = [
+            "-n", NAMESPACE, "exec", POD, "-c", "main", "--", "cat", SAID,
+        ];
+        let said = self.0.try_kubectl(&words).stdout;
+        said.lines().map(str::to_owned).collect()
+    }
+
+    /// Forgets that.
+    pub fn hush(self) {
+        self.shell(&format!(": > {SAID}"));
+    }
+
     /// From now on the hooks stop nothing.
-    pub(super) fn let_it_run(&self) {
+    pub fn let_it_run(self) {
         self.shell(&format!("touch {UNSTOPPED}"));
-    }
-
-    /// `kubectl backup` with the bucket as location, told as it is typed.
-    pub(super) fn backup(&self, arguments: &[&str]) {
-        let code = self.exit_of(arguments);
-        assert_eq!(code, 0, "it ended with {code}");
-    }
-
-    /// The same, whichever way it ends.
-    pub(super) fn exit_of(&self, arguments: &[&str]) -> i32 {
-        println!("$ kubectl backup {}", arguments.join(" "));
-        let run = self.call(arguments).run();
-        print!("{}{}", run.stderr, run.stdout);
-        run.code
-    }
-
-    fn call(&self, arguments: &[&str]) -> Backup {
-        let location = format!("s3://{BUCKET}/shop?endpoint={}", self.minio.endpoint());
-        let call = kubectl_backup(arguments)
-            .home(self.home.path())
-            .kubeconfig(self.node.kubeconfig())
-            .credentials_of(&self.minio)
-            .location(&location);
-        match arguments[0] {
-            "create" | "restore" => call.arg("--mover-image").arg(MOVER),
-            _ => call,
-        }
-    }
-
-    pub(super) fn show(&self, arguments: &[&str]) {
-        println!("$ kubectl {}", arguments.join(" "));
-        print!("{}", self.node.kubectl(arguments).stdout);
     }
 }
 
@@ -202,17 +205,18 @@ fn postgres() -> Image {
 }
 
 fn manifest() -> String {
-    let hook = |script: &str| json!(["sh", "-c", script]).to_string();
+    let hook = |script: &str| json!(["sh", "-c", format!("cd {DATABASE}; {script}")]).to_string();
     // Beside writers a file may go while it is read; that is no failure there.
     let stop = format!(
-        "[ ! -e {UNSTOPPED} ] || {{ {DIGESTS} > /seen/stopped; exit 0; }}; kill -STOP -1; {DIGESTS} > /seen/stopped && rm -rf /seen/then && cp -a /data/db /seen/then"
+        "[ ! -e {UNSTOPPED} ] || {{ {DIGESTS} > /seen/stopped; exit 0; }}; kill -STOP -1; {DIGESTS} > /seen/stopped && rm -rf {THEN} && cp -a . {THEN} && echo pre >> {SAID}"
     );
+    let go_on = format!("{DIGESTS} > /seen/went-on; kill -CONT -1; echo post >> {SAID}");
     let annotations = json!({
         "pre.hook.backup.velero.io/container": "main",
         "pre.hook.backup.velero.io/command": hook(&stop),
         "pre.hook.backup.velero.io/timeout": "2m",
         "post.hook.backup.velero.io/container": "main",
-        "post.hook.backup.velero.io/command": hook(&format!("{DIGESTS} > /seen/went-on; kill -CONT -1")),
+        "post.hook.backup.velero.io/command": hook(&go_on),
         "post.hook.backup.velero.io/timeout": "2m",
     });
     let path = format!("{POSTGRES}/bin:/usr/bin:/bin");
