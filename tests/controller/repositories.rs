@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use harness::clock::Clock;
 use harness::process::Folder;
 use harness::proxy::{Gate, Match, Proxy};
 use harness::repositories::{Bucket, Repositories};
@@ -103,6 +104,7 @@ fn a_prune_gives_way_to_a_backup_that_is_due_and_nothing_is_forgotten_beside_one
         "--backup-sync-period=1s",
         "--store-validation-frequency=1s",
         "--garbage-collection-frequency=1s",
+        "--concurrent-backups=1",
     ];
     let mut served = Served::start_through(&store.url(), "controller-repositories", &flags);
     served.backed_up("a", "default");
@@ -128,7 +130,8 @@ fn a_prune_gives_way_to_a_backup_that_is_due_and_nothing_is_forgotten_beside_one
     volume.is_unclaimed(&served);
 
     let gate = Gate::before(&store, index());
-    served.controller = Some(served.call(&flags).spawn());
+    let clock = Clock::new();
+    served.controller = Some(clock.of(served.call(&flags)).spawn());
     wait_for("a prune in its midst", PATIENT, || {
         (gate.reached() > 0).then_some(())
     });
@@ -155,25 +158,58 @@ fn a_prune_gives_way_to_a_backup_that_is_due_and_nothing_is_forgotten_beside_one
     volume.is_unclaimed(&served);
     volume.is_whole(&served);
 
-    // What a backup owned that is deleted meanwhile is forgotten when the other one is done.
-    let marker = Match::method("PUT").and_path("/backups/slow/velero-backup.json");
-    let gate = Gate::before(&store, marker);
+    gives_way_to_one_that_comes(&served, &store, &volume, &clock);
+}
+
+/// What a backup owned that is deleted meanwhile is forgotten neither beside one that is at work nor beside one that was just asked for. One that waits for its place, as there is work elsewhere,
+/// holds it up no longer than a minute.
+fn gives_way_to_one_that_comes(served: &Served, store: &Proxy, volume: &Volume, clock: &Clock) {
+    let marker = |of: &str| {
+        let key = format!("/{of}/velero-backup.json");
+        Gate::before(store, Match::method("PUT").and_path(&key))
+    };
+    let (here, elsewhere) = (marker("main/backups/slow"), marker("other/backups/first"));
+    let in_its_midst = |gate: &Gate| {
+        wait_for("a backup in its midst", PATIENT, || {
+            (gate.reached() > 0).then_some(())
+        });
+    };
+    let stands = || assert_eq!(volume.snapshots(served), [volume.stays.as_str()]);
+    served.location_at(&store.url(), "other", "other", false);
     served.backup("slow", "default");
-    wait_for("a backup in its midst", PATIENT, || {
-        (gate.reached() > 0).then_some(())
-    });
+    in_its_midst(&here);
     served.apply(&format!(
         "{{apiVersion: velero.io/v1, kind: DeleteBackupRequest, metadata: {{name: a, namespace: {NAMESPACE}}}, spec: {{backupName: a}}}}"
     ));
     served.goes("backups/a");
     served.goes("deletebackuprequests/a");
-    assert_eq!(volume.snapshots(&served), [volume.stays.as_str()]);
-    gate.open();
+    stands();
+
+    // However long the rest of this takes, it is that minute.
+    clock.is_apart(SignedDuration::from_secs(-50));
+    served.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: first, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [default], storageLocation: other}}}}"
+    ));
+    served.backup("waits", "default");
+    here.open();
     served.ends("slow", "Completed");
+    in_its_midst(&elsewhere);
+    // Whoever answers this has seen what is owed.
+    served.apply(&format!(
+        "{{apiVersion: velero.io/v1, kind: ServerStatusRequest, metadata: {{name: asked, namespace: {NAMESPACE}}}, spec: {{}}}}"
+    ));
+    served.wait("serverstatusrequests/asked", "answered", |object| {
+        object["status"]["phase"] == "Processed"
+    });
+    stands();
+    clock.is_apart(SignedDuration::from_mins(2));
     wait_for("the end of the repository", PATIENT, || {
         let left = served.minio.list(&served.bucket, &volume.folder());
         left.is_empty().then_some(())
     });
+    served.ends("waits", "Queued");
+    elsewhere.open();
+    served.ends("waits", "Completed");
 }
 
 #[test]
