@@ -1,12 +1,13 @@
 //! An admission rule of the cluster refuses what a copy or a restore needs: each claim is named, nothing is left of what was begun, and without the rule the same command goes on.
 
 use harness::busybox;
+use harness::node::Node;
 use harness::wait_for;
 use serde_json::{Value, json};
 
-use super::chosen::{CLAIMS, NAMESPACE};
+use super::chosen::{CLAIMS, NAMESPACE, opened};
 use super::restored::{claims, delete_namespace, restore};
-use super::{PATIENT, World};
+use super::{PATIENT, World, taken};
 
 /// Into where things are restored.
 const INTO: &str = "denied";
@@ -113,16 +114,27 @@ fn volumes(world: &World, namespace: &str) -> Vec<String> {
     its.map(|one| one["metadata"]["name"].to_string()).collect()
 }
 
-/// `located` has copies of all claims of the namespace.
-pub(super) fn all(world: &World) {
-    copies(world);
+#[test]
+fn what_the_cluster_refuses_of_a_copy_or_a_restore_is_named_and_nothing_is_left_of_it() {
+    if let Err(reason) = Node::available() {
+        harness::skip!("{reason}");
+    }
+    let world = opened();
+    taken::all(&world);
+    world.create("whole", NAMESPACE).ok();
+    copies(&world);
+    restores(&world);
+}
+
+/// `whole` has copies of all claims of the namespace.
+fn restores(world: &World) {
     world.namespace(INTO);
     let mapping = format!("{NAMESPACE}:{INTO}");
     let into = || {
         restore(
             world,
             "denied",
-            "located",
+            "whole",
             &["--namespace-mappings", &mapping],
         )
     };
