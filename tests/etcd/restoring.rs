@@ -93,7 +93,9 @@ fn what_an_etcd_leaves_that_ended_before_it_began_its_log_is_in_no_restores_way(
         .run();
     assert_ne!(run.code, 0, "{}", run.stderr);
     assert!(member.join("snap/db").exists() && !member.join("wal").exists());
-    place.restore_as_member().ok();
+    let run = place.restore_as_member().ok();
+    let told = "an etcd ended before it began its log: it holds nothing";
+    assert!(run.stderr.contains(told), "{}", run.stderr);
     assert_eq!(place.started(), place.then);
 }
 

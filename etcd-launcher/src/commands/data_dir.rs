@@ -141,8 +141,9 @@ impl Taken {
         bar.step("reading the state that is there");
         let read = proof::seen(&dir.member(), &bar);
         drop(bar);
+        let never_began = fence::never_began(&dir)?;
         let (former, facts) = match read {
-            Ok(seen) => {
+            Ok(seen) if !never_began => {
                 if let Some(problem) = seen.problem {
                     ui.warn(&format!(
                         "the state in {} is damaged, and replaced and kept as it is: {problem}",
@@ -152,6 +153,8 @@ impl Taken {
                 (seen.former, Some(seen.facts))
             }
             Err(_) if old == Carried::Absent => (None, None),
+            // What it says is of nobody; told below.
+            _ if never_began => (None, None),
             Err(e) => {
                 ui.warn(&format!(
                     "the state in {} can not be read, and is replaced and kept as it is: {e}",
@@ -160,7 +163,12 @@ impl Taken {
                 (None, None)
             }
         };
-        if let Carried::Unreadable { why } = &old {
+        if never_began {
+            ui.warn(&format!(
+                "in {} an etcd ended before it began its log: it holds nothing",
+                dir.member().display()
+            ));
+        } else if let Carried::Unreadable { why } = &old {
             ui.warn(&format!(
                 "nobody can say which cluster {} is of: {why}",
                 dir.member().display()

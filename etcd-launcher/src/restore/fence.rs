@@ -149,7 +149,7 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
         }
     }
     let (snap, wal) = (member.join("snap").join("db"), member.join("wal"));
-    if snap.exists() && !wal.exists() && !is_unused(&snap)? {
+    if snap.exists() && !wal.exists() && !never_began(dir)? {
         return Err(Error::invalid(format!(
             "{} has a database but no write-ahead log: etcd keeps its log elsewhere (--wal-dir), or it is lost",
             member.display()
@@ -163,19 +163,28 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
     Ok(())
 }
 
-/// Whether etcd ended before it began its log: then none is missing.
+/// Whether an etcd ended there before it began its log: it is not missing then, and nothing is in the database.
 ///
 /// # Errors
 /// When the database can not be read.
-fn is_unused(database: &Path) -> Result<bool> {
-    let bytes = fs::metadata(database).map(|found| found.len());
-    let bytes = bytes
-        .map_err(|e| Error::other(format!("can not read {}", database.display())).because(e))?;
+pub(crate) fn never_began(dir: &DataDir) -> Result<bool> {
+    let (database, wal) = (
+        dir.member().join("snap").join("db"),
+        dir.member().join("wal"),
+    );
+    let bytes = match fs::metadata(&database) {
+        Ok(found) if !wal.exists() => found.len(),
+        Ok(_) => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => {
+            return Err(Error::other(format!("can not read {}", database.display())).because(e));
+        }
+    };
     if bytes == 0 {
         return Ok(true);
     }
     // What can not be followed may have been used.
-    Ok(Database::open(database)
+    Ok(Database::open(&database)
         .and_then(|database| database.is_unused())
         .unwrap_or(false))
 }
@@ -283,6 +292,7 @@ mod tests {
         fs::remove_dir(folder.path().join("member/wal")).unwrap();
         let db = folder.path().join("member/snap/db");
         fs::write(&db, "").unwrap();
+        assert!(never_began(&dir).unwrap());
         check_layout(&dir).unwrap();
         fs::write(&db, "no database").unwrap();
         check_layout(&dir).unwrap_err();
