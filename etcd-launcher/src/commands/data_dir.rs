@@ -143,7 +143,9 @@ impl Taken {
         drop(bar);
         let never_began = fence::never_began(&dir)?;
         let (former, facts) = match read {
-            Ok(seen) if !never_began => {
+            // What it says is of nobody; told below.
+            _ if never_began => (None, None),
+            Ok(seen) => {
                 if let Some(problem) = seen.problem {
                     ui.warn(&format!(
                         "the state in {} is damaged, and replaced and kept as it is: {problem}",
@@ -153,8 +155,6 @@ impl Taken {
                 (seen.former, Some(seen.facts))
             }
             Err(_) if old == Carried::Absent => (None, None),
-            // What it says is of nobody; told below.
-            _ if never_began => (None, None),
             Err(e) => {
                 ui.warn(&format!(
                     "the state in {} can not be read, and is replaced and kept as it is: {e}",
