@@ -115,7 +115,6 @@ fn volumes(world: &World, namespace: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "not seen to pass yet"]
 fn what_the_cluster_refuses_of_a_copy_or_a_restore_is_named_and_nothing_is_left_of_it() {
     if let Err(reason) = Node::available() {
         harness::skip!("{reason}");
