@@ -33,7 +33,7 @@ impl Fence {
     /// # Errors
     /// Where etcd holds it.
     pub(crate) fn take(dir: &DataDir) -> Result<Self> {
-        let path = dir.member().join("snap").join("db");
+        let path = database(dir);
         let db = match File::open(&path) {
             Ok(db) => Some(db),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -148,8 +148,8 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
             );
         }
     }
-    let (snap, wal) = (member.join("snap").join("db"), member.join("wal"));
-    if snap.exists() && !wal.exists() && !never_began(dir)? {
+    let wal = member.join("wal");
+    if lacks_log(dir) && !never_began(dir)? {
         return Err(Error::invalid(format!(
             "{} has a database but no write-ahead log: etcd keeps its log elsewhere (--wal-dir), or it is lost",
             member.display()
@@ -163,30 +163,29 @@ pub(crate) fn check_layout(dir: &DataDir) -> Result<()> {
     Ok(())
 }
 
-/// Whether an etcd ended there before it began its log: it is not missing then, and nothing is in the database.
+fn database(dir: &DataDir) -> PathBuf {
+    dir.member().join("snap").join("db")
+}
+
+/// Whether there is a database and no log.
+fn lacks_log(dir: &DataDir) -> bool {
+    database(dir).exists() && !dir.member().join("wal").exists()
+}
+
+/// Whether an etcd ended there before it began its log. Then no log is lost, and nothing is in the database.
 ///
 /// # Errors
 /// When the database can not be read.
 pub(crate) fn never_began(dir: &DataDir) -> Result<bool> {
-    let (database, wal) = (
-        dir.member().join("snap").join("db"),
-        dir.member().join("wal"),
-    );
-    let bytes = match fs::metadata(&database) {
-        Ok(found) if !wal.exists() => found.len(),
-        Ok(_) => return Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => {
-            return Err(Error::other(format!("can not read {}", database.display())).because(e));
-        }
-    };
-    if bytes == 0 {
-        return Ok(true);
+    if !lacks_log(dir) {
+        return Ok(false);
     }
+    let path = database(dir);
+    let found = fs::metadata(&path)
+        .map_err(|e| Error::other(format!("can not read {}", path.display())).because(e))?;
     // What can not be followed may have been used.
-    Ok(Database::open(&database)
-        .and_then(|database| database.is_unused())
-        .unwrap_or(false))
+    let is_unused = || Database::open(&path).and_then(|database| database.is_unused());
+    Ok(found.len() == 0 || is_unused().unwrap_or(false))
 }
 
 /// Whether something is mounted right there.
