@@ -9,6 +9,11 @@ use super::{World, noted, removed, skipped};
 use crate::location::Location;
 use crate::location::trial::{Fate, Trial};
 
+async fn nothing_is_noted(world: &World) {
+    let keys = world.stands().await;
+    assert!(keys.iter().all(|key| !key.contains("orphans")), "{keys:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_backup_names_is_noted_and_forgotten_a_day_later() {
     let world = World::new().await;
@@ -18,13 +23,7 @@ async fn what_no_backup_names_is_noted_and_forgotten_a_day_later() {
     assert_eq!(world.look(0).await, []);
     world.lose("first").await;
     assert_eq!(noted(&world.look_as(0, Some("c"), true).await), 1);
-    assert!(
-        world
-            .stands()
-            .await
-            .iter()
-            .all(|key| !key.contains("orphans"))
-    );
+    nothing_is_noted(&world).await;
     assert_eq!(noted(&world.look(0).await), 1);
     assert_eq!(noted(&world.look(23).await), 1);
     assert_eq!(world.ids().await.len(), 2);
@@ -46,13 +45,7 @@ async fn what_no_backup_names_is_noted_and_forgotten_a_day_later() {
     assert_eq!(world.ids().await, [b]);
     // What was noted is over with it, and so is the look.
     assert_eq!(world.look(24).await, []);
-    assert!(
-        world
-            .stands()
-            .await
-            .iter()
-            .all(|key| !key.contains("orphans"))
-    );
+    nothing_is_noted(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
