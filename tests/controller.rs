@@ -21,6 +21,9 @@ mod sealed;
 
 pub(crate) use harness::served::{NAMESPACE, PATIENT, Served};
 
+/// Where a check of a location has its files, which it takes away again.
+const PROBES: &str = "/plugins/kubectl-backup/probes/";
+
 /// The smallest application: a namespace and what is in it.
 const SHOP: &str = "
 apiVersion: v1

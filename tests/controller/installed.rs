@@ -13,6 +13,7 @@ use harness::store::Minio;
 use harness::{tools, wait_for};
 use serde_json::Value;
 
+use super::PROBES;
 use crate::readme::commands;
 
 pub(crate) const IMAGE: &str = "localhost/kubectl-backup:1";
@@ -179,7 +180,7 @@ impl Installed {
     /// Every object of the bucket, its size and digest, but for a check of the location, which takes its files away again.
     fn bucket(&self) -> BTreeMap<String, (usize, String)> {
         let mut all = self.minio.contents("backups", "");
-        all.retain(|key, _| !key.contains("/plugins/kubectl-backup/probes/"));
+        all.retain(|key, _| !key.contains(PROBES));
         all
     }
 

@@ -150,6 +150,21 @@ fn pod(wanted: &Wanted<'_>, claims: &[String], placement: &Placement) -> Value {
 }
 
 impl Movers {
+    /// Whether the server would refuse a mover for a claim, wherever its volume is; nothing is made.
+    ///
+    /// # Errors
+    /// Its refusal.
+    pub(crate) async fn rehearse_for(
+        &self,
+        namespace: &str,
+        claim: &str,
+        placement: &Placement,
+    ) -> Result<()> {
+        let (claims, placement) = ([claim.to_owned()], placement.without_requests());
+        let build = |wanted: &Wanted<'_>| pod(wanted, &claims, &placement);
+        self.rehearse_as(namespace, claim, build).await
+    }
+
     /// Makes one for these claims of a namespace and waits until it runs: then they have their volumes.
     ///
     /// # Errors

@@ -319,7 +319,13 @@ impl Open {
             .check(CheckOptions::default())
             .map_err(|e| failed(&self.objects, "be checked", &e))?;
         if let Some(failure) = self.objects.failure() {
-            return Ok(vec![failure.sentence()]);
+            // A store that does not answer says nothing of what it holds.
+            return match failure.kind() {
+                Kind::Unreachable | Kind::Unauthorized | Kind::Forbidden | Kind::Interrupted => {
+                    Err(failure)
+                }
+                _ => Ok(vec![failure.sentence()]),
+            };
         }
         let bad = results.is_ok().is_err();
         let found = results.0.iter().map(|(_, error)| error.to_string());

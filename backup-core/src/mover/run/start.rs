@@ -15,7 +15,49 @@ use crate::mover::spec::{Beside, Wanted};
 /// So often a pod that changed between a look and what follows from it is looked at again.
 const LOOKS_AGAIN: u32 = 10;
 
+fn new_name() -> String {
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("backup-mover-{}", &random[..12])
+}
+
+fn pods(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods")
+}
+
 impl Shared {
+    fn wanted<'a>(
+        &'a self,
+        name: &'a str,
+        namespace: &'a str,
+        claim: &'a str,
+        beside: Option<&'a Beside>,
+    ) -> Wanted<'a> {
+        Wanted {
+            name,
+            namespace,
+            claim,
+            run: &self.run,
+            image: &self.options.image,
+            beside,
+        }
+    }
+
+    /// Asks the server to try it, and makes nothing. Only a refusal counts: what can not be tried, as before an admission webhook with side effects, may still be made.
+    pub(super) async fn rehearse(
+        &self,
+        namespace: &str,
+        claim: &str,
+        build: impl FnOnce(&Wanted<'_>) -> Value,
+    ) -> Result<()> {
+        let wanted = build(&self.wanted(&new_name(), namespace, claim, None));
+        let path = format!("{}?dryRun=All", pods(namespace));
+        let call = Call::post(&path, wanted.to_string().into());
+        match self.cluster.send(&call).await {
+            Err(e) if e.is_denied() || e.code == 422 => Err(refused(e)),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) async fn start(
         self: Arc<Self>,
         namespace: String,
@@ -26,18 +68,10 @@ impl Shared {
         if self.is_stopped() {
             return Err(stopped());
         }
-        let random = uuid::Uuid::new_v4().simple().to_string();
-        let name = format!("backup-mover-{}", &random[..12]);
-        let wanted = build(&Wanted {
-            name: &name,
-            namespace: &namespace,
-            claim: &claim,
-            run: &self.run,
-            image: &self.options.image,
-            beside,
-        });
+        let name = new_name();
+        let wanted = build(&self.wanted(&name, &namespace, &claim, beside));
         let spot = self.begin(Spot::own(&namespace, &name));
-        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let path = pods(&namespace);
         let call = Call::post(&path, wanted.to_string().into());
         let made = match self.cluster.send(&call).await {
             Ok(body) => serde_json::from_slice::<Value>(&body).unwrap_or_default(),

@@ -94,6 +94,8 @@ pub(in super::super) struct Group {
     all: Vec<At>,
     placement: Placement,
     mover: Option<Mover>,
+    /// The server would take its mover.
+    is_rehearsed: bool,
 }
 
 /// What a claim came to on the way.
@@ -123,6 +125,7 @@ impl Group {
             shared,
             placement,
             mover: None,
+            is_rehearsed: false,
         }
     }
 
@@ -381,6 +384,9 @@ impl Group {
     }
 
     async fn act(&mut self, at: usize, action: &Action) -> Result<(), Conflict> {
+        if matches!(action, Action::Stage) {
+            self.rehearse(at).await?;
+        }
         let Some(one) = self.all.get(at) else {
             return Ok(());
         };

@@ -112,8 +112,11 @@ impl Objects {
 
     /// Ends what is done with it, for this reason: what was sent is answered, and nothing more is asked.
     pub(in super::super) fn end(&self, why: Error) {
-        let _ = self.fail(why);
+        // In this order: whoever sees that something failed sees that it was ended, and whoever sees that finds this reason.
+        let mut failure = locked(&self.failure);
         self.ended.store(true, Ordering::SeqCst);
+        failure.get_or_insert(why);
+        self.failed.store(true, Ordering::SeqCst);
     }
 
     /// Whether it was ended.

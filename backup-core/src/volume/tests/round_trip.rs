@@ -4,6 +4,7 @@ use super::super::entry::{Attribute, EntryPath, What};
 use super::super::store::Base;
 use super::{Made, Place, entry, noise};
 use crate::error::Kind;
+use crate::location::trial::{Fate, Trial};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_entry_and_long_files_come_back_as_they_were() {
@@ -115,4 +116,21 @@ async fn a_snapshot_in_the_place_of_another_is_refused() {
         place.restore(&none).await.unwrap_err().kind(),
         Kind::NotFound
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_does_not_answer_is_no_damage_of_what_it_holds() {
+    let place = Place::new();
+    let made = place.backup(Made::of(&[("a", b"1")]), Base::Newest).await;
+    made.unwrap();
+    let trial = Trial::of(&place.store).judged(|_, key| match key.contains("/index/") {
+        true => Fate::Vanishes,
+        false => Fate::Happens,
+    });
+    let away = Place {
+        store: trial.store(),
+        ..place.clone()
+    };
+    let looked = away.volume().check(1, &away.ring(), false).await;
+    assert_eq!(looked.unwrap_err().kind(), Kind::Unreachable);
 }

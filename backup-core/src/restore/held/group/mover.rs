@@ -7,6 +7,19 @@ use super::Group;
 use crate::error::Result;
 
 impl Group {
+    /// Nothing is begun for a claim whose mover the server would refuse: where a class makes volumes at once, the claim would stand before that was seen.
+    pub(super) async fn rehearse(&mut self, at: usize) -> Result<()> {
+        if let (false, Some(one)) = (self.is_rehearsed, self.all.get(at)) {
+            let aim = &one.item.aim;
+            let movers = &self.shared.movers;
+            movers
+                .rehearse_for(&aim.namespace, &aim.staging(), &self.placement)
+                .await?;
+            self.is_rehearsed = true;
+        }
+        Ok(())
+    }
+
     /// A mover that has the staging claims mounted which are still to be filled.
     pub(super) async fn ensure_mover(&mut self) -> Result<()> {
         let mut wanted = Vec::new();

@@ -188,6 +188,35 @@ async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_w
     assert!(said.contains("refused"), "{said}");
 }
 
+/// Where its class makes the volume at once, the claim would stand before the mover was asked for.
+#[tokio::test]
+async fn nothing_is_begun_for_a_claim_whose_mover_the_server_would_refuse() {
+    for (code, is_refused) in [(403, true), (422, true), (400, false)] {
+        let fake = Fake::default();
+        fake.refuses("TRY POST", "/pods", code);
+        let (group, mut told) = group(&fake);
+        let shared = Arc::clone(&group.shared);
+        let running = tokio::spawn(group.run());
+        if !is_refused {
+            // What the server can not try is made all the same.
+            while fake.first("/api/v1/namespaces/n/pods/").is_none() {
+                tokio::task::yield_now().await;
+            }
+            shared.movers.settle().await;
+        }
+        running.await.unwrap();
+        let Some(Word::Stands(0, Err(e))) = told.recv().await else {
+            panic!("{code}: there is no mover");
+        };
+        if is_refused {
+            let said = e.sentence();
+            assert!(said.contains("no pod can be made"), "{said}");
+            let claims = "/api/v1/namespaces/n/persistentvolumeclaims/";
+            assert_eq!(fake.first(claims), None, "{code}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_breaks_once_the_restore_was_told_to_end_is_no_failure_of_the_data() {
     for is_stopped in [false, true] {
