@@ -156,6 +156,11 @@ fn failed(objects: &Objects, what: &str, error: &RusticError) -> Error {
     })
 }
 
+/// Whether it says something of what is stored, and not of the store alone: one that does not answer has lost nothing yet.
+fn is_damage(failure: &Error) -> bool {
+    matches!(failure.kind(), Kind::Corrupt | Kind::NotFound)
+}
+
 impl Open {
     /// Writes the key and the configuration of a repository that is not there.
     pub(super) fn begin(objects: Arc<Objects>, password: &str) -> Result<Self> {
@@ -319,12 +324,9 @@ impl Open {
             .check(CheckOptions::default())
             .map_err(|e| failed(&self.objects, "be checked", &e))?;
         if let Some(failure) = self.objects.failure() {
-            // A store that does not answer says nothing of what it holds.
-            return match failure.kind() {
-                Kind::Unreachable | Kind::Unauthorized | Kind::Forbidden | Kind::Interrupted => {
-                    Err(failure)
-                }
-                _ => Ok(vec![failure.sentence()]),
+            return match is_damage(&failure) {
+                true => Ok(vec![failure.sentence()]),
+                false => Err(failure),
             };
         }
         let bad = results.is_ok().is_err();
@@ -384,9 +386,13 @@ impl Open {
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        // What failed is among them.
-        let _ = self.objects.failure();
-        Ok(())
+        match self.objects.failure() {
+            Some(failure) if !is_damage(&failure) => {
+                Err(failure.context("not all that it holds could be read"))
+            }
+            // It is among them.
+            _ => Ok(()),
+        }
     }
 
     /// Marks what no snapshot needs, and removes what was marked so long ago.

@@ -451,7 +451,9 @@ impl VolumeStore {
                     .hint("the store does not list all that is there; try later"));
             }
             let pruned = open.prune(keep_marked)?;
-            let problems = open.check(false)?;
+            let problems = open.check(false).map_err(|e| {
+                e.context("the prune is done, and what it left could not be looked at")
+            })?;
             // What was not looked at any more is no damage.
             if objects.has_ended() {
                 return Err(Error::new(Kind::Interrupted, "the prune was stopped"));

@@ -42,7 +42,8 @@ impl Shared {
         }
     }
 
-    /// Asks the server to try it, and makes nothing. Only a refusal counts: what can not be tried, as before an admission webhook with side effects, may still be made.
+    /// Asks the server to try it, and makes nothing. Only a refusal for what it is counts: room that is missing now may be there when its turn comes, and what can
+    /// not be tried, as before an admission webhook with side effects, may still be made.
     pub(super) async fn rehearse(
         &self,
         namespace: &str,
@@ -53,7 +54,7 @@ impl Shared {
         let path = format!("{}?dryRun=All", pods(namespace));
         let call = Call::post(&path, wanted.to_string().into());
         match self.cluster.send(&call).await {
-            Err(e) if e.is_denied() || e.code == 422 => Err(refused(e)),
+            Err(e) if (e.is_denied() || e.code == 422) && !is_for_room(&e) => Err(refused(e)),
             _ => Ok(()),
         }
     }
@@ -178,6 +179,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether a quota refuses it, for what else is there.
+fn is_for_room(e: &ApiError) -> bool {
+    e.message.contains("exceeded quota")
 }
 
 /// What can be done about a pod that was refused.

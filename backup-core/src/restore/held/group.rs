@@ -94,7 +94,7 @@ pub(in super::super) struct Group {
     all: Vec<At>,
     placement: Placement,
     mover: Option<Mover>,
-    /// The server would take its mover.
+    /// The server was asked whether it would take its mover, and did not refuse.
     is_rehearsed: bool,
 }
 

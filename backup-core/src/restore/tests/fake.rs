@@ -137,13 +137,25 @@ impl Fake {
 
     /// This verb is refused on paths that end so.
     pub(in crate::restore) fn refuses(&self, verb: &'static str, end: &'static str, code: u16) {
-        let refusal = (verb, end, code, "Forbidden");
+        self.refuses_for(verb, end, code, "Forbidden");
+    }
+
+    /// The same for this reason.
+    pub(in crate::restore) fn refuses_for(
+        &self,
+        verb: &'static str,
+        end: &'static str,
+        code: u16,
+        reason: &'static str,
+    ) {
+        let refusal = (verb, end, code, reason);
         self.0.lock().unwrap().refuses.push(refusal);
     }
 
-    /// Whether it was asked anything.
-    pub(in crate::restore) fn was_asked(&self) -> bool {
-        !self.0.lock().unwrap().asked.is_empty()
+    /// Whether it was asked for this: a verb, and how a path begins.
+    pub(in crate::restore) fn was_asked(&self, request: &str) -> bool {
+        let state = self.0.lock().unwrap();
+        state.asked.iter().any(|asked| asked.starts_with(request))
     }
 
     /// The first object that is kept below this.
@@ -166,7 +178,8 @@ impl Fake {
 }
 
 fn refusal(code: u16, reason: &str) -> (u16, Value) {
-    (code, json!({"reason": reason, "message": "refused"}))
+    let message = format!("refused: {reason}");
+    (code, json!({"reason": reason, "message": message}))
 }
 
 impl State {

@@ -70,6 +70,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn cut(key: &str, size: u64, end: u64) -> Error {
+    Error::corrupt(format!(
+        "{key} has {size} bytes and should have {end} at least"
+    ))
+}
+
 fn digest(id: &Id) -> String {
     id.to_hex().as_str().to_owned()
 }
@@ -236,10 +242,8 @@ impl Objects {
             ))));
         };
         if end > size || length > LARGEST_PACK {
-            return Err(self.fail(Error::corrupt(format!(
-                "{} has {size} bytes and should have {end} at least",
-                self.key(FileType::Pack, id)
-            ))));
+            let key = self.key(FileType::Pack, id);
+            return Err(self.fail(cut(&key, size, end)));
         }
         if length > 2 * BLOCK {
             let key = self.key(FileType::Pack, id);
@@ -347,7 +351,17 @@ impl ReadBackend for Objects {
         }
         let range = u64::from(offset)..u64::from(offset) + u64::from(length);
         let key = self.key(kind, id);
-        self.wait(self.store.range(&key, range))
+        self.wait(async {
+            let read = self.store.range(&key, range.clone()).await;
+            // Stores have no word of their own for an object that ends before.
+            if matches!(&read, Err(e) if e.kind() == Kind::Other) {
+                let size = self.store.head(&key).await?.size;
+                if size < range.end {
+                    return Err(cut(&key, size, range.end));
+                }
+            }
+            read
+        })
     }
 
     fn warmup_path(&self, kind: FileType, id: &Id) -> String {

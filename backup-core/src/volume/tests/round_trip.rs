@@ -121,16 +121,33 @@ async fn a_snapshot_in_the_place_of_another_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_store_does_not_answer_is_no_damage_of_what_it_holds() {
     let place = Place::new();
-    let made = place.backup(Made::of(&[("a", b"1")]), Base::Newest).await;
-    made.unwrap();
-    let trial = Trial::of(&place.store).judged(|_, key| match key.contains("/index/") {
-        true => Fate::Vanishes,
-        false => Fate::Happens,
-    });
-    let away = Place {
-        store: trial.store(),
-        ..place.clone()
-    };
-    let looked = away.volume().check(1, &away.ring(), false).await;
-    assert_eq!(looked.unwrap_err().kind(), Kind::Unreachable);
+    let made = place.backup(Made::of(&[("a", &noise(1, 100_000))]), Base::Newest);
+    made.await.unwrap();
+    let packs = place.objects("data").await;
+    // The content; the rest is of trees.
+    let mut sizes = Vec::new();
+    for key in packs {
+        sizes.push((place.store.head(&key).await.unwrap().size, key));
+    }
+    let (_, content) = sizes.into_iter().max().unwrap();
+    for (key, read_data) in [("/data/", false), (content.as_str(), true)] {
+        for (fate, kind) in [
+            (Fate::Vanishes, Kind::Unreachable),
+            (Fate::Refused, Kind::Forbidden),
+        ] {
+            let of = key.to_owned();
+            let trial = Trial::of(&place.store).judged(move |verb, key| {
+                match verb != "list" && key.contains(&of) {
+                    true => fate,
+                    false => Fate::Happens,
+                }
+            });
+            let away = Place {
+                store: trial.store(),
+                ..place.clone()
+            };
+            let looked = away.volume().check(1, &away.ring(), read_data).await;
+            assert_eq!(looked.unwrap_err().kind(), kind, "{key} {fate:?}");
+        }
+    }
 }

@@ -130,23 +130,37 @@ async fn a_volume_whose_former_policy_somebody_removed_stays_and_is_named() {
     }
 }
 
-#[tokio::test]
-async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_was_to_get() {
+/// The claim does not stand yet, and its volume is there: its class makes it at once.
+fn staged(fake: &Fake) {
     let item = item();
-    let at = |name: &str| format!("/api/v1/namespaces/n/persistentvolumeclaims/{name}");
-    let (staging, pv_uid) = (item.aim.staging(), "pv-uid");
-    let pv = || json!({"metadata": {"name": "pv", "uid": pv_uid, "resourceVersion": "7"}, "spec": {"storageClassName": "fast"}});
-    let of_staging = json!({"namespace": "n", "name": staging, "uid": "s-uid"});
-    // The claim, while its volume waits for it.
-    let fake = Fake::default();
     let mut claim = objects::staging(&item.aim, &item.body, &Size::default());
     claim["metadata"]["uid"] = "s-uid".into();
     claim["spec"]["volumeName"] = "pv".into();
     claim["status"]["phase"] = "Bound".into();
-    fake.put(&at(&staging), claim);
+    fake.put(&at(&item.aim.staging()), claim);
     let mut volume = pv();
-    volume["spec"]["claimRef"] = of_staging.clone();
+    volume["spec"]["claimRef"] = of_staging(&item.aim);
     fake.put(VOLUME, volume);
+}
+
+fn at(claim: &str) -> String {
+    format!("/api/v1/namespaces/n/persistentvolumeclaims/{claim}")
+}
+
+fn pv() -> Value {
+    json!({"metadata": {"name": "pv", "uid": "pv-uid", "resourceVersion": "7"}, "spec": {"storageClassName": "fast"}})
+}
+
+fn of_staging(aim: &Aim) -> Value {
+    json!({"namespace": "n", "name": aim.staging(), "uid": "s-uid"})
+}
+
+#[tokio::test]
+async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_was_to_get() {
+    let item = item();
+    // The claim, while its volume waits for it.
+    let fake = Fake::default();
+    staged(&fake);
     fake.refuses("POST", "/persistentvolumeclaims", 403);
     let (held, mut told) = group(&fake);
     held.run().await;
@@ -159,7 +173,7 @@ async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_w
         "{said}"
     );
     assert_eq!(
-        fake.get(&at(&staging)),
+        fake.get(&at(&item.aim.staging())),
         Value::Null,
         "nothing is left of it"
     );
@@ -170,8 +184,8 @@ async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_w
     fake.put(CLAIM, claim);
     let mut full = objects::retain(&item.aim, "7", "real", Some("Delete"));
     full["metadata"]["name"] = "pv".into();
-    full["metadata"]["uid"] = pv_uid.into();
-    full["spec"]["claimRef"] = of_staging;
+    full["metadata"]["uid"] = "pv-uid".into();
+    full["spec"]["claimRef"] = of_staging(&item.aim);
     fake.put(VOLUME, full);
     fake.refuses("PATCH", "/persistentvolumes/pv", 403);
     let (bound, mut told) = group(&fake);
@@ -191,14 +205,19 @@ async fn what_an_admission_rule_denies_is_named_with_the_volume_that_the_claim_w
 /// Where its class makes the volume at once, the claim would stand before the mover was asked for.
 #[tokio::test]
 async fn nothing_is_begun_for_a_claim_whose_mover_the_server_would_refuse() {
-    for (code, is_refused) in [(403, true), (422, true), (400, false)] {
+    for (code, reason, is_refused) in [
+        (403, "Forbidden", true),
+        (422, "Invalid", true),
+        // There may be room when its turn comes.
+        (403, "exceeded quota: pods", false),
+        (400, "does not support dry run", false),
+    ] {
         let fake = Fake::default();
-        fake.refuses("TRY POST", "/pods", code);
+        fake.refuses_for("TRY POST", "/pods", code, reason);
         let (group, mut told) = group(&fake);
         let shared = Arc::clone(&group.shared);
         let running = tokio::spawn(group.run());
         if !is_refused {
-            // What the server can not try is made all the same.
             while fake.first("/api/v1/namespaces/n/pods/").is_none() {
                 tokio::task::yield_now().await;
             }
@@ -208,13 +227,31 @@ async fn nothing_is_begun_for_a_claim_whose_mover_the_server_would_refuse() {
         let Some(Word::Stands(0, Err(e))) = told.recv().await else {
             panic!("{code}: there is no mover");
         };
+        let is_begun = fake.was_asked("POST /api/v1/namespaces/n/persistentvolumeclaims");
+        assert_eq!(is_begun, !is_refused, "{reason}");
         if is_refused {
             let said = e.sentence();
             assert!(said.contains("no pod can be made"), "{said}");
-            let claims = "/api/v1/namespaces/n/persistentvolumeclaims/";
-            assert_eq!(fake.first(claims), None, "{code}");
         }
     }
+}
+
+/// What a trial does not show: the claim stands, and waits for its data.
+#[tokio::test]
+async fn a_mover_that_is_refused_when_it_is_made_leaves_a_standing_claim_pending() {
+    let fake = Fake::default();
+    staged(&fake);
+    fake.refuses("POST", "/pods", 403);
+    let (group, mut told) = group(&fake);
+    group.run().await;
+    assert!(matches!(told.recv().await, Some(Word::Stands(0, Ok(true)))));
+    let Some(Word::Ended(0, Err(e))) = told.recv().await else {
+        panic!("it was refused");
+    };
+    let said = e.sentence();
+    assert!(said.contains("no pod can be made"), "{said}");
+    assert_eq!(fake.get(CLAIM)["spec"]["volumeName"], "pv");
+    assert_eq!(fake.get(CLAIM)["status"], Value::Null);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,7 +262,7 @@ async fn what_breaks_once_the_restore_was_told_to_end_is_no_failure_of_the_data(
         let (group, mut told) = group(&fake);
         let shared = Arc::clone(&group.shared);
         let running = tokio::spawn(group.run());
-        while !fake.was_asked() {
+        while !fake.was_asked("") {
             tokio::task::yield_now().await;
         }
         if is_stopped {
