@@ -20,11 +20,51 @@ pub(super) struct Seen {
 /// Looks at the movers of a namespace while this program runs in one, which is stopped for so long.
 #[track_caller]
 pub(super) fn seen(world: &World, namespace: &str, program: &str) -> Seen {
+    stopped(world, namespace, program, |pods| {
+        let is_mover =
+            |pod: &&Value| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "mover";
+        let movers: Vec<&Value> = pods.iter().filter(is_mover).collect();
+        // No Secret, no file but those of claims.
+        for volume in all(&movers, |mover| &mover["spec"]["volumes"]) {
+            assert!(volume["persistentVolumeClaim"].is_object(), "{volume}");
+        }
+        movers.iter().map(|mover| mover.to_string()).collect()
+    })
+}
+
+/// The same of movers in the pods that have the volumes: nothing but the volume was put into them.
+#[track_caller]
+pub(super) fn seen_inside(world: &World, namespace: &str, program: &str) -> Seen {
+    stopped(world, namespace, program, |pods| {
+        let pods: Vec<&Value> = pods.iter().collect();
+        let movers = all(&pods, |pod| &pod["spec"]["ephemeralContainers"]);
+        for mover in &movers {
+            for given in ["env", "envFrom"] {
+                assert!(mover[given].is_null(), "{mover}");
+            }
+            assert_eq!(mover["volumeMounts"].as_array().unwrap().len(), 1);
+        }
+        movers.iter().map(|mover| mover.to_string()).collect()
+    })
+}
+
+fn all<'a>(objects: &[&'a Value], list: impl Fn(&'a Value) -> &'a Value) -> Vec<&'a Value> {
+    let lists = objects.iter().filter_map(|one| list(one).as_array());
+    lists.flatten().collect()
+}
+
+#[track_caller]
+fn stopped(
+    world: &World,
+    namespace: &str,
+    program: &str,
+    movers: impl Fn(&[Value]) -> String,
+) -> Seen {
     let words = format!("mover\0{program}\0");
     wait_for("the mover's program", PATIENT, || {
         (world.node.signal_all(&words, Signal::STOP) > 0).then_some(())
     });
-    let (mut processes, mut objects) = (String::new(), String::new());
+    let mut processes = String::new();
     for pid in world.node.pids() {
         let read = |file: &str| {
             let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -36,18 +76,8 @@ pub(super) fn seen(world: &World, namespace: &str, program: &str) -> Seen {
         }
     }
     let pods = world.get(namespace, "pods");
-    let pods = pods["items"].as_array().unwrap().iter();
-    let movers: Vec<&Value> = pods
-        .filter(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "mover")
-        .collect();
-    assert!(!movers.is_empty(), "{program} runs in no mover");
-    for mover in movers {
-        // No Secret, no file but those of claims.
-        for volume in mover["spec"]["volumes"].as_array().unwrap() {
-            assert!(volume["persistentVolumeClaim"].is_object(), "{volume}");
-        }
-        objects += &mover.to_string();
-    }
+    let mut objects = movers(pods["items"].as_array().unwrap());
+    assert!(!objects.is_empty(), "{program} runs in no mover");
     objects += &world.get(namespace, "configmaps").to_string();
     assert_eq!(
         world.get(namespace, "secrets")["items"],

@@ -7,7 +7,7 @@ use harness::wait_for;
 use serde_json::Value;
 
 use super::restored::restore;
-use super::{BUCKET, PATIENT, World, claim};
+use super::{BUCKET, PATIENT, World, bare, claim};
 
 const NAMESPACE: &str = "alone";
 const ANNOTATION: &str = "kubectl-backup/ephemeral-movers";
@@ -227,10 +227,15 @@ fn killed(world: &World) {
         .create("dead", NAMESPACE)
         .args(&["--ephemeral-movers"]);
     let running = running.spawn();
+    let seen = bare::seen_inside(world, NAMESPACE, "send");
     wait_for("a copy that is under way", PATIENT, || {
         (packs() > some).then_some(())
     });
     running.kill();
+    let volume = world.volume(NAMESPACE, "data");
+    let password = world.password(&format!("p/restic/{volume}"));
+    let store = [world.minio.access_key(), world.minio.secret_key()];
+    seen.has_none_of(&[store[0], store[1], &password], &[]);
     let at_work = || {
         let all = containers(world).into_iter();
         let runs = all.filter(|(_, state)| state["running"].is_object());
