@@ -273,6 +273,31 @@ impl SizedReader {
         })
     }
 
+    fn is_wanted(&self) -> io::Result<()> {
+        match self.tally.over.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("nothing is stored any more")),
+            false => Ok(()),
+        }
+    }
+
+    /// All of the buffer, unless the content ends before: rustic's chunker never asks for more at a time than it was once given, and would come to single bytes.
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            self.is_wanted()?;
+            match self.content.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.tally.trouble(&self.path, &e);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(filled)
+    }
+
     /// Once, when all was read.
     fn end(&mut self) {
         if std::mem::replace(&mut self.over, true) {
@@ -288,9 +313,7 @@ impl SizedReader {
 
 impl Read for SizedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.tally.over.load(Ordering::SeqCst) {
-            return Err(io::Error::other("nothing is stored any more"));
-        }
+        self.is_wanted()?;
         let unbounded = Rail::SizedReaders.is_off();
         if self.left == 0 && !unbounded {
             self.end();
@@ -306,14 +329,7 @@ impl Read for SizedReader {
         if most == 0 {
             return Ok(0);
         }
-        let read = match self.content.read(&mut buffer[..most]) {
-            Ok(read) => read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Err(e),
-            Err(e) => {
-                self.tally.trouble(&self.path, &e);
-                return Err(e);
-            }
-        };
+        let read = self.fill(&mut buffer[..most])?;
         if read == 0 && !unbounded {
             let what = format!(
                 "it ended after {} of {} bytes: it was cut while it was read",
@@ -360,6 +376,33 @@ mod tests {
         let mut all = Vec::new();
         let read = sized.read_to_end(&mut all).map(|_| all);
         (read, tally.counted())
+    }
+
+    /// Comes in pieces of seven bytes.
+    struct Pieces(io::Cursor<Vec<u8>>);
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let most = buffer.len().min(7);
+            self.0.read(&mut buffer[..most])
+        }
+    }
+
+    impl Content for Pieces {
+        fn has_changed(&mut self) -> io::Result<bool> {
+            Ok(false)
+        }
+    }
+
+    #[test]
+    fn content_that_comes_in_small_pieces_is_read_in_large_ones() {
+        let bytes = vec![1; 10_000];
+        let opener: Opener = Box::new(move || Ok(Box::new(Pieces(io::Cursor::new(bytes)))));
+        let tally = Tally::default();
+        let mut sized = SizedReader::open(&file(10_000), opener, &tally).unwrap();
+        let mut buffer = [0; 4096];
+        let reads = [0; 4].map(|_| sized.read(&mut buffer).unwrap());
+        assert_eq!(reads, [4096, 4096, 10_000 - 2 * 4096, 0]);
     }
 
     #[test]
