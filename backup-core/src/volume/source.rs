@@ -388,11 +388,7 @@ mod tests {
         }
     }
 
-    impl Content for Pieces {
-        fn has_changed(&mut self) -> io::Result<bool> {
-            Ok(false)
-        }
-    }
+    impl Content for Pieces {}
 
     #[test]
     fn content_that_comes_in_small_pieces_is_read_in_large_ones() {
