@@ -36,7 +36,7 @@ const READY: Duration = Duration::from_secs(300);
 const DNS: &str = "169.254.20.10";
 const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Tests with nodes at one time: a node takes most of a gigabyte.
-static PERMITS: Permits = Permits::new(2);
+static PERMITS: Permits = Permits::new(3);
 
 /// What a node is to be like.
 #[derive(Debug, Clone)]
