@@ -181,19 +181,6 @@ impl Movers {
         self.task(started).await?
     }
 
-    /// Whether the server would refuse one that is built like this; nothing is made.
-    ///
-    /// # Errors
-    /// Its refusal.
-    pub(super) async fn rehearse_as(
-        &self,
-        namespace: &str,
-        claim: &str,
-        build: impl FnOnce(&Wanted<'_>) -> Value,
-    ) -> Result<()> {
-        self.shared.rehearse(namespace, claim, build).await
-    }
-
     /// Makes one in the pod that alone may have the volume, and waits until it runs.
     ///
     /// # Errors

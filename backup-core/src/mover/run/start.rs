@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::over::look_on;
-use super::{LARGEST_POD, Mover, OFTEN, Shared, Spot, stopped};
+use super::{LARGEST_POD, Mover, Movers, OFTEN, Shared, Spot, stopped};
 use crate::cluster::{ApiError, Call};
 use crate::error::{Error, Kind, Result};
 use crate::mover::inside::{self, Host};
@@ -24,6 +24,29 @@ fn pods(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods")
 }
 
+impl Movers {
+    /// Whether the server would refuse one that is built like this: it is asked to try it, and nothing is made. Only a refusal for what it is counts: room that is
+    /// missing now may be there when its turn comes, and what can not be tried, as before an admission webhook with side effects, may still be made.
+    ///
+    /// # Errors
+    /// Its refusal.
+    pub(in crate::mover) async fn rehearse_as(
+        &self,
+        namespace: &str,
+        claim: &str,
+        build: impl FnOnce(&Wanted<'_>) -> Value,
+    ) -> Result<()> {
+        let shared = &self.shared;
+        let wanted = build(&shared.wanted(&new_name(), namespace, claim, None));
+        let path = format!("{}?dryRun=All", pods(namespace));
+        let call = Call::post(&path, wanted.to_string().into());
+        match shared.cluster.send(&call).await {
+            Err(e) if (e.is_denied() || e.code == 422) && !is_for_room(&e) => Err(refused(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Shared {
     fn wanted<'a>(
         &'a self,
@@ -39,23 +62,6 @@ impl Shared {
             run: &self.run,
             image: &self.options.image,
             beside,
-        }
-    }
-
-    /// Asks the server to try it, and makes nothing. Only a refusal for what it is counts: room that is missing now may be there when its turn comes, and what can
-    /// not be tried, as before an admission webhook with side effects, may still be made.
-    pub(super) async fn rehearse(
-        &self,
-        namespace: &str,
-        claim: &str,
-        build: impl FnOnce(&Wanted<'_>) -> Value,
-    ) -> Result<()> {
-        let wanted = build(&self.wanted(&new_name(), namespace, claim, None));
-        let path = format!("{}?dryRun=All", pods(namespace));
-        let call = Call::post(&path, wanted.to_string().into());
-        match self.cluster.send(&call).await {
-            Err(e) if (e.is_denied() || e.code == 422) && !is_for_room(&e) => Err(refused(e)),
-            _ => Ok(()),
         }
     }
 
