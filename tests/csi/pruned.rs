@@ -176,19 +176,7 @@ fn requested(world: &World) {
                 .try_kubectl(&["-n", NAMESPACE, "get", "deletebackuprequests.velero.io"]);
         (served.code == 0).then_some(())
     });
-    apply(format!(
-        r#"
-apiVersion: velero.io/v1
-kind: BackupStorageLocation
-metadata: {{name: default, namespace: {NAMESPACE}}}
-spec:
-  provider: aws
-  default: true
-  objectStorage: {{bucket: {bucket}, prefix: main}}
-  config: {{region: us-east-1, s3ForcePathStyle: "true", s3Url: "{}"}}
-"#,
-        minio.endpoint()
-    ));
+    apply(minio.default_location(NAMESPACE, bucket));
     apply(format!(
         "{{apiVersion: velero.io/v1, kind: Backup, metadata: {{name: asked, namespace: {NAMESPACE}}}, spec: {{includedNamespaces: [shop], snapshotVolumes: true}}}}"
     ));

@@ -416,6 +416,23 @@ impl Minio {
         keys
     }
 
+    /// The default location of a namespace: a bucket, below `main`.
+    pub fn default_location(&self, namespace: &str, bucket: &str) -> String {
+        format!(
+            r#"
+apiVersion: velero.io/v1
+kind: BackupStorageLocation
+metadata: {{name: default, namespace: {namespace}}}
+spec:
+  provider: aws
+  default: true
+  objectStorage: {{bucket: {bucket}, prefix: main}}
+  config: {{region: us-east-1, s3ForcePathStyle: "true", s3Url: "{}"}}
+"#,
+            self.endpoint()
+        )
+    }
+
     /// Every object under a prefix by its key: how large it is, and the SHA-256 of what it holds. What goes between the list and the look is not there.
     pub fn contents(&self, bucket: &str, prefix: &str) -> BTreeMap<String, (usize, String)> {
         let all = self.list(bucket, prefix).into_iter();

@@ -44,19 +44,8 @@ impl Served {
             let kinds = ["-n", NAMESPACE, "get", "serverstatusrequests.velero.io"];
             (served.hooked.node.try_kubectl(&kinds).code == 0).then_some(())
         });
-        served.hooked.node.apply(&format!(
-            r#"
-apiVersion: velero.io/v1
-kind: BackupStorageLocation
-metadata: {{name: default, namespace: {NAMESPACE}}}
-spec:
-  provider: aws
-  default: true
-  objectStorage: {{bucket: hooks-served, prefix: main}}
-  config: {{region: us-east-1, s3ForcePathStyle: "true", s3Url: "{}"}}
-"#,
-            minio.endpoint()
-        ));
+        let location = minio.default_location(NAMESPACE, "hooks-served");
+        served.hooked.node.apply(&location);
         served
     }
 
